@@ -1,0 +1,56 @@
+# maskmill: every target bootstraps its own .venv from requirements.lock; nothing else is needed but Python 3.11+.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+S3_PACKAGES := ceph-mon ceph-osd radosgw ceph-common
+
+.PHONY: help setup demo check test test-all bench nano lock clean
+
+help:  ## what each target does
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+setup: $(VENV)/.installed  ## create .venv with the locked packages and the maskmill command
+
+demo: setup  ## make a dataset of real photographs and generated scenes with the model that ships inside
+	$(BIN)/maskmill demo $(DEMO)
+
+check: setup  ## layers, ruff, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check  ## checks, unit tests and the tests that start Ray
+	$(BIN)/pytest -m "not (s3 or drill or browser or gpu)"
+
+test-all: test s3-tools  ## the slower marks too, as continuous integration runs them
+	$(BIN)/pytest -m "s3 or drill or browser"
+
+.PHONY: s3-tools
+s3-tools:
+	command -v radosgw >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(S3_PACKAGES) >/dev/null; }
+
+bench: setup  ## the benchmarks, side by side with their peers; results are printed
+	for size in 640x480 1500x2250; do $(BIN)/python -m benchmarks.automask --segmenter nano --size $$size --runs 3; done
+	$(BIN)/python -m benchmarks.postprocess
+	$(BIN)/python -m benchmarks.nano
+
+nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on where it stopped
+	$(BIN)/python -m pipeline.train.nano --out build/nano --minutes 180 --resume
+
+lock: setup  ## resolve requirements.lock again from pyproject.toml
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --upgrade \
+	  pyproject.toml --output-file requirements.lock
+
+clean:  ## remove what the targets made, the dataset of the demo included
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
