@@ -1,0 +1,183 @@
+"""What a mask stage gives for an image, and its SA-1B form.
+
+The SA-1B record is the released dataset's: `{"image": {...}, "annotations": [...]}` with COCO run lengths, to
+which `output_token` and `parent` are added and nothing is renamed. Boxes are the reference's: x, y, width and
+height between inclusive corners, so width and height are one less than pycocotools' `toBbox`.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.rle import Rle
+
+ANNOTATION_IDS_PER_IMAGE = 100_000
+"""Annotation ids are image_id times this plus the place in the image: unique over the dataset, below 2^53."""
+
+BoxXywh = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """One mask of an image.
+
+    Args:
+        segmentation: the mask as run lengths, of the image's size.
+        bbox_xywh: left, top, width, height in px between inclusive corners (a single pixel has width 0).
+        area_px: pixels of the mask.
+        predicted_iou: the model's own estimate of its IoU with the object; not clipped, so it can pass 1.
+        stability_score: IoU of the mask at two cut-offs of its logits, in [0, 1].
+        crop_box_xywh: the crop that the mask was found in, in px of the image.
+        point_xy: the prompt points, in px of the image.
+        output_token: which of the model's three outputs gave it (0, 1, 2: the model's own order, roughly
+            subpart to whole in SAM); None where unknown, as in files written by others.
+        parent: place in the image's annotations of the smallest mask that contains it; None if none does.
+    """
+
+    segmentation: Rle
+    bbox_xywh: BoxXywh
+    area_px: int
+    predicted_iou: float
+    stability_score: float
+    crop_box_xywh: BoxXywh
+    point_xy: tuple[tuple[float, float], ...]
+    output_token: int | None = None
+    parent: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedImage:
+    """All masks of an image.
+
+    Args:
+        width: of the image in px.
+        height: of the image in px.
+        annotations: the masks; their order is the stage's.
+        seconds_by_step: time the stage spent on this image, by the name of its step; never part of the data
+            and left out of comparisons.
+
+    Raises:
+        ValueError: a parent that is no other annotation's place.
+    """
+
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...]
+    seconds_by_step: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for index, annotation in enumerate(self.annotations):
+            parent = annotation.parent
+            if parent is not None and (parent == index or not 0 <= parent < len(self.annotations)):
+                raise ValueError(f"annotation {index} has parent {parent}: use another annotation's place")
+
+
+def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str, Any]:
+    """The SA-1B record of an image, ready for `json.dumps`.
+
+    Args:
+        image: the annotated image.
+        image_id: unique over the dataset, from 0.
+        file_name: of the image, as the record names it.
+
+    Returns:
+        `{"image": {...}, "annotations": [...]}`; an annotation's `parent` is its parent's id or None.
+
+    Raises:
+        ValueError: a negative image_id, or more masks than an image has ids for.
+    """
+    if image_id < 0:
+        raise ValueError(f"image_id={image_id} is negative: ids start at 0")
+    if len(image.annotations) > ANNOTATION_IDS_PER_IMAGE:
+        raise ValueError(
+            f"{file_name}: {len(image.annotations)} masks, at most {ANNOTATION_IDS_PER_IMAGE} fit"
+        )
+    first_id = image_id * ANNOTATION_IDS_PER_IMAGE
+    return {
+        "image": {
+            "image_id": image_id,
+            "width": image.width,
+            "height": image.height,
+            "file_name": file_name,
+        },
+        "annotations": [
+            _annotation_to_sa1b(annotation, first_id, index)
+            for index, annotation in enumerate(image.annotations)
+        ],
+    }
+
+
+def _annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dict[str, Any]:
+    counts = annotation.segmentation.counts
+    return {
+        "id": first_id + index,
+        "segmentation": {
+            "size": [annotation.segmentation.height, annotation.segmentation.width],
+            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+        },
+        "bbox": list(annotation.bbox_xywh),
+        "area": annotation.area_px,
+        "predicted_iou": annotation.predicted_iou,
+        "stability_score": annotation.stability_score,
+        "crop_box": list(annotation.crop_box_xywh),
+        "point_coords": [list(point) for point in annotation.point_xy],
+        "output_token": annotation.output_token,
+        "parent": None if annotation.parent is None else first_id + annotation.parent,
+    }
+
+
+def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
+    """The annotated image of an SA-1B record, ours or the released dataset's.
+
+    Args:
+        record: as `to_sa1b` gives it; `output_token` and `parent` may lack.
+
+    Raises:
+        ValueError: a field that lacks or has another form, a mask of another size than the image, or a
+            parent id that is not in the record.
+    """
+    try:
+        info, rows = record["image"], record["annotations"]
+        width, height = int(info["width"]), int(info["height"])
+        place_of_id = {int(row["id"]): place for place, row in enumerate(rows)}
+        annotations = tuple(_annotation_from_sa1b(row, place_of_id) for row in rows)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an SA-1B record: {error!r}") from error
+    for place, annotation in enumerate(annotations):
+        size = (annotation.segmentation.height, annotation.segmentation.width)
+        if size != (height, width):
+            raise ValueError(
+                f"annotation {place} has size {size}, its image {(height, width)} (height, width)"
+            )
+    return AnnotatedImage(width=width, height=height, annotations=annotations)
+
+
+def _annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
+    from pipeline.rle import Rle  # here, so that reading settings and records' types stays light
+
+    segmentation, parent_id = row["segmentation"], row.get("parent")
+    height, width = segmentation["size"]
+    if parent_id is not None and parent_id not in place_of_id:
+        raise ValueError(f"annotation {row['id']} names parent {parent_id}, which is not in the record")
+    output_token = row.get("output_token")
+    return Annotation(
+        segmentation=Rle(height=int(height), width=int(width), counts=segmentation["counts"]),
+        bbox_xywh=_box(row["bbox"]),
+        area_px=int(row["area"]),
+        predicted_iou=float(row["predicted_iou"]),
+        stability_score=float(row["stability_score"]),
+        crop_box_xywh=_box(row["crop_box"]),
+        point_xy=tuple((float(x), float(y)) for x, y in row["point_coords"]),
+        output_token=None if output_token is None else int(output_token),
+        parent=None if parent_id is None else place_of_id[parent_id],
+    )
+
+
+def _box(values: Sequence[float]) -> BoxXywh:
+    x, y, width, height = values
+    return float(x), float(y), float(width), float(height)

@@ -1,0 +1,141 @@
+"""What the stages ask of a segmenter.
+
+A segmenter embeds images once; any number of prompts is then decoded against an embedding. Predicted
+IoU comes first and logits only for what is kept, because most prompts of a grid fail the threshold and
+the mask head is the dearer half of a decoder.
+
+Shape suffixes: P prompts, K points of a prompt, M masks of a prompt, N kept masks, C channels,
+H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageEmbedding:
+    """An image as the segmenter's encoder sees it; what an `embeddings` column would keep.
+
+    Args:
+        features_CHW: the encoder's output, on the segmenter's device and in its number format.
+        height, width: of the embedded image (a crop counts as an image) in px.
+        input_height, input_width: of the resized image inside the square model input, without padding.
+    """
+
+    features_CHW: torch.Tensor
+    height: int
+    width: int
+    input_height: int
+    input_width: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prompts:
+    """P prompts in px of the embedded image (x to the right, y down, pixel 0 from 0 to 1).
+
+    Args:
+        points_PK2: float64 x, y of K points for each prompt; None without points.
+        labels_PK: int 1 foreground, 0 background, -1 padding; None without points.
+        boxes_P4: float64 left, top, right, bottom; None without boxes.
+        masks_P1HW: float32 low-resolution logits of an earlier round; None without.
+
+    Raises:
+        ValueError: no prompt at all, or columns of different lengths.
+    """
+
+    points_PK2: npt.NDArray[np.float64] | None = None
+    labels_PK: npt.NDArray[np.int64] | None = None
+    boxes_P4: npt.NDArray[np.float64] | None = None
+    masks_P1HW: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {
+            len(column)
+            for column in (self.points_PK2, self.labels_PK, self.boxes_P4, self.masks_P1HW)
+            if column is not None
+        }
+        if len(lengths) != 1:
+            raise ValueError(f"prompts have columns of {sorted(lengths)} rows: use one length for all")
+        if (self.points_PK2 is None) != (self.labels_PK is None):
+            raise ValueError("points and labels come together: give both or neither")
+
+    def __len__(self) -> int:
+        for column in (self.points_PK2, self.boxes_P4, self.masks_P1HW):
+            if column is not None:
+                return len(column)
+        raise AssertionError("checked when made")
+
+
+def point_prompts(points_xy_P2: npt.NDArray[np.float64]) -> Prompts:
+    """One foreground point a prompt.
+
+    Args:
+        points_xy_P2: float64[P, 2] x, y in px of the embedded image.
+    """
+    return Prompts(points_PK2=points_xy_P2[:, None, :], labels_PK=np.ones((len(points_xy_P2), 1), np.int64))
+
+
+class Prediction(Protocol):
+    """A batch of decoded prompts, before the mask head."""
+
+    @property
+    def predicted_iou_PM(self) -> torch.Tensor:
+        """float32[P, M], the model's own estimate; M is 3 with multimask, else 1."""
+        ...
+
+    def masks(self, keep_PM: torch.Tensor) -> torch.Tensor:
+        """Low-resolution logits of the kept masks.
+
+        Args:
+            keep_PM: bool[P, M].
+
+        Returns:
+            float32[N, h, w] over the square model input, in the order of `keep_PM.nonzero()`.
+        """
+        ...
+
+
+class PromptableImage(Protocol):
+    """An embedding with everything that its prompts share computed."""
+
+    embedding: ImageEmbedding
+
+    def predict(self, prompts: Prompts, *, multimask: bool = True) -> Prediction:
+        """Decodes prompts together; the caller bounds how many."""
+        ...
+
+
+class Segmenter(Protocol):
+    """The segmenter role.
+
+    Attributes:
+        image_size: side in px of the square model input.
+        mask_threshold: logits above this are mask.
+    """
+
+    image_size: int
+    mask_threshold: float
+
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
+        """Embeds images together; the caller bounds how many.
+
+        Args:
+            images: uint8[H, W, 3] RGB each, of any size.
+
+        Raises:
+            ValueError: an image of another shape or type.
+        """
+        ...
+
+    def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
+        """Computes once what all prompts of an image share."""
+        ...
