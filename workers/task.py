@@ -1,0 +1,153 @@
+"""What a driver and its workers say to each other: small frozen values, cheap to pickle.
+
+A `RunSpec` is everything a worker needs to make one run's columns; a `ShardTask` names one turn at one shard;
+a `ShardReport` is what came of it. Nothing here imports torch, ray or an image library at import time but the
+settings' own modules, so that `flows/` may read it.
+
+What it doesn't know: how a shard is worked (process.py), by whom (actors.py), how often (pool.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.config import MaskSettings, SegmenterSettings, output_settings
+from storage.columns import fingerprint
+from workers.codec import INGEST_REVISION, IngestSettings
+
+IMAGES = "images"
+MASKS = "masks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one worker takes of the cluster. With a GPU stand-in on a machine of few cores, `num_cpus` may be 0."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_cpus < 0 or self.num_gpus < 0 or self.num_cpus + self.num_gpus == 0:
+            raise ValueError(f"{self}: give a worker at least a part of a CPU or of a GPU")
+
+    @property
+    def threads(self) -> int:
+        """Threads for the model on the CPU: whole CPUs, at least one."""
+        return max(1, int(self.num_cpus))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run's columns: where, with which settings, under which fingerprints.
+
+    Attributes:
+        root: the dataset's root, a local path or s3://bucket/prefix.
+        fingerprints: column name -> 16 hex digits; see `make_spec`.
+        decode_threads: threads that read and decode ahead of the model in each worker.
+        encode_threads: threads that turn annotations into JSON and rows behind it.
+        images_per_batch: images that the model embeds together; 1 keeps runs on the CPU equal byte for byte.
+    """
+
+    root: str
+    ingest: IngestSettings
+    masks: MaskSettings
+    segmenter: SegmenterSettings
+    fingerprints: Mapping[str, str]
+    decode_threads: int = 2
+    encode_threads: int = 1
+    images_per_batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("decode_threads", "encode_threads", "images_per_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+
+def make_spec(
+    root: str,
+    *,
+    ingest: IngestSettings,
+    masks: MaskSettings,
+    segmenter: SegmenterSettings,
+    decode_threads: int = 2,
+    encode_threads: int = 1,
+    images_per_batch: int = 1,
+) -> RunSpec:
+    """Computes the fingerprints of a run's columns; reads the weights file once for its sha256.
+
+    Raises:
+        pipeline.weights.WeightsError: the weights are missing or damaged.
+    """
+    from pipeline.automask import REVISION
+    from pipeline.segmenters import weights_identity
+
+    images = fingerprint(dataclasses.asdict(ingest), weights="", revision=INGEST_REVISION, inputs={})
+    mask_settings = {**output_settings(masks), **output_settings(segmenter)}
+    grid_masks = fingerprint(
+        mask_settings, weights=weights_identity(segmenter), revision=REVISION, inputs={IMAGES: images}
+    )
+    return RunSpec(
+        root=root,
+        ingest=ingest,
+        masks=masks,
+        segmenter=segmenter,
+        fingerprints={IMAGES: images, MASKS: grid_masks},
+        decode_threads=decode_threads,
+        encode_threads=encode_threads,
+        images_per_batch=images_per_batch,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """One turn at one shard.
+
+    Attributes:
+        attempt: names the objects this turn writes; never used twice for one shard.
+        one_by_one: work one image at a time and announce each before its turn (a worker died here before).
+        skip_keys: keys known to kill a worker, to be recorded as rejects unseen: key -> the column it died in.
+    """
+
+    shard: int
+    attempt: str
+    one_by_one: bool = False
+    skip_keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What one turn at a shard made, or found made.
+
+    Attributes:
+        num_images: planned images of the shard: num_annotated + the rejects of all columns.
+        rejects: reason -> count, over all columns.
+        seconds_by_step: seconds of work by step, summed over threads ("read", "decode", "model", ...).
+        wall_s: seconds from start to end of the turn.
+        lost_race: another worker's commit came first and stands; ours was dropped.
+        already_done: every column was committed before this turn began.
+    """
+
+    shard: int
+    attempt: str
+    num_images: int
+    num_annotated: int
+    num_masks: int
+    rejects: Mapping[str, int]
+    seconds_by_step: Mapping[str, float]
+    wall_s: float
+    lost_race: bool = False
+    already_done: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardProgress:
+    """Where a worker stands inside its shard; `shard` is None between shards."""
+
+    shard: int | None = None
+    attempt: str | None = None
+    key: str | None = None
+    images_done: int = 0
+    masks_done: int = 0
+    num_rejects: int = 0
