@@ -1,0 +1,95 @@
+"""SAM's losses against all masks of an image at once, and which output answers for which mask.
+
+Focal and dice loss are linear in the target once the logits' own terms are made, so the cost of every output against every mask
+of the image is a matrix product. That makes room for a richer recipe than SAM's best-of-three at the same price: where the data
+knows several masks under a point (whole, part, subpart), the three outputs are matched to them one to one, at the least total
+cost. With one mask under the point that *is* best-of-three.
+
+Shapes: P prompts, M outputs, N masks of the image, K pixels of the low-resolution frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FOCAL_WEIGHT, DICE_WEIGHT = 20.0, 1.0
+FOCAL_GAMMA = 2.0
+MULTIMASK = slice(1, 4)  # outputs that answer a single, ambiguous prompt; output 0 answers the rest
+_ORDERS = tuple(itertools.permutations(range(3)))
+
+
+@dataclass(frozen=True)
+class PairCosts:
+    """Every output against every mask.
+
+    Attributes:
+        cost_PMN: float32[P, M, N], 20 focal + dice, differentiable.
+        iou_PMN: float32[P, M, N], IoU of the mask thresholded at logit 0; no gradient.
+    """
+
+    cost_PMN: Tensor
+    iou_PMN: Tensor
+
+
+def pair_costs(logits_PMK: Tensor, targets_NK: Tensor) -> PairCosts:
+    """Cost and IoU of every output against every mask.
+
+    Args:
+        logits_PMK: float32[P, M, K].
+        targets_NK: float32[N, K], the share of each cell that the mask covers, 0..1.
+
+    Returns:
+        The pairs.
+    """
+    pixels, targets_KN = logits_PMK.shape[-1], targets_NK.T
+    probability = torch.sigmoid(logits_PMK)
+    log_on = F.logsigmoid(logits_PMK)
+    on = -((1 - probability) ** FOCAL_GAMMA) * log_on
+    off = -(probability**FOCAL_GAMMA) * (log_on - logits_PMK)
+    focal = (off.sum(-1, keepdim=True) + (on - off) @ targets_KN) / pixels
+    overlap = probability @ targets_KN
+    dice = 1 - (2 * overlap + 1) / (probability.sum(-1, keepdim=True) + targets_NK.sum(-1) + 1)
+    with torch.no_grad():
+        hard, truth = (logits_PMK > 0).float(), (targets_NK > 0.5).float()
+        common = hard @ truth.T
+        iou = common / (hard.sum(-1, keepdim=True) + truth.sum(-1) - common).clamp(min=1)
+    return PairCosts(FOCAL_WEIGHT * focal + DICE_WEIGHT * dice, iou)
+
+
+def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor:
+    """Cost of a single prompt's three outputs, matched one to one with up to three masks under it.
+
+    Args:
+        cost_PMN: float32[P, 4, N].
+        target_P: int64[P], the mask the prompt was drawn from; always among the matched.
+        under_PN: bool[P, N], masks that a prompt may mean; at most two beyond the target are matched, smallest index first.
+
+    Returns:
+        float32[P], the mean over the matched pairs.
+    """
+    rows = torch.arange(len(target_P))
+    rank = under_PN.float()
+    rank[rows, target_P] = 2.0
+    count = min(3, rank.shape[1])
+    top = torch.topk(rank, count, dim=1)
+    cost_P3C = cost_PMN[:, MULTIMASK].gather(2, top.indices[:, None].expand(-1, 3, -1)) * (top.values > 0)[:, None]
+    totals = [sum(cost_P3C[:, order[c], c] for c in range(count)) for order in _ORDERS]
+    return torch.stack([torch.as_tensor(t) for t in totals]).amin(0) / (top.values > 0).sum(1)
+
+
+def iou_target(iou_PMN: Tensor, target_P: Tensor, under_PN: Tensor, is_box_P: Tensor) -> Tensor:
+    """What predicted IoU should say: the best IoU with any mask the prompt may mean.
+
+    A point means any mask under it, so an output that is a good mask of *something* there is good; a box means its own mask.
+
+    Returns:
+        float32[P, M].
+    """
+    may_mean = under_PN & ~is_box_P[:, None]
+    may_mean[torch.arange(len(target_P)), target_P] = True
+    return (iou_PMN * may_mean[:, None]).amax(-1)
