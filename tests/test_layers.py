@@ -1,0 +1,126 @@
+"""The layer rules of DESIGN.md, held by walking every import of the four packages, lazy ones included.
+
+pipeline knows arrays, storage knows bytes, workers know both, flows know only names and numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NETWORK = frozenset(
+    "socket ssl http urllib ftplib smtplib poplib imaplib telnetlib xmlrpc socketserver asyncio webbrowser".split()
+)
+ARRAYS = frozenset(
+    "torch torchvision numpy PIL cv2 skimage scipy numba transformers segment_anything safetensors pycocotools".split()
+)
+CLUSTER = frozenset({"ray", "prefect"})
+OWN = frozenset({"pipeline", "storage", "workers", "flows"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a layer may import beside itself and the standard library.
+
+    `packages` are whole top-level packages; `modules` are single modules of ours; `refused` is taken from the
+    standard library.
+    """
+
+    packages: frozenset[str]
+    modules: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+
+
+RULES = {
+    "pipeline": Rule(packages=ARRAYS, refused=NETWORK),
+    "storage": Rule(packages=frozenset({"boto3", "botocore", "pyarrow", "webdataset", "urllib3"})),
+    "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "pipeline", "storage"}),
+    "flows": Rule(
+        packages=frozenset({"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}),
+        modules=frozenset({"pipeline.config"}),
+    ),
+}
+
+
+def imported(source: str) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import in a file, wherever it stands; "?" for a computed one."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
+            name = node.args[0] if node.args else None
+            yield node.lineno, str(name.value) if isinstance(name, ast.Constant) else "?"
+
+
+def violations(layer: str, source: str) -> list[str]:
+    """What `source`, a file of `layer`, imports against the rules."""
+    return [f"line {line}: {name}" for line, name in imported(source) if not _allowed(layer, name)]
+
+
+def _called(func: ast.expr) -> str:
+    return func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
+
+
+def _allowed(layer: str, name: str) -> bool:
+    rule = RULES[layer]
+    top = name.partition(".")[0]
+    if top == layer or top in rule.packages:
+        return True
+    if any(name == module or name.startswith(f"{module}.") for module in rule.modules):
+        return True
+    return top in sys.stdlib_module_names and top not in rule.refused
+
+
+@pytest.mark.parametrize("layer", sorted(RULES))
+def test_every_import_keeps_to_its_layer(layer: str) -> None:
+    files = sorted((ROOT / layer).rglob("*.py"))
+    assert len(files) > 1, f"{layer}/ has no code: is the tree where this test looks?"
+    found = {
+        str(path.relative_to(ROOT)): bad for path in files if (bad := violations(layer, path.read_text("utf-8")))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("pipeline", "import storage.shards"),
+        ("pipeline", "def f():\n    from ray import get"),
+        ("pipeline", "import urllib.request"),
+        ("pipeline", "import requests"),
+        ("storage", "from pipeline.rle import Rle"),
+        ("storage", "def f():\n    import torch"),
+        ("storage", "from PIL import Image"),
+        ("workers", "import flows.cli"),
+        ("workers", "from prefect import task"),
+        ("flows", "def f():\n    import torch"),
+        ("flows", "import numpy as np"),
+        ("flows", "from pipeline.automask import AutomaticMasks"),
+        ("flows", "import importlib\nimportlib.import_module('torch')"),
+        ("flows", "import importlib\nimportlib.import_module(name)"),
+        ("flows", "if TYPE_CHECKING:\n    import torch"),
+    ],
+)
+def test_a_forbidden_import_is_found_wherever_it_hides(layer: str, source: str) -> None:
+    assert len(violations(layer, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("pipeline", "import torch\nfrom pipeline.rle import Rle\nimport math"),
+        ("storage", "import boto3\nfrom storage import errors"),
+        ("workers", "import ray\nfrom pipeline import config\nfrom storage.objects import open_store"),
+        ("flows", "import ray\nfrom pipeline.config import MaskSettings\nfrom workers import pool"),
+    ],
+)
+def test_what_a_layer_may_import_passes(layer: str, source: str) -> None:
+    assert violations(layer, source) == []
