@@ -23,7 +23,7 @@ MASKS = "masks"
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one worker takes of the cluster. With a GPU stand-in on a machine of few cores, `num_cpus` may be 0."""
+    """What one worker takes of the cluster; `num_cpus` may be 0 beside a GPU."""
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
@@ -107,7 +107,7 @@ class ShardTask:
     Attributes:
         attempt: names the objects this turn writes; never used twice for one shard.
         one_by_one: work one image at a time and announce each before its turn (a worker died here before).
-        skip_keys: keys known to kill a worker, to be recorded as rejects unseen: key -> the column it died in.
+        skip_keys: keys known to kill a worker -> the column it died in; recorded as rejects there, unseen.
     """
 
     shard: int
