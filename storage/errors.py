@@ -1,0 +1,63 @@
+"""What can go wrong with bytes, as one tree.
+
+    StorageError
+    ├── ObjectNotFound      no object under that name
+    ├── AlreadyExists       another object has that name and must not be overwritten
+    ├── AccessDenied        credentials or modes forbid it, or the place is read-only
+    ├── BucketNotFound      the bucket does not exist
+    ├── OutOfSpace          the disk, quota or bucket is full
+    ├── StoreUnavailable    the store does not answer, after retries
+    ├── DamagedObject       the bytes are not what their record says
+    ├── DatasetError        the records of a dataset contradict each other
+    └── InputError          an input cannot be used: names it and the cure (also a ValueError)
+        └── SourceChanged   an input is no longer what the plan saw
+
+Every error carries one finished sentence and nothing else, so it survives pickling between processes.
+Outside errors (OSError, botocore's) become ours with `from exc`. No message holds a credential.
+"""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """The base of everything storage/ raises on purpose."""
+
+
+class ObjectNotFound(StorageError):
+    """No object under that name."""
+
+
+class AlreadyExists(StorageError):
+    """An object that must not be overwritten is there already."""
+
+
+class AccessDenied(StorageError):
+    """Reading or writing is forbidden."""
+
+
+class BucketNotFound(StorageError):
+    """The bucket does not exist."""
+
+
+class OutOfSpace(StorageError):
+    """The disk, quota or bucket is full."""
+
+
+class StoreUnavailable(StorageError):
+    """The store did not answer, or failed, after retries."""
+
+
+class DamagedObject(StorageError):
+    """An object's bytes are not what its record says."""
+
+
+class DatasetError(StorageError):
+    """The records of a dataset contradict each other."""
+
+
+class InputError(StorageError, ValueError):
+    """An input cannot be used: the message names it and says what to do."""
+
+
+class SourceChanged(InputError):
+    """An input is no longer what the plan saw."""
