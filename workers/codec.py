@@ -1,9 +1,9 @@
 """Bytes to arrays and back: the only bridge between the two.
 
 Everything that is stored as an image is a JPEG that *conforms*: 8 bit, RGB or grey, upright (no EXIF
-rotation), sRGB, shorter side within the setting. A JPEG that already conforms is kept byte for byte; anything
-else is decoded, turned, converted, scaled down and encoded once. What cannot be used raises `DecodeError` with
-a reason to count by:
+rotation), sRGB, shorter side within the setting. A JPEG that already conforms is kept byte for byte; all else
+is decoded, turned, converted, scaled down and encoded once. What cannot be used raises `DecodeError` with a
+reason to count by:
 
     empty_file          no bytes
     not_an_image        no known image format, or a header that makes no sense
@@ -15,9 +15,9 @@ a reason to count by:
     too_long            a side that JPEG cannot hold
     unsupported_pixels  float or 32-bit integer pixels, LAB
 
-Choices: transparency is laid on white; 16-bit grey is scaled from its full range; a colour profile that isn't
-sRGB is converted, and one that doesn't fit its image is dropped, which `converted` says; of a phone's JPEG with
-several pictures inside (MPO) the first counts. 16-bit RGB is 8 bit by the time Pillow hands it over.
+Choices: transparency is laid on white; 16-bit grey is scaled from its full range; a colour profile that is
+not sRGB is converted, and one that doesn't fit its image is dropped, which `converted` says; of a phone's JPEG
+with several pictures inside (MPO) the first counts. 16-bit RGB is 8 bit by the time Pillow hands it over.
 
 Doesn't know files, shards or settings of other stages. Shape suffixes: H rows, W columns, C channels.
 """
@@ -37,16 +37,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
-INGEST_REVISION = 1
-"""Raise when `normalise` gives other bytes for the same input."""
+from workers.settings import JPEG_MAX_SIDE_PX, PILLOW_MAX_PIXELS, IngestSettings
 
-PILLOW_MAX_PIXELS = 178_956_970
-"""Pillow itself refuses more, being twice its `MAX_IMAGE_PIXELS`."""
+__all__ = ["FORMATS", "DecodeError", "IngestSettings", "NormalisedImage", "decode_image", "normalise"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO comes by JPEG. Formats that run other programs (EPS) stay closed."""
 
-_JPEG_MAX_SIDE_PX = 65_500
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -80,34 +77,6 @@ class DecodeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestSettings:
-    """How images are taken in; every field changes what is stored.
-
-    Args:
-        max_shorter_side_px: a longer shorter side is scaled down to this, from 64; None keeps sizes. SA-1B's
-            is 1500.
-        jpeg_quality: of images that have to be encoded, 1 to 100.
-        min_side_px: images with a side under this are rejected, at least 1.
-        max_pixels: images with more pixels are rejected undecoded, at most `PILLOW_MAX_PIXELS`.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    max_shorter_side_px: int | None = 1500
-    jpeg_quality: int = 95
-    min_side_px: int = 16
-    max_pixels: int = 175_000_000
-
-    def __post_init__(self) -> None:
-        if self.max_shorter_side_px is not None:
-            _check_range("max_shorter_side_px", self.max_shorter_side_px, 64, _JPEG_MAX_SIDE_PX)
-        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-        _check_range("min_side_px", self.min_side_px, 1, _JPEG_MAX_SIDE_PX)
-        _check_range("max_pixels", self.max_pixels, 1, PILLOW_MAX_PIXELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +168,8 @@ def _check_size(image: Image.Image, min_side_px: int, max_pixels: int) -> None:
         raise DecodeError("too_many_pixels", f"{width}x{height} px, more than max_pixels={max_pixels}")
     if min(width, height) < min_side_px:
         raise DecodeError("too_small", f"{width}x{height} px, a side under min_side_px={min_side_px}")
-    if max(width, height) > _JPEG_MAX_SIDE_PX:
-        raise DecodeError("too_long", f"{width}x{height} px, JPEG holds {_JPEG_MAX_SIDE_PX} at most")
+    if max(width, height) > JPEG_MAX_SIDE_PX:
+        raise DecodeError("too_long", f"{width}x{height} px, JPEG holds {JPEG_MAX_SIDE_PX} at most")
 
 
 def _upright_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
@@ -310,8 +279,3 @@ def _quiet() -> Iterator[None]:
 
 def _words(error: BaseException) -> str:
     return str(error).split("<_io")[0].strip() or type(error).__name__
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be a whole number from {low} to {high}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from pipeline.config import MaskSettings, SegmenterSettings, output_settings
 from storage.columns import fingerprint
-from workers.codec import INGEST_REVISION, IngestSettings
+from workers.settings import INGEST_REVISION, IngestSettings
 
 IMAGES = "images"
 MASKS = "masks"
