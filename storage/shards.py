@@ -223,6 +223,6 @@ def _check(store: ObjectStore, written: WrittenObject, num_bytes: int, sha256: s
     found = WrittenObject(written.name, num_bytes, sha256, num_samples)
     if found != written:
         raise DamagedObject(
-            f"{store.root}/{written.name}: {num_bytes} bytes, {num_samples} samples, sha256 {sha256[:12]}...; "
+            f"{store.root}/{written.name}: {num_bytes} bytes, {num_samples} samples, {sha256[:12]}...; "
             f"its record says {written.size_bytes}, {written.num_samples}, {written.sha256[:12]}..."
         )

@@ -1,0 +1,263 @@
+"""Column versions: which shards exist, decided by commit records.
+
+A column version is one fingerprint's output, `masks/5f0c9a1e77b2d310/`. A worker writes data under its
+attempt's own names, then offers a commit record by put-if-absent: the first one makes the shard exist, and
+later ones get it back and drop their own objects. Readers take names from records, never from a listing of
+data; a record accounts for every key it read: written + rejected = read.
+
+    images/<fingerprint>/data/000000.<attempt>.tar
+    images/<fingerprint>/index/000000.<attempt>.parquet
+    images/<fingerprint>/commits/000000.json              a repair adds 000000.r1.json, and so on
+
+It does not know: what the settings behind a fingerprint mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from storage.errors import DamagedObject, DatasetError, ObjectNotFound
+from storage.objects import ObjectStore
+from storage.shards import Sample, WrittenObject, check_size, read_shard
+
+FORMAT_VERSION = 1
+
+_RECORD_NAME = re.compile(r"(\d{6,})(?:\.r(\d+))?\.json")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A sample that a stage did not annotate, and why.
+
+    Attributes:
+        key: the sample's.
+        reason: a short word to count by, e.g. "not_an_image", "too_small", "crashed_the_worker".
+        detail: what exactly, for a person.
+    """
+
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitRecord:
+    """What makes a shard of a column version exist.
+
+    Attributes:
+        column: "images", "masks", ...
+        fingerprint: the version's, 16 hexadecimal digits.
+        shard: number.
+        attempt: unique to the try that made it (new_attempt()).
+        data: the tar; its num_samples is num_written.
+        index: the Parquet rows, if the column has them.
+        num_read: keys that came in: num_written + len(rejects).
+        num_written: samples in `data`.
+        rejects: keys without a sample, each once.
+        inputs: sha256 of the record of each column that was read, by column.
+        models: name or identity of each model used, by role.
+        seconds_by_step: time spent, by step.
+        created_utc: ISO 8601.
+        repair: 0, or the number of the repair that superseded the first record.
+    """
+
+    column: str
+    fingerprint: str
+    shard: int
+    attempt: str
+    data: WrittenObject
+    index: WrittenObject | None = None
+    num_read: int
+    num_written: int
+    rejects: tuple[Reject, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+    created_utc: str
+    repair: int = 0
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        assert self.num_written + len(self.rejects) == self.num_read, "every key read is written or rejected"
+        assert self.data.num_samples == self.num_written, "the tar holds what the record says"
+        assert len({reject.key for reject in self.rejects}) == len(self.rejects), "a key is rejected once"
+
+    @property
+    def sha256(self) -> str:
+        """Of the stored bytes: how records that read this one name it."""
+        return hashlib.sha256(record_bytes(self)).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """The column version's folder, column/fingerprint."""
+        return f"{self.column}/{self.fingerprint}"
+
+
+def record_bytes(record: CommitRecord) -> bytes:
+    """The record as it is stored: JSON, keys sorted, a newline at the end."""
+    return (json.dumps(asdict(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+
+
+def parse_record(data: bytes) -> CommitRecord:
+    """The inverse of record_bytes.
+
+    Raises:
+        DamagedObject: not such JSON, of a newer format, or its numbers contradict each other.
+    """
+    try:
+        fields = json.loads(data)
+        if fields["format_version"] != FORMAT_VERSION:
+            raise DamagedObject(
+                f"a record of format {fields['format_version']}; this version reads {FORMAT_VERSION}: update maskmill"
+            )
+        fields["data"] = WrittenObject(**fields["data"])
+        fields["index"] = WrittenObject(**fields["index"]) if fields["index"] else None
+        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
+        return CommitRecord(**fields)
+    except (ValueError, KeyError, TypeError, AssertionError) as exc:
+        raise DamagedObject(f"not a readable commit record ({exc})") from exc
+
+
+def fingerprint(
+    settings: Mapping[str, object], *, weights: str | None, revision: int, inputs: Mapping[str, str]
+) -> str:
+    """16 hexadecimal digits that change when a stage's output may.
+
+    Args:
+        settings: those that change output; JSON scalars, lists and mappings (1 and 1.0 are the same).
+        weights: sha256 of the model's weights, None without a model.
+        revision: the stage's, raised by hand when its code gives other output.
+        inputs: fingerprint of each column read, by column.
+    """
+    facts = {"settings": settings, "weights": weights, "revision": revision, "inputs": dict(inputs)}
+    text = json.dumps(_plain(facts), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def new_attempt() -> str:
+    """A name that no other try of any shard has."""
+    return uuid.uuid4().hex[:16]
+
+
+@dataclass(frozen=True)
+class ColumnVersion:
+    """One fingerprint's output of a column, in a store."""
+
+    store: ObjectStore
+    column: str
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        """Where it is: column/fingerprint."""
+        return f"{self.column}/{self.fingerprint}"
+
+    def data_name(self, shard: int, attempt: str) -> str:
+        """Where an attempt writes its tar."""
+        return f"{self.folder}/data/{shard:06d}.{attempt}.tar"
+
+    def index_name(self, shard: int, attempt: str) -> str:
+        """Where an attempt writes its Parquet rows."""
+        return f"{self.folder}/index/{shard:06d}.{attempt}.parquet"
+
+    def record_name(self, shard: int, repair: int = 0) -> str:
+        """Where the shard's commit record is."""
+        return f"{self.folder}/commits/{shard:06d}{f'.r{repair}' if repair else ''}.json"
+
+    def committed(self) -> set[int]:
+        """The shards that exist, from the names of their records."""
+        return set(self._repairs())
+
+    def record(self, shard: int) -> CommitRecord | None:
+        """The shard's first record, checked; None if it isn't committed. Raises DamagedObject."""
+        return self.read_record(self.record_name(shard), shard)
+
+    def records(self) -> Iterator[CommitRecord]:
+        """The record in force of each committed shard, by number. Raises DamagedObject."""
+        for shard, repair in sorted(self._repairs().items()):
+            found = self.read_record(self.record_name(shard, repair), shard)
+            if found is None:
+                raise DatasetError(
+                    f"{self.store.root}/{self.record_name(shard, repair)}: listed, but not there"
+                )
+            yield found
+
+    def read_record(self, name: str, shard: int) -> CommitRecord | None:
+        """A record by its object's name, which must be of this version and shard; None if absent."""
+        try:
+            data = self.store.read(name)
+        except ObjectNotFound:
+            return None
+        try:
+            record = parse_record(data)
+        except DamagedObject as exc:
+            raise DamagedObject(f"{self.store.root}/{name}: {exc}") from exc
+        if (record.version, record.shard) != (self.folder, shard):
+            raise DamagedObject(
+                f"{self.store.root}/{name}: is the record of {record.version} shard {record.shard}"
+            )
+        return record
+
+    def commit(self, record: CommitRecord) -> CommitRecord:
+        """Makes the shard exist as `record` says, unless it exists: then the winner's record comes back.
+
+        A loser's own data objects are removed; what it derived from them has to be redone from the winner's.
+
+        Raises:
+            DatasetError: the record is of another column version.
+            DamagedObject, ObjectNotFound: a data object isn't there in full.
+        """
+        if record.version != self.folder:
+            raise DatasetError(f"a record of {record.version} cannot be committed to {self.folder}")
+        written = [found for found in (record.data, record.index) if found is not None]
+        for found in written:
+            check_size(self.store, found)
+        name = self.record_name(record.shard, record.repair)
+        if self.store.put_if_absent(name, record_bytes(record)):
+            return record
+        winner = self.read_record(name, record.shard)
+        if winner is None:
+            raise DatasetError(
+                f"{self.store.root}/{name}: was there and is gone; something else removes records"
+            )
+        if winner.attempt != record.attempt:
+            for found in written:
+                self.store.delete(found.name)
+        return winner
+
+    def read(self, record: CommitRecord) -> Iterator[Sample]:
+        """The shard's samples, in order, checked as by shards.read_shard, whose errors it raises."""
+        return read_shard(self.store, record.data)
+
+    def _repairs(self) -> dict[int, int]:
+        """The highest record number of each committed shard."""
+        repairs: dict[int, int] = {}
+        prefix = f"{self.folder}/commits/"
+        for found in self.store.list(prefix):
+            match = _RECORD_NAME.fullmatch(found.name[len(prefix) :])
+            if match:
+                shard = int(match[1])
+                repairs[shard] = max(repairs.get(shard, 0), int(match[2] or 0))
+        return repairs
+
+
+def list_versions(store: ObjectStore, column: str) -> list[ColumnVersion]:
+    """The versions of a column that have records or data, by fingerprint."""
+    found = {info.name.split("/")[1] for info in store.list(f"{column}/")}
+    return [ColumnVersion(store, column, fingerprint) for fingerprint in sorted(found)]
+
+
+def _plain(value: object) -> object:
+    """JSON with one form per value: integral floats become integers, tuples lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
