@@ -1,0 +1,179 @@
+"""What an export says of itself, and how a destination is claimed and closed.
+
+A destination holds `export.started.json` while an export is on its way and `export.json` once it is whole: what
+was exported, every file with its size and sha256, and the counts. So a run that was killed goes on, a run that
+is complete says so, and a folder that holds anything else is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from storage.errors import ObjectNotFound, StorageError
+from storage.objects import ObjectStore
+
+FORMAT_VERSION = 1
+STARTED = "export.started.json"
+FINISHED = "export.json"
+
+
+class ExportError(StorageError):
+    """A destination cannot take this export: the message names it and says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """One file of an export. `num_images` and `num_masks` are what it holds; `sha256` is hexadecimal."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    num_images: int
+    num_masks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPlan:
+    """What makes two exports the same one: the source and every choice that changes what is written."""
+
+    format: str
+    dataset: str
+    generation: int
+    options: Mapping[str, int | bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        format: "sa1b" or "coco".
+        destination: local path or s3:// address.
+        generation: the exported generation's number.
+        num_images: images written, each with its masks (there may be none).
+        num_masks: masks written.
+        rejects: reason -> count of the generation's images that have no masks record and are not exported.
+        files: data files, in the order written; loose images are counted in `num_loose_images`.
+        size_bytes: of everything written.
+        seconds: of this run; 0 when it found the export complete.
+        num_loose_images: image files beside the data files (COCO's `images` folder).
+        already_complete: an earlier run had finished; nothing was written.
+    """
+
+    format: str
+    destination: str
+    generation: int
+    num_images: int
+    num_masks: int
+    rejects: Mapping[str, int]
+    files: tuple[ExportedFile, ...]
+    size_bytes: int
+    seconds: float
+    num_loose_images: int = 0
+    already_complete: bool = False
+
+
+def find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport | None:
+    """The report of an earlier run of the same export, if it finished and its files are there.
+
+    Raises:
+        ExportError: the destination holds another export, or lacks files that its `export.json` names.
+    """
+    record = _read_json(destination, FINISHED)
+    if record is None:
+        return None
+    _same_plan(destination, record, plan)
+    try:
+        files = tuple(ExportedFile(**file) for file in record["files"])
+        totals = {name: int(record[name]) for name in ("num_images", "num_masks", "size_bytes", "num_loose_images")}
+        rejects = {str(reason): int(number) for reason, number in record["rejects"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise ExportError(f"{destination.root}/{FINISHED}: not a record of ours; choose an empty destination") from exc
+    for file in files:
+        _check_there(destination, file)
+    return ExportReport(
+        format=plan.format,
+        destination=destination.root,
+        generation=plan.generation,
+        rejects=rejects,
+        files=files,
+        seconds=0.0,
+        already_complete=True,
+        **totals,
+    )
+
+
+def claim(destination: ObjectStore, plan: ExportPlan) -> None:
+    """Takes an empty destination for this export, or takes up a run of the same one that did not finish.
+
+    Raises:
+        ExportError: it holds something that is not ours, or another export that is not finished.
+    """
+    record = _read_json(destination, STARTED)
+    if record is not None:
+        _same_plan(destination, record, plan)
+        return
+    stranger = next(iter(destination.list()), None)
+    if stranger is not None:
+        raise ExportError(
+            f"{destination.root} is not empty (it holds {stranger.name}) and is no export of maskmill's; "
+            "choose an empty or new destination"
+        )
+    destination.put_if_absent(STARTED, _json({"format_version": FORMAT_VERSION, **asdict(plan)}))
+    record = _read_json(destination, STARTED)
+    if record is not None:
+        _same_plan(destination, record, plan)
+
+
+def finish(destination: ObjectStore, plan: ExportPlan, report: ExportReport) -> None:
+    """Writes `export.json`, the last file of an export, and drops the mark of one on its way."""
+    totals = asdict(report)
+    for name in ("already_complete", "seconds", "destination", "format", "generation"):
+        del totals[name]
+    destination.put(FINISHED, _json({"format_version": FORMAT_VERSION, **asdict(plan), **totals}))
+    destination.delete(STARTED)
+
+
+def _same_plan(destination: ObjectStore, record: Mapping[str, Any], plan: ExportPlan) -> None:
+    wanted = asdict(plan)
+    different = [name for name in wanted if record.get(name) != wanted[name]]
+    if different:
+        name = different[0]
+        raise ExportError(
+            f"{destination.root} holds another export: its {name} is {record.get(name)!r}, this one's is "
+            f"{wanted[name]!r}; choose an empty or new destination"
+        )
+
+
+def _check_there(destination: ObjectStore, file: ExportedFile) -> None:
+    try:
+        size_bytes: int | None = destination.stat(file.name).size_bytes
+    except ObjectNotFound:
+        size_bytes = None
+    if size_bytes != file.size_bytes:
+        found = "is missing" if size_bytes is None else f"has {size_bytes} bytes, not {file.size_bytes}"
+        raise ExportError(
+            f"{destination.root}: the export was complete but {file.name} {found}; "
+            f"remove the destination and export again"
+        )
+
+
+def _read_json(store: ObjectStore, name: str) -> dict[str, Any] | None:
+    try:
+        data = store.read(name)
+    except ObjectNotFound:
+        return None
+    try:
+        record = json.loads(data)
+    except ValueError as exc:
+        raise ExportError(f"{store.root}/{name}: not JSON; choose an empty or new destination") from exc
+    if not isinstance(record, dict):
+        raise ExportError(f"{store.root}/{name}: not a record of ours; choose an empty or new destination")
+    return record
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
