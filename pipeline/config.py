@@ -75,7 +75,8 @@ class MaskSettings:
         if self.points_per_side // self.crop_points_downscale**self.crop_layers < 1:
             raise ValueError(
                 f"points_per_side={self.points_per_side} leaves no point in crop layer "
-                f"{self.crop_layers} with crop_points_downscale={self.crop_points_downscale}: use more points or fewer layers"
+                f"{self.crop_layers} with crop_points_downscale={self.crop_points_downscale}: "
+                "use more points or fewer layers"
             )
         _check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         if self.max_coverage is not None:
@@ -122,18 +123,6 @@ class SegmenterSettings:
             _check_int("threads", self.threads, 1, 1024)
 
 
-FAST = MaskSettings()
-"""The public generator's defaults: one 32x32 grid, no clean-up."""
-
-SA1B = MaskSettings(
-    crop_layers=2, crop_points_downscale=2, min_area_px=100, max_coverage=0.95, drop_small=True
-)
-"""The settings that annotated SA-1B: 32x32 points, 2x2 crops at 16x16, 4x4 crops at 8x8, both clean-up rules.
-
-Source: Segment Anything, appendix B.
-"""
-
-
 def output_settings(settings: Any) -> dict[str, Scalar]:
     """The fields of a settings dataclass that change what is written, in declared order.
 
@@ -174,3 +163,15 @@ def _check_range(name: str, value: object, low: float, high: float) -> None:
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name}={value!r} is unknown: use one of {', '.join(choices)}")
+
+
+FAST = MaskSettings()
+"""The public generator's defaults: one 32x32 grid, no clean-up."""
+
+SA1B = MaskSettings(
+    crop_layers=2, crop_points_downscale=2, min_area_px=100, max_coverage=0.95, drop_small=True
+)
+"""The settings that annotated SA-1B: 32x32 points, 2x2 crops at 16x16, 4x4 crops at 8x8, both clean-up rules.
+
+Source: Segment Anything, appendix B.
+"""
