@@ -113,13 +113,9 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
 
 
 def _annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dict[str, Any]:
-    counts = annotation.segmentation.counts
     return {
         "id": first_id + index,
-        "segmentation": {
-            "size": [annotation.segmentation.height, annotation.segmentation.width],
-            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-        },
+        "segmentation": annotation.segmentation.to_coco(),
         "bbox": list(annotation.bbox_xywh),
         "area": annotation.area_px,
         "predicted_iou": annotation.predicted_iou,
@@ -160,13 +156,11 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
 def _annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
     from pipeline.rle import Rle  # here, so that reading settings and records' types stays light
 
-    segmentation, parent_id = row["segmentation"], row.get("parent")
-    height, width = segmentation["size"]
+    parent_id, output_token = row.get("parent"), row.get("output_token")
     if parent_id is not None and parent_id not in place_of_id:
         raise ValueError(f"annotation {row['id']} names parent {parent_id}, which is not in the record")
-    output_token = row.get("output_token")
     return Annotation(
-        segmentation=Rle(height=int(height), width=int(width), counts=segmentation["counts"]),
+        segmentation=Rle.from_coco(row["segmentation"]),
         bbox_xywh=_box(row["bbox"]),
         area_px=int(row["area"]),
         predicted_iou=float(row["predicted_iou"]),

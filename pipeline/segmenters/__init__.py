@@ -1,0 +1,38 @@
+"""The segmenters: `load_segmenter` builds the one that settings name, `weights_identity` says which it is.
+
+Importing this loads no torch: drivers need the identity, workers the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline import weights
+from pipeline.config import SegmenterSettings
+
+if TYPE_CHECKING:
+    from pipeline.segmenters.base import Segmenter
+
+
+def load_segmenter(settings: SegmenterSettings) -> Segmenter:
+    """A segmenter with its weights, on its device.
+
+    Args:
+        settings: `threads` sets torch's CPU threads for the whole process.
+
+    Raises:
+        pipeline.weights.WeightsError: weights that are missing, damaged, refused or another model's.
+        ValueError: a device that this machine lacks.
+    """
+    from pipeline.segmenters.sam import load_sam_segmenter
+
+    return load_sam_segmenter(settings)
+
+
+def weights_identity(settings: SegmenterSettings) -> str:
+    """The sha256 of the segmenter's weights in hex, for fingerprints; loads no model.
+
+    Raises:
+        pipeline.weights.MissingWeights: no such file.
+    """
+    return weights.sha256_of(weights.resolve(settings))

@@ -120,10 +120,12 @@ class Segmenter(Protocol):
     Attributes:
         image_size: side in px of the square model input.
         mask_threshold: logits above this are mask.
+        images_per_batch: how many images `embed` does best together.
     """
 
     image_size: int
     mask_threshold: float
+    images_per_batch: int
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
         """Embeds images together; the caller bounds how many.

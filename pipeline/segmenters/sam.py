@@ -1,0 +1,192 @@
+"""Any `segment_anything` `Sam` as a segmenter: ViT-B, L, H, and nano, which only has another encoder.
+
+Sizes come from the model: the square input from its encoder, the embedding and logits from its prompt
+encoder. Images are resized and normalised exactly as `SamPredictor.set_image` does (PIL's antialiased
+bilinear on uint8), and prompts scaled in float64 as `ResizeLongestSide.apply_coords`.
+
+Shape suffixes: B images, C channels, H rows, W columns, P prompts, M masks of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from segment_anything.build_sam import sam_model_registry
+from torch.nn import functional as F
+
+from pipeline import decoder, weights
+from pipeline.config import SegmenterSettings
+from pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
+from pipeline.upsample import Frame
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+_BATCH_PIXELS = 4 * 1024 * 1024
+"""Model input pixels embedded together: 4 images of 1024 px a side, 64 of 256."""
+
+
+class SamSegmenter:
+    """A `Sam` behind the segmenter protocol.
+
+    Args:
+        sam: the model; taken over: moved, set to evaluation.
+        device: "auto" is CUDA where there is one, else the CPU.
+        dtype: of the image encoder, "float32", "bfloat16" or "float16"; prompts and masks stay float32.
+
+    Raises:
+        ValueError: a device that this machine lacks.
+    """
+
+    def __init__(self, sam: Sam, *, device: str = "auto", dtype: str = "float32") -> None:
+        self.device = choose_device(device)
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self._sam = sam.eval().requires_grad_(False).to(self.device)
+        self._sam.image_encoder.to(self._dtype)
+        self._decoder = decoder.SharedImageDecoder(sam.prompt_encoder, sam.mask_decoder)
+        self.image_size: int = sam.image_encoder.img_size
+        self.mask_threshold: float = sam.mask_threshold
+        self.images_per_batch = max(1, _BATCH_PIXELS // self.image_size**2)
+        if self.device.type == "cpu" and self.image_size >= 1024:
+            self.images_per_batch = 1  # a ViT on the CPU gains nothing from a batch
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
+        """See `Segmenter.embed`."""
+        if not images:
+            return []
+        frames = [_frame_of(image, self.image_size) for image in images]
+        inputs_B3HW = torch.stack(
+            [self._preprocess(image, frame) for image, frame in zip(images, frames, strict=True)]
+        )
+        features_BCHW = self._sam.image_encoder(inputs_B3HW.to(self._dtype)).float()
+        return [
+            ImageEmbedding(features_CHW, frame.height, frame.width, frame.input_height, frame.input_width)
+            for features_CHW, frame in zip(features_BCHW, frames, strict=True)
+        ]
+
+    def prompt(self, embedding: ImageEmbedding) -> SamImage:
+        """See `Segmenter.prompt`."""
+        return SamImage(self._decoder, embedding, self.device)
+
+    def _preprocess(self, image: npt.NDArray[np.uint8], frame: Frame) -> torch.Tensor:
+        """float32[3, S, S]: resized, normalised, zeros at the right and below."""
+        size = (frame.input_width, frame.input_height)
+        resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        pixels_3HW = torch.tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
+        normal_3HW = (pixels_3HW - self._sam.pixel_mean) / self._sam.pixel_std
+        return F.pad(
+            normal_3HW, (0, self.image_size - frame.input_width, 0, self.image_size - frame.input_height)
+        )
+
+
+class SamImage:
+    """An embedding, ready for prompts; see `PromptableImage`."""
+
+    def __init__(
+        self, shared: decoder.SharedImageDecoder, embedding: ImageEmbedding, device: torch.device
+    ) -> None:
+        self.embedding = embedding
+        self._decoder = shared
+        self._device = device
+        self._state = shared.prepare(embedding.features_CHW.to(device))
+
+    def predict(self, prompts: Prompts, *, multimask: bool = True) -> Prediction:
+        """See `PromptableImage.predict`."""
+        return self._decoder.predict(self._state, self._to_input_frame(prompts), multimask=multimask)
+
+    def _to_input_frame(self, prompts: Prompts) -> decoder.Prompts:
+        scale_xy = np.array(
+            [
+                self.embedding.input_width / self.embedding.width,
+                self.embedding.input_height / self.embedding.height,
+            ]
+        )
+        points, labels, boxes = prompts.points_PK2, prompts.labels_PK, prompts.boxes_P4
+        masks = prompts.masks_P1HW
+        return decoder.Prompts(
+            points_xy_PN2=None if points is None else torch.from_numpy(points * scale_xy).to(self._device),
+            labels_PN=None if labels is None else torch.from_numpy(labels).int().to(self._device),
+            boxes_xyxy_P4=None
+            if boxes is None
+            else torch.from_numpy(boxes * np.tile(scale_xy, 2)).to(self._device),
+            masks_P1hw=None if masks is None else masks.to(self._device),
+        )
+
+
+def load_sam_segmenter(settings: SegmenterSettings) -> SamSegmenter:
+    """The segmenter that settings name; see `pipeline.segmenters.load_segmenter`."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    path = weights.resolve(settings)
+    tensors = weights.read_tensors(path)
+    if settings.model == "nano":
+        from pipeline.segmenters.student import load_student
+
+        if not weights.looks_like(tensors).startswith("a maskmill student"):
+            raise weights.WrongWeights(
+                f"weights file {path} does not fit nano: it looks like {weights.looks_like(tensors)}"
+            )
+        sam = load_student(path)
+    else:
+        sam = build_sam(settings.model, tensors, path)
+    return SamSegmenter(sam, device=settings.device, dtype=settings.dtype)
+
+
+def build_sam(model: str, tensors: dict[str, torch.Tensor], path: Path) -> Sam:
+    """A ViT of segment_anything with given weights, in float32 on the CPU.
+
+    Args:
+        model: "vit_b", "vit_l" or "vit_h".
+        tensors: its weights by name.
+        path: of their file, for messages.
+
+    Raises:
+        WrongWeights: they don't fit the model.
+    """
+    with torch.device("meta"):  # shapes without the minutes that random numbers take
+        sam = sam_model_registry[model]()
+    weights.check_fit(tensors, sam.state_dict(), model=model, path=path)
+    sam.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    # not part of a checkpoint
+    sam.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
+    sam.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)
+    return sam
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that a setting names.
+
+    Raises:
+        ValueError: this machine lacks it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}: this machine has no such device; use auto or cpu")
+    return chosen
+
+
+def _frame_of(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(
+            f"an image must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"
+        )
+    frame = Frame.of_image(image_size, height=image.shape[0], width=image.shape[1])
+    if frame.input_height < 1 or frame.input_width < 1:
+        raise ValueError(
+            f"an image of {image.shape[1]}x{image.shape[0]} px is thinner than a pixel at the model's "
+            f"{image_size} px: cut it into parts"
+        )
+    return frame
