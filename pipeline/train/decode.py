@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,18 @@ def _image_to_token(attention: Attention, q_BNC: Tensor, k: Tensor, v: Tensor, p
 def _heads(sam: Sam, queries: Tensor, keys: Tensor, shape: tuple[int, int, int, int]) -> Decoded:
     """Tokens and keys to mask logits and predicted IoU."""
     decoder, (batch, prompts, height, width) = sam.mask_decoder, shape
-    outputs = decoder.num_mask_tokens
-    upscaled = decoder.output_upscaling(keys.transpose(1, 2).unflatten(2, (height, width)))
+    first, norm, activate, second, activate_again = decoder.output_upscaling
+    fine = F.layer_norm(_upscale(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    fine = activate_again(_upscale(second, activate(fine)))
     hyper = torch.stack([mlp(queries[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
-    logits = (hyper @ upscaled.flatten(2)).view(batch, prompts, outputs, 4 * height, 4 * width)
-    iou = decoder.iou_prediction_head(queries[:, 0]).view(batch, prompts, outputs)
+    blocks = (fine @ hyper.transpose(1, 2)).view(batch, prompts, height, width, 2, 2, 2, 2, -1)
+    logits = blocks.permute(0, 1, 8, 2, 4, 6, 3, 5, 7).reshape(batch, prompts, -1, 4 * height, 4 * width)
+    iou = decoder.iou_prediction_head(queries[:, 0]).view(batch, prompts, -1)
     return Decoded(logits, iou)
+
+
+def _upscale(layer: nn.ConvTranspose2d, x_BNC: Tensor) -> Tensor:
+    """A transposed convolution of kernel and stride 2 as one linear map a position: float[B, 4N, C], each position's four in a row."""
+    assert layer.kernel_size == layer.stride == (2, 2) and layer.bias is not None
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return F.linear(x_BNC, weight, layer.bias.repeat(4)).view(x_BNC.shape[0], -1, layer.out_channels)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FOCAL_WEIGHT, DICE_WEIGHT = 20.0, 1.0
-FOCAL_GAMMA = 2.0
 MULTIMASK = slice(1, 4)  # outputs that answer a single, ambiguous prompt; output 0 answers the rest
 _ORDERS = tuple(itertools.permutations(range(3)))
 
@@ -49,8 +48,8 @@ def pair_costs(logits_PMK: Tensor, targets_NK: Tensor) -> PairCosts:
     pixels, targets_KN = logits_PMK.shape[-1], targets_NK.T
     probability = torch.sigmoid(logits_PMK)
     log_on = F.logsigmoid(logits_PMK)
-    on = -((1 - probability) ** FOCAL_GAMMA) * log_on
-    off = -(probability**FOCAL_GAMMA) * (log_on - logits_PMK)
+    on = (1 - probability).square() * -log_on  # focal with gamma 2
+    off = probability.square() * (logits_PMK - log_on)
     focal = (off.sum(-1, keepdim=True) + (on - off) @ targets_KN) / pixels
     overlap = probability @ targets_KN
     dice = 1 - (2 * overlap + 1) / (probability.sum(-1, keepdim=True) + targets_NK.sum(-1) + 1)

@@ -1,0 +1,269 @@
+"""Train a student from scratch or on from a checkpoint: `python -m pipeline.train.nano --out DIR --minutes M [--resume]`.
+
+Runs on CPU cores, one single-threaded process a core: each draws its own samples, gradients are averaged over gloo. (Two
+processes of one thread beat one of two: no barrier inside every operator, and drawing samples is shared too.) The clock drives
+everything: pictures grow from 128 over 192 to 256 px as the minutes pass, and the learning rate warms up, stays, and falls to zero at the
+end. A run can so be told when to end, whatever else the machine does.
+
+DIR gets `checkpoint.pt` (model, average, optimiser, step, minutes; replaced atomically), `stable.pt` (the last one before
+the learning rate fell: go on from there with more minutes), `student.safetensors` (the averaged weights) and `log.jsonl`.
+
+It doesn't know how to use a GPU or several machines: `workers/` has the trainer for those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from pipeline.evaluate.points import held_back_scenes, measure_points
+from pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
+from pipeline.train.samples import SampleConfig, sample
+from pipeline.train.step import training_step
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        minutes: wall-clock budget of the whole schedule, earlier runs of it included.
+        processes: single-threaded processes.
+        batch: pictures a process and step.
+        lr: highest learning rate.
+        decay_share: share of the time, at the end, in which the learning rate falls to zero.
+        warmup_steps: steps over which the learning rate rises.
+        second_every: a correction round every so many steps.
+        sizes: pairs of the share of the time from which, and the picture side, pixels.
+        ema: decay of the averaged weights, a step.
+        eval_minutes: minutes between measurements.
+        bfloat16: autocast.
+        prompts: first prompts a picture.
+    """
+
+    minutes: float
+    processes: int = 2
+    batch: int = 4
+    lr: float = 1.5e-3
+    decay_share: float = 0.3
+    warmup_steps: int = 200
+    second_every: int = 5
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 128), (0.25, 192), (0.5, 256))
+    ema: float = 0.998
+    eval_minutes: float = 10.0
+    bfloat16: bool = True
+    prompts: int = 16
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.processes < 1 or self.batch < 1:
+            raise ValueError(f"minutes {self.minutes}, processes {self.processes}, batch {self.batch}: all above 0")
+        if not 0 < self.decay_share <= 1 or not 0 <= self.ema < 1:
+            raise ValueError(f"decay_share {self.decay_share}, ema {self.ema}: use shares of 1")
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds."""
+
+    sam: Sam
+    average: Sam
+    optimiser: torch.optim.AdamW
+    step: int
+    seconds: float
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Warm up by steps, stay, then fall like 1 - sqrt to zero over the last `decay_share` of the time."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    left = max(0.0, 1.0 - progress)
+    falling = 1.0 if left >= config.decay_share else 1.0 - float(np.sqrt(1.0 - left / config.decay_share))
+    return config.lr * warm * falling
+
+
+def picture_size(config: TrainConfig, progress: float) -> int:
+    """The side of training pictures at a share of the time."""
+    return [size for start, size in config.sizes if progress >= start][-1]
+
+
+def _fresh(student: StudentConfig, start_from: Path | None) -> _State:
+    torch.manual_seed(0)
+    sam = load_student(start_from) if start_from else build_student(student)
+    sam.train()
+    decayed = [p for p in sam.parameters() if p.ndim > 1]
+    plain = [p for p in sam.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+    return _State(sam, copy.deepcopy(sam).eval(), optimiser, 0, 0.0)
+
+
+def _save(state: _State, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    torch.save(
+        {
+            "sam": state.sam.state_dict(),
+            "average": state.average.state_dict(),
+            "optimiser": state.optimiser.state_dict(),
+            "step": state.step,
+            "seconds": state.seconds,
+        },
+        partial,
+    )
+    os.replace(partial, path)
+
+
+def _load(state: _State, path: Path) -> None:
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    state.sam.load_state_dict(stored["sam"])
+    state.average.load_state_dict(stored["average"])
+    state.optimiser.load_state_dict(stored["optimiser"])
+    state.step, state.seconds = int(stored["step"]), float(stored["seconds"])
+
+
+def _average_gradients(sam: Sam, seconds: float, processes: int) -> float:
+    """Average gradients over the processes; gives the first process's clock, so that all follow one schedule."""
+    if processes == 1:
+        return seconds
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in sam.parameters()]
+    clock = torch.tensor([seconds * processes if dist.get_rank() == 0 else 0.0])
+    flat = torch.cat([*(g.flatten() for g in grads), clock])
+    dist.all_reduce(flat)
+    flat /= processes
+    offset = 0
+    for parameter in sam.parameters():
+        count = parameter.numel()
+        parameter.grad = flat[offset : offset + count].view_as(parameter)
+        offset += count
+    return float(flat[-1])
+
+
+@torch.no_grad()
+def _follow(average: Sam, sam: Sam, decay: float) -> None:
+    for kept, new in zip(average.parameters(), sam.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
+def _one_step(state: _State, config: TrainConfig, rank: int, generator: torch.Generator) -> dict[str, float]:
+    """Draw, decode, descend; gives what to log."""
+    progress = state.seconds / (60 * config.minutes)
+    wanted = SampleConfig(size=picture_size(config, progress), prompts=config.prompts)
+    place = (state.step // 2 * config.processes + rank) * config.batch
+    numbers = [2 * (place + i) + state.step % 2 for i in range(config.batch)]  # two steps in a row share scenes
+    samples = [sample(number, wanted) for number in numbers]
+    rate = learning_rate(config, state.step, progress)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    second = state.step % config.second_every == config.second_every - 1
+    result = training_step(state.sam, samples, generator, second_round=second, bfloat16=config.bfloat16)
+    state.optimiser.zero_grad(set_to_none=True)
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    return {"loss": float(result.loss.detach()), "best": result.best_iou, "iou_error": result.iou_error,
+            "second": result.second_iou, "lr": rate, "size": wanted.size}  # fmt: skip
+
+
+def _log(out: Path, record: dict[str, float | int | str]) -> None:
+    with (out / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _report(state: _State, student: StudentConfig, out: Path) -> None:
+    """Export the average and measure it on 64 held-back scenes."""
+    save_student(state.average, student, out / "student.safetensors")
+    shown = build_student(student)
+    shown.load_state_dict(state.average.state_dict())
+    figures = measure_points(shown, held_back_scenes(64))
+    _log(out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **asdict(figures)})
+
+
+def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resume: bool, start_from: Path | None) -> None:
+    torch.set_num_threads(1)
+    if config.processes > 1:
+        dist.init_process_group("gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes)
+    state = _fresh(student, start_from)
+    if resume:
+        _load(state, out / "checkpoint.pt")
+    generator = torch.Generator().manual_seed(1000 * state.step + rank)
+    earlier, begun = state.seconds, time.monotonic()
+    window: list[dict[str, float]] = []
+    next_save, next_eval, stable = earlier + 120, earlier + 60 * config.eval_minutes, False
+    while state.seconds < 60 * config.minutes:
+        window.append(_one_step(state, config, rank, generator))
+        state.seconds = _average_gradients(state.sam, earlier + time.monotonic() - begun, config.processes)
+        torch.nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
+        state.optimiser.step()
+        state.step += 1
+        if rank:
+            continue
+        _follow(state.average, state.sam, min(config.ema, 1 - 1 / (1 + state.step / 5)))
+        if state.step % 50 == 0:
+            means = {key: round(float(np.nanmean([w[key] for w in window])), 4) for key in window[0]}
+            _log(out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **means})
+            window.clear()
+        if not stable and state.seconds / (60 * config.minutes) > 1 - config.decay_share:
+            _save(state, out / "stable.pt")
+            stable = True
+        if state.seconds > next_save:
+            _save(state, out / "checkpoint.pt")
+            next_save = state.seconds + 120
+        if state.seconds > next_eval:
+            _report(state, student, out)
+            next_eval = state.seconds + 60 * config.eval_minutes
+    if rank == 0:
+        _save(state, out / "checkpoint.pt")
+        _report(state, student, out)
+    if config.processes > 1:
+        dist.destroy_process_group()
+
+
+def train(
+    config: TrainConfig, student: StudentConfig, out: Path, *, resume: bool = False, start_from: Path | None = None
+) -> None:
+    """Train a student.
+
+    Args:
+        config: the run.
+        student: its shape.
+        out: folder for checkpoints, weights and the log.
+        resume: go on from `out/checkpoint.pt`, on its clock.
+        start_from: a student's weights to begin from, on a fresh clock.
+
+    Raises:
+        ValueError: nothing to resume from.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if resume and not (out / "checkpoint.pt").is_file():
+        raise ValueError(f"nothing to resume: no checkpoint.pt in {out}; leave out --resume to begin")
+    (out / "rendezvous").unlink(missing_ok=True)
+    arguments = (config, student, out, resume, start_from)
+    if config.processes == 1:
+        _run(0, *arguments)
+    else:
+        mp.spawn(_run, args=arguments, nprocs=config.processes)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, weights and the log")
+    parser.add_argument("--minutes", type=float, required=True, help="wall-clock budget, earlier runs included")
+    parser.add_argument("--processes", type=int, default=2, help="single-threaded processes")
+    parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt")
+    parser.add_argument("--start-from", type=Path, help="begin from a student's weights")
+    given = parser.parse_args()
+    config = TrainConfig(minutes=given.minutes, processes=given.processes)
+    train(config, StudentConfig(), given.out, resume=given.resume, start_from=given.start_from)
+
+
+if __name__ == "__main__":
+    main()
