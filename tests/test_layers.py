@@ -15,10 +15,37 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 NETWORK = frozenset(
-    "socket ssl http urllib ftplib smtplib poplib imaplib telnetlib xmlrpc socketserver asyncio webbrowser".split()
+    {
+        "socket",
+        "ssl",
+        "http",
+        "urllib",
+        "ftplib",
+        "smtplib",
+        "poplib",
+        "imaplib",
+        "telnetlib",
+        "xmlrpc",
+        "socketserver",
+        "asyncio",
+        "webbrowser",
+    }
 )
 ARRAYS = frozenset(
-    "torch torchvision numpy PIL cv2 skimage scipy numba transformers segment_anything safetensors pycocotools".split()
+    {
+        "torch",
+        "torchvision",
+        "numpy",
+        "PIL",
+        "cv2",
+        "skimage",
+        "scipy",
+        "numba",
+        "transformers",
+        "segment_anything",
+        "safetensors",
+        "pycocotools",
+    }
 )
 CLUSTER = frozenset({"ray", "prefect"})
 OWN = frozenset({"pipeline", "storage", "workers", "flows"})
@@ -42,7 +69,9 @@ RULES = {
     "storage": Rule(packages=frozenset({"boto3", "botocore", "pyarrow", "webdataset", "urllib3"})),
     "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "pipeline", "storage"}),
     "flows": Rule(
-        packages=frozenset({"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}),
+        packages=frozenset(
+            {"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
+        ),
         modules=frozenset({"pipeline.config"}),
     ),
 }
@@ -84,7 +113,9 @@ def test_every_import_keeps_to_its_layer(layer: str) -> None:
     files = sorted((ROOT / layer).rglob("*.py"))
     assert len(files) > 1, f"{layer}/ has no code: is the tree where this test looks?"
     found = {
-        str(path.relative_to(ROOT)): bad for path in files if (bad := violations(layer, path.read_text("utf-8")))
+        str(path.relative_to(ROOT)): bad
+        for path in files
+        if (bad := violations(layer, path.read_text("utf-8")))
     }
     assert found == {}
 

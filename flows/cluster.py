@@ -1,0 +1,196 @@
+"""Joins a Ray cluster or starts one on this machine, and says how many workers fit on it.
+
+A cluster started here listens on the loopback address alone, asks for a token, sends no usage statistics,
+has no dashboard, and ends with the driver. A cluster that is joined keeps its own rules; it must have the
+same maskmill installed, and the driver its token.
+
+Ray is imported late: a run with nothing to do never pays for it. `ray.init` is called on the main thread,
+because a cluster started on another takes 15 s to leave.
+
+It doesn't know what else runs on the cluster: Ray queues what doesn't fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from flows.config import RunConfig
+from workers.task import Resources, RunSpec
+
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+OBJECT_STORE_BYTES = 128 * 2**20  # workers exchange reports of a few kilobytes, never images
+GB = 10**9
+WORKER_BYTES = {"nano": GB, "vit_b": 3 * GB, "vit_l": 6 * GB, "vit_h": 10 * GB}
+"""Host memory one worker is given on a CPU, weights and activations at 1500 x 2250 pixels included."""
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be joined or started, or is too small; says which and the cure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """How many workers run at once, and what each takes."""
+
+    num_workers: int
+    resources: Resources
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Ray is connected inside the block: as it was, or joined at `address`, or started here and ended after.
+
+    Raises:
+        ClusterError: no cluster answers at `address`, or none could be started.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    connect(address)
+    try:
+        yield
+    finally:
+        _warm.clear()
+        ray.shutdown()
+
+
+def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
+    """Joins the cluster at `address` ("host:port"), or starts one on this machine's loopback address.
+
+    Args:
+        num_cpus, num_gpus: what a started cluster should believe to have; None is what the machine has.
+
+    Raises:
+        ClusterError: as `connected`.
+    """
+    for name, value in {**_ENVIRONMENT, **(_LOOPBACK_ONLY if _is_loopback(address) else {})}.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    if address is None:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    else:
+        options["address"] = address
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as exc:
+        raise ClusterError(_connect_advice(address, exc)) from exc
+
+
+def plan_crew(config: RunConfig, available: Mapping[str, float] | None = None) -> Crew:
+    """How many workers run, and what each takes: one per GPU, else as many as memory and CPUs hold.
+
+    Args:
+        config: [run] workers asks for a number; [segmenter] device and model decide what a worker needs.
+        available: Ray's names to amounts (CPU, GPU, memory in bytes); None asks the connected cluster.
+
+    Raises:
+        ClusterError: the device asked for is not on the cluster.
+    """
+    if available is None:
+        import ray
+
+        available = ray.cluster_resources()
+    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+    wants_gpu = config.segmenter.device.startswith("cuda")
+    if wants_gpu and not gpus:
+        raise ClusterError(
+            f"segmenter.device = {config.segmenter.device!r}, but the cluster has no GPU: "
+            "use segmenter.device=auto, or join a cluster with --ray-address"
+        )
+    if gpus and (wants_gpu or config.segmenter.device == "auto"):
+        workers = config.run.workers or int(gpus)
+        return Crew(
+            workers, Resources(num_cpus=_share(cpus, workers, 4.0), num_gpus=_share(gpus, workers, 1.0))
+        )
+    if not cpus:
+        raise ClusterError("the cluster has no CPU to give: start Ray's nodes with --num-cpus")
+    fits = int(available.get("memory", GB) // WORKER_BYTES[config.segmenter.model])
+    workers = config.run.workers or max(1, min(int(cpus), fits))
+    return Crew(workers, Resources(num_cpus=_share(cpus, workers, cpus)))
+
+
+def warm_up(spec: RunSpec, crew: Crew, num_workers: int) -> None:
+    """Starts workers ahead of their shards, so that models load while other things start; returns at once."""
+    from workers.actors import start_worker
+
+    for _ in range(min(num_workers, crew.num_workers)):
+        _warm.append((spec, crew.resources, start_worker(spec, crew.resources)))
+
+
+def worker_source(spec: RunSpec, resources: Resources) -> Callable[[], Any]:
+    """What gives the pool its workers: those that were warmed up for this spec first, then new ones."""
+    from workers.actors import start_worker
+
+    def next_worker() -> Any:
+        while _warm:
+            warmed_spec, warmed_resources, worker = _warm.popleft()
+            if (warmed_spec, warmed_resources) == (spec, resources):
+                return worker
+            _dismiss(worker)
+        return start_worker(spec, resources)
+
+    return next_worker
+
+
+def dismiss_warm() -> None:
+    """Ends the workers that were warmed up and never needed."""
+    while _warm:
+        _dismiss(_warm.popleft()[2])
+
+
+_warm: deque[tuple[RunSpec, Resources, Any]] = deque()  # a process has one Ray, so one waiting room
+
+
+def _dismiss(worker: Any) -> None:
+    import ray
+
+    ray.kill(worker)
+
+
+def _share(total: float, workers: int, most: float) -> float:
+    """Each worker's part: whole units where there are enough, else a fraction, rounded down to hundredths."""
+    share = min(total / workers, most)
+    return float(int(share)) if share >= 1 else int(share * 100) / 100
+
+
+def _is_loopback(address: str | None) -> bool:
+    if address is None:
+        return True
+    host = address.rpartition("://")[2].rpartition(":")[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _connect_advice(address: str | None, exc: BaseException) -> str:
+    why = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+    if address is None:
+        return (
+            f"Ray could not start on this machine: {why}\n"
+            "Cure: check free space in /tmp and /dev/shm; Ray's own logs are in /tmp/ray/session_latest/logs"
+        )
+    return (
+        f"no Ray cluster answers at {address}: {why}\n"
+        "Cure: check the address that `ray start --head` printed, the firewall between, that both "
+        "have the same token (~/.ray/auth_token), and the same versions of Ray and Python"
+    )

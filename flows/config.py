@@ -1,0 +1,275 @@
+"""What a run is: `RunConfig`, its recipes, and how a file and --set change them.
+
+The settings of the layers below are frozen dataclasses that check their own ranges; pydantic reads them here
+as they are, so that no field is stated twice. A run starts from a recipe (recipes/*.toml), a file may change
+it, then `section.field=value` pairs may. Unknown sections and fields are refused with the nearest name; a
+value out of range is refused by the dataclass that owns it. "none" unsets a field that may be empty, as TOML
+has no null.
+
+This file imports no torch, ray or prefect: `maskmill config show` answers at once. It doesn't know whether
+weights exist or a cluster answers; that is found when the run starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.config import MaskSettings, SegmenterSettings
+from workers.settings import IngestSettings
+
+RECIPES_DIR = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "nano"
+EXPORT_FORMATS = ("sa1b", "coco")
+UNSET = "none"
+
+Values = dict[str, dict[str, Any]]
+
+
+class ConfigError(ValueError):
+    """A run that cannot be: names the field, the value and the cure."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a run is carried out; nothing here changes what is written, but where shards are cut.
+
+    Args:
+        workers: processes that annotate at once; None is one per GPU, else as many as CPUs and memory hold.
+        shard_size: images in a shard, 1 to 100,000: the unit of work and of loss, best ten minutes' worth.
+        max_attempts: times a shard is tried before it is given up, 1 to 10.
+        deadline_s: seconds a worker may stand still within a shard before it is replaced, at least 10.
+        decode_threads: threads of each worker that read and decode ahead of the model, 1 to 64.
+        encode_threads: threads of each worker that write behind it, 1 to 64.
+        images_per_batch: images that the model embeds together, 1 to 1024; 1 keeps runs on a CPU equal byte
+            for byte.
+        ray_address: "host:port" of a running Ray cluster; None starts one on this machine.
+    """
+
+    workers: int | None = None
+    shard_size: int = 256
+    max_attempts: int = 3
+    deadline_s: float = 1800.0
+    decode_threads: int = 2
+    encode_threads: int = 1
+    images_per_batch: int = 1
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            _check_between("workers", self.workers, 1, 10_000)
+        _check_between("shard_size", self.shard_size, 1, 100_000)
+        _check_between("max_attempts", self.max_attempts, 1, 10)
+        _check_between("deadline_s", self.deadline_s, 10.0, 604_800.0)
+        _check_between("decode_threads", self.decode_threads, 1, 64)
+        _check_between("encode_threads", self.encode_threads, 1, 64)
+        _check_between("images_per_batch", self.images_per_batch, 1, 1024)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How `export` writes a generation out.
+
+    Args:
+        format: "sa1b" (tars of jpg + json) or "coco" (images + one annotations file).
+        max_images: images in an exported tar, 1 to 1,000,000.
+        max_bytes: bytes in an exported tar, at least 1,000,000.
+        images: write the images too; without them "coco" is the annotations alone.
+    """
+
+    format: str = "sa1b"
+    max_images: int = 1000
+    max_bytes: int = 2**30
+    images: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in EXPORT_FORMATS:
+            raise ValueError(f"format={self.format!r} is unknown: use one of {', '.join(EXPORT_FORMATS)}")
+        _check_between("max_images", self.max_images, 1, 1_000_000)
+        _check_between("max_bytes", self.max_bytes, 1_000_000, 2**40)
+        if self.format == "sa1b" and not self.images:
+            raise ValueError('images=False leaves nothing but JSON: only format="coco" can leave images out')
+
+
+class RunConfig(BaseModel):
+    """A whole run, resolved. `recipe` names what it started from and has no effect of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str = DEFAULT_RECIPE
+    ingest: IngestSettings = Field(default_factory=IngestSettings)
+    segmenter: SegmenterSettings = Field(default_factory=SegmenterSettings)
+    masks: MaskSettings = Field(default_factory=MaskSettings)
+    run: RunSettings = Field(default_factory=RunSettings)
+    export: ExportSettings = Field(default_factory=ExportSettings)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The shipped recipes, sorted."""
+    return tuple(sorted(path.stem for path in RECIPES_DIR.glob("*.toml")))
+
+
+def recipe_text(name: str) -> str:
+    """A recipe's TOML as shipped, comments included.
+
+    Raises:
+        ConfigError: no recipe has this name.
+    """
+    if name not in recipe_names():
+        raise ConfigError(
+            f"recipe {name!r} is unknown{_nearest(name, recipe_names())}: use one of "
+            f"{', '.join(recipe_names())}"
+        )
+    return (RECIPES_DIR / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def recipe_purpose(name: str) -> str:
+    """The first line of a recipe's heading comment: what it is for."""
+    return recipe_text(name).splitlines()[0].removeprefix("#").strip()
+
+
+def load_config(
+    recipe: str | None = None, file: str | Path | None = None, sets: Iterable[str] = ()
+) -> RunConfig:
+    """Resolves a run: the recipe, then the file, then the pairs; later wins.
+
+    Args:
+        recipe: a shipped recipe's name; None is the file's `recipe`, or nano.
+        file: a TOML file with any of the sections, and perhaps `recipe = "..."` as its base.
+        sets: pairs such as "masks.points_per_side=16".
+
+    Raises: ConfigError: an unknown recipe, section or field (the nearest is named), a value of the wrong
+        type or out of range, a file that is missing or no TOML, a recipe given twice and differently.
+    """
+    values = _read_file(file) if file is not None else {}
+    base = values.pop("recipe", None)
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(
+            f"{file}: recipe = {base!r} must be a name in quotes, one of {', '.join(recipe_names())}"
+        )
+    if recipe is not None and base is not None and recipe != base:
+        raise ConfigError(
+            f"{file} is based on recipe {base!r}, but {recipe!r} was asked for: name it in one place"
+        )
+    name = recipe or base or DEFAULT_RECIPE
+    merged = _merge(tomllib.loads(recipe_text(name)), values, source=str(file))
+    merged = _merge(merged, _parse_sets(sets), source="--set")
+    return validate({"recipe": name, **merged})
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """Checks plain values (sections of fields) and makes the RunConfig.
+
+    Raises:
+        ConfigError: as `load_config`; every problem found is listed.
+    """
+    try:
+        return RunConfig.model_validate(_unset(values))
+    except ValidationError as exc:
+        raise ConfigError("\n".join(_problem(error) for error in exc.errors())) from exc
+
+
+def to_toml(config: RunConfig) -> str:
+    """The resolved run as TOML that `--config` reads back to the same run; "none" is an unset field."""
+    lines = [f"recipe = {json.dumps(config.recipe)}"]
+    for section in sections():
+        lines += ["", f"[{section}]"]
+        settings = getattr(config, section)
+        for field in dataclasses.fields(settings):
+            value = getattr(settings, field.name)
+            lines.append(f"{field.name} = {json.dumps(UNSET if value is None else value)}")
+    return "\n".join(lines) + "\n"
+
+
+def sections() -> tuple[str, ...]:
+    """The sections of a run's TOML, in order."""
+    return tuple(name for name in RunConfig.model_fields if name != "recipe")
+
+
+def field_names(section: str) -> tuple[str, ...]:
+    """The fields of a section, in order."""
+    kind = RunConfig.model_fields[section].annotation
+    assert isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _read_file(path: str | Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"config file {path} cannot be read: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"config file {path} is not TOML: {exc}") from exc
+
+
+def _parse_sets(sets: Iterable[str]) -> Values:
+    values: Values = {}
+    for pair in sets:
+        name, equals, text = pair.partition("=")
+        section, dot, field = name.strip().partition(".")
+        if not (equals and dot and section and field):
+            raise ConfigError(f"--set {pair!r}: write section.field=value, such as masks.points_per_side=16")
+        values.setdefault(section, {})[field] = _parse_value(text.strip())
+    return values
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value where it is one, else the text itself: --set segmenter.weights=/a/b.pth needs no
+    quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    merged = dict(base)
+    for section, fields in changes.items():
+        if section not in sections():
+            raise ConfigError(
+                f"{source}: there is no section [{section}]{_nearest(section, sections())}; the "
+                f"sections are {', '.join(sections())}"
+            )
+        if not isinstance(fields, Mapping):
+            raise ConfigError(
+                f"{source}: {section} = {fields!r} must be a section: write [{section}] and its fields"
+            )
+        merged[section] = {**merged.get(section, {}), **fields}
+    return merged
+
+
+def _unset(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _unset(value) if isinstance(value, Mapping) else None if value == UNSET else value
+        for name, value in values.items()
+    }
+
+
+def _problem(error: Any) -> str:
+    """One line for one of pydantic's errors: where, what, and the cure."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        section, _, field = place.rpartition(".")
+        known = field_names(section) if section in sections() else sections()
+        return f"{place}: there is no such setting{_nearest(field, known)}; known: {', '.join(known)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"[{place}] {message}"
+    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _check_between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value} is out of range: use {low:g} to {high:g}")

@@ -1,0 +1,118 @@
+"""Runs resolve from recipe, file and pairs; what cannot be is refused with its name, its value and a cure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import config
+from flows.config import ConfigError, RunConfig, load_config, to_toml
+from pipeline.config import FAST, SA1B
+
+
+def test_fast_and_sa1b_are_the_presets_of_the_mask_stage() -> None:
+    assert load_config("fast").masks == FAST
+    assert load_config("sa1b").masks == SA1B
+
+
+@pytest.mark.parametrize("name", config.recipe_names())
+def test_every_recipe_resolves_says_what_it_is_for_and_reads_back(name: str, tmp_path: Path) -> None:
+    resolved = load_config(name)
+    assert resolved.recipe == name
+    assert len(config.recipe_purpose(name)) > 20
+    for word in ("For:", "Hardware:", "Cost:"):
+        assert word in config.recipe_text(name)
+    file = tmp_path / "run.toml"
+    file.write_text(to_toml(resolved))
+    assert load_config(file=file) == resolved
+
+
+def test_later_wins_recipe_then_file_then_pairs(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('recipe = "sa1b"\n[masks]\npoints_per_side = 24\nstability = 0.9\n[run]\nworkers = 3\n')
+    resolved = load_config(file=file, sets=["masks.stability=0.8", "masks.max_coverage=none"])
+    assert (resolved.masks.points_per_side, resolved.masks.stability, resolved.run.workers) == (24, 0.8, 3)
+    assert resolved.masks.crop_layers == 2
+    assert resolved.masks.max_coverage is None
+    file.write_text(to_toml(resolved))
+    assert load_config(file=file) == resolved
+
+
+def test_a_path_needs_no_quotes_and_json_restores_a_run() -> None:
+    resolved = load_config(sets=["segmenter.weights=/models/a b.pth", "segmenter.model=vit_b"])
+    assert resolved.segmenter.weights == "/models/a b.pth"
+    assert RunConfig.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("masks.points_per_sid=8", ("masks.points_per_sid", "did you mean 'points_per_side'")),
+        ("mask.stability=0.9", ("[mask]", "did you mean 'masks'")),
+        ("masks.points_per_side=0", ("points_per_side=0", "1 to 256")),
+        ("masks.points_per_side=many", ("masks.points_per_side", "many", "integer")),
+        ("segmenter.model=vit_g", ("vit_g", "nano, vit_b, vit_l, vit_h")),
+        ("run.workers=0", ("workers=0", "1 to 10000")),
+        ("run.deadline_s=nan", ("deadline_s=nan",)),
+        ("export.format=voc", ("voc", "sa1b, coco")),
+        ("export.images=false", ("images", "coco")),
+        ("ingest.jpeg_quality=200", ("jpeg_quality=200", "1 to 100")),
+        ("masks", ("--set 'masks'", "section.field=value")),
+        ("=3", ("section.field=value",)),
+    ],
+)
+def test_a_bad_pair_is_refused_by_name_value_and_cure(pair: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(sets=[pair])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(sets=["masks.stability=7", "ingest.jpeg=3", "run.shard_size=0"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_an_unknown_recipe_names_the_nearest_and_all() -> None:
+    with pytest.raises(ConfigError, match=r"'sa1'.*did you mean 'sa1b'.*fast, nano, sa1b"):
+        load_config("sa1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recipe = 3", "must be a name in quotes"),
+        ("masks = 3", r"write \[masks\]"),
+        ("[masks", "is not TOML"),
+        ("points_per_side = 3", r"no section \[points_per_side\]"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_config(file=file)
+
+
+def test_a_missing_file_and_a_recipe_named_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(file=tmp_path / "absent.toml")
+    file = tmp_path / "my.toml"
+    file.write_text('recipe = "sa1b"')
+    with pytest.raises(ConfigError, match="name it in one place"):
+        load_config("fast", file=file)
+    assert load_config("sa1b", file=file) == load_config("sa1b")
+
+
+def test_reading_a_run_imports_nothing_heavy() -> None:
+    heavy = "torch numpy PIL ray prefect pyarrow boto3 skimage"
+    code = (
+        "import sys; from flows.config import load_config, to_toml; to_toml(load_config('sa1b')); "
+        f"print([name for name in {heavy.split()!r} if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
