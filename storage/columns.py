@@ -113,7 +113,7 @@ def parse_record(data: bytes) -> CommitRecord:
         fields = json.loads(data)
         if fields["format_version"] != FORMAT_VERSION:
             raise DamagedObject(
-                f"a record of format {fields['format_version']}; this version reads {FORMAT_VERSION}: update maskmill"
+                f"a record of format {fields['format_version']}; this one reads {FORMAT_VERSION}: update"
             )
         fields["data"] = WrittenObject(**fields["data"])
         fields["index"] = WrittenObject(**fields["index"]) if fields["index"] else None

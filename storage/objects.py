@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+from urllib.parse import unquote_to_bytes
 
 from storage.errors import AccessDenied, InputError
 
@@ -42,6 +43,9 @@ class ObjectInfo:
 
 class ObjectStore(Protocol):
     """Named bytes under `root`. Raises the errors of storage.errors only."""
+
+    def __hash__(self) -> int:
+        """Stores of one root are one key of a cache."""
 
     @property
     def root(self) -> str:
@@ -96,7 +100,7 @@ def open_store(root: str | os.PathLike[str]) -> ObjectStore:
         raise InputError(f"{text}: unknown kind of address; use a local path or s3://bucket/prefix")
     if not text:
         raise InputError("an empty path is no place for a dataset; use a local path or s3://bucket/prefix")
-    path = Path(text.removeprefix("file://")).expanduser()
+    path = Path(local_address(text)).expanduser()
     return LocalStore(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
@@ -113,8 +117,9 @@ def address_store(address: str) -> tuple[ObjectStore, str]:
         if not bucket or not name:
             raise InputError(f"{address}: names no object; use s3://bucket/name")
         return S3Store(f"s3://{bucket}"), name
-    folder, _, name = address.rpartition("/")
-    if not name or not address.startswith("/"):
+    path = local_address(address)
+    folder, _, name = path.rpartition("/")
+    if not name or not path.startswith("/"):
         raise InputError(f"{address}: not an absolute path or s3:// address of one file")
     from storage.local import LocalStore
 
@@ -124,6 +129,13 @@ def address_store(address: str) -> tuple[ObjectStore, str]:
 def is_s3(address: str) -> bool:
     """Whether an address is S3's."""
     return address.startswith("s3://")
+
+
+def local_address(address: str) -> str:
+    """The path of a local address: itself, or what a file:// address percent-encodes."""
+    if not address.startswith("file://"):
+        return address
+    return os.fsdecode(unquote_to_bytes(address.removeprefix("file://")))
 
 
 def join_address(root: str, name: str) -> str:

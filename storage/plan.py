@@ -1,0 +1,341 @@
+"""The ingest plan: which source images are in the dataset, under which keys, in which shards.
+
+Decided once and written put-if-absent, so that two drivers, or a resumed one, cut the same shards. New files
+make a further plan on top, with new keys and shards; nothing planned ever changes.
+
+    plan/000001.json                        what the plan says of itself; written last, makes it exist
+    plan/000001.<attempt>.parquet           a row per image, in key order, row groups of whole shards
+    plan/000001.<attempt>.rejects.parquet   a row per input that is not in the dataset, with the reason
+
+Only the small JSON files are read until images are asked for, and then only a row group at a time.
+
+It does not know: images found bad when they are decoded (those are the records' rejects); a tar rewritten in
+place with the same members elsewhere (reading those says SourceChanged).
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from storage.errors import DamagedObject, DatasetError
+from storage.objects import ObjectStore
+from storage.shards import WrittenObject, check_size
+from storage.sources import PlannedImage as PlannedImage
+from storage.sources import SourceRead as SourceRead
+from storage.sources import read_source as read_source
+from storage.sources import read_sources as read_sources
+from storage.sources import source_label
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FORMAT_VERSION = 1
+FOLDER = "plan"
+
+
+@dataclass(frozen=True)
+class PlanReject:
+    """An input that is not in the dataset.
+
+    Attributes:
+        source: its address, tar::member inside a tar.
+        reason: duplicate, empty_file, missing, unreadable, not_a_file, unsupported or tar_damaged.
+        detail: what exactly.
+    """
+
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class KnownTar:
+    """A tar scanned to its end: its address, etag then, and the images planned from it."""
+
+    source: str
+    etag: str
+    num_images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPart:
+    """One plan file: a run of shards and the rejects met while planning it.
+
+    Attributes:
+        number: from 1.
+        inputs: as given, absolute.
+        limit: the most images that were asked for, None for all.
+        shard_size: images in each of its shards but the last.
+        first_shard, num_shards: its run of shards.
+        first_image_id, num_images: its run of images.
+        rows: a row per image; None without any.
+        row_group_shards: the first shard of each row group.
+        rejects: a row per reject; None without any.
+        rejects_by_reason: counts.
+        resolved: labels of earlier rejects whose sources are planned here after all, or rejected anew.
+        resolved_by_reason: how many of each earlier reason.
+        tars: those scanned to their ends.
+        skipped_by_ending: what the listing saw and didn't use.
+    """
+
+    number: int
+    inputs: tuple[str, ...]
+    limit: int | None
+    shard_size: int
+    first_shard: int
+    num_shards: int
+    first_image_id: int
+    num_images: int
+    rows: WrittenObject | None
+    row_group_shards: tuple[int, ...]
+    rejects: WrittenObject | None
+    rejects_by_reason: Mapping[str, int]
+    resolved: tuple[str, ...]
+    resolved_by_reason: Mapping[str, int]
+    tars: tuple[KnownTar, ...]
+    skipped_by_ending: Mapping[str, int]
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def next_shard(self) -> int:
+        """The first shard number after it."""
+        return self.first_shard + self.num_shards
+
+    @property
+    def next_image_id(self) -> int:
+        """The first image id after it."""
+        return self.first_image_id + self.num_images
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All plans of a dataset as one. Picklable."""
+
+    store: ObjectStore
+    parts: tuple[PlanPart, ...] = field(repr=False)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards are numbered 0 to num_shards - 1."""
+        return self.parts[-1].next_shard if self.parts else 0
+
+    @property
+    def num_images(self) -> int:
+        """Images that shards hold."""
+        return sum(part.num_images for part in self.parts)
+
+    @property
+    def rejects_by_reason(self) -> dict[str, int]:
+        """Inputs that are not in the dataset, by reason."""
+        counts = Counter[str]()
+        for part in self.parts:
+            counts.update(part.rejects_by_reason)
+            counts.subtract(part.resolved_by_reason)
+        return {reason: count for reason, count in sorted(counts.items()) if count}
+
+    @property
+    def num_rejects(self) -> int:
+        """Inputs that are not in the dataset."""
+        return sum(self.rejects_by_reason.values())
+
+    @property
+    def rejects(self) -> tuple[PlanReject, ...]:
+        """Inputs that are not in the dataset, in the order they were met. Raises DamagedObject."""
+        return tuple(self.iter_rejects())
+
+    def iter_rejects(self) -> Iterator[PlanReject]:
+        """The same without holding them all."""
+        for index, part in enumerate(self.parts):
+            resolved = {label for later in self.parts[index + 1 :] for label in later.resolved}
+            for row in read_rows(self.store, part.rejects, REJECT_COLUMNS):
+                label = source_label(row["source"], row["member"])
+                if label not in resolved:
+                    yield PlanReject(label, row["reason"], row["detail"])
+
+    def num_images_of(self, shard: int) -> int:
+        """How many images a shard holds. Raises DatasetError for a shard that isn't planned."""
+        part = self._part_of(shard)
+        return min(part.shard_size, part.num_images - (shard - part.first_shard) * part.shard_size)
+
+    def first_image_id_of(self, shard: int) -> int:
+        """The id of a shard's first image; the others follow it."""
+        part = self._part_of(shard)
+        return part.first_image_id + (shard - part.first_shard) * part.shard_size
+
+    def keys_of(self, shard: int) -> tuple[str, ...]:
+        """The keys of a shard's images, in order, without reading anything."""
+        first = self.first_image_id_of(shard)
+        return tuple(image_key(first + index) for index in range(self.num_images_of(shard)))
+
+    def images(self, shard: int) -> tuple[PlannedImage, ...]:
+        """A shard's images, in key order; reads one row group.
+
+        Raises:
+            DatasetError: no such shard.
+            DamagedObject: the rows aren't what the plan says.
+        """
+        part = self._part_of(shard)
+        assert part.rows is not None
+        group = bisect_right(part.row_group_shards, shard) - 1
+        images = tuple(image for image in _group_images(self.store, part.rows, group) if image.shard == shard)
+        if tuple(image.key for image in images) != self.keys_of(shard):
+            raise DamagedObject(f"{self.store.root}/{part.rows.name}: shard {shard} isn't what the plan says")
+        return images
+
+    def _part_of(self, shard: int) -> PlanPart:
+        for part in reversed(self.parts):
+            if part.first_shard <= shard < part.next_shard:
+                return part
+        raise DatasetError(
+            f"{self.store.root}: shard {shard} is not planned; there are {self.num_shards} shards"
+        )
+
+
+def image_key(image_id: int) -> str:
+    """The key of an image: its id in nine digits."""
+    return f"{image_id:09d}"
+
+
+def load_plans(store: ObjectStore) -> Plan:
+    """All plans of a dataset; an empty one if there are none. Reads their JSON only.
+
+    Raises:
+        DamagedObject: a plan cannot be read, one is missing in between, or they don't follow each other.
+    """
+    parts: list[PlanPart] = []
+    names = [info.name for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")]
+    for number, name in enumerate(names, start=1):
+        if name != part_name(number):
+            raise DamagedObject(
+                f"{store.root}/{name}: expected {part_name(number)}; a plan was removed or added"
+            )
+        part = _parse_part(store, name)
+        follows = (parts[-1].next_shard, parts[-1].next_image_id) if parts else (0, 1)
+        if (part.number, part.first_shard, part.first_image_id) != (number, *follows):
+            raise DamagedObject(f"{store.root}/{name}: does not follow the plan before it")
+        parts.append(part)
+    return Plan(store, tuple(parts))
+
+
+def part_name(number: int) -> str:
+    """Where a plan's JSON is."""
+    return f"{FOLDER}/{number:06d}.json"
+
+
+def part_bytes(part: PlanPart) -> bytes:
+    """A plan's JSON."""
+    return (json.dumps(asdict(part), sort_keys=True, indent=1) + "\n").encode()
+
+
+def _parse_part(store: ObjectStore, name: str) -> PlanPart:
+    try:
+        fields = json.loads(store.read(name))
+        if fields["format_version"] != FORMAT_VERSION:
+            raise DamagedObject(
+                f"{store.root}/{name}: format {fields['format_version']}; this version reads {FORMAT_VERSION}"
+            )
+        for key in ("rows", "rejects"):
+            fields[key] = WrittenObject(**fields[key]) if fields[key] else None
+        for key in ("inputs", "row_group_shards", "resolved"):
+            fields[key] = tuple(fields[key])
+        fields["tars"] = tuple(KnownTar(**tar) for tar in fields["tars"])
+        return PlanPart(**fields)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DamagedObject(f"{store.root}/{name}: not a readable plan ({exc})") from exc
+
+
+IMAGE_COLUMNS = tuple(PlannedImage.__dataclass_fields__)
+REJECT_COLUMNS = ("source", "member", "offset", "etag", "reason", "detail")
+
+
+def image_schema() -> pa.Schema:
+    """The plan's rows: PlannedImage's fields."""
+    import pyarrow as pa
+
+    numbers = {"image_id", "shard", "offset", "size_bytes"}
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if name in numbers else pa.string(), nullable=name == "caption")
+            for name in IMAGE_COLUMNS
+        ]
+    )
+
+
+def reject_schema() -> pa.Schema:
+    """The rows of a plan's rejects."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if name == "offset" else pa.string(), nullable=False)
+            for name in REJECT_COLUMNS
+        ]
+    )
+
+
+def read_rows(
+    store: ObjectStore, written: WrittenObject | None, columns: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one of a plan's tables, a row group in memory at a time; none if there is no table."""
+    if written is None:
+        return
+    num_rows = 0
+    for group in range(_num_groups(store, written)):
+        rows = _read_group(store, written, group, columns).to_pylist()
+        num_rows += len(rows)
+        yield from rows
+    if num_rows != written.num_samples:
+        raise DamagedObject(f"{store.root}/{written.name}: {num_rows} rows, not {written.num_samples}")
+
+
+@lru_cache(maxsize=4)
+def _group_images(store: ObjectStore, rows: WrittenObject, group: int) -> tuple[PlannedImage, ...]:
+    """A row group; the last few are kept, since neighbouring shards share one."""
+    table = _read_group(store, rows, group, IMAGE_COLUMNS)
+    return tuple(PlannedImage(**row) for row in table.to_pylist())
+
+
+def _num_groups(store: ObjectStore, written: WrittenObject) -> int:
+    return int(_metadata(store, written).num_row_groups)
+
+
+@lru_cache(maxsize=8)
+def _metadata(store: ObjectStore, written: WrittenObject) -> pq.FileMetaData:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_size(store, written)
+    try:
+        with store.open_read(written.name) as file:
+            metadata = pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedObject(f"{store.root}/{written.name}: not a readable Parquet file ({exc})") from exc
+    if metadata.num_rows != written.num_samples:
+        raise DamagedObject(
+            f"{store.root}/{written.name}: {metadata.num_rows} rows, not {written.num_samples}"
+        )
+    return metadata
+
+
+def _read_group(store: ObjectStore, written: WrittenObject, group: int, columns: tuple[str, ...]) -> pa.Table:
+    """One row group, page checksums verified."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with (
+            store.open_read(written.name) as file,
+            pq.ParquetFile(
+                file, metadata=_metadata(store, written), page_checksum_verification=True
+            ) as parquet,
+        ):
+            return parquet.read_row_group(group, columns=list(columns))
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedObject(f"{store.root}/{written.name}: row group {group} is damaged ({exc})") from exc

@@ -1,0 +1,386 @@
+"""Making a plan: list, hash, drop what is known or double, cut shards, write.
+
+One pass, streamed: rows go to Parquet as they come. Held in memory are digests of what is planned already
+(about 400 bytes an image) to find duplicates and to leave unchanged files unread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from storage.columns import new_attempt
+from storage.errors import InputError, StoreUnavailable
+from storage.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
+from storage.inputs import InputListing, list_inputs
+from storage.objects import ObjectStore, ensure_writable
+from storage.plan import (
+    FOLDER,
+    REJECT_COLUMNS,
+    KnownTar,
+    Plan,
+    PlannedImage,
+    PlanPart,
+    PlanReject,
+    image_key,
+    image_schema,
+    load_plans,
+    part_bytes,
+    part_name,
+    read_rows,
+    reject_schema,
+)
+from storage.shards import HashingWriter, WrittenObject
+from storage.sources import source_label
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MIN_GROUP_ROWS = (
+    4096  # a row group holds whole shards and at least this many rows: the file's footer stays small
+)
+PROGRESS_EVERY = 100
+MAX_RACES = 20  # lost in a row to other drivers
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSummary:
+    """What planning found.
+
+    Attributes:
+        number: of the plan written, None if nothing was new.
+        num_new_images: in that plan.
+        num_images, num_shards, num_rejects, rejects_by_reason: of the whole dataset now.
+        skipped_by_ending: seen this time and not used, by ending or kind in brackets.
+    """
+
+    number: int | None
+    num_new_images: int
+    num_images: int
+    num_shards: int
+    num_rejects: int
+    rejects_by_reason: dict[str, int]
+    skipped_by_ending: dict[str, int]
+
+
+def make_plan(
+    store: ObjectStore,
+    inputs: Sequence[str],
+    *,
+    shard_size: int,
+    limit: int | None = None,
+    num_threads: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> PlanSummary:
+    """Plans what is new in the inputs; unchanged inputs make no new plan.
+
+    Args:
+        store: the dataset.
+        inputs: as for list_inputs.
+        shard_size: images in a shard.
+        limit: plan no more images than this, the first of the inputs; those planned before count.
+        num_threads: files or tars read at once.
+        progress: called now and then with the number of inputs looked at.
+
+    Raises:
+        ValueError: shard_size or limit below 1.
+        InputError: an input cannot be used, or no image could be read from all of them.
+        AccessDenied, OutOfSpace, BucketNotFound, StoreUnavailable: of the dataset's place, before any work.
+    """
+    if shard_size < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"shard_size {shard_size} and limit {limit} must be at least 1")
+    listing = list_inputs(inputs, dataset_root=store.root)
+    ensure_writable(store)
+    for _ in range(MAX_RACES):
+        plan = load_plans(store)
+        summary = _Planning(store, plan, listing, shard_size, limit).run(num_threads, progress)
+        if summary is not None:
+            return summary
+        listing = list_inputs(
+            inputs, dataset_root=store.root
+        )  # another driver's plan came first: go on from it
+    raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
+
+
+class _Ledger:
+    """Digests of what earlier plans, and this one so far, know. Read from several threads, written by one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._states: dict[bytes, bytes] = {}  # label -> identity (8) + sha256 (16) + whether planned (1)
+        self._ids: dict[bytes, int] = {}  # sha256 -> image id
+        self._problems: dict[bytes, bytes] = {}  # label -> reason and etag of its reject in force
+        self._reasons: dict[bytes, str] = {}
+        self._tars = {(tar.source, tar.etag): tar.num_images for part in plan.parts for tar in part.tars}
+        for part in plan.parts:
+            for row in read_rows(plan.store, part.rejects, REJECT_COLUMNS):
+                self.add_reject(**row)
+            wanted = ("source", "member", "offset", "etag", "sha256", "image_id")
+            for row in read_rows(plan.store, part.rows, wanted):
+                self.add_image(**row)
+
+    def knows_image(self, source: str, member: str, offset: int, etag: str) -> KnownInput | None:
+        state = self._states.get(_digest(source_label(source, member)))
+        if state is None or state[:8] != _digest(f"{offset} {etag}")[:8]:
+            return None
+        return KnownInput(source, int(state[24:] == b"p"))
+
+    def knows_tar(self, source: str, etag: str) -> KnownInput | None:
+        num_images = self._tars.get((source, etag))
+        return None if num_images is None else KnownInput(source, num_images)
+
+    def is_planned(self, label: str, sha256: str | None = None) -> bool:
+        """Whether the label is an image's, with these bytes if given."""
+        state = self._states.get(_digest(label), b"")
+        return state[24:] == b"p" and (sha256 is None or state[8:24] == bytes.fromhex(sha256)[:16])
+
+    def image_id_of(self, sha256: str) -> int | None:
+        """The image with these bytes."""
+        return self._ids.get(bytes.fromhex(sha256)[:16])
+
+    def add_image(self, source: str, member: str, offset: int, etag: str, sha256: str, image_id: int) -> None:
+        self._state(source, member, offset, etag, sha256, b"p")
+        self._ids.setdefault(bytes.fromhex(sha256)[:16], image_id)
+
+    def add_reject(self, source: str, member: str, offset: int, etag: str, reason: str, detail: str) -> None:
+        label = _digest(source_label(source, member))
+        self._problems[label] = _digest(f"{reason} {etag}")
+        self._reasons[label] = reason
+        if reason == "duplicate":
+            self._state(source, member, offset, etag, "", b"d")
+
+    def has_reject(self, label: str, reason: str, etag: str) -> bool:
+        """Whether this very reject is in force."""
+        return self._problems.get(_digest(label)) == _digest(f"{reason} {etag}")
+
+    def resolve(self, label: str) -> str | None:
+        """Forgets the label's reject, if there is one, and gives its reason."""
+        self._problems.pop(_digest(label), None)
+        return self._reasons.pop(_digest(label), None)
+
+    def _state(self, source: str, member: str, offset: int, etag: str, sha256: str, kind: bytes) -> None:
+        digest = bytes.fromhex(sha256)[:16] or bytes(16)
+        self._states[_digest(source_label(source, member))] = _digest(f"{offset} {etag}")[:8] + digest + kind
+
+
+class _Planning:
+    """One attempt at writing the next plan."""
+
+    def __init__(
+        self, store: ObjectStore, plan: Plan, listing: InputListing, shard_size: int, limit: int | None
+    ) -> None:
+        self._store, self._plan, self._listing = store, plan, listing
+        self._shard_size, self._limit = shard_size, limit
+        self._number = len(plan.parts) + 1
+        self._first_shard = plan.num_shards
+        self._first_image_id = plan.num_images + 1
+        self._ledger = _Ledger(plan)
+        self._num_images = 0
+        self._reasons, self._resolved_reasons = Counter[str](), Counter[str]()
+        self._resolved: list[str] = []
+        self._earlier = {_digest(reject.source) for reject in plan.iter_rejects()}
+        self._tars: list[KnownTar] = []
+        self._num_counted = 0
+        self._counted_source, self._num_of_source = "", 0
+        self._examples: list[PlanReject] = []
+
+    def run(self, num_threads: int, progress: Callable[[int], None] | None) -> PlanSummary | None:
+        """Plans and writes; None if another driver wrote a plan of this number meanwhile."""
+        base = f"{FOLDER}/{self._number:06d}.{new_attempt()}"
+        with ExitStack() as tables:
+            rows = tables.enter_context(_Table(self._store, f"{base}.parquet", image_schema()))
+            rejects = tables.enter_context(_Table(self._store, f"{base}.rejects.parquet", reject_schema()))
+            for found in self._bounded(examine(self._listing, self._ledger, num_threads), progress):
+                self._take(found, rows, rejects)
+            if self._plan.num_images + self._num_images == 0:
+                raise self._nothing_usable()
+        written_rows, written_rejects = rows.written, rejects.written
+        if written_rows is None and written_rejects is None:
+            return self._summary(self._plan, None)
+        part = self._part(written_rows, tuple(rows.group_shards), written_rejects)
+        if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
+            for written in (written_rows, written_rejects):
+                if written is not None:
+                    self._store.delete(written.name)
+            return None
+        return self._summary(Plan(self._store, (*self._plan.parts, part)), self._number)
+
+    def _bounded(
+        self, examined: Iterator[Examined], progress: Callable[[int], None] | None
+    ) -> Iterator[Examined]:
+        """What was examined, until `limit` images are reached; tells `progress`."""
+        num_looked_at = 0
+        for found in examined:
+            yield found
+            num_looked_at += found.num_images if isinstance(found, KnownInput) else 1
+            if progress is not None and num_looked_at % PROGRESS_EVERY == 0:
+                progress(num_looked_at)
+            if self._limit is not None and self._num_counted >= self._limit:
+                break
+        if progress is not None:
+            progress(num_looked_at)
+
+    def _take(self, found: Examined, rows: _Table, rejects: _Table) -> None:
+        if isinstance(found, HashedImage):
+            self._take_image(found, rows, rejects)
+        elif isinstance(found, KnownInput):
+            self._count(found.source, found.num_images)
+        elif isinstance(found, ScannedTar):
+            self._listing.skipped.update(found.skipped)
+            self._tars.append(KnownTar(found.source, found.etag, self._count(found.source, 0)))
+        elif self._ledger.is_planned(found.source):
+            self._listing.skipped[f"(planned before, now {found.reason})"] += 1
+        else:
+            self._reject(found.source, "", 0, found.etag, found.reason, found.detail, rejects)
+
+    def _take_image(self, found: HashedImage, rows: _Table, rejects: _Table) -> None:
+        label = source_label(found.source, found.member)
+        first = self._ledger.image_id_of(found.sha256)
+        if self._ledger.is_planned(label, found.sha256):  # touched, not changed
+            self._count(found.source, 1)
+        elif first is not None:
+            detail = f"the same bytes as {image_key(first)}"
+            self._reject(found.source, found.member, found.offset, found.etag, "duplicate", detail, rejects)
+        else:
+            shard = self._first_shard + self._num_images // self._shard_size
+            image_id = self._first_image_id + self._num_images
+            rows.add(asdict(_planned(found, shard, image_id)), cut=self._num_images % self._shard_size == 0)
+            self._ledger.add_image(
+                found.source, found.member, found.offset, found.etag, found.sha256, image_id
+            )
+            self._resolve(label)
+            self._num_images += 1
+            self._count(found.source, 1)
+
+    def _reject(
+        self, source: str, member: str, offset: int, etag: str, reason: str, detail: str, rejects: _Table
+    ) -> None:
+        label = source_label(source, member)
+        if len(self._examples) < 3:
+            self._examples.append(PlanReject(label, reason, detail))
+        if self._ledger.has_reject(label, reason, etag):
+            return
+        self._resolve(label)
+        values = (source, member, offset, etag, reason, detail)
+        rejects.add(dict(zip(REJECT_COLUMNS, values, strict=True)), cut=True)
+        self._ledger.add_reject(*values)
+        self._reasons[reason] += 1
+
+    def _resolve(self, label: str) -> None:
+        """An earlier plan's reject of this source no longer holds."""
+        reason = self._ledger.resolve(label)
+        if reason is not None and _digest(label) in self._earlier:
+            self._resolved.append(label)
+            self._resolved_reasons[reason] += 1
+
+    def _count(self, source: str, num_images: int) -> int:
+        """Counts images towards the limit; gives how many there were of this source in a row."""
+        if source != self._counted_source:
+            self._counted_source, self._num_of_source = source, 0
+        self._num_counted += num_images
+        self._num_of_source += num_images
+        return self._num_of_source
+
+    def _nothing_usable(self) -> InputError:
+        told = "; ".join(f"{one.source}: {one.reason}, {one.detail}" for one in self._examples)
+        return InputError(
+            f"{', '.join(self._listing.inputs)}: no image in it can be used ({told or 'none found'})"
+        )
+
+    def _part(
+        self, rows: WrittenObject | None, group_shards: tuple[int, ...], rejects: WrittenObject | None
+    ) -> PlanPart:
+        return PlanPart(
+            number=self._number,
+            inputs=self._listing.inputs,
+            limit=self._limit,
+            shard_size=self._shard_size,
+            first_shard=self._first_shard,
+            num_shards=-(-self._num_images // self._shard_size),
+            first_image_id=self._first_image_id,
+            num_images=self._num_images,
+            rows=rows,
+            row_group_shards=group_shards,
+            rejects=rejects,
+            rejects_by_reason=dict(sorted(self._reasons.items())),
+            resolved=tuple(self._resolved),
+            resolved_by_reason=dict(sorted(self._resolved_reasons.items())),
+            tars=tuple(self._tars),
+            skipped_by_ending=dict(sorted(self._listing.skipped.items())),
+        )
+
+    def _summary(self, plan: Plan, number: int | None) -> PlanSummary:
+        return PlanSummary(
+            number=number,
+            num_new_images=self._num_images if number is not None else 0,
+            num_images=plan.num_images,
+            num_shards=plan.num_shards,
+            num_rejects=plan.num_rejects,
+            rejects_by_reason=plan.rejects_by_reason,
+            skipped_by_ending=dict(sorted(self._listing.skipped.items())),
+        )
+
+
+def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
+    return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **asdict(found))
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+class _Table:
+    """Rows streamed into one Parquet object; without rows, or on an exception, nothing is there."""
+
+    def __init__(self, store: ObjectStore, name: str, schema: pa.Schema) -> None:
+        self._store, self._name, self._schema = store, name, schema
+        self._rows: list[dict[str, Any]] = []
+        self._open = ExitStack()
+        self._hashing: HashingWriter | None = None
+        self._writer: Any = None
+        self._num_rows = 0
+        self.group_shards: list[int] = []
+        self.written: WrittenObject | None = None
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def add(self, row: dict[str, Any], cut: bool) -> None:
+        """Adds a row; `cut` says that a row group may begin with it."""
+        if cut and len(self._rows) >= MIN_GROUP_ROWS:
+            self._flush()
+        if not self._rows:
+            self.group_shards.append(row.get("shard", 0))
+        self._rows.append(row)
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._hashing is None:
+            self._hashing = HashingWriter(self._open.enter_context(self._store.open_write(self._name)))
+            self._writer = pq.ParquetWriter(
+                self._hashing, self._schema, compression="zstd", write_page_checksum=True
+            )
+        self._writer.write_table(
+            pa.Table.from_pylist(self._rows, self._schema), row_group_size=len(self._rows)
+        )
+        self._num_rows += len(self._rows)
+        self._rows = []
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self._open.__exit__(kind, *rest)
+            return
+        with self._open:
+            if self._rows:
+                self._flush()
+            if self._writer is not None:
+                self._writer.close()
+        if self._hashing is not None:
+            self.written = WrittenObject(
+                self._name, self._hashing.num_bytes, self._hashing.hexdigest(), self._num_rows
+            )
