@@ -36,11 +36,7 @@ class Rle:
     counts: bytes
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1 or self.height * self.width > MAX_PIXELS:
-            raise ValueError(
-                f"a mask of {self.height} x {self.width} pixels; "
-                f"give positive sides and at most {MAX_PIXELS} pixels"
-            )
+        _check_size(self.height, self.width)
 
     def to_coco(self) -> dict[str, Any]:
         """`{"size": [h, w], "counts": str}`, as JSON and pycocotools want it."""
@@ -102,6 +98,7 @@ def from_run_lengths(height: int, width: int, lengths: npt.ArrayLike) -> Rle:
     Raises:
         ValueError: the lengths are negative or do not add up to height x width.
     """
+    _check_size(height, width)
     run = np.ascontiguousarray(lengths, np.int64)
     if run.ndim != 1 or run.sum() != height * width or (run < 0).any():
         raise ValueError(
@@ -134,6 +131,13 @@ def place(rle: Rle, *, x: int, y: int, height: int, width: int) -> Rle:
             f"reaches out of an image of {height} x {width}"
         )
     return from_run_lengths(height, width, _place(run_lengths(rle), rle.height, x, y, height, width))
+
+
+def _check_size(height: int, width: int) -> None:
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ValueError(
+            f"a mask of {height} x {width} pixels; give positive sides and at most {MAX_PIXELS} pixels"
+        )
 
 
 @kernel
