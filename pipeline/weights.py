@@ -31,7 +31,7 @@ NANO_WEIGHTS = Path(__file__).parent / "segmenters" / "nano.safetensors"
 
 _SAM_PAGE = "github.com/facebookresearch/segment-anything#model-checkpoints"
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
-_FORBIDDEN = re.compile(r"Unsupported (?:global|class|operand)[^A-Za-z]*(?:GLOBAL )?([\w.]+)")
+_FORBIDDEN = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)")
 _SHOWN_KEYS = 3
 
 

@@ -183,10 +183,10 @@ def _frame_of(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
         raise ValueError(
             f"an image must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"
         )
-    frame = Frame.of_image(image_size, height=image.shape[0], width=image.shape[1])
-    if frame.input_height < 1 or frame.input_width < 1:
+    height, width = image.shape[:2]
+    if int(min(height, width) * (image_size / max(height, width)) + 0.5) < 1:
         raise ValueError(
-            f"an image of {image.shape[1]}x{image.shape[0]} px is thinner than a pixel at the model's "
+            f"an image of {width}x{height} px is thinner than a pixel at the model's "
             f"{image_size} px: cut it into parts"
         )
-    return frame
+    return Frame.of_image(image_size, height=height, width=width)
