@@ -1,90 +1,137 @@
-"""The `images` column: pixels copied in, or left where they are and referred to.
+"""The `images` column: pictures copied in, or left where they are and referred to.
 
-A sample is <key>.json, which says where the image came from, and <key>.jpg, unless the image stays in place:
-then the json says `"reference": true` and the reader fetches the bytes from the source, checked.
+A sample is <key>.json, which says where the picture came from and its size as stored, and <key>.jpg. One
+that conforms may stay inside its input tar: then the json says `"reference": true`, there is no jpg, and the
+reader fetches the bytes from the source, neighbours as one stream, their sha256 checked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from storage.columns import CommitRecord
+from storage.columns import ColumnVersion, CommitRecord
 from storage.errors import DamagedObject
 from storage.objects import ObjectStore
-from storage.shards import Sample, read_shard
-from storage.sources import PlannedImage, read_sources
+from storage.shards import Sample, WrittenObject, read_shard
+from storage.sources import PlannedImage, read_sources, source_label
 
 MAX_REFERENCES = 64  # resolved at once: their samples wait, not their bytes
 
-_FIELDS = ("image_id", "source", "member", "offset", "size_bytes", "etag", "sha256", "caption")
+_PLANNED = ("image_id", "source", "member", "offset", "size_bytes", "etag", "sha256", "caption")
 
 
-def image_sample(
-    image: PlannedImage,
-    *,
-    data: bytes | None,
-    ending: str = "jpg",
-    extra: Mapping[str, str | int | float | bool | None] | None = None,
+@dataclass(frozen=True)
+class StoredImage:
+    """A picture of the dataset.
+
+    Attributes:
+        key, image_id: as planned.
+        jpeg: the encoded picture.
+        width, height: in pixels, of the picture as it is to be seen.
+        caption: the text that came with it, or None.
+        source: where it came from, tar::member inside a tar.
+        converted: what ingest did to it, "" for nothing.
+        by_reference: whether `jpeg` was read from the source.
+    """
+
+    key: str
+    image_id: int
+    jpeg: bytes
+    width: int
+    height: int
+    caption: str | None
+    source: str
+    converted: str
+    by_reference: bool
+
+
+def to_sample(
+    image: PlannedImage, *, jpeg: bytes | None, width: int, height: int, converted: str = ""
 ) -> Sample:
     """A sample of the `images` column.
 
     Args:
         image: as planned.
-        data: the encoded picture, or None to leave it at its source.
-        ending: of `data`.
-        extra: more for the json, e.g. width and height.
-
-    Raises:
-        ValueError: `extra` names a field that the plan decides.
+        jpeg: the encoded picture, or None to leave it at its source, which then must be a JPEG.
+        width, height: in pixels, as it is to be seen.
+        converted: what was done to it.
     """
-    info: dict[str, object] = {name: getattr(image, name) for name in _FIELDS}
-    info["reference"] = data is None
-    clash = info.keys() & (extra or {}).keys()
-    if clash:
-        raise ValueError(f"extra fields {sorted(clash)} are the plan's; choose other names")
-    info.update(extra or {})
-    files = {"json": json.dumps(info, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()}
-    if data is not None:
-        files[ending] = data
-    return Sample(image.key, files)
+    info: dict[str, object] = {name: getattr(image, name) for name in _PLANNED}
+    info |= {"width": width, "height": height, "converted": converted, "reference": jpeg is None}
+    files = {"json": json.dumps(info, sort_keys=True, ensure_ascii=False).encode()}
+    return Sample(image.key, files if jpeg is None else {**files, "jpg": jpeg})
 
 
-def read_images(store: ObjectStore, record: CommitRecord, *, ending: str = "jpg") -> Iterator[Sample]:
-    """The samples of an `images` shard with their pictures, references resolved under `ending`.
+def read_images(version: ColumnVersion, record: CommitRecord) -> Iterator[StoredImage]:
+    """The pictures of a committed shard, in order. Raises as resolved_samples."""
+    for sample in resolved_samples(version.store, record.data, record.shard):
+        yield stored_image(sample)
+
+
+def stored_image(sample: Sample) -> StoredImage:
+    """A resolved sample of the `images` column, typed. Raises DamagedObject."""
+    info = _info(sample)
+    try:
+        return StoredImage(
+            key=sample.key,
+            image_id=info["image_id"],
+            jpeg=sample.files["jpg"],
+            width=info["width"],
+            height=info["height"],
+            caption=info["caption"],
+            source=source_label(info["source"], info["member"]),
+            converted=info["converted"],
+            by_reference=info["reference"],
+        )
+    except KeyError as exc:
+        raise DamagedObject(f"image {sample.key}: has no {exc}") from exc
+
+
+def resolved_samples(store: ObjectStore, data: WrittenObject, shard: int) -> Iterator[Sample]:
+    """The samples of an `images` shard, each with its jpg, wherever that is kept.
 
     Raises:
-        DamagedObject: as shards.read_shard.
+        DamagedObject: as shards.read_shard, at the latest when the iterator ends.
         SourceChanged, ObjectNotFound, AccessDenied, StoreUnavailable: the source isn't as planned.
     """
-    waiting: list[tuple[Sample, PlannedImage]] = []
-    for sample in read_shard(store, record.data):
-        image = referred_image(sample, record.shard)
-        if image is not None:
-            waiting.append((sample, image))
-        if image is None or len(waiting) == MAX_REFERENCES:
-            yield from _resolve(waiting, ending)
+    waiting: list[Sample] = []
+    for sample in read_shard(store, data):
+        refers = bool(_info(sample).get("reference"))
+        if refers:
+            waiting.append(sample)
+        if not refers or len(waiting) == MAX_REFERENCES:
+            yield from _resolve(waiting, shard)
             waiting = []
-        if image is None:
+        if not refers:
             yield sample
-    yield from _resolve(waiting, ending)
+    yield from _resolve(waiting, shard)
 
 
-def referred_image(sample: Sample, shard: int) -> PlannedImage | None:
-    """The source that an `images` sample refers to, None if it holds the picture. Raises DamagedObject."""
-    try:
-        info = json.loads(sample.files["json"])
-        if not info["reference"]:
-            return None
-        return PlannedImage(key=sample.key, shard=shard, **{name: info[name] for name in _FIELDS})
-    except (ValueError, KeyError, TypeError) as exc:
-        raise DamagedObject(f"shard {shard}, {sample.key}.json: doesn't describe an image ({exc})") from exc
-
-
-def _resolve(waiting: list[tuple[Sample, PlannedImage]], ending: str) -> Iterator[Sample]:
-    reads = read_sources([image for _, image in waiting])
-    for (sample, _), found in zip(waiting, reads, strict=True):
+def _resolve(waiting: list[Sample], shard: int) -> Iterator[Sample]:
+    images = []
+    for sample in waiting:
+        info = _info(sample)
+        try:
+            images.append(
+                PlannedImage(key=sample.key, shard=shard, **{name: info[name] for name in _PLANNED})
+            )
+        except KeyError as exc:
+            raise DamagedObject(f"image {sample.key}: refers to no source ({exc} is missing)") from exc
+    for sample, found in zip(waiting, read_sources(images), strict=True):
         if found.data is None:
             assert found.error is not None
             raise found.error
-        yield Sample(sample.key, {**sample.files, ending: found.data})
+        yield Sample(sample.key, {**sample.files, "jpg": found.data})
+
+
+def _info(sample: Sample) -> dict[str, Any]:
+    try:
+        info = json.loads(sample.files["json"])
+    except (ValueError, KeyError) as exc:
+        raise DamagedObject(f"image {sample.key}: has no readable json ({exc})") from exc
+    if not isinstance(info, dict):
+        raise DamagedObject(f"image {sample.key}: its json is no object")
+    return info

@@ -1,0 +1,409 @@
+"""Generations: the dataset as its users see it.
+
+A generation is a numbered, immutable manifest with a row for each (shard, column) that existed when it was
+published: the commit record and its sha256, the data objects, the counts. Rows may be of different column
+versions, shard by shard. `generation.json` is written last, put-if-absent: it names the manifest and makes
+the generation exist.
+
+    generations/000001/manifest.<attempt>.parquet
+    generations/000001/generation.json
+
+It does not know: images that are planned and not yet worked on; `verify` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from storage.columns import ColumnVersion, CommitRecord, Reject, new_attempt
+from storage.errors import DamagedObject, DatasetError, ObjectNotFound, StoreUnavailable
+from storage.images import resolved_samples
+from storage.objects import ObjectStore
+from storage.shards import Sample, WrittenObject, read_object, read_shard, write_object
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT_VERSION = 1
+FOLDER = "generations"
+MAX_RACES = 20
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """A shard of a column, as a generation has it.
+
+    Attributes:
+        shard, column, fingerprint: which.
+        record, record_sha256: the commit record's object and bytes.
+        data, index: what the record names.
+        num_read, num_written, num_rejects: its counts.
+    """
+
+    shard: int
+    column: str
+    fingerprint: str
+    record: str
+    record_sha256: str
+    data: WrittenObject
+    index: WrittenObject | None
+    num_read: int
+    num_written: int
+    num_rejects: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A published generation.
+
+    Attributes:
+        number: from 1.
+        parent: the number before it in its history, None for the first.
+        columns: the fingerprint that was asked for, by column.
+        settings: what made it, for people.
+        models: name or identity, by role.
+        totals: counts, by name.
+        created_utc: ISO 8601.
+        manifest: the Parquet object with its rows.
+        store: where it is.
+    """
+
+    number: int
+    parent: int | None
+    columns: Mapping[str, str]
+    settings: Mapping[str, Any]
+    models: Mapping[str, str]
+    totals: Mapping[str, float]
+    created_utc: str
+    manifest: WrittenObject
+    store: ObjectStore = field(repr=False)
+
+    def rows(self) -> tuple[GenerationRow, ...]:
+        """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
+        return _manifest_rows(self.store, self.manifest)
+
+
+@dataclass(frozen=True)
+class JoinedSample:
+    """A sample of a generation, its columns side by side.
+
+    Attributes:
+        key: the sample's.
+        shard: its shard.
+        files: bytes by column and ending: files["images"]["jpg"], files["masks"]["json"].
+        rejects: for columns that have no sample of this key, why.
+    """
+
+    key: str
+    shard: int
+    files: Mapping[str, Mapping[str, bytes]]
+    rejects: Mapping[str, Reject]
+
+
+def publish(
+    store: ObjectStore,
+    columns: Mapping[str, str],
+    *,
+    settings: Mapping[str, Any],
+    models: Mapping[str, str],
+    totals: Mapping[str, float],
+    created_utc: str,
+) -> Generation:
+    """Publishes what is committed of these column versions as the next generation.
+
+    Args:
+        store: the dataset.
+        columns: fingerprint by column.
+        settings, models, totals, created_utc: as Generation has them.
+
+    Returns:
+        The new generation, or the latest one when its rows are the same already.
+
+    Raises:
+        DatasetError: nothing is committed, or a record was made from another record of its input column.
+    """
+    records = {
+        (record.shard, column): (version, record)
+        for column, fingerprint in columns.items()
+        for version in [ColumnVersion(store, column, fingerprint)]
+        for record in version.records()
+    }
+    if not records:
+        raise DatasetError(f"{store.root}: nothing is committed of {dict(columns)}; run `generate` first")
+    _check_inputs(store, {key: record for key, (_, record) in records.items()})
+    rows = tuple(
+        row_of(version, record) for _, (version, record) in sorted(records.items(), key=lambda item: item[0])
+    )
+    facts = {"columns": columns, "settings": settings, "models": models, "totals": totals}
+    return publish_rows(store, rows, facts, created_utc)
+
+
+def publish_rows(
+    store: ObjectStore,
+    rows: tuple[GenerationRow, ...],
+    facts: Mapping[str, Mapping[str, Any]],
+    created_utc: str,
+) -> Generation:
+    """Publishes rows, of whatever versions, unless the latest generation has the same ones."""
+    for _ in range(MAX_RACES):
+        parent = latest(store)
+        if parent is not None and parent.rows() == rows:
+            return parent
+        number = parent.number + 1 if parent else 1
+        name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
+        manifest = write_object(store, name, _manifest_bytes(rows), len(rows))
+        generation = Generation(
+            number,
+            parent.number if parent else None,
+            **facts,
+            created_utc=created_utc,
+            manifest=manifest,
+            store=store,
+        )
+        if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
+            return generation
+        store.delete(name)
+    raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
+
+
+def latest(store: ObjectStore) -> Generation | None:
+    """The generation of the highest number, None before the first. Raises DamagedObject."""
+    numbers = list_generations(store)
+    return load_generation(store, numbers[-1]) if numbers else None
+
+
+def list_generations(store: ObjectStore) -> list[int]:
+    """The numbers of all generations, ascending."""
+    names = [info.name for info in store.list(f"{FOLDER}/") if info.name.endswith("/generation.json")]
+    return sorted(int(name.split("/")[1]) for name in names)
+
+
+def load_generation(store: ObjectStore, number: int) -> Generation:
+    """A generation by its number.
+
+    Raises:
+        ObjectNotFound: there is no such generation; says which there are.
+        DamagedObject: its file cannot be read.
+    """
+    name = generation_name(number)
+    try:
+        data = store.read(name)
+    except ObjectNotFound as exc:
+        there = list_generations(store)
+        raise ObjectNotFound(f"{store.root}: no generation {number}; there are {there or 'none'}") from exc
+    try:
+        fields = json.loads(data)
+        if fields.pop("format_version") != FORMAT_VERSION:
+            raise DamagedObject(f"{store.root}/{name}: of a newer format; update maskmill")
+        fields["manifest"] = WrittenObject(**fields["manifest"])
+        generation = Generation(**fields, store=store)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DamagedObject(f"{store.root}/{name}: not a readable generation ({exc})") from exc
+    if generation.number != number:
+        raise DamagedObject(f"{store.root}/{name}: says it is generation {generation.number}")
+    return generation
+
+
+def generation_name(number: int) -> str:
+    """Where a generation's JSON is."""
+    return f"{FOLDER}/{number:06d}/generation.json"
+
+
+def join(
+    store: ObjectStore,
+    generation: Generation,
+    columns: Sequence[str] = ("images", "masks"),
+    *,
+    shards: Iterable[int] | None = None,
+) -> Iterator[JoinedSample]:
+    """A generation's samples, in key order, with the files of several columns.
+
+    A key that the first column rejected has no sample. Publish what you derive from a shard only after its
+    last sample: checksums are known when a shard's stream ends.
+
+    Args:
+        store: the dataset.
+        generation: what to read.
+        columns: the first one leads; a shard that lacks one of the others gives its samples without it.
+        shards: only these, in this order; all by default.
+
+    Raises:
+        DamagedObject: a shard isn't what its record says, or columns don't fit together.
+        SourceChanged, ObjectNotFound, ...: a picture kept at its source isn't there as planned.
+    """
+    by_shard: dict[int, dict[str, GenerationRow]] = defaultdict(dict)
+    for row in generation.rows():
+        by_shard[row.shard][row.column] = row
+    for shard in sorted(by_shard) if shards is None else shards:
+        found = by_shard.get(shard, {})
+        if columns[0] in found:
+            yield from join_shard(store, [found[column] for column in columns if column in found])
+
+
+def join_shard(store: ObjectStore, rows: Sequence[GenerationRow]) -> Iterator[JoinedSample]:
+    """The samples of one shard, the first row's column leading; see join."""
+    lead, *others = rows
+    streams = {row.column: _Stream(store, row) for row in others}
+    for sample in read_row(store, lead):
+        files = {lead.column: sample.files}
+        rejects = {}
+        for column, stream in streams.items():
+            found = stream.take(sample.key)
+            if isinstance(found, Reject):
+                rejects[column] = found
+            else:
+                files[column] = found.files
+        yield JoinedSample(sample.key, lead.shard, files, rejects)
+    for stream in streams.values():
+        stream.finish({reject.key for reject in read_record(store, lead).rejects})
+
+
+def read_record(store: ObjectStore, row: GenerationRow) -> CommitRecord:
+    """The commit record of a row, the very bytes that were published. Raises DamagedObject."""
+    record = ColumnVersion(store, row.column, row.fingerprint).read_record(row.record, row.shard)
+    if record is None or record.sha256 != row.record_sha256:
+        raise DamagedObject(f"{store.root}/{row.record}: is not the record that was published")
+    return record
+
+
+def read_row(store: ObjectStore, row: GenerationRow) -> Iterator[Sample]:
+    """The samples of a row's shard, pictures resolved. Raises as images.resolved_samples."""
+    if row.column == "images":
+        return resolved_samples(store, row.data, row.shard)
+    return read_shard(store, row.data)
+
+
+class _Stream:
+    """A following column's samples, taken in step with the leading one."""
+
+    def __init__(self, store: ObjectStore, row: GenerationRow) -> None:
+        self._where = f"{store.root}/{row.data.name}"
+        self._samples = read_row(store, row)
+        self._rejects = {reject.key: reject for reject in read_record(store, row).rejects}
+
+    def take(self, key: str) -> Sample | Reject:
+        if key in self._rejects:
+            return self._rejects[key]
+        sample = next(self._samples, None)
+        if sample is None or sample.key != key:
+            raise DamagedObject(
+                f"{self._where}: has {sample.key if sample else 'nothing'} where {key} belongs"
+            )
+        return sample
+
+    def finish(self, lead_rejects: set[str]) -> None:
+        """Reads to the end, which checks the stream; nothing may be left."""
+        left = next(self._samples, None)
+        if left is not None:
+            raise DamagedObject(f"{self._where}: has {left.key}, which the leading column lacks")
+        both = lead_rejects & self._rejects.keys()
+        if both:
+            raise DamagedObject(f"{self._where}: its record rejects {min(both)}, which never reached it")
+
+
+def _check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRecord]) -> None:
+    for (shard, column), record in records.items():
+        for source, sha256 in record.inputs.items():
+            found = records.get((shard, source))
+            if found is not None and found.sha256 != sha256:
+                name = ColumnVersion(store, column, record.fingerprint).record_name(shard, record.repair)
+                raise DatasetError(
+                    f"{store.root}: {column} shard {shard} was made from another {source} shard than the one "
+                    f"that is committed; remove {name} and run again"
+                )
+
+
+def row_of(version: ColumnVersion, record: CommitRecord) -> GenerationRow:
+    """A record as a generation lists it."""
+    return GenerationRow(
+        shard=record.shard,
+        column=record.column,
+        fingerprint=record.fingerprint,
+        record=version.record_name(record.shard, record.repair),
+        record_sha256=record.sha256,
+        data=record.data,
+        index=record.index,
+        num_read=record.num_read,
+        num_written=record.num_written,
+        num_rejects=len(record.rejects),
+    )
+
+
+_PLAIN = (
+    "shard",
+    "column",
+    "fingerprint",
+    "record",
+    "record_sha256",
+    "num_read",
+    "num_written",
+    "num_rejects",
+)
+_OBJECT = ("name", "size_bytes", "sha256", "num_samples")
+
+
+def _manifest_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    numbers = {"shard", "num_read", "num_written", "num_rejects", "size_bytes", "num_samples"}
+
+    def kind(name: str) -> pa.DataType:
+        return pa.int64() if name in numbers else pa.string()
+
+    plain = [pa.field(name, kind(name), nullable=False) for name in _PLAIN]
+    data = [pa.field(f"data_{name}", kind(name), nullable=False) for name in _OBJECT]
+    index = [pa.field(f"index_{name}", kind(name)) for name in _OBJECT]
+    return pa.schema([*plain, *data, *index])
+
+
+def _manifest_bytes(rows: Sequence[GenerationRow]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {name: [getattr(row, name) for row in rows] for name in _PLAIN}
+    for name in _OBJECT:
+        table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
+        table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(table, _manifest_schema()), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+@lru_cache(maxsize=4)
+def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(read_object(store, manifest)), schema=_manifest_schema())
+    except pa.ArrowException as exc:
+        raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
+    rows = tuple(
+        GenerationRow(**{name: row[name] for name in _PLAIN}, data=_object(row, "data"), index=_index(row))
+        for row in table.to_pylist()
+    )
+    if len(rows) != manifest.num_samples:
+        raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
+    return rows
+
+
+def _index(row: Mapping[str, Any]) -> WrittenObject | None:
+    return _object(row, "index") if row["index_name"] is not None else None
+
+
+def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
+    return WrittenObject(**{name: row[f"{prefix}_{name}"] for name in _OBJECT})
+
+
+def _generation_bytes(generation: Generation) -> bytes:
+    fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
+    fields["manifest"] = {name: getattr(generation.manifest, name) for name in _OBJECT}
+    for name in ("columns", "settings", "models", "totals"):
+        fields[name] = dict(fields[name])
+    fields["format_version"] = FORMAT_VERSION
+    return (json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
