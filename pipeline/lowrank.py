@@ -1,31 +1,33 @@
 """The mask decoder's image tokens in low-rank form: exact, and never written out.
 
 Before the first decoder layer the image tokens X are the same for all prompts. A layer adds to them, by
-attention to T tokens with `heads` heads, a matrix of rank R = T x heads: the probabilities A (S x R) times the
-values after the output projection, B (R x C), with R = 56 for a point prompt. LayerNorm centres and scales
-rows, and centring acts on X and on B alone, so after any layer
+attention to T tokens with H heads, the probabilities (S x H T) times the values after the output projection
+(H T x C): a matrix of low rank. A head's probabilities sum to one, so each head's last token is folded into
+the others and a constant: H (T - 1) + 1 rows, 49 for a point prompt. LayerNorm centres and scales rows, and
+centring acts on X and on the values alone, so after any layer
 
-    keys = rho * (alpha * X + Z B) + shift,
+    keys = rho * (alpha * X + Z B) + shift
 
-with X (S x C) shared by all prompts of the image, Z (S x rows) the probabilities so far, B (rows x C) small,
-alpha and rho one number an image token. Everything the decoder asks of `keys` follows without building it:
+with X (S x C) shared by all prompts on the image, Z (S x K) the probabilities so far, B (K x C) small, alpha
+and rho one number an image token. Everything the decoder asks of `keys` follows without building it:
 
-* A product with a weight, keys W, is rho (alpha X W + Z (B W)) + shift W. X W is computed once per image for each
-  weight; per head and token it is a product of width C / 2 / heads = 16.
-* The variance LayerNorm divides by is alpha^2 |X|^2 + sum over rows of Z (2 alpha B X^T + B B^T Z), centred.
-* A softmax over image tokens does not see a key's bias; one over tokens sums to one, so value biases are constants.
+* A product with a weight, keys W, is rho (alpha X W + Z (B W)) + shift W. X W is computed once an image; for
+  one head and token it is a product of width D = 16.
+* The squared length LayerNorm divides by is alpha^2 |X|^2 + 2 alpha X . Z B + |Z B|^2, with X and B centred.
+* A softmax over image tokens does not see a key's bias, and shares that sum to one make value biases constants.
 
-Per prompt at 4096 image tokens this is 0.3 instead of 2.7 GFLOP and 1.9 instead of 4 MiB kept.
+Per prompt at 4096 image tokens this is 0.35 instead of 2.7 GFLOP, and 1.6 instead of 4 MiB kept.
 
-The variance comes from a sum that may cancel where LayerNorm's own would not: `cancellation` says by how much
-(1: not at all), and the caller decides. Where R is not small against C the dense form is cheaper: `pays`.
+The squared length is a sum that may cancel where LayerNorm's own would not: `ImageKeys.cancellation` bounds it,
+and the caller decides. Where H T is not small against C the dense form is cheaper: `pays`.
 
-Shapes: P prompts, T tokens, H heads, D channels of a head, R = T x H token-heads, C channels, S image tokens,
-K rows of Z. Image tokens are the last axis nearly everywhere: rows of S numbers are what the machine likes.
+Shapes: P prompts, T tokens, H heads, D channels of a head, C channels, S image tokens, K rows of Z, R = H T
+scores of a prompt at an image token. S is the last axis: rows of S numbers are what the machine likes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +50,10 @@ class Projection:
         flat_bias = self.bias_H1D.reshape(-1) if bias else None
         projected = F.linear(tokens_PTC, self.weight_HDC.reshape(heads * width, channels), flat_bias)
         return projected.unflatten(-1, (heads, width)).transpose(1, 2)
+
+    def image(self, image_CS: Tensor) -> Tensor:
+        """float[H, D, S]: the image tokens' projection, without bias."""
+        return _project(self.weight_HDC, image_CS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Cross:
         return cls(query, key, value, output_HDC, attention.out_proj.bias.detach())
 
     def constant_C(self) -> Tensor:
-        """What value and output biases add to each output, whatever the probabilities."""
+        """What value and output biases add to each output, whatever the shares."""
         return torch.einsum("hid,hdc->c", self.value.bias_H1D, self.output_HDC) + self.output_bias_C
 
 
@@ -88,7 +94,7 @@ class Step:
 
     Attributes:
         carried_HDC: for each layer so far, this one's last, from its values to centred channels of this state.
-        constants_C: for each layer but the first, its constant, likewise.
+        constants_C: for each layer so far, its constant, likewise.
         scale_C, eps: LayerNorm's. Its bias is the next state's `shift_C`.
     """
 
@@ -96,7 +102,6 @@ class Step:
     query_position_HDS: Tensor
     carried_HDC: tuple[Tensor, ...]
     constants_C: tuple[Tensor, ...]
-    constant_C: Tensor
     scale_C: Tensor
     eps: float
 
@@ -120,7 +125,7 @@ class SharedStage:
     query_HDS: Tensor | None = None
     carried_HDS: tuple[Tensor, ...] = ()
     constants_S: tuple[Tensor, ...] = ()
-    square_S: Tensor | None = None
+    length_S: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -131,12 +136,28 @@ class SharedImage:
     last_CS: Tensor
 
 
+class Scratch:
+    """Memory that is used again and again: touching new pages costs more than the arithmetic on them."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """An uninitialised tensor, valid until `name` is taken again."""
+        size = math.prod(shape)
+        if name not in self._kept or len(self._kept[name]) < size:
+            self._kept[name] = self._like.new_empty(size)
+        return self._kept[name][:size].view(shape)
+
+
 @dataclass
 class ImageKeys:
     """The image tokens of P prompts: rho * (alpha * X + Z B) + shift, Z being the filled part of `rows_PKS`.
 
-    `cancellation` is the largest ratio, over image tokens and norms so far, of the summands of a variance
-    to the variance; its relative error is about that many float roundings.
+    `cancellation` is the largest ratio, over image tokens and norms so far, of the squared sum of the
+    summands' lengths to the squared length of the sum: the variance's relative error is at most about that
+    many float roundings. About 10 is usual; inf where nothing is left.
     """
 
     rows_PKS: Tensor
@@ -163,15 +184,14 @@ def build_stages(transformer: Any, position_CS: Tensor) -> tuple[Stage, ...]:
     shift_C = position_CS.new_zeros(len(position_CS))
     carried: list[Tensor] = []
     constants: list[Tensor] = []
-    for number, layer in enumerate(transformer.layers):
+    for layer in transformer.layers:
         attention, norm = Cross.of(layer.cross_attn_image_to_token), layer.norm4
-        constant_C = attention.constant_C() + shift_C
         carried = [_centre(weight) for weight in (*carried, attention.output_HDC)]
-        constants = [_centre(row) for row in (*constants, *([constant_C] if number else []))]
-        position = _project(attention.query.weight_HDC, position_CS + shift_C[:, None])
+        constants = [_centre(row) for row in (*constants, attention.constant_C() + shift_C)]
+        position = attention.query.image(position_CS + shift_C[:, None])
         position = position + attention.query.bias_H1D.transpose(1, 2)
         scale_C = norm.weight.detach()
-        step = Step(attention, position, tuple(carried), tuple(constants), constant_C, scale_C, norm.eps)
+        step = Step(attention, position, tuple(carried), tuple(constants), scale_C, norm.eps)
         stages.append(_stage(layer.cross_attn_token_to_image, position_CS, shift_C, step))
         carried = [weight * scale_C for weight in carried]
         constants = [row * scale_C for row in constants]
@@ -184,26 +204,27 @@ def share(stages: Sequence[Stage], image_CS: Tensor) -> SharedImage:
     """Project an image's tokens (float[C, S], dense prompt embedding added) once for all prompts."""
     shared: list[SharedStage] = []
     for number, stage in enumerate(stages):
-        key = _project(stage.attention.key.weight_HDC, image_CS)
-        value = _project(stage.attention.value.weight_HDC, image_CS)
+        key, value = stage.attention.key.image(image_CS), stage.attention.value.image(image_CS)
+        if number == 0:  # alpha and rho are one: the position joins the image
+            key = key + stage.key_position_HDS
         step = stage.step
         if step is None:
             shared.append(SharedStage(key, value))
             continue
-        query = _project(step.attention.query.weight_HDC, image_CS)
-        if number == 0:  # alpha and rho are one: positions and the constant join the image
-            key, query = key + stage.key_position_HDS, query + step.query_position_HDS
-            image_CS = image_CS + step.constant_C[:, None]
+        query = step.attention.query.image(image_CS)
+        if number == 0:
+            query = query + step.query_position_HDS
         image_CS = image_CS - image_CS.mean(dim=0)
         carried = tuple(_project(weight, image_CS) for weight in step.carried_HDC)
         constants = tuple(row @ image_CS for row in step.constants_C)
-        shared.append(SharedStage(key, value, query, carried, constants, image_CS.square().sum(dim=0)))
+        length_S = torch.linalg.vector_norm(image_CS, dim=0)
+        shared.append(SharedStage(key, value, query, carried, constants, length_S))
         image_CS = image_CS * step.scale_C[:, None]
     return SharedImage(tuple(shared), image_CS)
 
 
 def transform(
-    transformer: Any, stages: Sequence[Stage], shared: SharedImage, tokens_PTC: Tensor
+    transformer: Any, stages: Sequence[Stage], shared: SharedImage, tokens_PTC: Tensor, scratch: Scratch
 ) -> tuple[Tensor, ImageKeys]:
     """`TwoWayTransformer.forward` for P prompts on one image.
 
@@ -214,46 +235,54 @@ def transform(
         The tokens, float[P, T, C], and the image tokens in low-rank form.
     """
     heads = stages[0].attention.output_HDC.shape[0]
-    keys = _start(tokens_PTC, (len(stages) - 1) * (tokens_PTC.shape[1] * heads + 1), shared)
+    keys = _start(tokens_PTC, (len(stages) - 1) * _num_rows(tokens_PTC.shape[1], heads), shared)
     position_PTC, queries_PTC = tokens_PTC, tokens_PTC
     for layer, stage, image in zip(transformer.layers, stages, shared.stages, strict=False):
         if layer.skip_first_layer_pe:
             queries_PTC = layer.norm1(layer.self_attn(q=queries_PTC, k=queries_PTC, v=queries_PTC))
         else:
             placed_PTC = queries_PTC + position_PTC
-            queries_PTC = layer.norm1(queries_PTC + layer.self_attn(q=placed_PTC, k=placed_PTC, v=queries_PTC))
-        queries_PTC = queries_PTC + attend_to_image(keys, stage, image, queries_PTC + position_PTC)
-        queries_PTC = layer.norm2(queries_PTC)
+            attended_PTC = layer.self_attn(q=placed_PTC, k=placed_PTC, v=queries_PTC)
+            queries_PTC = layer.norm1(queries_PTC + attended_PTC)
+        attended_PTC = attend_to_image(keys, stage, image, queries_PTC + position_PTC, scratch)
+        queries_PTC = layer.norm2(queries_PTC + attended_PTC)
         queries_PTC = layer.norm3(queries_PTC + layer.mlp(queries_PTC))
-        attend_to_tokens(keys, stage, image, queries_PTC + position_PTC, queries_PTC)
-    attended_PTC = attend_to_image(keys, stages[-1], shared.stages[-1], queries_PTC + position_PTC)
+        attend_to_tokens(keys, stage, image, queries_PTC + position_PTC, queries_PTC, scratch)
+    attended_PTC = attend_to_image(keys, stages[-1], shared.stages[-1], queries_PTC + position_PTC, scratch)
     return transformer.norm_final_attn(queries_PTC + attended_PTC), keys
 
 
-def attend_to_image(keys: ImageKeys, stage: Stage, shared: SharedStage, queries_PTC: Tensor) -> Tensor:
+def attend_to_image(
+    keys: ImageKeys, stage: Stage, shared: SharedStage, queries_PTC: Tensor, scratch: Scratch
+) -> Tensor:
     """Token-to-image attention, float[P, T, C], of queries that carry their positions already."""
     attention = stage.attention
     query_PHTD = attention.query.tokens(queries_PTC) * attention.scale
     weight_HDC = attention.key.weight_HDC
-    scores_PRS = _scores(keys, query_PHTD, shared.key_HDS, stage.key_position_HDS, weight_HDC)
-    share_PRS = torch.softmax(scores_PRS, dim=-1)
+    scores_PHTS = _scores(keys, query_PHTD, shared.key_HDS, stage.key_position_HDS, weight_HDC, scratch)
+    share_PHTS = torch.softmax(scores_PHTS, dim=-1, out=scratch.take("share", *scores_PHTS.shape))
     if keys.rho_P1S is None:
-        mixed_PHTD = _mix(share_PRS, shared.value_HDS)
+        mixed_PHTD = _mix(share_PHTS, shared.value_HDS, scratch)
     else:
-        share_PRS.mul_(keys.rho_P1S)
-        rows_PRK = torch.bmm(share_PRS, keys.filled_PKS.transpose(1, 2))
+        share_PHTS.mul_(keys.rho_P1S[:, None])
+        rows_PRK = torch.bmm(share_PHTS.flatten(1, 2), keys.filled_PKS.transpose(1, 2))
         mixed_PRC = torch.bmm(rows_PRK, keys.factors_PKC) + stage.shift_C
         if keys.alpha_P1S is not None:
-            share_PRS.mul_(keys.alpha_P1S)
+            share_PHTS.mul_(keys.alpha_P1S[:, None])
         mixed_PHTC = mixed_PRC.unflatten(1, query_PHTD.shape[1:3])
         mixed_PHTD = torch.matmul(mixed_PHTC, attention.value.weight_HDC.transpose(1, 2))
-        mixed_PHTD += _mix(share_PRS, shared.value_HDS)
+        mixed_PHTD += _mix(share_PHTS, shared.value_HDS, scratch)
     mixed_PHTD += attention.value.bias_H1D
     return torch.matmul(mixed_PHTD, attention.output_HDC).sum(dim=1) + attention.output_bias_C
 
 
 def attend_to_tokens(
-    keys: ImageKeys, stage: Stage, shared: SharedStage, queries_PTC: Tensor, values_PTC: Tensor
+    keys: ImageKeys,
+    stage: Stage,
+    shared: SharedStage,
+    queries_PTC: Tensor,
+    values_PTC: Tensor,
+    scratch: Scratch,
 ) -> None:
     """Image-to-token attention, the residual sum and the norm after it: brings `keys` to the next stage.
 
@@ -265,18 +294,20 @@ def attend_to_tokens(
     assert step is not None and shared.query_HDS is not None, "the last stage has no step"
     attention = step.attention
     key_PHTD = attention.key.tokens(queries_PTC) * attention.scale
-    weight_HDC = attention.query.weight_HDC
-    scores_PRS = _scores(keys, key_PHTD, shared.query_HDS, step.query_position_HDS, weight_HDC)
-    share_PHTS = torch.softmax(scores_PRS.unflatten(1, key_PHTD.shape[1:3]), dim=2)
-    if keys.rho_P1S is not None:  # what was there is scaled; what was constant becomes a row of ones
+    weight_HDC, position_HDS = attention.query.weight_HDC, step.query_position_HDS
+    scores_PHTS = _scores(keys, key_PHTD, shared.query_HDS, position_HDS, weight_HDC, scratch)
+    share_PHTS = torch.softmax(scores_PHTS, dim=2, out=scratch.take("share", *scores_PHTS.shape))
+    if keys.rho_P1S is not None:
         keys.filled_PKS.mul_(keys.rho_P1S)
-        keys.rows_PKS[:, keys.num_rows] = 1.0
-        keys.num_rows += 1
-    num_rows = keys.num_rows + scores_PRS.shape[1]
-    keys.rows_PKS[:, keys.num_rows : num_rows] = share_PHTS.flatten(1, 2)
-    keys.num_rows = num_rows
-    keys.values_PHTD.append(attention.value.tokens(values_PTC, bias=False))
-    _normalise(keys, step, shared)
+    first, last = keys.num_rows, keys.num_rows + _num_rows(*key_PHTD.shape[2:0:-1])
+    rows_PHTS = keys.rows_PKS[:, first : last - 1].unflatten(1, (key_PHTD.shape[1], -1))
+    rows_PHTS.copy_(share_PHTS[:, :, :-1])
+    keys.rows_PKS[:, last - 1] = 1.0
+    keys.num_rows = last
+    value_PHTD = attention.value.tokens(values_PTC, bias=False).clone()
+    value_PHTD[:, :, :-1] -= value_PHTD[:, :, -1:]
+    keys.values_PHTD.append(value_PHTD)
+    _normalise(keys, step, shared, scratch)
 
 
 def head_rows(keys: ImageKeys, shift_C: Tensor, prompt: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,14 +315,17 @@ def head_rows(keys: ImageKeys, shift_C: Tensor, prompt: int) -> tuple[Tensor, Te
     assert keys.rho_P1S is not None, "a transformer has at least one layer"
     rho_1S = keys.rho_P1S[prompt]
     alpha_1S = rho_1S if keys.alpha_P1S is None else rho_1S * keys.alpha_P1S[prompt]
-    ones_1S = torch.ones_like(rho_1S)
-    rows_KS = torch.cat([keys.filled_PKS[prompt] * rho_1S, ones_1S])
+    rows_KS = torch.cat([keys.filled_PKS[prompt] * rho_1S, torch.ones_like(rho_1S)])
     return alpha_1S[0], rows_KS, torch.cat([keys.factors_PKC[prompt], shift_C[None]])
 
 
 def pays(num_tokens: int, num_heads: int, num_channels: int) -> bool:
     """Whether the low-rank form is cheaper than the dense one."""
     return 2 * num_tokens * num_heads <= num_channels
+
+
+def _num_rows(num_tokens: int, num_heads: int) -> int:
+    return num_heads * (num_tokens - 1) + 1
 
 
 def _start(tokens_PTC: Tensor, num_rows: int, shared: SharedImage) -> ImageKeys:
@@ -301,82 +335,119 @@ def _start(tokens_PTC: Tensor, num_rows: int, shared: SharedImage) -> ImageKeys:
     return ImageKeys(rows_PKS, 0, factors_PKC, [], None, None, tokens_PTC.new_ones(()))
 
 
-def _normalise(keys: ImageKeys, step: Step, shared: SharedStage) -> None:
+def _normalise(keys: ImageKeys, step: Step, shared: SharedStage, scratch: Scratch) -> None:
     """LayerNorm of alpha X + Z B: its variance by parts, its scale into alpha, rho and B."""
-    assert shared.square_S is not None
-    prompts, channels = len(keys.rows_PKS), len(step.scale_C)
-    rows_PKS = keys.filled_PKS
-    factors: list[Tensor] = []
-    crossed_PKS = torch.empty_like(rows_PKS)
-    first = 0
-    for layer, (value_PHTD, carried_HDC) in enumerate(zip(keys.values_PHTD, step.carried_HDC, strict=True)):
-        if layer > 0:
-            factors.append(step.constants_C[layer - 1].expand(prompts, 1, -1))
-            crossed_PKS[:, first] = shared.constants_S[layer - 1]
-            first += 1
-        factors.append(torch.matmul(value_PHTD, carried_HDC).flatten(1, 2))
-        last = first + factors[-1].shape[1]
-        _products(value_PHTD, shared.carried_HDS[layer], crossed_PKS[:, first:last])
-        first = last
-    factors_PKC = torch.cat(factors, dim=1)
-    gram_PKK = torch.bmm(factors_PKC, factors_PKC.transpose(1, 2))
-    cross_P1S = crossed_PKS.mul_(rows_PKS).sum(dim=1, keepdim=True)
-    own_P1S = torch.bmm(gram_PKK, rows_PKS).mul_(rows_PKS).sum(dim=1, keepdim=True)
-
-    if keys.rho_P1S is None:
-        parts_P1S, cross_P1S = own_P1S + shared.square_S, 2 * cross_P1S
-    else:
+    assert shared.length_S is not None, "the last stage has no norm"
+    blocks = [
+        _factors(value_PHTD, carried_HDC, constant_C)
+        for value_PHTD, carried_HDC, constant_C in zip(
+            keys.values_PHTD, step.carried_HDC, step.constants_C, strict=True
+        )
+    ]
+    factors_PKC = torch.cat(blocks, dim=1)
+    cross_P1S = _cross(keys, shared, scratch)
+    own_P1S = _square(keys.filled_PKS, factors_PKC, len(blocks), scratch)
+    length_P1S = shared.length_S.expand_as(cross_P1S)
+    if keys.rho_P1S is not None:
         keys.alpha_P1S = keys.rho_P1S if keys.alpha_P1S is None else keys.alpha_P1S * keys.rho_P1S
-        parts_P1S = own_P1S + keys.alpha_P1S.square() * shared.square_S
-        cross_P1S = 2 * keys.alpha_P1S * cross_P1S
-    variance_P1S = (parts_P1S + cross_P1S) / channels + step.eps
-    ratio = (parts_P1S / (channels * variance_P1S)).abs().max()
-    keys.cancellation = torch.maximum(keys.cancellation, ratio)
+        cross_P1S, length_P1S = keys.alpha_P1S * cross_P1S, keys.alpha_P1S * length_P1S
+    mean_square_P1S = (length_P1S.square() + 2 * cross_P1S + own_P1S) / factors_PKC.shape[-1]
+    lengths_P1K = torch.linalg.vector_norm(factors_PKC, dim=-1)[:, None]
+    bound_P1S = (length_P1S + torch.bmm(lengths_P1K, keys.filled_PKS)).square() / factors_PKC.shape[-1]
+    variance_P1S = mean_square_P1S.clamp_min(0) + step.eps
+    keys.cancellation = torch.maximum(keys.cancellation, (bound_P1S / variance_P1S).amax())
     keys.rho_P1S = variance_P1S.rsqrt()
     keys.factors_PKC = factors_PKC * step.scale_C
 
 
+def _factors(value_PHTD: Tensor, carried_HDC: Tensor, constant_C: Tensor) -> Tensor:
+    """float[P, K, C]: one layer's part of B before the norm's scale, its rows centred, the constant last."""
+    factors_PHTC = torch.matmul(value_PHTD, carried_HDC)
+    last_P1C = factors_PHTC[:, :, -1].sum(dim=1, keepdim=True) + constant_C
+    return torch.cat([factors_PHTC[:, :, :-1].flatten(1, 2), last_P1C], dim=1)
+
+
+def _cross(keys: ImageKeys, shared: SharedStage, scratch: Scratch) -> Tensor:
+    """float[P, 1, S]: the inner product of X and Z B at each image token."""
+    num_image_tokens = keys.rows_PKS.shape[-1]
+    total_PS = torch.zeros(())
+    layers = zip(keys.values_PHTD, shared.carried_HDS, shared.constants_S, strict=True)
+    for layer, (value_PHTD, image_HDS, constant_S) in enumerate(layers):
+        prompts, heads, tokens, _ = value_PHTD.shape
+        rows_PKS = keys.rows_PKS[:, layer * _num_rows(tokens, heads) :][:, : _num_rows(tokens, heads)]
+        crossed_PHTS = scratch.take("weighted", prompts, heads, tokens - 1, num_image_tokens)
+        products_PHTS = _products(value_PHTD[:, :, :-1], image_HDS, scratch)
+        torch.mul(products_PHTS, rows_PKS[:, :-1].unflatten(1, (heads, -1)), out=crossed_PHTS)
+        last_PS = value_PHTD[:, :, -1].flatten(1) @ image_HDS.flatten(0, 1) + constant_S
+        total_PS = total_PS + _sum_rows(crossed_PHTS.flatten(1, 2))[:, 0] + rows_PKS[:, -1] * last_PS
+    return total_PS[:, None]
+
+
+def _square(rows_PKS: Tensor, factors_PKC: Tensor, num_blocks: int, scratch: Scratch) -> Tensor:
+    """float[P, 1, S]: the squared length of Z B, each pair of blocks of rows once."""
+    prompts, num_rows, num_image_tokens = rows_PKS.shape
+    size = num_rows // num_blocks
+    total_P1S = torch.zeros(())
+    for first in range(0, num_rows, size):
+        last = first + size
+        gram_PKK = torch.bmm(factors_PKC[:, first:last], factors_PKC[:, :last].transpose(1, 2))
+        gram_PKK[:, :, :first] *= 2
+        weighted_PKS = scratch.take("weighted", prompts, size, num_image_tokens)
+        torch.bmm(gram_PKK, rows_PKS[:, :last], out=weighted_PKS)
+        total_P1S = total_P1S + _sum_rows(weighted_PKS.mul_(rows_PKS[:, first:last]))
+    return total_P1S
+
+
+def _sum_rows(rows_PKS: Tensor) -> Tensor:
+    """float[P, 1, S]: the sum over rows, as a product, which is faster than `sum` over this axis."""
+    return torch.bmm(rows_PKS.new_ones(rows_PKS.shape[0], 1, rows_PKS.shape[1]), rows_PKS)
+
+
 def _scores(
-    keys: ImageKeys, token_PHTD: Tensor, image_HDS: Tensor, position_HDS: Tensor, weight_HDC: Tensor
+    keys: ImageKeys,
+    token_PHTD: Tensor,
+    image_HDS: Tensor,
+    position_HDS: Tensor,
+    weight_HDC: Tensor,
+    scratch: Scratch,
 ) -> Tensor:
-    """float[P, R, S]: products of the tokens' side with the image tokens' projection by `weight_HDC`."""
+    """float[P, H, T, S]: products of the tokens' side with the image tokens' projection by `weight_HDC`."""
     prompts, heads, tokens, _ = token_PHTD.shape
-    scores_PRS = image_HDS.new_empty(prompts, heads * tokens, image_HDS.shape[-1])
-    _products(token_PHTD, image_HDS, scores_PRS)
+    image_PHTS = _products(token_PHTD, image_HDS, scratch)
+    scores_PHTS = scratch.take("scores", prompts, heads, tokens, image_HDS.shape[-1])
     if keys.rho_P1S is None:
-        return scores_PRS
-    if keys.alpha_P1S is not None:
-        scores_PRS.mul_(keys.alpha_P1S)
+        return scores_PHTS.copy_(image_PHTS)
     folded_PRC = torch.matmul(token_PHTD, weight_HDC).flatten(1, 2)
     folded_PRK = torch.bmm(folded_PRC, keys.factors_PKC.transpose(1, 2))
-    scores_PRS.baddbmm_(folded_PRK, keys.filled_PKS)
-    scores_PRS.mul_(keys.rho_P1S)
-    _products(token_PHTD, position_HDS, scores_PRS, beta=1.0)
-    return scores_PRS
+    torch.bmm(folded_PRK, keys.filled_PKS, out=scores_PHTS.flatten(1, 2))
+    if keys.alpha_P1S is None:
+        scores_PHTS.add_(image_PHTS)
+    else:
+        scores_PHTS.addcmul_(image_PHTS, keys.alpha_P1S[:, None])
+    return scores_PHTS.mul_(keys.rho_P1S[:, None]).add_(_products(token_PHTD, position_HDS, scratch))
 
 
-def _products(token_PHTD: Tensor, image_HDS: Tensor, out_PRS: Tensor, *, beta: float = 0.0) -> None:
-    """Head by head, token_PHTD @ image_HDS into `out_PRS`: a broadcast matmul would copy the image's side."""
-    prompts, _, tokens, _ = token_PHTD.shape
-    for head, image_DS in enumerate(image_HDS):
-        out_PTS = out_PRS[:, head * tokens : (head + 1) * tokens]
-        out_PTS.baddbmm_(token_PHTD[:, head], image_DS.expand(prompts, -1, -1), beta=beta)
+def _products(token_PHTD: Tensor, image_HDS: Tensor, scratch: Scratch) -> Tensor:
+    """float[P, H, T, S], a view with the heads outermost: one product a head over all prompts' tokens."""
+    prompts, heads, tokens, width = token_PHTD.shape
+    token_HND = token_PHTD.transpose(0, 1).reshape(heads, prompts * tokens, width)
+    products_HNS = scratch.take("products", heads, prompts * tokens, image_HDS.shape[-1])
+    torch.bmm(token_HND, image_HDS, out=products_HNS)
+    return products_HNS.view(heads, prompts, tokens, -1).transpose(0, 1)
 
 
-def _mix(share_PRS: Tensor, value_HDS: Tensor) -> Tensor:
+def _mix(share_PHTS: Tensor, value_HDS: Tensor, scratch: Scratch) -> Tensor:
     """float[P, H, T, D]: head by head, the values under the shares."""
-    prompts, heads = len(share_PRS), len(value_HDS)
-    share_PHTS = share_PRS.unflatten(1, (heads, -1))
-    mixed = [
-        torch.bmm(share_PHTS[:, head], value_DS.T.expand(prompts, -1, -1))
-        for head, value_DS in enumerate(value_HDS)
-    ]
-    return torch.stack(mixed, dim=1)
+    prompts, heads, tokens, image_tokens = share_PHTS.shape
+    share_HPTS = scratch.take("products", heads, prompts, tokens, image_tokens)
+    share_HPTS.copy_(share_PHTS.transpose(0, 1))
+    mixed_HND = torch.bmm(share_HPTS.flatten(1, 2), value_HDS.transpose(1, 2))
+    return mixed_HND.view(heads, prompts, tokens, -1).transpose(0, 1)
 
 
 def _stage(attention: Any, position_CS: Tensor, shift_C: Tensor, step: Step | None) -> Stage:
     cross = Cross.of(attention)
-    return Stage(cross, _project(cross.key.weight_HDC, position_CS), shift_C, step)
+    return Stage(cross, cross.key.image(position_CS), shift_C, step)
 
 
 def _centre(weight: Tensor) -> Tensor:
