@@ -229,7 +229,8 @@ def _values(
         _blend(middle, a, b, c, d, upper, lower, left_weights, right_weights)
         left, right = left_ML[m - first_m], right_ML[m - first_m]
         for i in range(num):
-            left[i], right[i] = middle[taps_0[i] - first_x], middle[taps_1[i] - first_x]
+            left[i] = middle[np.uintp(taps_0[i] - first_x)]  # unsigned: no test for a negative index
+            right[i] = middle[np.uintp(taps_1[i] - first_x)]
     left_weights, right_weights = columns.weights[0, start:stop], columns.weights[1, start:stop]
     for r in range(bottom - top):
         m0, m1 = rows.taps[0, top + r] - first_m, rows.taps[1, top + r] - first_m
@@ -242,7 +243,8 @@ def _values(
 def _spread(upper: Floats, lower: Floats, columns: Axis, first_x: int, num_x: int, scratch: Floats) -> None:
     """Two rows of logits at the left and right taps of the middle grid's columns."""
     for i in range(num_x):
-        x0, x1 = columns.middle_taps[0, first_x + i], columns.middle_taps[1, first_x + i]
+        x0 = np.uintp(columns.middle_taps[0, first_x + i])
+        x1 = np.uintp(columns.middle_taps[1, first_x + i])
         scratch[0, i], scratch[1, i] = upper[x0], upper[x1]
         scratch[2, i], scratch[3, i] = lower[x0], lower[x1]
 
