@@ -44,13 +44,11 @@ def count(
     unit: str,
     show: Callable[[float], str],
 ) -> Histogram:
-    """Counts `values` between `edges`; values outside go to the first and the last bin, so nothing is lost."""
+    """Counts `values` between `edges`; values outside go to the first and last bin, so nothing is lost."""
     inside = np.clip(values, edges[0], edges[-1])
     counts, _ = np.histogram(inside, bins=np.asarray(edges, dtype=np.float64))
     median = float(np.median(values)) if len(values) else None
-    return Histogram(
-        title, tuple(edges), tuple(int(c) for c in counts), tuple(ticks), median, unit, show
-    )
+    return Histogram(title, tuple(edges), tuple(int(c) for c in counts), tuple(ticks), median, unit, show)
 
 
 def _x_of(value: float, edges: Sequence[float]) -> float:
@@ -61,7 +59,7 @@ def _x_of(value: float, edges: Sequence[float]) -> float:
 
 def svg(histogram: Histogram) -> str:
     """The histogram as an `<svg>` element of about 2 KB; bars tell their counts when pointed at."""
-    highest = max(max(histogram.counts), 1)
+    highest = max(*histogram.counts, 1)
     bar_width = WIDTH / len(histogram.counts)
     parts = []
     for i, number in enumerate(histogram.counts):
@@ -82,7 +80,8 @@ def svg(histogram: Histogram) -> str:
         parts.append(f'<line class="median" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{BASE}"/>')
         parts.append(_text(x, TOP - 4, f"median {histogram.show(histogram.median)}", "tick strong"))
     label = html.escape(f"Histogram of {histogram.title}", quote=True)
-    return f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg>'
+    view = f"0 0 {WIDTH} {HEIGHT}"
+    return f'<svg class="chart" role="img" aria-label="{label}" viewBox="{view}">{"".join(parts)}</svg>'
 
 
 def _text(x: float, y: float, text: str, css_class: str) -> str:

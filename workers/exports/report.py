@@ -1,8 +1,8 @@
 """What an export says of itself, and how a destination is claimed and closed.
 
-A destination holds `export.started.json` while an export is on its way and `export.json` once it is whole: what
-was exported, every file with its size and sha256, and the counts. So a run that was killed goes on, a run that
-is complete says so, and a folder that holds anything else is left alone.
+A destination holds `export.started.json` while an export is on its way and `export.json` once it is whole:
+what was exported, every file with its size and sha256, and the counts. So a run that was killed goes on, a
+run that is complete says so, and a folder that holds anything else is left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from storage.objects import ObjectStore
 FORMAT_VERSION = 1
 STARTED = "export.started.json"
 FINISHED = "export.json"
+TOTALS = ("num_images", "num_masks", "num_unannotated", "size_bytes", "num_loose_images")
 
 
 class ExportError(StorageError):
@@ -56,6 +57,7 @@ class ExportReport:
         num_images: images written, each with its masks (there may be none).
         num_masks: masks written.
         rejects: reason -> count of the generation's images that have no masks record and are not exported.
+        num_unannotated: images whose shard had no masks yet when the generation was published.
         files: data files, in the order written; loose images are counted in `num_loose_images`.
         size_bytes: of everything written.
         seconds: of this run; 0 when it found the export complete.
@@ -69,6 +71,7 @@ class ExportReport:
     num_images: int
     num_masks: int
     rejects: Mapping[str, int]
+    num_unannotated: int
     files: tuple[ExportedFile, ...]
     size_bytes: int
     seconds: float
@@ -88,10 +91,12 @@ def find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport | 
     _same_plan(destination, record, plan)
     try:
         files = tuple(ExportedFile(**file) for file in record["files"])
-        totals = {name: int(record[name]) for name in ("num_images", "num_masks", "size_bytes", "num_loose_images")}
+        totals = {name: int(record[name]) for name in TOTALS}
         rejects = {str(reason): int(number) for reason, number in record["rejects"].items()}
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
-        raise ExportError(f"{destination.root}/{FINISHED}: not a record of ours; choose an empty destination") from exc
+        raise ExportError(
+            f"{destination.root}/{FINISHED}: not a record of ours; choose an empty destination"
+        ) from exc
     for file in files:
         _check_there(destination, file)
     return ExportReport(

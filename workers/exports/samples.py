@@ -1,0 +1,90 @@
+"""A generation's images as exports write them: SA-1B's names and record, whatever the dataset's own were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from workers.stored import AnnotatedSample, read_annotated
+from workers.survey import mask_rows
+
+if TYPE_CHECKING:
+    from storage.generations import Generation
+    from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class ExportImage:
+    """An image on its way out.
+
+    Attributes:
+        stem: `sa_<image id>`: what its files are called, without ending.
+        record: the SA-1B record with `file_name` of the export; the image's `key`, and `source` and
+            `caption` where known, are added.
+    """
+
+    stem: str
+    record: dict[str, Any]
+    sample: AnnotatedSample
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        """The photograph, upright and of the record's size. Raises DamagedObject."""
+        return self.sample.jpeg()
+
+    @property
+    def num_masks(self) -> int:
+        """Masks in the record."""
+        return len(self.record["annotations"])
+
+    def record_json(self) -> bytes:
+        """The record as compact JSON."""
+        return json.dumps(self.record, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def export_images(
+    store: ObjectStore, generation: Generation, *, skip: int = 0, pictures: bool = True
+) -> Iterator[ExportImage]:
+    """The generation's annotated images, in key order.
+
+    Args:
+        store: the dataset.
+        generation: what to read.
+        skip: leave out this many from the start; whole shards of them are not read.
+        pictures: False leaves the photographs unread; then neither source nor caption is known.
+
+    Raises:
+        storage.errors.DatasetError: the generation has no masks.
+        storage.errors.DamagedObject: what is read is not what was written.
+    """
+    for row in mask_rows(store, generation):
+        if skip >= row.num_written:
+            skip -= row.num_written
+            continue
+        for sample in read_annotated(store, generation, shards=[row.shard], pictures=pictures):
+            if skip:
+                skip -= 1
+            else:
+                yield _export_image(sample)
+
+
+def _export_image(sample: AnnotatedSample) -> ExportImage:
+    info = dict(sample.record["image"])
+    stem = f"sa_{info['image_id']}"
+    info |= {"file_name": f"{stem}.jpg", "key": sample.key}
+    if sample.image is not None:
+        info["source"] = sample.image.source
+        if sample.image.caption is not None:
+            info["caption"] = sample.image.caption
+    return ExportImage(stem, {**sample.record, "image": info}, sample)
+
+
+def count_unannotated(generation: Generation) -> int:
+    """Images whose shard has no masks in this generation yet."""
+    annotated = {row.shard for row in generation.rows() if row.column == "masks"}
+    return sum(
+        row.num_written for row in generation.rows() if row.column == "images" and row.shard not in annotated
+    )
