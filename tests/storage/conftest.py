@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from storage.objects import ObjectStore, open_store
+from storage.s3 import S3Store
 
 MOTO_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testkey",
@@ -56,17 +57,13 @@ def s3_bucket(moto_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def new_bucket(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    import boto3
-
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    bucket = f"test-{uuid.uuid4().hex[:12]}"
-    client = boto3.session.Session().client("s3")
-    client.create_bucket(Bucket=bucket)
-    client.close()
-    return f"s3://{bucket}"
+    store = S3Store(f"s3://test-{uuid.uuid4().hex[:12]}")
+    store._client().create_bucket(Bucket=store._bucket)
+    return store.root
 
 
 @pytest.fixture(params=["local", "s3"])

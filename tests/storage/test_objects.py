@@ -140,7 +140,7 @@ def test_unknown_roots_are_refused(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["relative.jpg", "s3://bucket", "s3://bucket/", "/folder/"])
 def test_addresses_without_an_object_are_refused(address: str) -> None:
-    with pytest.raises(InputError, match="object|one file"):
+    with pytest.raises(InputError, match=r"object|one file"):
         address_store(address)
 
 
@@ -200,10 +200,10 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_says_which_and_what_to_do(tiny_disk: Path) -> None:
     store = open_store(tiny_disk / "dataset")
     assert store.put_if_absent("commits/a.json", b"kept")
-    with pytest.raises(OutOfSpace, match=r"disk that holds .*tiny.* free some space.* same command"):
-        with store.open_write("data/a.tar") as target:
-            for _ in range(100):
-                target.write(b"x" * 100_000)
+    told = r"disk that holds .*tiny.* free some space.* same command"
+    with pytest.raises(OutOfSpace, match=told), store.open_write("data/a.tar") as target:
+        for _ in range(100):
+            target.write(b"x" * 100_000)
     assert names(store) == ["commits/a.json"]
     ensure_writable(store)  # the half-written file is gone, so there is room again
     (tiny_disk / "ballast").write_bytes(b"x" * (900 * 1024))
@@ -285,7 +285,7 @@ def test_a_multipart_upload_that_fails_is_aborted(s3_bucket: str) -> None:
 
 def test_importing_storage_is_quick_and_takes_no_heavy_library() -> None:
     code = (
-        "import sys, storage.plan, storage.planning, storage.columns, storage.generations, storage.verify, storage.lease\n"
+        "import sys, storage.planning, storage.columns, storage.generations, storage.verify, storage.lease\n"
         "heavy = {'torch', 'boto3', 'botocore', 'pyarrow', 'webdataset', 'numpy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
