@@ -1,21 +1,43 @@
 """The shared-image mask decoder: many prompts on one image, predicted IoU before any mask.
 
-`segment_anything`'s MaskDecoder with the same weights and, within float noise, the same numbers, in another
-order: `prepare` does once per image what does not depend on the prompt, `predict` runs the transformer and
-the IoU head, and `IouFirst.masks` runs the mask head for the kept outputs only.
+`segment_anything`'s PromptEncoder and MaskDecoder with the same weights and, within float noise, the same
+numbers, in another order:
+
+* `prepare` does once per image what does not depend on the prompt;
+* `predict` runs the transformer, with the image tokens in low-rank form (lowrank.py), and the IoU head;
+* `IouFirst.masks` runs the mask head (mask_head.py) for the kept outputs only.
+
+Mask prompts make the image side each prompt's own, prompts of many tokens make the low-rank form dear, and a
+transformer whose residual sums cancel makes it inexact: these run the reference's own transformer.
+
+Prompts go through in chunks whose intermediate results stay in cache; a chunk never spans images.
 
 Shapes: P prompts, N points of a prompt, M outputs of a prompt (3 or 1), T tokens, C channels, S image tokens
-(H x W of the embedding), K kept outputs, h x w low-resolution mask (4H x 4W).
+(H x W of the embedding), K kept outputs, h x w low-resolution mask (4 H x 4 W).
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from pipeline import lowrank
+from pipeline.lowrank import ImageKeys, Scratch, SharedImage
+from pipeline.mask_head import Halves, MaskHead
+
+_log = logging.getLogger(__name__)
+
+# Numbers in a chunk's largest intermediate result: 4 MiB stay in a CPU's cache, a GPU wants more at once.
+_CHUNK_NUMBERS_CPU = 2**20
+_CHUNK_NUMBERS_GPU = 2**27
+
+# Above this, lost digits in a norm could show in the results: see ImageKeys.cancellation.
+_MAX_CANCELLATION = 256.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +46,7 @@ class Prompts:
 
     Args:
         points_xy_PN2: float[P, N, 2], x before y, or None.
-        labels_PN: int or float[P, N]: 1 foreground, 0 background, -1 padding; None exactly when there are no points.
+        labels_PN: int or float[P, N]: 1 foreground, 0 background, -1 padding; None exactly without points.
         boxes_xyxy_P4: float[P, 4], or None.
         masks_P1hw: float[P, 1, 4H, 4W] logits of an earlier round, or None.
 
@@ -57,7 +79,8 @@ class Prompts:
         def cut(part: Tensor | None) -> Tensor | None:
             return None if part is None else part[rows]
 
-        return Prompts(cut(self.points_xy_PN2), cut(self.labels_PN), cut(self.boxes_xyxy_P4), cut(self.masks_P1hw))
+        points, labels = cut(self.points_xy_PN2), cut(self.labels_PN)
+        return Prompts(points, labels, cut(self.boxes_xyxy_P4), cut(self.masks_P1hw))
 
     def _parts(self) -> list[Tensor]:
         parts = (self.points_xy_PN2, self.labels_PN, self.boxes_xyxy_P4, self.masks_P1hw)
@@ -69,7 +92,16 @@ class ImageState:
     """What all prompts on one image share; made by `SharedImageDecoder.prepare`."""
 
     embedding_1CHW: Tensor
-    position_1CHW: Tensor
+    shared: SharedImage
+    first_upscale: Halves
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some prompts after the transformer: their tokens, and the image tokens in one form or the other."""
+
+    tokens_PTC: Tensor
+    image: ImageKeys | Tensor
 
 
 @dataclass(frozen=True)
@@ -78,15 +110,16 @@ class IouFirst:
 
     Attributes:
         predicted_iou_PM: float32[P, M].
-        output_token_M: the mask token of each column: (1, 2, 3) for several outputs, (0,) for one.
+        output_tokens: the mask token of each column: (1, 2, 3) for several outputs, (0,) for one.
     """
 
     predicted_iou_PM: Tensor
-    output_token_M: tuple[int, ...]
+    output_tokens: tuple[int, ...]
     _decoder: SharedImageDecoder
-    _mask_tokens_PMC: Tensor
-    _image_PSC: Tensor
+    _state: ImageState
+    _chunks: tuple[_Chunk, ...]
 
+    @torch.no_grad()
     def masks(self, keep_PM: Tensor) -> Tensor:
         """Low-resolution logits of the kept outputs.
 
@@ -102,22 +135,40 @@ class IouFirst:
         if keep_PM.shape != self.predicted_iou_PM.shape or keep_PM.dtype != torch.bool:
             wanted = tuple(self.predicted_iou_PM.shape)
             raise ValueError(f"keep_PM must be bool{wanted}, got {keep_PM.dtype}{tuple(keep_PM.shape)}")
-        return self._decoder.mask_head(self._image_PSC, self._mask_tokens_PMC, self.output_token_M, keep_PM)
+        height, width = self._state.embedding_1CHW.shape[-2:]
+        logits_Khw = self.predicted_iou_PM.new_empty(int(keep_PM.sum()), 4 * height, 4 * width)
+        prompt, made = 0, 0
+        for chunk in self._chunks:
+            keep = keep_PM[prompt : prompt + len(chunk.tokens_PTC)].cpu()
+            wanted_Khw = logits_Khw[made : made + int(keep.sum())]
+            self._decoder._make_masks(self._state, chunk, self.output_tokens, keep, wanted_Khw)
+            prompt, made = prompt + len(keep), made + len(wanted_Khw)
+        return logits_Khw
 
 
 class SharedImageDecoder:
     """A prompt encoder and mask decoder of `segment_anything`, for many prompts on one image.
 
+    Build it after weights are loaded and moved to their device: it keeps copies in other layouts.
+
     Args:
         prompt_encoder: `segment_anything.modeling.PromptEncoder`.
         mask_decoder: `segment_anything.modeling.MaskDecoder`; any width, depth, heads and embedding size.
+        chunk_numbers: size of a chunk's largest intermediate result; None chooses by device. Results differ
+            by float noise only.
     """
 
-    def __init__(self, prompt_encoder: Any, mask_decoder: Any) -> None:
+    @torch.no_grad()
+    def __init__(self, prompt_encoder: Any, mask_decoder: Any, *, chunk_numbers: int | None = None) -> None:
         self._prompt_encoder = prompt_encoder
         self._mask_decoder = mask_decoder
+        self._position_1CHW: Tensor = prompt_encoder.get_dense_pe()
+        on_cpu = self._position_1CHW.device.type == "cpu"
+        self._chunk_numbers = chunk_numbers or (_CHUNK_NUMBERS_CPU if on_cpu else _CHUNK_NUMBERS_GPU)
+        self._stages = lowrank.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
+        self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prepare(self, embedding_CHW: Tensor) -> ImageState:
         """The part of decoding that all prompts on an image share.
 
@@ -127,46 +178,87 @@ class SharedImageDecoder:
         Raises:
             ValueError: another shape than the decoder's embedding.
         """
-        wanted = (self._prompt_encoder.embed_dim, *self._prompt_encoder.image_embedding_size)
+        wanted = tuple(self._position_1CHW.shape[1:])
         if tuple(embedding_CHW.shape) != wanted:
             raise ValueError(f"this decoder takes embeddings of {wanted}, got {tuple(embedding_CHW.shape)}")
-        return ImageState(embedding_CHW[None], self._prompt_encoder.get_dense_pe())
+        image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
+        shared = lowrank.share(self._stages, image_CS)
+        first = Halves(*(shared.last_CS.T @ weight for weight in self._head.first_CE))
+        return ImageState(embedding_CHW[None], shared, first)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, state: ImageState, prompts: Prompts, *, multimask: bool) -> IouFirst:
         """Predicted IoU of each prompt's outputs; no mask is made yet.
 
         Args:
             state: of the image the prompts are on.
-            prompts: P prompts; the memory needed grows with P.
+            prompts: P prompts; each keeps 1.6 MiB (ViT shapes) until the result is dropped.
             multimask: three outputs (whole, part, subpart) a prompt, else one.
+
+        Raises:
+            ValueError: no prompts.
         """
+        if len(prompts) == 0:
+            raise ValueError("no prompts: give at least one")
+        num_outputs = self._mask_decoder.num_mask_tokens
+        output_tokens = tuple(range(1, num_outputs)) if multimask else (0,)
+        scratch = Scratch(state.shared.last_CS)
+        chunks = tuple(self._transform(state, chunk, scratch) for chunk in self._cut(prompts))
+        first_tokens_PC = torch.cat([chunk.tokens_PTC[:, 0] for chunk in chunks])
+        iou_PM = self._mask_decoder.iou_prediction_head(first_tokens_PC)[:, list(output_tokens)]
+        return IouFirst(iou_PM, output_tokens, self, state, chunks)
+
+    def _cut(self, prompts: Prompts) -> Iterator[Prompts]:
+        channels, height, width = self._position_1CHW.shape[1:]
+        size = max(1, self._chunk_numbers // (height * width * channels // 4))
+        for first in range(0, len(prompts), size):
+            yield prompts[first : first + size]
+
+    def _transform(self, state: ImageState, prompts: Prompts, scratch: Scratch) -> _Chunk:
+        """The transformer: in low-rank form where that is exact and pays, else the reference's."""
+        decoder = self._mask_decoder
         points = None if prompts.points_xy_PN2 is None else (prompts.points_xy_PN2, prompts.labels_PN)
         sparse_PNC, dense_PCHW = self._prompt_encoder(points, prompts.boxes_xyxy_P4, prompts.masks_P1hw)
-        decoder = self._mask_decoder
         output_tokens_TC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens_PTC = torch.cat([output_tokens_TC.expand(len(prompts), -1, -1), sparse_PNC], dim=1)
+        transformer = decoder.transformer
+        pays = lowrank.pays(tokens_PTC.shape[1], transformer.num_heads, transformer.embedding_dim)
+        if prompts.masks_P1hw is None and pays:
+            out_PTC, keys = lowrank.transform(transformer, self._stages, state.shared, tokens_PTC, scratch)
+            if float(keys.cancellation) <= _MAX_CANCELLATION:
+                return _Chunk(out_PTC, keys)
+            _log.info("%d prompts redone in dense form: cancellation %.3g", len(prompts), keys.cancellation)
         source_PCHW = state.embedding_1CHW + dense_PCHW
-        tokens_PTC, image_PSC = decoder.transformer(
-            source_PCHW, state.position_1CHW.expand(source_PCHW.shape), tokens_PTC
-        )
-        output_token_M = tuple(range(1, decoder.num_mask_tokens)) if multimask else (0,)
-        iou_PM = decoder.iou_prediction_head(tokens_PTC[:, 0])[:, list(output_token_M)]
-        mask_tokens_PMC = tokens_PTC[:, [1 + token for token in output_token_M]]
-        return IouFirst(iou_PM.float(), output_token_M, self, mask_tokens_PMC, image_PSC)
+        return _Chunk(*transformer(source_PCHW, self._position_1CHW.expand_as(source_PCHW), tokens_PTC))
 
-    @torch.inference_mode()
-    def mask_head(
-        self, image_PSC: Tensor, mask_tokens_PMC: Tensor, output_token_M: tuple[int, ...], keep_PM: Tensor
-    ) -> Tensor:
-        """The two transposed convolutions and hypernetworks, for kept outputs; see `IouFirst.masks`."""
-        height, width = self._prompt_encoder.image_embedding_size
-        logits = [torch.empty(0, 4 * height, 4 * width)]
+    def _make_masks(
+        self,
+        state: ImageState,
+        chunk: _Chunk,
+        output_tokens: tuple[int, ...],
+        keep_PM: Tensor,
+        out_Khw: Tensor,
+    ) -> None:
+        """The masks of one chunk's kept outputs, in order, into `out_Khw`."""
+        mask_tokens_PMC = chunk.tokens_PTC[:, [1 + token for token in output_tokens]]
+        hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens) if len(out_Khw) else None
+        made = 0
         for prompt in keep_PM.any(dim=1).nonzero().flatten().tolist():
-            source_1CHW = image_PSC[prompt].T.reshape(1, -1, height, width)
-            upscaled_Chw = self._mask_decoder.output_upscaling(source_1CHW)[0]
-            kept = keep_PM[prompt].nonzero().flatten().tolist()
-            networks = [self._mask_decoder.output_hypernetworks_mlps[output_token_M[m]] for m in kept]
-            hyper_KC = torch.stack([mlp(mask_tokens_PMC[prompt, m]) for mlp, m in zip(networks, kept, strict=True)])
-            logits.append(F.linear(upscaled_Chw.permute(1, 2, 0), hyper_KC).permute(2, 0, 1))
-        return torch.cat(logits)
+            assert hyper_PMG is not None
+            hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]
+            if isinstance(chunk.image, ImageKeys):
+                halves = self._first_upscale(state, chunk.image, prompt)
+            else:
+                halves = self._head.from_tokens(chunk.image[prompt])
+            self._head.logits(halves, hyper_KG, out_Khw[made : made + len(hyper_KG)])
+            made += len(hyper_KG)
+
+    def _first_upscale(self, state: ImageState, keys: ImageKeys, prompt: int) -> Halves:
+        """The first convolution, on image tokens in low-rank form."""
+        weight_S, rows_KS, factors_KC = lowrank.head_rows(keys, self._stages[-1].shift_C, prompt)
+        halves = []
+        for shared_SE, weight_CE in zip(state.first_upscale, self._head.first_CE, strict=True):
+            mapped_KE = factors_KC @ weight_CE
+            mapped_KE[-1] += self._head.first_bias_E
+            halves.append((shared_SE * weight_S[:, None]).addmm_(rows_KS.T, mapped_KE))
+        return Halves(*halves)

@@ -13,13 +13,14 @@ and rho one number an image token. Everything the decoder asks of `keys` follows
 
 * A product with a weight, keys W, is rho (alpha X W + Z (B W)) + shift W. X W is computed once an image; for
   one head and token it is a product of width D = 16.
-* The squared length LayerNorm divides by is alpha^2 |X|^2 + 2 alpha X . Z B + |Z B|^2, with X and B centred.
-* A softmax over image tokens does not see a key's bias, and shares that sum to one make value biases constants.
+* The squared length LayerNorm divides by is alpha^2 |X|^2 + 2 alpha X . Z B + |Z B|^2, X and B centred.
+* A softmax over image tokens does not see a key's bias, and shares that sum to one make value biases
+  constants.
 
 Per prompt at 4096 image tokens this is 0.35 instead of 2.7 GFLOP, and 1.6 instead of 4 MiB kept.
 
-The squared length is a sum that may cancel where LayerNorm's own would not: `ImageKeys.cancellation` bounds it,
-and the caller decides. Where H T is not small against C the dense form is cheaper: `pays`.
+The squared length is a sum that may cancel where LayerNorm's own would not: `ImageKeys.cancellation`
+bounds it, and the caller decides. Where H T is not small against C the dense form is cheaper: `pays`.
 
 Shapes: P prompts, T tokens, H heads, D channels of a head, C channels, S image tokens, K rows of Z, R = H T
 scores of a prompt at an image token. S is the last axis: rows of S numbers are what the machine likes.
@@ -49,7 +50,7 @@ class Projection:
         heads, width, channels = self.weight_HDC.shape
         flat_bias = self.bias_H1D.reshape(-1) if bias else None
         projected = F.linear(tokens_PTC, self.weight_HDC.reshape(heads * width, channels), flat_bias)
-        return projected.unflatten(-1, (heads, width)).transpose(1, 2)
+        return projected.reshape(*tokens_PTC.shape[:2], heads, width).transpose(1, 2)
 
     def image(self, image_CS: Tensor) -> Tensor:
         """float[H, D, S]: the image tokens' projection, without bias."""
@@ -77,9 +78,10 @@ class Cross:
 
         def cut(linear: Any) -> Projection:
             weight, bias = linear.weight.detach(), linear.bias.detach()
-            return Projection(weight.unflatten(0, (heads, -1)), bias.reshape(heads, 1, -1))
+            return Projection(weight.reshape(heads, -1, weight.shape[1]), bias.reshape(heads, 1, -1))
 
-        output_HDC = attention.out_proj.weight.detach().T.unflatten(0, (heads, -1)).contiguous()
+        output_CD = attention.out_proj.weight.detach()
+        output_HDC = output_CD.T.contiguous().view(heads, -1, len(output_CD))
         query, key, value = cut(attention.q_proj), cut(attention.k_proj), cut(attention.v_proj)
         return cls(query, key, value, output_HDC, attention.out_proj.bias.detach())
 
@@ -93,7 +95,7 @@ class Step:
     """The weights that turn one state of the image tokens into the next: attention to tokens, sum, norm.
 
     Attributes:
-        carried_HDC: for each layer so far, this one's last, from its values to centred channels of this state.
+        carried_HDC: for each layer so far, this one's last, from its values to this state's centred channels.
         constants_C: for each layer so far, its constant, likewise.
         scale_C, eps: LayerNorm's. Its bias is the next state's `shift_C`.
     """
@@ -108,7 +110,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """The weights around one state of the image tokens: before layer 0, 1, ..., and after the last (no step)."""
+    """The weights around one state of the image tokens: before each layer, and after the last (no step)."""
 
     attention: Cross
     key_position_HDS: Tensor
@@ -269,7 +271,7 @@ def attend_to_image(
         mixed_PRC = torch.bmm(rows_PRK, keys.factors_PKC) + stage.shift_C
         if keys.alpha_P1S is not None:
             share_PHTS.mul_(keys.alpha_P1S[:, None])
-        mixed_PHTC = mixed_PRC.unflatten(1, query_PHTD.shape[1:3])
+        mixed_PHTC = mixed_PRC.view(*query_PHTD.shape[:3], -1)
         mixed_PHTD = torch.matmul(mixed_PHTC, attention.value.weight_HDC.transpose(1, 2))
         mixed_PHTD += _mix(share_PHTS, shared.value_HDS, scratch)
     mixed_PHTD += attention.value.bias_H1D
@@ -300,7 +302,7 @@ def attend_to_tokens(
     if keys.rho_P1S is not None:
         keys.filled_PKS.mul_(keys.rho_P1S)
     first, last = keys.num_rows, keys.num_rows + _num_rows(*key_PHTD.shape[2:0:-1])
-    rows_PHTS = keys.rows_PKS[:, first : last - 1].unflatten(1, (key_PHTD.shape[1], -1))
+    rows_PHTS = _by_head(keys.rows_PKS[:, first : last - 1], key_PHTD.shape[1])
     rows_PHTS.copy_(share_PHTS[:, :, :-1])
     keys.rows_PKS[:, last - 1] = 1.0
     keys.num_rows = last
@@ -377,7 +379,7 @@ def _cross(keys: ImageKeys, shared: SharedStage, scratch: Scratch) -> Tensor:
         rows_PKS = keys.rows_PKS[:, layer * _num_rows(tokens, heads) :][:, : _num_rows(tokens, heads)]
         crossed_PHTS = scratch.take("weighted", prompts, heads, tokens - 1, num_image_tokens)
         products_PHTS = _products(value_PHTD[:, :, :-1], image_HDS, scratch)
-        torch.mul(products_PHTS, rows_PKS[:, :-1].unflatten(1, (heads, -1)), out=crossed_PHTS)
+        torch.mul(products_PHTS, _by_head(rows_PKS[:, :-1], heads), out=crossed_PHTS)
         last_PS = value_PHTD[:, :, -1].flatten(1) @ image_HDS.flatten(0, 1) + constant_S
         total_PS = total_PS + _sum_rows(crossed_PHTS.flatten(1, 2))[:, 0] + rows_PKS[:, -1] * last_PS
     return total_PS[:, None]
@@ -443,6 +445,12 @@ def _mix(share_PHTS: Tensor, value_HDS: Tensor, scratch: Scratch) -> Tensor:
     share_HPTS.copy_(share_PHTS.transpose(0, 1))
     mixed_HND = torch.bmm(share_HPTS.flatten(1, 2), value_HDS.transpose(1, 2))
     return mixed_HND.view(heads, prompts, tokens, -1).transpose(0, 1)
+
+
+def _by_head(rows_PKS: Tensor, num_heads: int) -> Tensor:
+    """float[P, H, K / H, S]: a view."""
+    prompts, num_rows, num_image_tokens = rows_PKS.shape
+    return rows_PKS.view(prompts, num_heads, num_rows // num_heads, num_image_tokens)
 
 
 def _stage(attention: Any, position_CS: Tensor, shift_C: Tensor, step: Step | None) -> Stage:
