@@ -1,7 +1,7 @@
 """Which image a worker had in its hands: written before each image's turn, read by the driver after a death.
 
-Only shards that killed workers before are worked this way, one image at a time. The announcement is an object of
-its own per attempt, overwritten for each image; it is no truth, only a finger that points.
+Only shards that killed workers before are worked this way, one image at a time. The announcement is an
+object of its own per attempt, overwritten for each image; it is no truth, only a finger that points.
 """
 
 from __future__ import annotations

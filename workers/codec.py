@@ -16,7 +16,7 @@ reason to count by:
     unsupported_pixels  float or 32-bit integer pixels, LAB
 
 Choices: transparency is laid on white; 16-bit grey is scaled from its full range; a colour profile that is
-not sRGB is converted, and one that doesn't fit its image is dropped, which `converted` says; of a phone's JPEG
+not sRGB is converted, and one that doesn't fit its image is dropped, as `converted` says; of a phone's JPEG
 with several pictures inside (MPO) the first counts. 16-bit RGB is 8 bit by the time Pillow hands it over.
 
 Doesn't know files, shards or settings of other stages. Shape suffixes: H rows, W columns, C channels.

@@ -83,7 +83,7 @@ def make_spec(
     from pipeline.automask import REVISION
     from pipeline.segmenters import weights_identity
 
-    images = fingerprint(dataclasses.asdict(ingest), weights="", revision=INGEST_REVISION, inputs={})
+    images = fingerprint(dataclasses.asdict(ingest), weights=None, revision=INGEST_REVISION, inputs={})
     mask_settings = {**output_settings(masks), **output_settings(segmenter)}
     grid_masks = fingerprint(
         mask_settings, weights=weights_identity(segmenter), revision=REVISION, inputs={IMAGES: images}

@@ -1,7 +1,7 @@
 """Work ahead of a consumer in threads, in order, never more than `depth` items ahead.
 
-Both functions are pulled: nothing starts before the first item is asked for, an error comes out where its item
-would have, and closing the generator ends the threads after the item they are at.
+Both functions are pulled: nothing starts before the first item is asked for, an error comes out where its
+item would have, and closing the generator ends the threads after the item they are at.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T]:
 
     Args:
         items: what blocks while it is read, such as a tar behind a network.
-        depth: at least 1.
+        depth: 0 pulls in the consumer's thread.
     """
+    if depth == 0:
+        yield from items
+        return
     iterator = iter(items)
 
     def pull() -> T | _End:
@@ -40,6 +43,8 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T]:
                 yield item
         finally:
             _cancel(pulls)
+    if isinstance(iterator, Generator):
+        iterator.close()
 
 
 def map_ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], depth: int) -> Generator[R]:

@@ -1,0 +1,96 @@
+"""A dataset with a plan, and one Ray cluster for the session."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes, which actors import too
+
+from storage.columns import ColumnVersion, CommitRecord
+from storage.objects import open_store
+from storage.planning import make_plan
+from tests.fakes import write_pictures
+from workers.settings import IngestSettings
+from workers.task import IMAGES, MASKS, RunSpec
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A planned dataset, and how to look into it."""
+
+    spec: RunSpec
+    num_shards: int
+
+    def version(self, column: str) -> ColumnVersion:
+        return ColumnVersion(open_store(self.spec.root), column, self.spec.fingerprints[column])
+
+    def record(self, column: str, shard: int) -> CommitRecord:
+        record = self.version(column).record(shard)
+        assert record is not None
+        return record
+
+    def contents(self, column: str) -> dict[str, dict[str, bytes]]:
+        """Every committed sample of a column by key; a key twice is an error."""
+        version = self.version(column)
+        found: dict[str, dict[str, bytes]] = {}
+        for shard in sorted(version.committed()):
+            for sample in version.read(self.record(column, shard)):
+                assert sample.key not in found, f"{sample.key} is there twice"
+                found[sample.key] = dict(sample.files)
+        return found
+
+    def rejects(self, column: str) -> dict[str, str]:
+        """Reason by key."""
+        shards = sorted(self.version(column).committed())
+        return {r.key: r.reason for shard in shards for r in self.record(column, shard).rejects}
+
+
+Colours = dict[int, tuple[int, int, int]]
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
+    """make_dataset(num_images, shard_size, special={place: colour}, **RunSpec fields) -> Dataset."""
+
+    def make(
+        num_images: int, shard_size: int, *, special: Colours | None = None, name: str = "data", **fields: int
+    ) -> Dataset:
+        inputs = tmp_path / "inputs"
+        if not inputs.exists():
+            write_pictures(inputs, num_images, special=special)
+        return plan_dataset(tmp_path / name, inputs, shard_size, **fields)
+
+    return make
+
+
+def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: int) -> Dataset:
+    """Plans these inputs and makes up fingerprints."""
+    from pipeline.config import MaskSettings, SegmenterSettings
+
+    summary = make_plan(open_store(root), [str(inputs)], shard_size=shard_size)
+    spec = RunSpec(
+        root=str(root),
+        ingest=IngestSettings(),
+        masks=MaskSettings(),
+        segmenter=SegmenterSettings(),
+        fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
+        **fields,
+    )
+    return Dataset(spec, summary.num_shards)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Ray with four CPUs, whatever the machine has."""
+    import ray
+
+    from flows.cluster import connect
+
+    connect(num_cpus=4)
+    yield
+    ray.shutdown()

@@ -1,0 +1,118 @@
+"""The thin ray shell around process.py: one actor, its models loaded once, one shard at a time.
+
+An actor never restarts and a call is never retried by ray: who does a shard again, and how often, is the
+driver's to decide (pool.py). `progress` answers from a thread of its own while a shard is in work.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from workers.task import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
+
+if TYPE_CHECKING:
+    from workers.stages import Stages
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""No worker calls home or talks where nobody listens."""
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """Where a worker is, once its models are loaded."""
+
+    node_id: str
+    pid: int
+    seconds_to_load: float
+
+
+@dataclass(frozen=True, eq=False)
+class Worker:
+    """A started actor.
+
+    Attributes:
+        actor: ray's handle.
+        ready: will be its `WorkerInfo`, or the error that its models could not be loaded by.
+    """
+
+    actor: Any
+    ready: Any
+
+
+class ShardWorker:
+    """What runs in the actor's process.
+
+    Args:
+        spec: of the run.
+        resources: what it was given: whole CPUs are the model's threads, unless the settings say.
+        build: makes its stages; None is `workers.stages.build_stages`.
+    """
+
+    def __init__(
+        self, spec: RunSpec, resources: Resources, build: Callable[[RunSpec], Stages] | None
+    ) -> None:
+        from workers.meter import Meter
+
+        self._spec = spec
+        self._resources = resources
+        self._build = build
+        self._meter = Meter()
+        self._stages: Stages | None = None
+
+    def warm(self) -> WorkerInfo:
+        """Loads the models; later calls find them loaded."""
+        began = time.perf_counter()
+        if self._stages is None:
+            import torch
+
+            from workers.stages import build_stages
+
+            if self._spec.segmenter.threads is None:
+                torch.set_num_threads(self._resources.threads)
+            self._stages = (self._build or build_stages)(self._spec)
+        node_id = str(ray.get_runtime_context().get_node_id())
+        return WorkerInfo(node_id, os.getpid(), round(time.perf_counter() - began, 3))
+
+    def run(self, task: ShardTask) -> ShardReport:
+        """One turn at a shard; see `workers.process.run_shard`."""
+        from workers.process import run_shard
+
+        if self._stages is None:
+            self.warm()
+        assert self._stages is not None
+        return run_shard(self._stages, task, self._meter)
+
+    @ray.method(concurrency_group="watch")
+    def progress(self) -> ShardProgress:
+        """Where the shard in work stands."""
+        return self._meter.progress()
+
+
+def start_worker(
+    spec: RunSpec, resources: Resources, build: Callable[[RunSpec], Stages] | None = None
+) -> Worker:
+    """Starts an actor and has it load its models; returns at once, before either is done."""
+    actor: Any = (
+        ray.remote(ShardWorker)
+        .options(
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"watch": 1},
+            runtime_env={"env_vars": QUIET},
+        )
+        .remote(spec, resources, build)
+    )
+    return Worker(actor, actor.warm.remote())

@@ -1,0 +1,408 @@
+"""Runs shards on a bounded pool of ray actors that pull them one at a time; yields what happens.
+
+Ray retries nothing here: the driver owns every attempt. What can befall a turn, and what is done:
+
+    the worker dies, or passes the deadline   counted against the shard; another worker tries it again
+    its node goes                             not counted
+    a listed error (store down, object gone)  counted; the worker is fine and goes on
+    access denied, disk full, our own bug     the run stops with the shard named
+    two deaths on one shard                   from then on one image at a time, announced first: an image
+                                              that kills twice is left out and recorded, the rest kept
+    `max_attempts` counted turns              the shard is given up; the run goes on without it
+
+Dead workers are replaced, never beyond what the cluster has room for now, and not for ever: too many losses
+with nothing achieved in between stop the run. A turn done twice costs time only (columns.py decides which
+one counts).
+
+What it doesn't know: what a shard is. It doesn't start ray; `ray.init` comes first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from storage.columns import new_attempt
+from storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
+from storage.objects import open_store
+from workers.actors import Worker, WorkerInfo, start_worker
+from workers.announce import last_announced
+from workers.task import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
+
+log = logging.getLogger(__name__)
+
+RETRIED = (StoreUnavailable, DamagedObject, ObjectNotFound, SourceChanged, MemoryError, ConnectionError)
+"""Errors of one shard, or of a moment; all others stop the run."""
+
+DEATHS_BEFORE_ONE_BY_ONE = 2
+DEATHS_TO_BLAME_AN_IMAGE = 2
+MAX_BLAMED_IMAGES = 10
+START_DEADLINE_S = 600.0
+ROOM_DEADLINE_S = 120.0
+
+
+class RunStopped(Exception):
+    """The run cannot go on: the message says why and what to do; `shard` is where it came up, if anywhere."""
+
+    def __init__(self, message: str, shard: int | None = None) -> None:
+        super().__init__(message, shard)
+        self.message = message
+        self.shard = shard
+
+    def __str__(self) -> str:
+        return self.message if self.shard is None else f"shard {self.shard}: {self.message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardDone:
+    """A shard's columns are all committed."""
+
+    report: ShardReport
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFailed:
+    """A shard was given up after `attempts` turns; the run goes on without it."""
+
+    shard: int
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A worker died, hung or went with its node; `shard` is what it held. A new one takes its place."""
+
+    worker: int
+    shard: int | None
+    reason: str
+    node_lost: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Sums over the whole run so far, shards in work included; at most one a `progress_every_s`."""
+
+    images_done: int
+    masks_done: int
+    num_rejects: int
+    shards_done: int
+    shards_in_work: tuple[int, ...]
+    workers_ready: int
+    workers_starting: int
+
+
+PoolEvent = ShardDone | ShardFailed | WorkerLost | Progress
+
+
+def run_pool(
+    spec: RunSpec,
+    shards: Iterable[int],
+    *,
+    resources: Resources,
+    num_workers: int | None = None,
+    max_attempts: int = 3,
+    deadline_s: float | None = None,
+    make_actor: Callable[[], Worker] | None = None,
+    progress_every_s: float = 1.0,
+    max_losses_in_a_row: int | None = None,
+) -> Generator[PoolEvent]:
+    """Works shards until each is done or given up. Closing the generator stops all workers at once.
+
+    Args:
+        spec: of the run.
+        shards: numbers, pulled as workers come free.
+        resources: of each worker.
+        num_workers: at most so many; None is as many as the cluster has room for.
+        max_attempts: turns that may fail before a shard is given up.
+        deadline_s: for one turn at a shard (one by one: for each image); None waits for ever.
+        make_actor: starts a worker, or hands out one started before; None is `start_worker(spec, resources)`.
+        progress_every_s: between two `Progress` events.
+        max_losses_in_a_row: workers lost with nothing achieved in between before the run stops; None is 8
+            and 4 a worker.
+
+    Raises:
+        RunStopped: an error that no retry helps against, or workers that can't start or live.
+    """
+    limits = _Limits(resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row)
+    pool = _Pool(spec, shards, make_actor or (lambda: start_worker(spec, resources)), limits)
+    try:
+        yield from pool.events()
+    finally:
+        pool.stop()
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """`run_pool`'s arguments of these names."""
+
+    resources: Resources
+    num_workers: int | None
+    max_attempts: int
+    deadline_s: float | None
+    progress_every_s: float
+    max_losses_in_a_row: int | None
+
+
+@dataclass(eq=False)
+class _History:
+    """What has happened to one shard."""
+
+    shard: int
+    attempts: int = 0
+    counted: int = 0
+    deaths: int = 0
+    died_on: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def next_task(self) -> ShardTask:
+        blamed = {key: column for (column, key), n in self.died_on.items() if n >= DEATHS_TO_BLAME_AN_IMAGE}
+        self.attempts += 1
+        return ShardTask(
+            shard=self.shard,
+            attempt=new_attempt(),
+            one_by_one=self.deaths >= DEATHS_BEFORE_ONE_BY_ONE,
+            skip_keys=blamed,
+        )
+
+
+@dataclass(eq=False)
+class _Seat:
+    """A live worker: starting (`info` is None), idle (`waiting` is None too), or with a shard in work."""
+
+    number: int
+    worker: Worker
+    waiting: Any
+    since: float
+    info: WorkerInfo | None = None
+    history: _History | None = None
+    task: ShardTask | None = None
+    poll: Any = None
+    progress: ShardProgress = field(default_factory=ShardProgress)
+    moved: float = 0.0
+
+
+class _Pool:
+    def __init__(
+        self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: _Limits
+    ) -> None:
+        self._store = open_store(spec.root)
+        self._shards = iter(shards)
+        self._make_actor = make_actor
+        self._limits = limits
+        self._todo: deque[_History] = deque()
+        self._seats: list[_Seat] = []
+        self._num_started = 0
+        self._losses = 0
+        self._room = 0
+        self._room_asked = self._room_seen = self._told = 0.0
+        self._done: Counter[str] = Counter()
+
+    def events(self) -> Generator[PoolEvent]:
+        while self._fill():
+            yield from self._settle()
+            yield from self._stop_late_ones()
+            if time.monotonic() - self._told >= self._limits.progress_every_s:
+                self._told = time.monotonic()
+                yield self._progress()
+
+    def stop(self) -> None:
+        for seat in self._seats:
+            ray.kill(seat.worker.actor)
+        self._seats.clear()
+
+    # Hand out work
+
+    def _fill(self) -> bool:
+        """Starts workers and hands out shards; False when there is nothing left to wait for."""
+        room = self._ask_room()
+        while len(self._todo) < max(1, room) and (shard := next(self._shards, None)) is not None:
+            self._todo.append(_History(shard))
+        for seat in self._seats:
+            if seat.waiting is None and self._todo:
+                self._hand_out(seat, self._todo.popleft())
+        coming = sum(seat.info is None for seat in self._seats)
+        for _ in range(min(room - len(self._seats), len(self._todo) - coming)):
+            worker = self._make_actor()
+            self._seats.append(_Seat(self._num_started, worker, worker.ready, time.monotonic()))
+            self._num_started += 1
+        return bool(self._todo) or any(seat.history for seat in self._seats)
+
+    def _hand_out(self, seat: _Seat, history: _History) -> None:
+        seat.history, seat.task = history, history.next_task()
+        seat.since = seat.moved = time.monotonic()
+        seat.progress, seat.poll = ShardProgress(), None
+        seat.waiting = seat.worker.actor.run.remote(seat.task)
+
+    def _ask_room(self) -> int:
+        """How many workers may live now: as many as asked for, as far as the live nodes have room."""
+        now = time.monotonic()
+        if now - self._room_asked < 1.0 and self._room_asked:
+            return self._room
+        self._room_asked = now
+        resources = self._limits.resources
+        room = sum(_room_on(node["Resources"], resources) for node in _nodes())
+        self._room_seen = now if room or not self._room_seen else self._room_seen
+        if room == 0 and (self._num_started == 0 or now - self._room_seen > ROOM_DEADLINE_S):
+            raise RunStopped(
+                f"no live node has room for a worker with {resources.num_cpus:g} CPUs and "
+                f"{resources.num_gpus:g} GPUs: give workers less, or add nodes"
+            )
+        wanted = self._limits.num_workers
+        self._room = room if wanted is None else min(room, wanted)
+        return self._room
+
+    # Take in what came of it
+
+    def _settle(self) -> Iterator[PoolEvent]:
+        """Waits a moment for any worker, then sees to all that have something to say."""
+        waiting = {seat.waiting: seat for seat in self._seats if seat.waiting is not None}
+        if not waiting:
+            return time.sleep(0.1)
+        finished, _ = ray.wait(list(waiting), num_returns=1, timeout=min(0.5, self._limits.progress_every_s))
+        for ref in finished:
+            seat = waiting[ref]
+            try:
+                result = ray.get(ref)
+            except RayTaskError as error:
+                yield from self._raised(seat, error)
+            except RayError as error:
+                yield from self._lost(seat, _first_line(error))
+            else:
+                seat.waiting = None
+                if isinstance(result, WorkerInfo):
+                    seat.info = result
+                else:
+                    yield self._finished(seat, result)
+
+    def _finished(self, seat: _Seat, report: ShardReport) -> ShardDone:
+        history = _held(seat)
+        seat.history = seat.task = None
+        self._losses = 0
+        self._done.update(
+            shards=1,
+            images=report.num_annotated,
+            masks=report.num_masks,
+            rejects=sum(report.rejects.values()),
+        )
+        return ShardDone(report=report, attempts=history.attempts)
+
+    def _raised(self, seat: _Seat, error: RayTaskError) -> Iterator[PoolEvent]:
+        """The worker lives and has said what is wrong."""
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        if seat.history is None:
+            raise RunStopped(f"a worker could not start: {cause}") from cause
+        if not isinstance(cause, RETRIED):
+            notes = "".join(f", {note}" for note in getattr(cause, "__notes__", ()))
+            raise RunStopped(f"{type(cause).__name__}: {cause}{notes}", seat.history.shard) from error
+        history = seat.history
+        seat.waiting = seat.history = seat.task = None
+        yield from self._count(history, f"{type(cause).__name__}: {cause}")
+
+    def _lost(self, seat: _Seat, reason: str) -> Iterator[PoolEvent]:
+        """The worker is gone, or is sent away."""
+        self._seats.remove(seat)
+        ray.kill(seat.worker.actor)
+        node_lost = seat.info is not None and seat.info.node_id not in _live_nodes()
+        self._losses += 1
+        history, task = seat.history, seat.task
+        shard = history.shard if history else None
+        yield WorkerLost(worker=seat.number, shard=shard, reason=reason, node_lost=node_lost)
+        if history is not None and task is not None:
+            if node_lost or self._blame(history, task):
+                self._todo.append(history)
+            else:
+                history.deaths += 1
+                yield from self._count(history, reason)
+        allowed = self._limits.max_losses_in_a_row
+        if self._losses > (8 + 4 * max(1, self._room) if allowed is None else allowed):
+            raise RunStopped(
+                f"{self._losses} workers in a row were lost, nothing done; the last: {reason}", shard
+            )
+
+    def _blame(self, history: _History, task: ShardTask) -> bool:
+        """Whether a one-by-one turn's death names an image: that is progress, not held against the shard."""
+        named = last_announced(self._store, task.shard, task.attempt) if task.one_by_one else None
+        if named is None or len(history.died_on) >= MAX_BLAMED_IMAGES:
+            return False
+        history.died_on[named.column, named.key] += 1
+        if history.died_on[named.column, named.key] == DEATHS_TO_BLAME_AN_IMAGE:
+            self._losses = 0
+            log.warning("image %s of shard %d kills workers: left out", named.key, history.shard)
+        return True
+
+    def _count(self, history: _History, reason: str) -> Iterator[PoolEvent]:
+        history.counted += 1
+        if history.counted < self._limits.max_attempts:
+            self._todo.append(history)
+        else:
+            yield ShardFailed(shard=history.shard, attempts=history.attempts, reason=reason)
+
+    # Look after those in work
+
+    def _stop_late_ones(self) -> Iterator[PoolEvent]:
+        now = time.monotonic()
+        for seat in list(self._seats):
+            if seat.info is None and now - seat.since > START_DEADLINE_S:
+                yield from self._lost(seat, f"not ready after {START_DEADLINE_S:.0f} s")
+            elif seat.task is not None and self._limits.deadline_s is not None:
+                since = seat.moved if seat.task.one_by_one else seat.since
+                if now - since > self._limits.deadline_s:
+                    yield from self._lost(seat, f"passed the deadline of {self._limits.deadline_s:g} s")
+
+    def _progress(self) -> Progress:
+        in_work = [seat for seat in self._seats if seat.task is not None]
+        for seat in in_work:
+            self._poll(seat)
+        return Progress(
+            images_done=self._done["images"] + sum(seat.progress.images_done for seat in in_work),
+            masks_done=self._done["masks"] + sum(seat.progress.masks_done for seat in in_work),
+            num_rejects=self._done["rejects"] + sum(seat.progress.num_rejects for seat in in_work),
+            shards_done=self._done["shards"],
+            shards_in_work=tuple(sorted(_held(seat).shard for seat in in_work)),
+            workers_ready=sum(seat.info is not None for seat in self._seats),
+            workers_starting=sum(seat.info is None for seat in self._seats),
+        )
+
+    def _poll(self, seat: _Seat) -> None:
+        """Takes the answer to the last question, if it is there, and asks again."""
+        if seat.poll is not None:
+            answered, _ = ray.wait([seat.poll], timeout=0)
+            if not answered:
+                return
+            try:
+                progress: ShardProgress = ray.get(seat.poll)
+            except RayError:
+                return  # its death comes out where its shard is waited for
+            if seat.task is not None and progress.attempt == seat.task.attempt and progress != seat.progress:
+                seat.progress, seat.moved = progress, time.monotonic()
+        seat.poll = seat.worker.actor.progress.remote()
+
+
+def _held(seat: _Seat) -> _History:
+    assert seat.history is not None
+    return seat.history
+
+
+def _live_nodes() -> set[str]:
+    return {str(node["NodeID"]) for node in _nodes()}
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _room_on(node: dict[str, float], resources: Resources) -> int:
+    needs = (("CPU", resources.num_cpus), ("GPU", resources.num_gpus))
+    return min(int(node.get(name, 0.0) / need + 1e-9) for name, need in needs if need)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

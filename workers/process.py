@@ -1,0 +1,355 @@
+"""A shard through the stages, without ray: read, decode, run, encode, commit.
+
+    sources -> read and normalise (threads) -> images tar (thread)
+                        \\-> pictures -> models (the caller's thread) -> encode (threads) -> masks tar
+                        (thread)
+
+A shard whose images were taken in before starts from those instead. Either way annotations are made from
+the very bytes that are stored, so doing a shard again gives equal ones. Commits go in order: `images`
+first; if another attempt's images were committed meanwhile, what was derived from ours is dropped and
+redone from the committed ones. All queues are bounded, so a shard takes as much memory as a few images.
+
+`_or_reject` is the one place where a bad sample is caught, by listed types, and gets its reason. Anything
+else ends
+the turn: pool.py decides whether the shard is tried again or the run stops.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+from storage.columns import CommitRecord, Reject
+from storage.errors import InputError, ObjectNotFound, SourceChanged
+from storage.images import StoredImage, read_images, to_sample
+from storage.plan import PlannedImage, SourceRead, read_source, read_sources
+from workers.announce import Announcement, announce, withdraw
+from workers.codec import DecodeError, decode_image, normalise
+from workers.column_writer import ColumnWriter, Draft
+from workers.meter import Meter
+from workers.stages import EncodedSample, Picture, Stage, StageResult, Stages, is_out_of_memory
+from workers.task import IMAGES, MASKS, ShardReport, ShardTask
+from workers.threads import map_ahead, read_ahead
+
+T = TypeVar("T")
+
+CRASHED = "crashed_the_worker"
+GONE = ("source_missing", "source_changed")
+
+_AHEAD_PER_THREAD = 3
+_READ_DEPTH = 4
+_WRITE_DEPTH = 16
+
+
+def run_shard(stages: Stages, task: ShardTask, meter: Meter | None = None) -> ShardReport:
+    """Works one turn at a shard: afterwards every column of the run is committed for it.
+
+    Args:
+        stages: of this worker.
+        task: the shard and the attempt's name.
+        meter: shows progress to other threads meanwhile.
+
+    Returns:
+        Counts from the commit records, ours or the winners'.
+
+    Raises:
+        StorageError: the store failed, a committed object is damaged, or all sources of the shard are gone.
+    """
+    began = time.perf_counter()
+    meter = meter or Meter()
+    meter.begin(task)
+    try:
+        with ExitStack() as stack:
+            turn = _Turn(stages, task, meter, stack)
+            already_done = not turn.missing and turn.images is not None
+            turn.run()
+        if task.one_by_one:
+            withdraw(stages.store, task)
+        return _report(turn, already_done, time.perf_counter() - began)
+    finally:
+        meter.end()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A planned image, and what gives its bytes."""
+
+    planned: PlannedImage
+    read: Callable[[], bytes]
+
+
+class _Turn:
+    """One turn: its threads, and the records it has found or made so far."""
+
+    def __init__(self, stages: Stages, task: ShardTask, meter: Meter, stack: ExitStack) -> None:
+        self.stages, self.task, self.meter = stages, task, meter
+        spec = stages.spec
+        self.depth = 0 if task.one_by_one else spec.decode_threads * _AHEAD_PER_THREAD
+        self.decoders = stack.enter_context(ThreadPoolExecutor(spec.decode_threads, "decode"))
+        self.encoders = stack.enter_context(ThreadPoolExecutor(spec.encode_threads, "encode"))
+        self.images = stages.version(IMAGES).record(task.shard)
+        self.records = {
+            stage.column: stages.version(stage.column).record(task.shard) for stage in stages.stages
+        }
+
+    @property
+    def missing(self) -> list[Stage]:
+        """The stages whose column lacks this shard."""
+        return [stage for stage in self.stages.stages if self.records[stage.column] is None]
+
+    def run(self) -> None:
+        if self.images is None and self.task.one_by_one:
+            for _ in self._take_in():
+                pass
+        if self.images is None:
+            drafts = self._annotate(self._take_in())
+            if _known(self.images).attempt == self.task.attempt:
+                self._commit(drafts)
+                return
+            for draft in drafts:
+                draft.discard()
+            self.meter.restart()
+        if self.missing:
+            self._commit(self._annotate(self._stored(_known(self.images))))
+
+    # Pictures, from the sources or from the images column
+
+    def _take_in(self) -> Generator[Picture]:
+        """Pictures of sources as they are stored; the images column is committed when they end."""
+        planned = self.stages.plan.images(self.task.shard)
+        with ColumnWriter(
+            self.stages.version(IMAGES), self.task, self.meter, depth=_WRITE_DEPTH, has_index=False
+        ) as writer:
+            rejects: list[Reject] = []
+            with closing(self._sources(planned)) as sources:
+                announced = self._announced(IMAGES, sources, lambda source: source.planned.key)
+                for taken in map_ahead(self.decoders, self._take_in_one, announced, self.depth):
+                    if isinstance(taken, Reject):
+                        rejects.append(taken)
+                        writer.reject(taken)
+                    else:
+                        writer.add(partial(_same, taken[0]))
+                        yield taken[1]
+            self._check_sources(rejects, len(planned))
+            self.images = writer.finish().commit(
+                inputs={}, models={}, seconds_by_step=self._seconds_of(IMAGES)
+            )
+
+    def _sources(self, planned: Sequence[PlannedImage]) -> Generator[_Source]:
+        """Neighbours in a tar come from one stream, read ahead; decode threads read single files."""
+        if not planned[0].in_tar:
+            yield from (_Source(image, partial(read_source, image)) for image in planned)
+            return
+        with closing(read_ahead(read_sources(planned), min(self.depth, _READ_DEPTH))) as reads:
+            yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
+
+    def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
+        return self._or_reject(IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
+
+    def _read_and_normalise(self, source: _Source) -> tuple[EncodedSample, Picture]:
+        planned = source.planned
+        with self.meter.step("images.read"):
+            data = source.read()
+        with self.meter.step("images.normalise"):
+            image = normalise(data, self.stages.spec.ingest)
+        in_place = planned.in_tar and not image.converted
+        sample = to_sample(
+            planned,
+            jpeg=None if in_place else image.jpeg,
+            width=image.width,
+            height=image.height,
+            converted=image.converted,
+        )
+        return EncodedSample(sample), Picture(
+            key=planned.key,
+            image_id=planned.image_id,
+            pixels_HWC=image.pixels_HWC,
+            caption=planned.caption,
+            source=planned.label,
+        )
+
+    def _stored(self, images: CommitRecord) -> Generator[Picture | Reject]:
+        """Pictures of the images column."""
+        reading = read_images(self.stages.version(IMAGES), images)
+        with closing(read_ahead(reading, min(self.depth, _READ_DEPTH))) as stored:
+            announced = self._announced(MASKS, stored, lambda image: image.key)
+            yield from map_ahead(self.decoders, self._decode_one, announced, self.depth)
+
+    def _decode_one(self, image: StoredImage) -> Picture | Reject:
+        return self._or_reject(MASKS, image.key, lambda: self._decode(image))
+
+    def _decode(self, image: StoredImage) -> Picture:
+        with self.meter.step("masks.decode_jpeg"):
+            pixels_HWC = decode_image(image.jpeg)
+        return Picture(
+            key=image.key,
+            image_id=image.image_id,
+            pixels_HWC=pixels_HWC,
+            caption=image.caption,
+            source=image.source,
+        )
+
+    def _announced(self, column: str, items: Iterable[T], key_of: Callable[[T], str]) -> Iterator[T]:
+        """The items; in a one-by-one turn each is announced before it is handed out."""
+        for item in items:
+            if self.task.one_by_one:
+                announce(self.stages.store, self.task, Announcement(column, key_of(item)))
+            yield item
+
+    # Models
+
+    def _annotate(self, pictures: Generator[Picture | Reject] | Generator[Picture]) -> list[Draft]:
+        """Runs the missing stages over the pictures and writes their columns, uncommitted."""
+        with ExitStack() as stack:
+            todo = [(stage, stack.enter_context(self._writer(stage))) for stage in self.missing]
+            stack.enter_context(closing(pictures))
+            size = 1 if self.task.one_by_one else self.stages.spec.images_per_batch
+            while batch := self._next_batch(pictures, size):
+                good = [item for item in batch if isinstance(item, Picture)]
+                self.stages.hold(good)
+                for stage, writer in todo:
+                    self._run_stage(stage, writer, batch)
+                self.meter.count(images=len(good))
+            return [writer.finish() for _, writer in todo]
+
+    def _next_batch(self, pictures: Iterator[Picture | Reject], size: int) -> list[Picture | Reject]:
+        with self.meter.step("masks.wait_for_images"):
+            return list(islice(pictures, size))
+
+    def _run_stage(self, stage: Stage, writer: ColumnWriter, batch: Sequence[Picture | Reject]) -> None:
+        """One stage over one batch, in the pictures' order; a batch that doesn't fit is split."""
+        good = [item for item in batch if isinstance(item, Picture)]
+        outcomes = iter(self._results(stage, good))
+        for item in batch:
+            outcome = item if isinstance(item, Reject) else next(outcomes)
+            if isinstance(outcome, Reject):
+                writer.reject(outcome)
+                continue
+            self.meter.add_seconds(
+                {f"{stage.column}.{name}": s for name, s in outcome.seconds_by_step.items()}
+            )
+            encoding = self.encoders.submit(self._encode, stage.column, outcome)
+            if self.task.one_by_one:
+                encoding.result()
+            writer.add(encoding.result)
+
+    def _results(self, stage: Stage, pictures: Sequence[Picture]) -> list[StageResult | Reject]:
+        if len(pictures) == 1:
+            self.meter.at(pictures[0].key)
+            return [self._or_reject(stage.column, pictures[0].key, lambda: stage.run(pictures)[0])]
+        try:
+            with self._in_hand(stage.column, ", ".join(picture.key for picture in pictures)):
+                return list(stage.run(pictures))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return [result for picture in pictures for result in self._results(stage, [picture])]
+
+    def _encode(self, column: str, result: StageResult) -> EncodedSample:
+        with self.meter.step(f"{column}.json"):
+            return result.encode()
+
+    def _writer(self, stage: Stage) -> ColumnWriter:
+        version = self.stages.version(stage.column)
+        return ColumnWriter(version, self.task, self.meter, depth=_WRITE_DEPTH, has_index=stage.has_index)
+
+    def _commit(self, drafts: Sequence[Draft]) -> None:
+        for stage, draft in zip(self.missing, drafts, strict=True):
+            self.records[stage.column] = draft.commit(
+                inputs={IMAGES: _known(self.images).sha256},
+                models=stage.models,
+                seconds_by_step=self._seconds_of(stage.column),
+            )
+
+    def _seconds_of(self, column: str) -> dict[str, float]:
+        prefix = f"{column}."
+        seconds = self.meter.seconds_by_step()
+        return {
+            step.removeprefix(prefix): spent for step, spent in seconds.items() if step.startswith(prefix)
+        }
+
+    # Rejects
+
+    def _or_reject(self, column: str, key: str, work: Callable[[], T]) -> T | Reject:
+        """What `work` gives, or why the sample can't be used. The one place where a bad sample is caught."""
+        if self.task.skip_keys.get(key) == column:
+            return Reject(key, CRASHED, "workers died whenever they had this image in hand")
+        try:
+            with self._in_hand(column, key):
+                return work()
+        except DecodeError as error:
+            return Reject(key, error.reason, error.detail)
+        except ObjectNotFound as error:
+            return Reject(key, "source_missing", str(error))
+        except SourceChanged as error:
+            return Reject(key, "source_changed", str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return Reject(
+                key, "out_of_memory", str(error).splitlines()[0] if str(error) else "no memory left"
+            )
+
+    @contextmanager
+    def _in_hand(self, column: str, keys: str) -> Iterator[None]:
+        """An error that comes out of it says which image it met."""
+        try:
+            yield
+        finally:
+            error = sys.exc_info()[1]
+            if error is not None:
+                error.add_note(f"while making {column} of image {keys} in shard {self.task.shard}")
+
+    def _check_sources(self, rejects: Sequence[Reject], num_planned: int) -> None:
+        """A shard that lost every source is not committed as empty: a disk isn't mounted, more likely."""
+        gone = [reject for reject in rejects if reject.reason in GONE]
+        if num_planned > 1 and len(gone) == num_planned:
+            raise InputError(
+                f"all {num_planned} images of shard {self.task.shard} are gone or changed since planning "
+                f"({gone[0].detail}): bring the input back and run again, or start a new dataset"
+            )
+
+
+def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
+    """From the records in force, whoever wrote them."""
+    images = _known(turn.images)
+    records = [_known(record) for record in turn.records.values()]
+    masks = _known(turn.records[MASKS]) if MASKS in turn.records else None
+    return ShardReport(
+        shard=turn.task.shard,
+        attempt=turn.task.attempt,
+        num_images=images.num_read,
+        num_annotated=masks.num_written if masks else images.num_written,
+        num_masks=masks.index.num_samples if masks and masks.index else 0,
+        rejects=dict(
+            sorted(Counter(r.reason for record in (images, *records) for r in record.rejects).items())
+        ),
+        seconds_by_step=turn.meter.seconds_by_step(),
+        wall_s=round(wall_s, 3),
+        lost_race=not already_done and any(r.attempt != turn.task.attempt for r in records),
+        already_done=already_done,
+    )
+
+
+def _bytes_of(read: SourceRead) -> bytes:
+    if read.error is not None:
+        raise read.error
+    assert read.data is not None
+    return read.data
+
+
+def _same(encoded: EncodedSample) -> EncodedSample:
+    return encoded
+
+
+def _known(record: CommitRecord | None) -> CommitRecord:
+    assert record is not None
+    return record

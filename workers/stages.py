@@ -1,0 +1,254 @@
+"""The stages of a run, built once per worker: models loaded once, decode and embedding shared.
+
+A stage takes pictures and gives, for each, an encoding still to be done: the model's part runs in the
+worker's model thread, the rest (JSON, rows) in its encode threads. All stages of a worker see the same
+decoded pictures, and embed through one `SharedEmbeddings`, so that a picture is decoded and embedded once
+however many ask.
+
+A new stage (captions, labels, names) is a class with `column`, `fingerprint`, `models` and `run`, added in
+`build_stages`; everything else (rejects, tar, index, commit, retries) comes by itself.
+
+What it doesn't know: files, threads, commits (process.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.annotation import AnnotatedImage, to_sa1b
+from storage.columns import ColumnVersion
+from storage.objects import ObjectStore, open_store
+from storage.plan import Plan, load_plans
+from storage.shards import Sample
+from workers.task import MASKS, RunSpec
+
+if TYPE_CHECKING:
+    from pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Picture:
+    """A decoded image on its way through the stages.
+
+    Attributes:
+        key: of its sample.
+        image_id: the dataset's integer for it.
+        pixels_HWC: uint8 RGB, upright, as stored; never written to.
+        caption: what came with the image, if anything.
+        source: where the image came from, for people.
+    """
+
+    key: str
+    image_id: int
+    pixels_HWC: npt.NDArray[np.uint8]
+    caption: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """What a column stores for one image.
+
+    Attributes:
+        sample: goes into the tar.
+        rows: go into the index, a mapping of the schema's columns each; none where a column has no index.
+        num_masks: to count progress by.
+    """
+
+    sample: Sample
+    rows: Sequence[Mapping[str, object]] = ()
+    num_masks: int = 0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A picture's result before its encoding.
+
+    Attributes:
+        encode: gives what is stored; may be called in any thread, once.
+        seconds_by_step: what the model's part took.
+    """
+
+    encode: Callable[[], EncodedSample]
+    seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """What turns pictures into a column.
+
+    Attributes:
+        column: its name.
+        fingerprint: of the column version it writes.
+        models: identity of each model it uses, by role.
+        has_index: whether its samples carry rows.
+    """
+
+    column: str
+    fingerprint: str
+    models: Mapping[str, str]
+    has_index: bool
+
+    def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
+        """One result a picture, in order; running out of memory makes process.py go one by one."""
+        ...
+
+
+class SharedEmbeddings:
+    """A segmenter that embeds each picture of the batch in hand once, for all stages.
+
+    Crops and other images pass through. Pictures are known by their memory, so `hold` them for a batch's
+    time.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+        self._held: dict[tuple[int, tuple[int, ...]], ImageEmbedding | None] = {}
+        self.image_size = segmenter.image_size
+        self.mask_threshold = segmenter.mask_threshold
+        self.images_per_batch = segmenter.images_per_batch
+
+    def hold(self, pictures: Sequence[Picture]) -> None:
+        """Forgets the last batch; embeddings of these pictures are kept until the next call."""
+        self._held = {_place(picture.pixels_HWC): None for picture in pictures}
+
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
+        """See `Segmenter.embed`."""
+        places = [_place(image) for image in images]
+        missing = [i for i, place in enumerate(places) if self._held.get(place) is None]
+        found: dict[int, ImageEmbedding] = dict(
+            zip(missing, self._segmenter.embed([images[i] for i in missing]) if missing else [], strict=True)
+        )
+        for i, embedding in found.items():
+            if places[i] in self._held:
+                self._held[places[i]] = embedding
+        held = (self._held.get(place) for place in places)
+        return [found[i] if i in found else _known(embedding) for i, embedding in enumerate(held)]
+
+    def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
+        """See `Segmenter.prompt`."""
+        return self._segmenter.prompt(embedding)
+
+
+class GridMasks:
+    """The masks column: `pipeline.automask` over a segmenter."""
+
+    column = MASKS
+    has_index = True
+
+    def __init__(
+        self,
+        annotate: Callable[[Sequence[npt.NDArray[np.uint8]]], list[AnnotatedImage]],
+        *,
+        fingerprint: str,
+        models: Mapping[str, str],
+    ) -> None:
+        self._annotate = annotate
+        self.fingerprint = fingerprint
+        self.models = models
+
+    def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
+        """See `Stage.run`."""
+        annotated = self._annotate([picture.pixels_HWC for picture in pictures])
+        return [
+            StageResult(partial(encode_masks, picture, image), image.seconds_by_step)
+            for picture, image in zip(pictures, annotated, strict=True)
+        ]
+
+
+def encode_masks(picture: Picture, image: AnnotatedImage) -> EncodedSample:
+    """The SA-1B record of a picture and its index rows."""
+    record = to_sa1b(image, image_id=picture.image_id, file_name=f"{picture.key}.jpg")
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    sample = Sample(picture.key, {"json": text.encode()})
+    return EncodedSample(sample, _rows(picture, record), len(image.annotations))
+
+
+@dataclass(frozen=True, eq=False)
+class Stages:
+    """Everything a worker keeps between shards.
+
+    Attributes:
+        spec: of the run.
+        store: the dataset's.
+        plan: which source files are which keys of which shards.
+        stages: in the order they run.
+        embeddings: what they share; None where nothing embeds.
+        seconds_to_build: for models above all.
+    """
+
+    spec: RunSpec
+    store: ObjectStore
+    plan: Plan
+    stages: tuple[Stage, ...]
+    embeddings: SharedEmbeddings | None = None
+
+    def version(self, column: str) -> ColumnVersion:
+        """The column version that this run writes."""
+        return ColumnVersion(self.store, column, self.spec.fingerprints[column])
+
+    def hold(self, pictures: Sequence[Picture]) -> None:
+        """Says which pictures the stages are about to see."""
+        if self.embeddings is not None:
+            self.embeddings.hold(pictures)
+
+
+def build_stages(spec: RunSpec) -> Stages:
+    """Loads the models of a run and opens its dataset.
+
+    Raises:
+        pipeline.weights.WeightsError: weights that are missing, damaged or another model's.
+        StorageError: the store cannot be read or has no plan.
+    """
+    from pipeline.automask import AutomaticMasks
+    from pipeline.segmenters import load_segmenter, weights_identity
+
+    embeddings = SharedEmbeddings(load_segmenter(spec.segmenter))
+    masks = GridMasks(
+        AutomaticMasks(embeddings, spec.masks),
+        fingerprint=spec.fingerprints[MASKS],
+        models={"segmenter": f"{spec.segmenter.model} sha256:{weights_identity(spec.segmenter)}"},
+    )
+    store = open_store(spec.root)
+    return Stages(spec, store, load_plans(store), (masks,), embeddings)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, or torch's on any device (its CPU allocator has no own type)."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
+
+
+def _rows(picture: Picture, record: Mapping[str, Any]) -> list[dict[str, object]]:
+    """The index's rows of an SA-1B record."""
+    return [
+        {
+            "key": picture.key,
+            "image_id": picture.image_id,
+            "annotation_id": row["id"],
+            "area_px": row["area"],
+            **dict(zip(("bbox_x", "bbox_y", "bbox_w", "bbox_h"), row["bbox"], strict=True)),
+            "predicted_iou": row["predicted_iou"],
+            "stability_score": row["stability_score"],
+            "output_token": row["output_token"],
+            "parent": row["parent"],
+            "source": picture.source,
+        }
+        for row in record["annotations"]
+    ]
+
+
+def _known(embedding: ImageEmbedding | None) -> ImageEmbedding:
+    assert embedding is not None
+    return embedding
+
+
+def _place(image: npt.NDArray[np.uint8]) -> tuple[int, tuple[int, ...]]:
+    """Where an image lies in memory: the same for an image and a view of all of it."""
+    return int(image.__array_interface__["data"][0]), (*image.shape, *image.strides)
