@@ -29,14 +29,14 @@ import torch
 
 from pipeline import masks, regions
 from pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
-from pipeline.config import MaskSettings
+from pipeline.config import MASKS_REVISION, MaskSettings
 from pipeline.geometry import Crop, crop_boxes, cut_by_crop, layer_grids
 from pipeline.masks import MaskBatch
 from pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
 from pipeline.upsample import Frame, MaskMeasures, measure
 
-REVISION = 1
-"""Raised by hand when the same settings and weights give other masks; part of every fingerprint."""
+REVISION = MASKS_REVISION
+"""Of this stage; see there."""
 
 PARENT_CONTAINMENT = 0.95
 """A mask's parent is the smallest larger mask that holds at least this share of its area."""

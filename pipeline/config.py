@@ -18,6 +18,10 @@ Scalar = str | int | float | bool | None
 MODELS = ("nano", "vit_b", "vit_l", "vit_h")
 DTYPES = ("float32", "bfloat16", "float16")
 
+MASKS_REVISION = 1
+"""Raised by hand when the grid-mask stage gives other masks for the same settings and weights; part of every
+fingerprint. Here, so that drivers can read it without importing torch."""
+
 _NEUTRAL = {"neutral": True}
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 

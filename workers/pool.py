@@ -34,7 +34,18 @@ from storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUn
 from storage.objects import open_store
 from workers.actors import Worker, WorkerInfo, start_worker
 from workers.announce import last_announced
+from workers.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
 from workers.task import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
+
+__all__ = [
+    "PoolEvent",
+    "Progress",
+    "RunStopped",
+    "ShardDone",
+    "ShardFailed",
+    "WorkerLost",
+    "run_pool",
+]
 
 log = logging.getLogger(__name__)
 
@@ -46,61 +57,6 @@ DEATHS_TO_BLAME_AN_IMAGE = 2
 MAX_BLAMED_IMAGES = 10
 START_DEADLINE_S = 600.0
 ROOM_DEADLINE_S = 120.0
-
-
-class RunStopped(Exception):
-    """The run cannot go on: the message says why and what to do; `shard` is where it came up, if anywhere."""
-
-    def __init__(self, message: str, shard: int | None = None) -> None:
-        super().__init__(message, shard)
-        self.message = message
-        self.shard = shard
-
-    def __str__(self) -> str:
-        return self.message if self.shard is None else f"shard {self.shard}: {self.message}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardDone:
-    """A shard's columns are all committed."""
-
-    report: ShardReport
-    attempts: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardFailed:
-    """A shard was given up after `attempts` turns; the run goes on without it."""
-
-    shard: int
-    attempts: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerLost:
-    """A worker died, hung or went with its node; `shard` is what it held. A new one takes its place."""
-
-    worker: int
-    shard: int | None
-    reason: str
-    node_lost: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Sums over the whole run so far, shards in work included; at most one a `progress_every_s`."""
-
-    images_done: int
-    masks_done: int
-    num_rejects: int
-    shards_done: int
-    shards_in_work: tuple[int, ...]
-    workers_ready: int
-    workers_starting: int
-
-
-PoolEvent = ShardDone | ShardFailed | WorkerLost | Progress
 
 
 def run_pool(

@@ -1,8 +1,7 @@
 """A shard through the stages, without ray: read, decode, run, encode, commit.
 
-    sources -> read and normalise (threads) -> images tar (thread)
-                        \\-> pictures -> models (the caller's thread) -> encode (threads) -> masks tar
-                        (thread)
+    sources -> read, normalise (threads) -> images tar (thread)
+                 \\-> pictures -> models (the caller's thread) -> encode (threads) -> masks tar (thread)
 
 A shard whose images were taken in before starts from those instead. Either way annotations are made from
 the very bytes that are stored, so doing a shard again gives equal ones. Commits go in order: `images`

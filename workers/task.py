@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.config import MaskSettings, SegmenterSettings, output_settings
+from pipeline.config import MASKS_REVISION, MaskSettings, SegmenterSettings, output_settings
 from storage.columns import fingerprint
 from workers.settings import INGEST_REVISION, IngestSettings
 
@@ -80,13 +80,12 @@ def make_spec(
     Raises:
         pipeline.weights.WeightsError: the weights are missing or damaged.
     """
-    from pipeline.automask import REVISION
     from pipeline.segmenters import weights_identity
 
     images = fingerprint(dataclasses.asdict(ingest), weights=None, revision=INGEST_REVISION, inputs={})
     mask_settings = {**output_settings(masks), **output_settings(segmenter)}
     grid_masks = fingerprint(
-        mask_settings, weights=weights_identity(segmenter), revision=REVISION, inputs={IMAGES: images}
+        mask_settings, weights=weights_identity(segmenter), revision=MASKS_REVISION, inputs={IMAGES: images}
     )
     return RunSpec(
         root=root,
