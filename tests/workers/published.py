@@ -1,0 +1,118 @@
+"""A small published dataset with the cases that readers of it stumble over."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.annotation import AnnotatedImage
+from pipeline.config import MaskSettings, SegmenterSettings
+from storage.generations import Generation, publish
+from storage.objects import ObjectStore, open_store
+from storage.plan import load_plans
+from storage.planning import make_plan
+from tests.fakes import FakeMasks, Pixels, jpeg_bytes
+from workers.process import run_shard
+from workers.settings import IngestSettings
+from workers.stages import GridMasks, Stages
+from workers.task import IMAGES, MASKS, RunSpec, ShardTask
+
+HOSTILE_NAME = "<script>alert(1)<!--&\"'.jpg"
+NUM_ANNOTATED = 9
+CAPTION = "a dog <b>& a cat"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The dataset, its one generation, and the folder its images came from."""
+
+    store: ObjectStore
+    generation: Generation
+    inputs: Path
+    spec: RunSpec
+
+
+def shapes(seed: int, height: int = 48, width: int = 64) -> Pixels:
+    """Grey blocks, each image another."""
+    draw = np.random.default_rng(seed)
+    small = draw.integers(10, 250, (height // 8, width // 8), np.uint8)
+    return np.repeat(np.kron(small, np.ones((8, 8), np.uint8))[:, :, None], 3, axis=2)
+
+
+def masks_or_none(images: Sequence[Pixels]) -> list[AnnotatedImage]:
+    """`FakeMasks`, but a black image has no masks."""
+    empty = [AnnotatedImage(image.shape[1], image.shape[0], ()) for image in images]
+    return [
+        empty[i] if image.max() < 5 else FakeMasks()([image])[0] for i, image in enumerate(images)
+    ]
+
+
+def write_inputs(folder: Path) -> None:
+    """Plain, turned, PNG, without masks, with a hostile name and a caption, inside a tar, and not an image."""
+    folder.mkdir(parents=True)
+    for i in range(3):
+        (folder / f"{i}.jpg").write_bytes(jpeg_bytes(shapes(i)))
+    (folder / "turned.jpg").write_bytes(turned_jpeg(shapes(10)))
+    Image.fromarray(shapes(11, 40, 72)).save(folder / "picture.png")
+    (folder / "black.jpg").write_bytes(jpeg_bytes(np.zeros((48, 64, 3), np.uint8)))
+    (folder / HOSTILE_NAME).write_bytes(jpeg_bytes(shapes(12)))
+    (folder / HOSTILE_NAME.replace(".jpg", ".txt")).write_text(CAPTION)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    with tarfile.open(folder / "z.tar", "w") as tar:
+        for name, data in (("a.jpg", jpeg_bytes(shapes(13))), ("b.jpg", turned_jpeg(shapes(14)))):
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+
+
+def turned_jpeg(pixels: Pixels) -> bytes:
+    """A JPEG that lies on its side, with EXIF to say so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, exif=exif)
+    return buffer.getvalue()
+
+
+def make_spec(root: Path) -> RunSpec:
+    """Made-up fingerprints, default settings."""
+    return RunSpec(
+        root=str(root),
+        ingest=IngestSettings(),
+        masks=MaskSettings(),
+        segmenter=SegmenterSettings(),
+        fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
+    )
+
+
+def build_stages(spec: RunSpec) -> Stages:
+    """Stages with `masks_or_none` for a model."""
+    store = open_store(spec.root)
+    stage = GridMasks(masks_or_none, fingerprint=spec.fingerprints[MASKS], models={"segmenter": "fake"})
+    return Stages(spec, store, load_plans(store), (stage,))
+
+
+def publish_dataset(folder: Path, *, shard_size: int = 4) -> Published:
+    """Plans, annotates and publishes `write_inputs`' images: `NUM_ANNOTATED` of ten."""
+    inputs, spec = folder / "inputs", make_spec(folder / "dataset")
+    write_inputs(inputs)
+    store = open_store(spec.root)
+    summary = make_plan(store, [str(inputs)], shard_size=shard_size)
+    stages = build_stages(spec)
+    for shard in range(summary.num_shards):
+        run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
+    generation = publish(
+        store,
+        spec.fingerprints,
+        settings={"masks": {"note": "</code><script>"}},
+        models={"segmenter": "fake"},
+        totals={},
+        created_utc="2025-01-01T00:00:00+00:00",
+    )
+    return Published(store, generation, inputs, spec)
