@@ -2,7 +2,7 @@
 
 A mask's runs are cut at column ends into pieces; pieces of neighbouring columns that touch, diagonally too,
 are joined by union-find. Islands are the sets of pieces of ones, holes those of zeros (the reference counts
-any region outside the mask as a hole, one at the image's border too). The time goes with the number of pieces.
+any region outside the mask as a hole, one at the image's border too). The cost grows with the pieces.
 
 Source: segment_anything.utils.amg.remove_small_regions, which labels pixels with OpenCV, 8-connected.
 

@@ -2,7 +2,8 @@
 
 Both interpolations are separable, so one axis' taps and weights are tables (`Axis`); the kernels walk bands
 of output rows that share their taps, cut each band into segments of one kind, and compute values only where
-some pixel may lie on either side of a level. How and why: upsample.py.
+some pixel may lie on either side of a level. How and why: upsample.py. All in one file, since numba's cache
+notices a change of a kernel's own file only.
 
 Shape legend: N masks; H, W the logits' height and width; M the middle grid; L the outputs; G groups.
 """
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import binding
+from llvmlite import binding  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
@@ -300,7 +301,8 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
         top, bottom, left, right = _classify(logits_HW, low, high, any_HW, all_HW, state_W)
         if top < 0:
             continue
-        box = np.array([columns.taps.shape[1], rows.taps.shape[1], -1, -1])
+        box = out[3:]
+        box[0], box[1], box[2], box[3] = columns.taps.shape[1], rows.taps.shape[1], -1, -1
         for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
             tap, last_tap = rows.group_taps[0, g], rows.group_taps[1, g]
             count = _segments(any_HW, all_HW, tap, last_tap, columns, left, right, state_W, segments)
@@ -308,14 +310,15 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
                 x0, x1, state = segments[s]
                 y0, y1 = rows.group_start[g], rows.group_start[g + 1]
                 if state == 2:
-                    out[:3] += (x1 - x0) * (y1 - y0)
+                    for level in range(3):
+                        out[level] += (x1 - x0) * (y1 - y0)
                     _grow(box, x0, y0, x1 - 1, y1 - 1)
                 elif state == 1:
                     _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
                     for r in range(y1 - y0):
                         _count(values_RL[r, : x1 - x0], x0, y0 + r, levels, out, box)
-        if out[1] > 0:
-            out[3:] = box
+        if out[1] == 0:
+            box[:] = 0
 
 
 @kernel
@@ -372,8 +375,7 @@ def _toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) ->
         count = _segments(any_HW, all_HW, tap, last_tap, columns, left, right, state_W, segments)
         y0, y1 = rows.group_start[g], rows.group_start[g + 1]
         if used + (y1 - y0 + 1) * num_columns > xs.size:  # the worst case, and the closing row
-            more = np.empty(xs.size + (y1 - y0) * num_columns, np.int32)
-            xs, ys = np.concatenate((xs, more)), np.concatenate((ys, more))
+            xs, ys = _longer(xs, (y1 - y0) * num_columns), _longer(ys, (y1 - y0) * num_columns)
         for s in range(count):
             x0, x1, state = segments[s]
             if state != 1:
@@ -385,6 +387,14 @@ def _toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) ->
     last_row = rows.group_start[rows.starts_at[bottom + 1]]
     used = _change_all(0, mask_L, 0, last_row, xs, ys, used)
     return xs, ys, used
+
+
+@kernel
+def _longer(old: Indices, more: int) -> Indices:
+    new = np.empty(2 * old.size + more, np.int32)
+    for i in range(old.size):
+        new[i] = old[i]
+    return new
 
 
 @kernel
