@@ -116,11 +116,11 @@ def test_the_papers_rules_drop_masks(stage: Any, photo: Any) -> None:
     (ours,) = stage(covering)([photo])
     assert max(a.area_px for a in plain.annotations) >= 0.1 * photo[..., 0].size
     assert max(a.area_px for a in ours.annotations) < 0.1 * photo[..., 0].size
-    small = MaskSettings(points_per_side=8, min_area_px=600)
+    small = MaskSettings(points_per_side=8, min_area_px=2000)
     (kept,) = stage(small)([photo])
-    dropping = MaskSettings(points_per_side=8, min_area_px=600, drop_small=True)
+    dropping = MaskSettings(points_per_side=8, min_area_px=2000, drop_small=True)
     (dropped,) = stage(dropping)([photo])
-    assert min(a.area_px for a in kept.annotations) < 600 <= min(a.area_px for a in dropped.annotations)
+    assert min(a.area_px for a in kept.annotations) < 2000 <= min(a.area_px for a in dropped.annotations)
 
 
 def test_fields_agree_with_the_mask(stage: Any, photo: Any) -> None:
