@@ -67,12 +67,16 @@ def write_shard(store: ObjectStore, name: str, samples: Iterable[Sample]) -> Wri
     seen: set[str] = set()
     with store.open_write(name) as target:
         hashing = HashingWriter(target)
-        # not as a context manager: that would finish the tar on an exception
         writer = TarWriter(hashing, encoder=False, compress=False, mtime=0)
-        for sample in samples:
-            _check_sample(sample, seen)
-            writer.write({"__key__": sample.key, **sample.files})
-        writer.close()
+        try:
+            for sample in samples:
+                _check_sample(sample, seen)
+                writer.write({"__key__": sample.key, **sample.files})
+        except BaseException:
+            hashing.abandon()
+            raise
+        finally:
+            writer.close()
     return WrittenObject(name, hashing.num_bytes, hashing.hexdigest(), len(seen))
 
 
@@ -136,6 +140,7 @@ class HashingWriter(io.RawIOBase):
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
+        self._abandoned = False
         self._sha256 = hashlib.sha256()
         self.num_bytes = 0
 
@@ -147,10 +152,16 @@ class HashingWriter(io.RawIOBase):
 
     def write(self, data: ReadableBuffer) -> int:
         view = memoryview(data)
+        if self._abandoned:
+            return view.nbytes
         self._target.write(view)
         self._sha256.update(view)
         self.num_bytes += view.nbytes
         return view.nbytes
+
+    def abandon(self) -> None:
+        """Swallows what is still to come: a format's writer insists on finishing what it began."""
+        self._abandoned = True
 
     def hexdigest(self) -> str:
         """Of the bytes so far."""
