@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.config import RunConfig
 from workers.task import Resources, RunSpec
+
+if TYPE_CHECKING:
+    from workers.actors import Worker
 
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -29,6 +34,14 @@ OBJECT_STORE_BYTES = 128 * 2**20  # workers exchange reports of a few kilobytes,
 GB = 10**9
 WORKER_BYTES = {"nano": GB, "vit_b": 3 * GB, "vit_l": 6 * GB, "vit_h": 10 * GB}
 """Host memory one worker is given on a CPU, weights and activations at 1500 x 2250 pixels included."""
+
+
+START_TRIES = 3
+"""A raylet gives its own agents 15 s to start, fixed in Ray's code; on a busy machine a second try finds them warm."""
+
+_CONNECT_ERRORS = (ConnectionError, RuntimeError, ValueError, TimeoutError)
+
+log = logging.getLogger(__name__)
 
 
 class ClusterError(RuntimeError):
@@ -50,6 +63,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     Raises:
         ClusterError: no cluster answers at `address`, or none could be started.
     """
+    _prepare_environment(address)
     import ray
 
     if ray.is_initialized():
@@ -72,8 +86,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
     Raises:
         ClusterError: as `connected`.
     """
-    for name, value in {**_ENVIRONMENT, **(_LOOPBACK_ONLY if _is_loopback(address) else {})}.items():
-        os.environ.setdefault(name, value)
+    _prepare_environment(address)
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
@@ -87,10 +100,17 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
         }
     else:
         options["address"] = address
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as exc:
-        raise ClusterError(_connect_advice(address, exc)) from exc
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as exc:  # noqa: BLE001 - a node that doesn't start in time is a bare Exception
+            if type(exc) is not Exception and not isinstance(exc, _CONNECT_ERRORS):
+                raise
+            ray.shutdown()
+            if address is not None or not tries_left:
+                raise ClusterError(_connect_advice(address, exc)) from exc
+            log.warning("Ray did not start (%s); trying again", exc)
 
 
 def plan_crew(config: RunConfig, available: Mapping[str, float] | None = None) -> Crew:
@@ -106,7 +126,8 @@ def plan_crew(config: RunConfig, available: Mapping[str, float] | None = None) -
     if available is None:
         import ray
 
-        available = ray.cluster_resources()
+        seen: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        available = seen
     cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
     wants_gpu = config.segmenter.device.startswith("cuda")
     if wants_gpu and not gpus:
@@ -134,11 +155,11 @@ def warm_up(spec: RunSpec, crew: Crew, num_workers: int) -> None:
         _warm.append((spec, crew.resources, start_worker(spec, crew.resources)))
 
 
-def worker_source(spec: RunSpec, resources: Resources) -> Callable[[], Any]:
+def worker_source(spec: RunSpec, resources: Resources) -> Callable[[], Worker]:
     """What gives the pool its workers: those that were warmed up for this spec first, then new ones."""
     from workers.actors import start_worker
 
-    def next_worker() -> Any:
+    def next_worker() -> Worker:
         while _warm:
             warmed_spec, warmed_resources, worker = _warm.popleft()
             if (warmed_spec, warmed_resources) == (spec, resources):
@@ -155,13 +176,21 @@ def dismiss_warm() -> None:
         _dismiss(_warm.popleft()[2])
 
 
-_warm: deque[tuple[RunSpec, Resources, Any]] = deque()  # a process has one Ray, so one waiting room
+_warm: deque[tuple[RunSpec, Resources, Worker]] = deque()  # a process has one Ray, so one waiting room
 
 
-def _dismiss(worker: Any) -> None:
+def _prepare_environment(address: str | None) -> None:
+    """What Ray reads from the environment. It reads it once, at import: later, what it has is left as it
+    is."""
+    if "ray" not in sys.modules:
+        for name, value in {**_ENVIRONMENT, **(_LOOPBACK_ONLY if _is_loopback(address) else {})}.items():
+            os.environ.setdefault(name, value)
+
+
+def _dismiss(worker: Worker) -> None:
     import ray
 
-    ray.kill(worker)
+    ray.kill(worker.actor)
 
 
 def _share(total: float, workers: int, most: float) -> float:

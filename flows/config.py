@@ -41,11 +41,11 @@ class ConfigError(ValueError):
 class RunSettings:
     """How a run is carried out; nothing here changes what is written, but where shards are cut.
 
-    Args:
-        workers: processes that annotate at once; None is one per GPU, else as many as CPUs and memory hold.
-        shard_size: images in a shard, 1 to 100,000: the unit of work and of loss, best ten minutes' worth.
-        max_attempts: times a shard is tried before it is given up, 1 to 10.
-        deadline_s: seconds a worker may stand still within a shard before it is replaced, at least 10.
+    Args: workers: processes that annotate at once; None is one per GPU, else as many as CPUs and memory
+        hold. shard_size: images in a shard, 1 to 100,000: the unit of work and of loss, best ten minutes'
+        worth. max_attempts: turns at a shard that may fail before it is given up, 1 to 10. deadline_s:
+        seconds a turn at a shard may take (at an image, where a shard is run image by image) before its
+        worker counts as hung and is replaced, at least 10.
         decode_threads: threads of each worker that read and decode ahead of the model, 1 to 64.
         encode_threads: threads of each worker that write behind it, 1 to 64.
         images_per_batch: images that the model embeds together, 1 to 1024; 1 keeps runs on a CPU equal byte
@@ -56,7 +56,7 @@ class RunSettings:
     workers: int | None = None
     shard_size: int = 256
     max_attempts: int = 3
-    deadline_s: float = 1800.0
+    deadline_s: float = 6 * 3600.0
     decode_threads: int = 2
     encode_threads: int = 1
     images_per_batch: int = 1

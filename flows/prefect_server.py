@@ -100,6 +100,24 @@ def wait_ready(server: PrefectServer, *, timeout_s: float = 120.0) -> None:
         ) from exc
 
 
+def check_answers(url: str, *, timeout_s: float = 10.0) -> None:
+    """Finds out whether the user's own server is there.
+
+    Raises:
+        PrefectServerError: nothing answers at `url`.
+    """
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s):
+            return
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in, its client finds out
+    except OSError as exc:
+        raise PrefectServerError(
+            f"no Prefect server answers at {url} ({exc}). Cure: start it, or unset PREFECT_API_URL (and "
+            "`prefect profile use ephemeral`): then a server is started for the run"
+        ) from exc
+
+
 def stop_server(server: PrefectServer) -> None:
     """Ends the server in order, so that it writes what it has received; kills it after `STOP_TIMEOUT_S`."""
     server.process.terminate()

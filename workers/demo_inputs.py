@@ -102,14 +102,13 @@ def write_scenes(
         )
     from PIL import Image
 
-    from pipeline.scenes import HELD_BACK_SEED, SceneConfig, make_scene
+    from pipeline.scenes import HELD_BACK_SEED, generate_scene
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    config = SceneConfig(height=size_px, width=size_px)
     files = []
     for number in range(seed, seed + count):
-        scene = make_scene(HELD_BACK_SEED + number, config)
+        scene = generate_scene(HELD_BACK_SEED + number, size_px)
         path = target / f"scene-{number:06d}.jpg"
         Image.fromarray(scene.image).save(path, quality=SCENE_QUALITY)
         files.append(path)

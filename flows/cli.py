@@ -1,0 +1,57 @@
+"""The command line. Imports nothing that is slow: each command fetches what it needs when it runs.
+
+Exit codes: see flows/console.py, and `maskmill --help`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Annotated
+
+import typer
+
+from flows.commands.demo import demo, photos, scenes
+from flows.commands.deploy import deploy
+from flows.commands.generate import generate
+from flows.commands.inspect import export, preview, status, verify
+from flows.commands.settings import config_app
+from flows.commands.tune import tune
+
+EPILOG = (
+    "Exit codes: 0 done; 1 the dataset is not sound (missing, duplicated or damaged images); 2 a command, "
+    "setting or input is wrong; 3 something around it failed (storage, Ray, Prefect); 130 stopped."
+)
+
+app = typer.Typer(
+    help="Images in, a versioned SA-1B-style dataset of masks out. Start with: maskmill demo demo",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"maskmill {importlib.metadata.version('maskmill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def maskmill(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (generate, status, verify, preview, export, tune, demo, scenes, photos, deploy):
+    app.command()(command)
+app.add_typer(config_app, name="config")
+
+
+def main() -> None:
+    """The entry point of `maskmill`."""
+    app()

@@ -1,0 +1,167 @@
+"""`maskmill status`, `verify`, `preview`, `export`: look at a dataset, check it, show it, hand it on."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows import console
+from flows.commands.options import Dataset, Debug, Json
+
+if TYPE_CHECKING:
+    from storage.verify import VerifyReport
+
+Number = Annotated[
+    int | None, typer.Option("--generation", "-g", min=1, help="Which generation; the latest by default.")
+]
+
+
+def status(dataset: Dataset, json: Json = False, debug: Debug = False) -> None:
+    """Say what a dataset holds, and who works on it now."""
+    with console.clear_errors(debug=debug):
+        from flows.status import describe
+
+        found = describe(dataset)
+        if json:
+            console.print_json(found)
+            return
+        console.print_pairs(_status_lines(found), title=dataset)
+        if found["generation"] is None:
+            console.next_steps(
+                [(f"maskmill generate {shlex.quote(dataset)} --input IMAGES", "annotate images into it")]
+            )
+
+
+def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    lines: list[tuple[str, Any]] = [("images planned", f"{found['images']} in {found['shards']} shards")]
+    lines += [(f"  left out: {reason}", count) for reason, count in found["skipped"].items()]
+    for version in found["columns"]:
+        name = f"{version['column']} {version['fingerprint']}"
+        lines.append((name, f"{version['committed']} of {found['shards']} shards committed"))
+    generation = found["generation"]
+    if generation is None:
+        lines.append(("generation", "none yet"))
+    else:
+        lines.append(("generation", f"{generation['number']}, published {generation['created_utc']}"))
+        lines += [(f"  {name}", f"{total:,.0f}") for name, total in generation["totals"].items()]
+        lines += [(f"  {role}", name) for role, name in generation["models"].items()]
+    lines += [("working on it now", driver) for driver in found["drivers"]]
+    return lines
+
+
+def verify(
+    dataset: Dataset,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every object and check its sha256.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check that every image is there once and whole.
+
+    Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged.
+    """
+    with console.clear_errors(debug=debug):
+        from storage.objects import open_store
+        from storage.verify import verify as verify_dataset
+
+        report = verify_dataset(open_store(dataset), deep=deep)
+        if json:
+            console.print_json(dataclasses.asdict(report))
+        else:
+            _show_verified(report, dataset, deep=deep)
+        if report.missing or report.duplicated or report.damaged:
+            raise typer.Exit(console.NOT_SOUND)
+
+
+def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
+    names = ("images", "annotated", "rejected", "missing", "duplicated", "damaged")
+    console.print_pairs([(name, getattr(report, name)) for name in names], title=dataset)
+    for problem in report.problems:
+        console.note(problem)
+    if report.missing or report.duplicated or report.damaged:
+        console.out.print(
+            "[red]Not sound[/red]: run the same `maskmill generate` again to make what is missing."
+        )
+    elif deep:
+        console.out.print("[green]Sound[/green]: every byte is what its record says.")
+    else:
+        console.out.print("[green]Sound[/green] by its records and sizes; --deep reads every byte.")
+
+
+def preview(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
+    generation: Number = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a page to look through a sample.
+
+    A self-contained HTML page and a contact sheet (PNG).
+    """
+    with console.clear_errors(debug=debug):
+        page = write_preview(dataset, out, generation)
+        if json:
+            console.print_json({"page": str(page), "sheet": str(page.with_name("sheet.png"))})
+        else:
+            console.out.print(
+                f"wrote {console.plain(str(page))} and sheet.png beside it; open it in a browser"
+            )
+
+
+def write_preview(dataset: str, folder: Path, number: int | None = None) -> Path:
+    """Writes index.html and sheet.png of a generation; returns the page."""
+    from flows.steps import generation_of
+    from storage.objects import open_store
+    from workers.preview import preview_page
+    from workers.render import contact_sheet
+
+    store, generation = open_store(dataset), generation_of(dataset, number)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
+    page = folder / "index.html"
+    page.write_text(preview_page(store, generation, title=Path(dataset).name), encoding="utf-8")
+    return page
+
+
+def export(
+    dataset: Dataset,
+    dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
+    format: Annotated[
+        str, typer.Option(help="sa1b (tars of jpg + json) or coco (one annotations file).")
+    ] = "sa1b",
+    generation: Number = None,
+    images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a generation out as SA-1B tars or COCO.
+
+    Self-contained files that know nothing of maskmill. An export that was stopped goes on.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from flows.config import load_config
+        from flows.report import watching
+        from flows.steps import export_generation
+
+        config = load_config(sets=[f"export.format={format}", f"export.images={str(images).lower()}"])
+        with console.live_watcher() as watcher, watching(watcher):
+            watcher.step(f"exporting to {dest}")
+            report = export_generation(dataset, generation, config, dest)
+        if json:
+            console.print_json(dataclasses.asdict(report))
+            return
+        verb = "was there already, complete" if report.already_complete else "written"
+        console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
+        size = f"{report.size_bytes / 1e6:,.1f} MB"
+        console.print_pairs(
+            [
+                ("where", report.destination),
+                ("images", report.num_images),
+                ("masks", report.num_masks),
+                ("size", size),
+            ]
+        )

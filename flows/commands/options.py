@@ -1,0 +1,31 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[str, typer.Argument(help="The dataset's root: a folder or s3://bucket/prefix.")]
+Inputs = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        "-i",
+        help="A folder, glob, .txt manifest, .tar or s3:// prefix of images. Repeat for more.",
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", "-r", help="nano (default), fast or sa1b; see `maskmill config list`."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A TOML file that changes the recipe.", dir_okay=False)
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="One setting, as section.field=value. Repeat for more.", metavar="K=V"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

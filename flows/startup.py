@@ -1,0 +1,112 @@
+"""Starts a run so that the first image is annotated soon: everything slow side by side.
+
+A Prefect server takes 7 s to start, its client 2 s to import, Ray 9 s, torch in a worker 3 s. In line that
+is 20 s of waiting; here the server and Ray start at once, the import runs beside them, and the workers load
+their models while the server finishes. Inputs, settings and weights are checked before any of it, and a run
+with nothing to do starts none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flows import cluster, prefect_server, steps
+from flows.config import RunConfig
+from flows.report import RunReport, watcher
+from workers.task import RunSpec
+
+
+def run_generate(
+    dataset: str,
+    inputs: Sequence[str],
+    config: RunConfig,
+    *,
+    limit: int | None = None,
+    export_to: str | None = None,
+) -> RunReport:
+    """The flow `generate` with a quick start; see there for arguments, result and errors."""
+    spec = steps.describe_run(dataset, config)
+    steps.check_inputs(dataset, inputs)
+    if export_to is None:
+        report = _if_nothing_to_do(spec, inputs, config, limit)
+        if report is not None:
+            return report
+    prefect_server.quiet_environment()
+    with _own_server() as server:
+        threading.Thread(target=_import_flow, daemon=True).start()
+        watcher().step("starting Ray, Prefect and the workers")
+        with cluster.connected(config.run.ray_address):
+            crew = cluster.plan_crew(config)
+            cluster.warm_up(spec, crew, num_workers=_expected_shards(spec))
+            with _using(server):
+                from flows.generate import generate
+
+                return generate(dataset, list(inputs), config, limit=limit, export_to=export_to)
+
+
+def _if_nothing_to_do(
+    spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None
+) -> RunReport | None:
+    """The report of a dataset that already holds everything in the inputs; None if there is work."""
+    began = time.monotonic()
+    if not steps.is_complete(spec):
+        return None
+    watcher().step("looking for new images")
+    steps.plan_images(spec.root, inputs, config, limit)
+    if not steps.is_complete(spec):
+        return None
+    published = steps.publish_and_verify(spec, config)
+    return steps.make_report(spec.root, steps.Annotated(), published, None, seconds=time.monotonic() - began)
+
+
+def _expected_shards(spec: RunSpec) -> int:
+    """Shards that wait, as far as is known before planning; one when nothing is planned yet."""
+    return max(1, len(steps.pending_shards(spec)))
+
+
+@contextmanager
+def _own_server() -> Iterator[prefect_server.PrefectServer | None]:
+    """A Prefect server that ends with the block; none if the environment names the user's."""
+    if os.environ.get("PREFECT_API_URL"):
+        yield None
+        return
+    server = prefect_server.start_server()
+    try:
+        yield server
+    finally:
+        prefect_server.stop_server(server)
+
+
+@contextmanager
+def _using(server: prefect_server.PrefectServer | None) -> Iterator[None]:
+    """Prefect's client talks to `server`, or to the one of the user's profile where that names one."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    if server is None or url:
+        prefect_server.check_answers(str(url))
+        yield
+        return
+    prefect_server.wait_ready(server)
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        try:
+            yield
+        finally:
+            _send_what_waits()
+
+
+def _send_what_waits() -> None:
+    """Sends the logs and events that Prefect's threads still hold, while the server is there to take them."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (APILogWorker, EventsWorker):
+        service.drain_all(timeout=5)
+
+
+def _import_flow() -> None:
+    import flows.generate  # noqa: F401 - the import is the work

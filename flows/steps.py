@@ -1,0 +1,364 @@
+"""The steps of a run, as plain functions of names and numbers: what the Prefect tasks of generate.py call.
+
+Storage is the only truth: each step looks at what is committed and does what is missing, so any step may be
+repeated, by this driver or another, without harm. Nothing here imports Prefect, and Ray only when there are
+shards to annotate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flows.config import RunConfig
+from flows.report import RunReport, Tally, watcher
+from workers.task import IMAGES, MASKS
+
+if TYPE_CHECKING:
+    from storage.columns import CommitRecord
+    from storage.generations import Generation
+    from storage.planning import PlanSummary
+    from storage.verify import VerifyReport
+    from workers.exports import ExportReport
+    from workers.pool import PoolEvent
+    from workers.task import RunSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the verify-and-publish step found.
+
+    Attributes:
+        generation: the newest one's number; None while nothing is annotated.
+        is_new: this step published it.
+        masks: in it.
+        check: the sums, and whatever is wrong.
+        rejects: reason -> images, those the plan rejected (such as duplicates) included.
+    """
+
+    generation: int | None
+    is_new: bool
+    masks: int
+    check: VerifyReport
+    rejects: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotated:
+    """What the annotate step did.
+
+    Attributes:
+        new_images: images annotated or rejected by this run.
+        failed_shards: shard -> why it was given up.
+        seconds: since the first worker was ready; 0 when nothing was to do.
+    """
+
+    new_images: int = 0
+    failed_shards: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def describe_run(dataset: str, config: RunConfig) -> RunSpec:
+    """Everything a worker needs, with the fingerprints of the columns it will write.
+
+    Raises:
+        WeightsError: the segmenter's weights are missing or damaged.
+    """
+    from workers.task import make_spec
+
+    return make_spec(
+        dataset,
+        ingest=config.ingest,
+        masks=config.masks,
+        segmenter=config.segmenter,
+        decode_threads=config.run.decode_threads,
+        encode_threads=config.run.encode_threads,
+        images_per_batch=config.run.images_per_batch,
+    )
+
+
+def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> PlanSummary:
+    """Plans what is new in the inputs: keys, duplicates, shard cuts. Unchanged inputs plan nothing.
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
+    from storage.objects import open_store
+    from storage.planning import make_plan
+
+    return make_plan(
+        open_store(dataset),
+        inputs,
+        shard_size=config.run.shard_size,
+        limit=limit,
+        progress=watcher().count,
+    )
+
+
+def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
+    """Looks at every input just far enough to know that it can be used. Raises InputError."""
+    from storage.inputs import list_inputs
+
+    list_inputs(inputs, dataset_root=dataset)
+
+
+@contextmanager
+def driving(dataset: str) -> Iterator[None]:
+    """Announces this driver inside the block, and tells of others that work on the dataset now."""
+    from storage.lease import announce, others
+    from storage.objects import open_store
+
+    store = open_store(dataset)
+    with announce(store, "generate") as lease:
+        for driver in others(store, own_id=lease.driver_id):
+            watcher().note(
+                f"another run works on this dataset: {driver.owner} on {driver.host}, process {driver.pid}, "
+                f"since {driver.started_utc}. This one goes on beside it, safely: a shard that both finish "
+                "is kept once, the first one's. Ctrl-C leaves it all to the other."
+            )
+        yield
+
+
+def is_complete(spec: RunSpec) -> bool:
+    """Whether there is a plan and every shard of it has all columns of this run."""
+    from storage.objects import open_store
+    from storage.plan import load_plans
+
+    return load_plans(open_store(spec.root)).num_shards > 0 and not pending_shards(spec)
+
+
+def pending_shards(spec: RunSpec) -> dict[int, int]:
+    """Planned shards that lack a column of this run: shard -> images planned in it."""
+    from storage.columns import ColumnVersion
+    from storage.objects import open_store
+    from storage.plan import load_plans
+
+    store = open_store(spec.root)
+    plan = load_plans(store)
+    columns = [ColumnVersion(store, name, digits) for name, digits in spec.fingerprints.items()]
+    finished = set.intersection(*(version.committed() for version in columns))
+    return {shard: plan.num_images_of(shard) for shard in range(plan.num_shards) if shard not in finished}
+
+
+def annotate_shards(
+    spec: RunSpec, config: RunConfig, shards: Mapping[int, int], on_tally: Callable[[Tally], None]
+) -> Annotated:
+    """Ingests and annotates `shards` on a pool of Ray workers; returns when each is committed or given up.
+
+    Raises:
+        ClusterError: no cluster.
+        RunStopped: an error in our code, or workers that cannot start; what is committed stays.
+    """
+    if not shards:
+        return Annotated()
+    from flows import cluster
+    from workers.pool import run_pool
+
+    with cluster.connected(config.run.ray_address):
+        crew = cluster.plan_crew(config)
+        events = run_pool(
+            spec,
+            shards,
+            resources=crew.resources,
+            num_workers=min(crew.num_workers, len(shards)),
+            max_attempts=config.run.max_attempts,
+            deadline_s=config.run.deadline_s,
+            make_actor=cluster.worker_source(spec, crew.resources),
+        )
+        follower = _Follower(shards, on_tally)
+        try:
+            for event in events:
+                follower.see(event)
+        finally:
+            events.close()
+            cluster.dismiss_warm()
+        return follower.outcome()
+
+
+def publish_and_verify(spec: RunSpec, config: RunConfig) -> Published:
+    """Publishes what is committed as the next generation, and checks the dataset's sums.
+
+    Nothing is published when the latest generation holds just that, or when it holds more shards: a run that
+    had to give shards up never replaces a fuller generation.
+
+    Raises:
+        DatasetError: records contradict each other.
+        DamagedObject: a record cannot be read.
+    """
+    from storage.columns import ColumnVersion
+    from storage.generations import latest
+    from storage.objects import open_store
+    from storage.plan import load_plans
+    from storage.verify import verify
+
+    store = open_store(spec.root)
+    records = {
+        column: list(ColumnVersion(store, column, digits).records())
+        for column, digits in spec.fingerprints.items()
+    }
+    before = latest(store)
+    generation = before
+    if records[MASKS] and (before is None or len(records[MASKS]) >= _num_shards(before)):
+        generation = _publish(spec, config, records)
+    rejects = Counter(load_plans(store).rejects_by_reason)
+    rejects.update(
+        reject.reason for found in records.values() for record in found for reject in record.rejects
+    )
+    return Published(
+        generation=generation.number if generation is not None else None,
+        is_new=generation is not None and (before is None or before.number != generation.number),
+        masks=int(generation.totals["masks"]) if generation is not None else 0,
+        check=verify(store, deep=False),
+        rejects=dict(rejects),
+    )
+
+
+def _publish(spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]]) -> Generation:
+    from storage.generations import publish
+    from storage.objects import open_store
+
+    masks = records[MASKS]
+    return publish(
+        open_store(spec.root),
+        spec.fingerprints,
+        settings=config.model_dump(mode="json", include={"recipe", "ingest", "segmenter", "masks"}),
+        models=masks[0].models,
+        totals={
+            "images": sum(record.num_written for record in records[IMAGES]),
+            "annotated": sum(record.num_written for record in masks),
+            "rejected": sum(len(record.rejects) for found in records.values() for record in found),
+            "masks": sum(record.index.num_samples for record in masks if record.index is not None),
+        },
+        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _num_shards(generation: Generation) -> int:
+    return sum(row.column == MASKS for row in generation.rows())
+
+
+def export_generation(dataset: str, number: int | None, config: RunConfig, destination: str) -> ExportReport:
+    """Writes a generation (None: the latest) out as self-contained files, by [export].
+
+    Raises:
+        DatasetError: there is no generation yet.
+        ExportError: the destination holds something else.
+    """
+    from storage.objects import open_store
+    from workers.exports import export
+
+    store = open_store(dataset)
+    return export(
+        store,
+        generation_of(dataset, number),
+        destination,
+        progress=watcher().count,
+        **dataclasses.asdict(config.export),
+    )
+
+
+def generation_of(dataset: str, number: int | None = None) -> Generation:
+    """A generation by number, or the latest.
+
+    Raises:
+        DatasetError: there is none yet.
+        ObjectNotFound: there is none of this number.
+    """
+    from storage.errors import DatasetError
+    from storage.generations import latest, load_generation
+    from storage.objects import open_store
+
+    store = open_store(dataset)
+    found = load_generation(store, number) if number is not None else latest(store)
+    if found is None:
+        raise DatasetError(
+            f"{dataset} holds no generation: is the path right? `maskmill generate {dataset} --input IMAGES` "
+            "makes one"
+        )
+    return found
+
+
+def contact_sheet(dataset: str, number: int | None = None) -> bytes:
+    """A PNG of a sample of a generation's images with their masks."""
+    from storage.objects import open_store
+    from workers.render import contact_sheet
+
+    return contact_sheet(open_store(dataset), generation_of(dataset, number))
+
+
+def make_report(
+    dataset: str, annotated: Annotated, published: Published, exported: str | None, *, seconds: float
+) -> RunReport:
+    """Joins what the steps found."""
+    check = published.check
+    return RunReport(
+        dataset=dataset,
+        generation=published.generation,
+        published=published.is_new,
+        images=check.images,
+        annotated=check.annotated,
+        rejected=check.rejected,
+        missing=check.missing,
+        duplicated=check.duplicated,
+        damaged=check.damaged,
+        masks=published.masks,
+        new_images=annotated.new_images,
+        rejects=published.rejects,
+        failed_shards=annotated.failed_shards,
+        problems=check.problems,
+        seconds=round(seconds, 3),
+        images_per_s=round(annotated.new_images / annotated.seconds, 3) if annotated.seconds else 0.0,
+        export=exported,
+    )
+
+
+class _Follower:
+    """Turns the pool's events into tallies, notes and the step's outcome."""
+
+    def __init__(self, shards: Mapping[int, int], on_tally: Callable[[Tally], None]) -> None:
+        self._tally = Tally(images_total=sum(shards.values()), shards_total=len(shards))
+        self._on_tally = on_tally
+        self._ready_s: float | None = None
+        self._failed: dict[int, str] = {}
+        self._new_images = 0
+
+    def see(self, event: PoolEvent) -> None:
+        from workers.pool import Progress, ShardDone, ShardFailed, WorkerLost
+
+        match event:
+            case Progress():
+                self._progress(event)
+            case ShardDone(report=report):
+                self._new_images += 0 if report.already_done or report.lost_race else report.num_images
+            case ShardFailed(shard=shard, attempts=attempts, reason=reason):
+                self._failed[shard] = reason
+                watcher().note(f"shard {shard} is given up after {attempts} attempts: {reason}")
+            case WorkerLost(worker=worker, shard=shard, reason=reason):
+                held = "between shards" if shard is None else f"in shard {shard}, which is tried again"
+                watcher().note(f"worker {worker} was lost {held}: {reason}")
+
+    def outcome(self) -> Annotated:
+        seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0
+        return Annotated(new_images=self._new_images, failed_shards=self._failed, seconds=seconds)
+
+    def _progress(self, event: object) -> None:
+        from workers.pool import Progress
+
+        assert isinstance(event, Progress)
+        if self._ready_s is None and event.workers_ready:
+            self._ready_s = time.monotonic()
+        self._tally = dataclasses.replace(
+            self._tally,
+            images_done=event.images_done,
+            masks_done=event.masks_done,
+            num_rejects=event.num_rejects,
+            shards_done=event.shards_done,
+            workers_ready=event.workers_ready,
+            elapsed_s=time.monotonic() - self._ready_s if self._ready_s is not None else 0.0,
+        )
+        self._on_tally(self._tally)
