@@ -49,7 +49,9 @@ def blob(rng: np.random.Generator, roughness: float = 0.35) -> Outline:
     for k in range(2, 7):
         radius_N += roughness * rng.normal() / k * np.cos(k * angle_N + rng.uniform(0, 2 * np.pi))
     radius_N = np.clip(radius_N, 0.3, None)
-    points_N2 = np.stack([np.cos(angle_N), np.sin(angle_N) * rng.uniform(0.5, 1.0)], axis=1) * radius_N[:, None]
+    points_N2 = (
+        np.stack([np.cos(angle_N), np.sin(angle_N) * rng.uniform(0.5, 1.0)], axis=1) * radius_N[:, None]
+    )
     return Outline(points_N2 / np.abs(points_N2).max())
 
 
@@ -103,7 +105,14 @@ def crescent(rng: np.random.Generator) -> Outline:
 SHAPES: tuple[Callable[[np.random.Generator], Outline], ...] = (
     ellipse, ellipse, ellipse, blob, blob, blob, polygon, polygon, star, ribbon, ring, crescent,
 )  # fmt: skip
-SOLID_SHAPES: tuple[Callable[[np.random.Generator], Outline], ...] = (ellipse, ellipse, blob, blob, polygon, star)
+SOLID_SHAPES: tuple[Callable[[np.random.Generator], Outline], ...] = (
+    ellipse,
+    ellipse,
+    blob,
+    blob,
+    polygon,
+    star,
+)
 
 
 def place(outline: Outline, centre_xy: Points, radius_px: float, angle_rad: float) -> Outline:

@@ -1,8 +1,9 @@
 """Bottom-up regions of real photographs, as training scenes with real boundaries.
 
-Felzenszwalb's graph segmentation at three scales gives a coarse, a middle and a fine partition of each photograph that ships in
-scikit-image's package; regions whose border lies on weak edges are dropped. `region_scene` cuts a random window from one, with
-flips and colour changes. The regions aren't objects: they teach where real edges are, and that's all.
+Felzenszwalb's graph segmentation at three scales gives a coarse, a middle and a fine partition of each
+photograph that ships in scikit-image's package; regions whose border lies on weak edges are dropped.
+`region_scene` cuts a random window from one, with flips and colour changes. The regions aren't objects:
+they teach where real edges are, and that's all.
 
 Shapes: L scales (coarse first), N masks, H x W pixels.
 """
@@ -15,18 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.color import rgb2gray
 from skimage.segmentation import felzenszwalb, find_boundaries
 
 from pipeline.scenes import Scene
 from pipeline.textures import photo
 
 PHOTO_NAMES = (
-    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "ihc.png", "coins.png", "camera.png",
-    "hubble_deep_field.jpg", "retina.jpg", "gravel.png", "brick.png",
+    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "ihc.png", "coins.png",
+    "camera.png", "hubble_deep_field.jpg", "retina.jpg", "gravel.png", "brick.png",
 )  # fmt: skip
 SCALES = (900.0, 250.0, 70.0)
-LEAST_EDGE = 0.035  # mean gradient magnitude along a region's border, of lightness in 0..1
+LEAST_EDGE = 0.035  # mean gradient magnitude along a region's border, of the strongest channel in 0..1
 MAX_MASKS = 40
 
 
@@ -52,12 +52,14 @@ def photo_regions(image: NDArray[np.uint8]) -> RegionPhoto:
     Returns:
         The photograph with its label maps.
     """
-    edges_HW = ndimage.gaussian_gradient_magnitude(rgb2gray(image), 1.0)
+    edges_HW = np.max(
+        [ndimage.gaussian_gradient_magnitude(c / 255.0, 1.0) for c in image.transpose(2, 0, 1)], axis=0
+    )
     maps = []
     for scale in SCALES:
         least_px = max(20, round(scale * 0.35))
         labels_HW = felzenszwalb(image, scale=scale, sigma=0.8, min_size=least_px).astype(np.int32) + 1
-        border_HW = find_boundaries(labels_HW, mode="inner")
+        border_HW = find_boundaries(labels_HW, mode="inner")  # type: ignore[no-untyped-call]
         at = labels_HW[border_HW]
         total = np.bincount(at, weights=edges_HW[border_HW], minlength=labels_HW.max() + 1)
         mean = total / np.maximum(np.bincount(at, minlength=labels_HW.max() + 1), 1)
@@ -83,7 +85,8 @@ def region_scene(
         min_area: the least share of the window a mask covers.
 
     Returns:
-        A scene whose level is the scale (0 coarse, 1 middle, 2 fine), at most 40 masks; parents are not known (-1).
+        A scene whose level is the scale (0 coarse, 1 middle, 2 fine), at most 40 masks; parents are not
+        known (-1).
     """
     full_h, full_w = source.image.shape[:2]
     zoom = min(full_h / height, full_w / width) * rng.uniform(0.4, 1.0)
@@ -98,7 +101,9 @@ def region_scene(
     masks, level = _masks_of(rng, labels_LHW, min_area)
     if rng.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, :, ::-1]
-    return Scene(_tint(rng, image), np.ascontiguousarray(masks), level, np.full(len(level), -1, np.int64))
+    return Scene(
+        _tint(rng, image), np.ascontiguousarray(masks), level, np.full(len(level), -1, np.int64), True
+    )
 
 
 def _masks_of(
@@ -129,7 +134,9 @@ def _masks_of(
 
 def _is_thick(mask_HW: NDArray[np.bool_]) -> bool:
     """Is at least a third of the mask two pixels or more away from its border?"""
-    inner = mask_HW[2:-2, 2:-2] & mask_HW[:-4, 2:-2] & mask_HW[4:, 2:-2] & mask_HW[2:-2, :-4] & mask_HW[2:-2, 4:]
+    inner = (
+        mask_HW[2:-2, 2:-2] & mask_HW[:-4, 2:-2] & mask_HW[4:, 2:-2] & mask_HW[2:-2, :-4] & mask_HW[2:-2, 4:]
+    )
     return bool(3 * inner.sum() >= mask_HW.sum())
 
 
@@ -142,7 +149,7 @@ def _tint(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint
     if kind < 0.2:
         pixels = pixels[:, :, rng.permutation(3)]
     elif kind < 0.3:
-        pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+        pixels = np.repeat(pixels.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
     if rng.random() < 0.3:
         pixels = pixels + rng.normal(0, rng.uniform(1, 8), pixels.shape).astype(np.float32)
     return np.clip(pixels, 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
 """The geometry of one generated object: a whole, its parts and their subparts, as masks before occlusion.
 
-Shapes: HW the image. A piece is one mask with its level and its parent within the object; pieces[0] is the whole.
-"""
+Shapes: HW the image. A piece is one mask with its level and its parent within the object; pieces[0] is the
+whole."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _random_outline(rng: np.random.Generator, solid: bool) -> outlines.Outline:
     return choices[int(rng.integers(len(choices)))](rng)
 
 
-def _shape(rng: np.random.Generator, centre_xy: Points, radius_px: float, shape: tuple[int, int], solid: bool) -> Mask:
+def _shape(
+    rng: np.random.Generator, centre_xy: Points, radius_px: float, shape: tuple[int, int], solid: bool
+) -> Mask:
     outline = outlines.place(_random_outline(rng, solid), centre_xy, radius_px, rng.uniform(0, 2 * np.pi))
     return outlines.raster(outline, *shape)
 
@@ -66,7 +68,8 @@ def _inlays(rng: np.random.Generator, pieces: list[Piece], parent: int, count: i
 
 
 def _split(rng: np.random.Generator, pieces: list[Piece]) -> None:
-    """Cut the whole by one or two parallel lines, or by a smaller copy of itself, into parts that cover it."""
+    """Cut the whole by one or two parallel lines, or by a smaller copy of itself, into parts that cover
+    it."""
     whole_HW = pieces[0].mask_HW
     y, x = np.nonzero(whole_HW)
     angle = rng.uniform(0, np.pi)
@@ -97,7 +100,9 @@ def _limbs(rng: np.random.Generator, body_HW: Mask, centre_xy: Points, radius_px
     return [Piece(whole_HW, WHOLE, -1), Piece(body_HW, PART, 0), *(Piece(limb, PART, 0) for limb in limbs)]
 
 
-def compound(rng: np.random.Generator, centre_xy: Points, radius_px: float, shape: tuple[int, int]) -> list[Piece]:
+def compound(
+    rng: np.random.Generator, centre_xy: Points, radius_px: float, shape: tuple[int, int]
+) -> list[Piece]:
     """A random object: plain, inlaid, split or with limbs, some parts with subparts.
 
     Args:
@@ -126,10 +131,14 @@ def compound(rng: np.random.Generator, centre_xy: Points, radius_px: float, shap
     return pieces
 
 
-def cell(rng: np.random.Generator, centre_xy: Points, radius_px: float, shape: tuple[int, int]) -> list[Piece]:
+def cell(
+    rng: np.random.Generator, centre_xy: Points, radius_px: float, shape: tuple[int, int]
+) -> list[Piece]:
     """A rounded cell or nucleus, sometimes with a core."""
     outline = outlines.blob(rng, roughness=0.18)
-    whole_HW = outlines.raster(outlines.place(outline, centre_xy, radius_px, rng.uniform(0, 2 * np.pi)), *shape)
+    whole_HW = outlines.raster(
+        outlines.place(outline, centre_xy, radius_px, rng.uniform(0, 2 * np.pi)), *shape
+    )
     pieces = [Piece(whole_HW, WHOLE, -1)] if whole_HW.any() else []
     if pieces and radius_px > 0.08 * max(shape) and rng.random() < 0.5:
         _inlays(rng, pieces, 0, 1)

@@ -1,10 +1,12 @@
-"""Generated scenes with whole, part and subpart masks: what nano learns from, is measured on, and what the demo shows.
+"""Generated scenes with whole, part and subpart masks: what nano learns from, is measured on, and what the
+demo shows.
 
-A seed and a size give the same scene always (with the same numpy, Pillow and scikit-image). A background is painted;
-objects (3 to 12, or a field of 12 to 40 cells) are drawn over it back to front, each textured, shaded, sometimes outlined, blurred
-or throwing a shadow; then blur, noise and JPEG. A mask is what stays visible. It is kept when it covers at least `min_area`
-of the image, at least 30 % of itself is visible, it is no sliver (twice its area is at least 3 times its boundary's length in
-pixels), it is no near copy of its parent, and it is at most 90 % of the image.
+A seed and a size give the same scene always (with the same numpy, Pillow and scikit-image). A background is
+painted; objects (3 to 12, or a field of 12 to 40 cells) are drawn over it back to front, each textured,
+shaded, sometimes outlined, blurred or throwing a shadow; then blur, noise and JPEG. A mask is what stays
+visible. It is kept when it covers at least `min_area` of the image, at least 30 % of itself is visible, it
+is no sliver (twice its area is at least 3 times its boundary's length in pixels), it is no near copy of its
+parent, and it is at most 90 % of the image.
 
 It doesn't know about perspective, transparency or text, and the objects have no meaning.
 
@@ -35,36 +37,18 @@ class Scene:
 
     Attributes:
         image: uint8[H, W, 3], RGB.
-        masks: bool[N, H, W], the visible region of each whole, part and subpart.
-        level: int64[N], 0 whole, 1 part, 2 subpart.
-        parent: int64[N], index of the smallest mask in the scene that this one is a piece of, -1 for wholes.
+        masks_NHW: bool[N, H, W], the visible region of each whole, part and subpart.
+        level_N: int64[N], 0 whole, 1 part, 2 subpart.
+        photo_background: what no mask covers is a photograph, and may show things too.
+        parent_N: int64[N], index of the smallest mask in the scene that this one is a piece of, -1 for
+            wholes.
     """
 
     image: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-    level: NDArray[np.int64]
-    parent: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """What every scene of a set shares.
-
-    Attributes:
-        height: pixels, at least 32.
-        width: pixels, at least 32.
-        min_area: the least share of the image a mask covers, in (0, 0.5].
-    """
-
-    height: int = 256
-    width: int = 256
-    min_area: float = 0.002
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < 32:
-            raise ValueError(f"scene of {self.height} x {self.width} px: use at least 32 px a side")
-        if not 0 < self.min_area <= 0.5:
-            raise ValueError(f"min_area {self.min_area}: use a share in (0, 0.5]")
+    masks_NHW: NDArray[np.bool_]
+    level_N: NDArray[np.int64]
+    parent_N: NDArray[np.int64]
+    photo_background: bool
 
 
 @dataclass(frozen=True)
@@ -77,32 +61,38 @@ class _Look:
     outlined: float
     edge_px: float
     object_colour: NDArray[np.float32] | None
+    photo_background: bool = False
 
 
-def make_scene(seed: int, config: SceneConfig | None = None) -> Scene:
+def generate_scene(seed: int, size_px: int | tuple[int, int] = 256, *, min_area: float = 0.002) -> Scene:
     """Generate one scene.
 
     Args:
         seed: at least 0; `HELD_BACK_SEED` and above are for measuring only.
-        config: size and least area; 256 x 256 px and 0.2 % by default.
+        size_px: the side of a square scene, or (height, width); at least 32 a side.
+        min_area: the least share of the image a mask covers, in (0, 0.5].
 
     Returns:
         The scene; it may, rarely, hold no mask at all.
 
     Raises:
-        ValueError: a negative seed.
+        ValueError: a negative seed, a smaller side or another share.
     """
+    height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
     if seed < 0:
         raise ValueError(f"scene seed {seed}: use 0 or more")
-    config = config or SceneConfig()
+    if min(height, width) < 32:
+        raise ValueError(f"scene of {height} x {width} px: use at least 32 px a side")
+    if not 0 < min_area <= 0.5:
+        raise ValueError(f"min_area {min_area}: use a share in (0, 0.5]")
     rng = np.random.default_rng([seed, 0x5CE7E])
-    look, image = _background(rng, config.height, config.width)
-    placed = _place_objects(rng, look, config.height, config.width)
+    look, image = _background(rng, height, width)
+    placed = _place_objects(rng, look, height, width)
     visible: list[Piece] = []
     for pieces in placed:
         _paint_object(rng, image, pieces, look)
         visible = _occlude(visible, pieces)
-    return _finish(rng, image, visible, placed, config)
+    return _finish(rng, image, visible, placed, min_area, look.photo_background)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> tuple[_Look, Image3]:
@@ -115,7 +105,11 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[_Loo
         base = np.array([18, 18, 20] if dark else [225, 185, 210] if pink else [165, 165, 160], np.float32)
         base = base + rng.normal(0, 12, 3).astype(np.float32)
         tint = np.array([90, 60, 130] if pink else [0, 0, 0], np.float32)
-        colour = textures.colour_unlike(rng, base, 60) if not pink else tint + rng.normal(0, 20, 3).astype(np.float32)
+        colour = (
+            textures.colour_unlike(rng, base, 60)
+            if not pink
+            else tint + rng.normal(0, 20, 3).astype(np.float32)
+        )
         image[:] = base
         image += planes[0][..., None] * np.float32(rng.uniform(0, 5 if dark else 14))
         return _Look(True, planes, 30, 0.15, rng.uniform(0.5, 1.8), np.clip(colour, 0, 255)), image
@@ -130,7 +124,9 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[_Loo
         image += planes[0][..., None] * np.float32(rng.choice([0, 4, 10, 22, 32]))
     contrast = float(rng.choice([25, 45, 70]))
     outlined = float(rng.choice([0, 0, 0.3, 1.0]))
-    return _Look(False, planes, contrast, outlined, rng.choice([0.45, 0.6, 0.6, 1.2]), None), image
+    return _Look(
+        False, planes, contrast, outlined, rng.choice([0.45, 0.6, 0.6, 1.2]), None, kind < 0.3
+    ), image
 
 
 def _place_objects(rng: np.random.Generator, look: _Look, height: int, width: int) -> list[list[Piece]]:
@@ -159,8 +155,10 @@ def _blur(image: Image3, radius_px: float) -> Image3:
 
 
 def _soft(mask_HW: NDArray[np.bool_], radius_px: float) -> NDArray[np.float32]:
-    blurred = Image.fromarray(mask_HW.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(float(radius_px)))
-    return np.asarray(blurred, dtype=np.float32) / 255
+    blurred = Image.fromarray(mask_HW.astype(np.uint8) * 255).filter(
+        ImageFilter.GaussianBlur(float(radius_px))
+    )
+    return np.asarray(blurred, dtype=np.float32) / np.float32(255)
 
 
 def _around(mask_HW: NDArray[np.bool_], margin_px: int) -> Box:
@@ -197,7 +195,12 @@ def _paint_object(rng: np.random.Generator, image: Image3, pieces: list[Piece], 
 
 
 def _paint_piece(
-    rng: np.random.Generator, layer: Image3, mask_HW: NDArray[np.bool_], colour: NDArray[np.float32], look: _Look, box: Box
+    rng: np.random.Generator,
+    layer: Image3,
+    mask_HW: NDArray[np.bool_],
+    colour: NDArray[np.float32],
+    look: _Look,
+    box: Box,
 ) -> None:
     if not mask_HW.any():
         return
@@ -224,7 +227,9 @@ def _shade(rng: np.random.Generator, layer: Image3, whole: NDArray[np.bool_]) ->
         angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.5)
         y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
         x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
-        layer *= (1 + np.float32(depth) * (np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y))[..., None]
+        layer *= (1 + np.float32(depth) * (np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y))[
+            ..., None
+        ]
     elif kind < 0.65:
         round_HW = _soft(whole, 0.18 * min(height, width))
         layer *= (np.float32(0.6) + np.float32(0.5) * round_HW)[..., None]
@@ -249,26 +254,37 @@ def _occlude(visible: list[Piece], pieces: list[Piece]) -> list[Piece]:
 
 
 def _finish(
-    rng: np.random.Generator, image: Image3, visible: list[Piece], placed: list[list[Piece]], config: SceneConfig
+    rng: np.random.Generator,
+    image: Image3,
+    visible: list[Piece],
+    placed: list[list[Piece]],
+    min_area: float,
+    photo_background: bool,
 ) -> Scene:
     full_px = np.array([piece.mask_HW.sum() for pieces in placed for piece in pieces], dtype=np.int64)
-    masks = np.stack([p.mask_HW for p in visible]) if visible else np.zeros((0, config.height, config.width), np.bool_)
+    masks = np.stack([p.mask_HW for p in visible]) if visible else np.zeros((0, *image.shape[:2]), np.bool_)
     parent = np.array([p.parent for p in visible], dtype=np.int64)
-    keep = _worth_keeping(masks, parent, full_px, config.min_area)
+    keep = _worth_keeping(masks, parent, full_px, min_area)
     index = np.cumsum(keep) - 1
     for i in range(len(parent)):  # parents come first, so theirs are already final
         if parent[i] >= 0 and not keep[parent[i]]:
             parent[i] = parent[parent[i]]
     level = np.array([p.level for p in visible], dtype=np.int64)[keep]
     parent = np.where(parent[keep] >= 0, index[parent[keep]], -1) if len(parent) else parent
-    return Scene(_camera(rng, image), masks[keep], level, parent)
+    return Scene(_camera(rng, image), masks[keep], level, parent, photo_background)
 
 
 def _worth_keeping(
     masks: NDArray[np.bool_], parent: NDArray[np.int64], full_px: NDArray[np.int64], min_area: float
 ) -> NDArray[np.bool_]:
     area_px = masks.sum(axis=(1, 2))
-    inner = masks[:, 1:-1, 1:-1] & masks[:, :-2, 1:-1] & masks[:, 2:, 1:-1] & masks[:, 1:-1, :-2] & masks[:, 1:-1, 2:]
+    inner = (
+        masks[:, 1:-1, 1:-1]
+        & masks[:, :-2, 1:-1]
+        & masks[:, 2:, 1:-1]
+        & masks[:, 1:-1, :-2]
+        & masks[:, 1:-1, 2:]
+    )
     boundary_px = area_px - inner.sum(axis=(1, 2))
     size_px = masks.shape[1] * masks.shape[2]
     keep = (area_px >= min_area * size_px) & (area_px <= 0.9 * size_px)

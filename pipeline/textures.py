@@ -1,8 +1,7 @@
 """Colours and surface textures for generated scenes.
 
-A plane is float32[H, W] of mean about 0 and deviation about 1 that modulates a colour; a photo patch is a cut of one
-of the photographs that scikit-image ships in its package (nothing is ever downloaded).
-"""
+A plane is float32[H, W] of mean about 0 and deviation about 1 that modulates a colour; a photo patch is a
+cut of one of the photographs that scikit-image ships in its package (nothing is ever downloaded)."""
 
 from __future__ import annotations
 
@@ -18,8 +17,9 @@ Plane = NDArray[np.float32]
 
 # Photographs inside the scikit-image wheel: colour scenes, microscopy and plain surfaces.
 PHOTO_NAMES = (
-    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg",
-    "ihc.png", "retina.jpg", "camera.png", "coins.png", "brick.png", "grass.png", "gravel.png", "moon.png",
+    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png",
+    "hubble_deep_field.jpg", "ihc.png", "retina.jpg", "camera.png", "coins.png", "brick.png", "grass.png",
+    "gravel.png", "moon.png",
 )  # fmt: skip
 
 
@@ -35,7 +35,9 @@ def photo(name: str, long_side_px: int = 512) -> NDArray[np.uint8]:
     """
     path = Path(skimage.data.__file__).parent / name
     if not path.is_file():
-        raise ValueError(f"scikit-image's package has no {name}; install scikit-image 0.22 to 0.26 from a wheel")
+        raise ValueError(
+            f"scikit-image's package has no {name}; install scikit-image 0.22 to 0.26 from a wheel"
+        )
     with Image.open(path) as image:
         rgb = image.convert("RGB")
     rgb.thumbnail((long_side_px, long_side_px), Image.Resampling.BICUBIC)
@@ -115,7 +117,10 @@ def colour(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def colour_unlike(
-    rng: np.random.Generator, other_3: NDArray[np.float32], least: float, like_3: NDArray[np.float32] | None = None
+    rng: np.random.Generator,
+    other_3: NDArray[np.float32],
+    least: float,
+    like_3: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """A random colour at least `least` (Euclidean, 0..441) away from another, near `like_3` if given."""
     best_3, best_distance = other_3, -1.0

@@ -1,8 +1,8 @@
 """How well a segmenter answers one point: the mask's deepest pixel goes in, three masks come out.
 
-Two figures a mask: the IoU of the best of the three outputs (can it?), and of the one with the highest predicted IoU (does it know?).
-Masks are compared at the picture's own resolution. Any iterable of pictures with masks will do: held-back generated scenes, or COCO
-ground truth.
+Two figures a mask: the IoU of the best of the three outputs (can it?), and of the one with the highest
+predicted IoU (does it know?). Masks are compared at the picture's own resolution. Any iterable of pictures
+with masks will do: held-back generated scenes, or COCO ground truth.
 
 Shapes: N masks, H x W pixels, M outputs.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
-from pipeline.scenes import HELD_BACK_SEED, Scene, SceneConfig, make_scene
+from pipeline.scenes import HELD_BACK_SEED, Scene, generate_scene
 from pipeline.train.prompts import centre_point
 
 
@@ -30,7 +30,7 @@ class Pictured(Protocol):
     def image(self) -> NDArray[np.uint8]: ...
 
     @property
-    def masks(self) -> NDArray[np.bool_]: ...
+    def masks_NHW(self) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,15 @@ class PointFigures:
     iou_error: float
 
 
-def held_back_scenes(count: int, config: SceneConfig | None = None) -> Iterator[Scene]:
+def held_back_scenes(count: int, size_px: int | tuple[int, int] = 256) -> Iterator[Scene]:
     """Scenes of seeds that training never draws."""
     for i in range(count):
-        yield make_scene(HELD_BACK_SEED + i, config)
+        yield generate_scene(HELD_BACK_SEED + i, size_px)
 
 
-def point_ious(sam: Sam, picture: Pictured, batch: int = 64) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def point_ious(
+    sam: Sam, picture: Pictured, batch: int = 64
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """IoU and predicted IoU of the three answers to each mask's deepest point.
 
     Args:
@@ -74,14 +76,16 @@ def point_ious(sam: Sam, picture: Pictured, batch: int = 64) -> tuple[NDArray[np
     predictor = SamPredictor(sam)
     predictor.set_image(picture.image)
     shape = picture.image.shape[:2]
-    centres = np.array([centre_point(mask) for mask in picture.masks], dtype=np.float64)
-    points = torch.from_numpy(predictor.transform.apply_coords(centres, shape)).float().to(sam.device)[:, None]
+    centres = np.array([centre_point(mask) for mask in picture.masks_NHW], dtype=np.float64)
+    points = (
+        torch.from_numpy(predictor.transform.apply_coords(centres, shape)).float().to(sam.device)[:, None]
+    )
     ious, predicted = [], []
     for start in range(0, len(points), batch):
         some = points[start : start + batch]
         labels = torch.ones(some.shape[:2], dtype=torch.int64, device=sam.device)
         masks, scores, _ = predictor.predict_torch(some, labels, multimask_output=True)
-        truth = torch.from_numpy(picture.masks[start : start + batch]).to(masks.device)[:, None]
+        truth = torch.from_numpy(picture.masks_NHW[start : start + batch]).to(masks.device)[:, None]
         common = (masks & truth).sum((-1, -2)).double()
         union = (masks | truth).sum((-1, -2)).double()
         ious.append((common / union).cpu().numpy())
@@ -104,7 +108,7 @@ def measure_points(sam: Sam, pictures: Iterable[Pictured]) -> PointFigures:
     """
     ious, predicted, count = [], [], 0
     for picture in pictures:
-        if len(picture.masks) == 0:
+        if len(picture.masks_NHW) == 0:
             continue
         iou_NM, predicted_NM = point_ious(sam, picture)
         ious.append(iou_NM)

@@ -1,9 +1,11 @@
-"""nano and its kin: a small convolutional encoder under segment_anything's own prompt encoder and mask decoder.
+"""nano and its kin: a small convolutional encoder under segment_anything's own prompt encoder and mask
+decoder.
 
-A student is a real `segment_anything.modeling.Sam`, so `SamPredictor` and `SamAutomaticMaskGenerator` work on it as they are.
-The encoder sees the padded square input and gives one embedding at stride 8: ConvNeXt blocks at strides 4, 8 and 16, blocks of
-self-attention at stride 32 (global context), fused top-down into stride 8. Layer norms only: nothing depends on the batch.
-Weights are one safetensors file whose metadata holds the format, its version and the `StudentConfig`.
+A student is a real `segment_anything.modeling.Sam`, so `SamPredictor` and `SamAutomaticMaskGenerator` work
+on it as they are. The encoder sees the padded square input and gives one embedding at stride 8: ConvNeXt
+blocks at strides 4, 8 and 16, blocks of self-attention at stride 32 (global context), fused top-down into
+stride 8. Layer norms only: nothing depends on the batch. Weights are one safetensors file whose metadata
+holds the format, its version and the `StudentConfig`.
 
 Shapes: B images, C channels, H x W positions.
 """
@@ -14,11 +16,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,10 +57,13 @@ class StudentConfig:
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"image_size {self.image_size}: use a multiple of 32, at least 32")
         if len(self.widths) != 4 or len(self.depths) != 4 or min(self.widths) < 8 or min(self.depths) < 0:
-            raise ValueError(f"widths {self.widths}, depths {self.depths}: use four widths of 8 or more and four depths")
+            raise ValueError(
+                f"widths {self.widths}, depths {self.depths}: use four widths of 8 or more and four depths"
+            )
         if self.embed_dim % 8 or (self.embed_dim // 2) % self.decoder_heads:
             raise ValueError(
-                f"embed_dim {self.embed_dim} with {self.decoder_heads} heads: use a multiple of 8 whose half the heads divide"
+                f"embed_dim {self.embed_dim} with {self.decoder_heads} heads: use a multiple of 8 whose half "
+                "the heads divide"
             )
 
 
@@ -81,7 +88,8 @@ class ConvBlock(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BHWC = self.norm(self.mix(x_BCHW).permute(0, 2, 3, 1))
         y_BHWC = self.narrow(F.gelu(self.widen(y_BHWC))) * self.scale
-        return x_BCHW + y_BHWC.permute(0, 3, 1, 2)
+        out_BCHW: Tensor = x_BCHW + y_BHWC.permute(0, 3, 1, 2)
+        return out_BCHW
 
 
 class AttentionBlock(nn.Module):
@@ -106,7 +114,8 @@ class AttentionBlock(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, height * length, width)
         x_BNC = x_BNC + self.out(mixed)
         x_BNC = x_BNC + self.narrow(F.gelu(self.widen(self.norm2(x_BNC))))
-        return x_BNC.transpose(1, 2).view(batch, width, height, length)
+        out_BCHW: Tensor = x_BNC.transpose(1, 2).view(batch, width, height, length)
+        return out_BCHW
 
 
 def _down(width_in: int, width_out: int) -> nn.Sequential:
@@ -122,7 +131,9 @@ class StudentEncoder(nn.Module):
         w4, w8, w16, w32 = config.widths
         d4, d8, d16, d32 = config.depths
         self.stem = nn.Sequential(
-            nn.Conv2d(3, w4 // 2, 3, stride=2, padding=1), nn.GELU(), nn.Conv2d(w4 // 2, w4, 3, stride=2, padding=1)
+            nn.Conv2d(3, w4 // 2, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(w4 // 2, w4, 3, stride=2, padding=1),
         )
         self.stage4 = nn.Sequential(ChannelNorm(w4), *(ConvBlock(w4) for _ in range(d4)))
         self.stage8 = nn.Sequential(_down(w4, w8), *(ConvBlock(w8) for _ in range(d8)))
@@ -130,7 +141,11 @@ class StudentEncoder(nn.Module):
         self.stage32 = nn.Sequential(_down(w16, w32), *(AttentionBlock(w32) for _ in range(d32)))
         dim = config.embed_dim
         self.from4 = nn.Conv2d(w4, dim, 2, stride=2)
-        self.from8, self.from16, self.from32 = nn.Conv2d(w8, dim, 1), nn.Conv2d(w16, dim, 1), nn.Conv2d(w32, dim, 1)
+        self.from8, self.from16, self.from32 = (
+            nn.Conv2d(w8, dim, 1),
+            nn.Conv2d(w16, dim, 1),
+            nn.Conv2d(w32, dim, 1),
+        )
         self.neck = nn.Sequential(ConvBlock(dim), ConvBlock(dim), ChannelNorm(dim))
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
@@ -174,7 +189,22 @@ def build_student(config: StudentConfig | None = None) -> Sam:
             iou_head_hidden_dim=config.iou_hidden_dim,
         ),
     )
+    _look_where_told(sam)
     return sam.eval()
+
+
+@torch.no_grad()
+def _look_where_told(sam: Sam) -> None:
+    """Begin with cross attention that joins tokens and positions of like encoding.
+
+    With query and key projections alike, q k is a kernel of the distance between a point and a position, so
+    masks depend on the
+    point from the first step. Independent projections spend a thousand steps on an answer that ignores it.
+    """
+    for name, module in sam.mask_decoder.transformer.named_modules():
+        if isinstance(module, Attention) and "image" in name:
+            module.q_proj.weight.mul_(1.7)
+            module.k_proj.weight.copy_(module.q_proj.weight)
 
 
 def save_student(sam: Sam, config: StudentConfig, path: Path, *, half: bool = False) -> None:
@@ -188,7 +218,11 @@ def save_student(sam: Sam, config: StudentConfig, path: Path, *, half: bool = Fa
     """
     dtype = torch.float16 if half else torch.float32
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in sam.state_dict().items()}
-    metadata = {"format": FORMAT, "version": FORMAT_VERSION, "config": json.dumps(asdict(config), sort_keys=True)}
+    metadata = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "config": json.dumps(asdict(config), sort_keys=True),
+    }
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, partial, metadata=metadata)
     partial.replace(path)
@@ -211,7 +245,7 @@ def load_student(path: Path) -> Sam:
     try:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}
+            tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError) as exc:
         raise ValueError(f"{path} is not a whole safetensors file ({exc}); fetch or export it again") from exc
     sam = build_student(_config_of(metadata, path))
@@ -237,8 +271,13 @@ def load_nano() -> Sam:
 
 def _config_of(metadata: dict[str, str], path: Path) -> StudentConfig:
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} holds other weights than a student's (format {metadata.get('format')!r}, not {FORMAT!r})")
+        raise ValueError(
+            f"{path} holds other weights than a student's (format {metadata.get('format')!r}, not {FORMAT!r})"
+        )
     if metadata.get("version") != FORMAT_VERSION:
-        raise ValueError(f"{path} has student version {metadata.get('version')!r}; this code reads {FORMAT_VERSION!r}")
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(metadata["config"]).items()}
+        raise ValueError(
+            f"{path} has student version {metadata.get('version')!r}; this code reads {FORMAT_VERSION!r}"
+        )
+    stored: dict[str, Any] = json.loads(metadata["config"])
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     return StudentConfig(**values)

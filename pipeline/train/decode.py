@@ -1,9 +1,10 @@
 """MaskDecoder.predict_masks for many prompts of several images at once, differentiable.
 
-The reference decodes the prompts of one image and repeats its embedding for each. Here prompts without a mask share their image's
-embedding through the first layer: token-to-image attention has no traffic between prompts, so all tokens of an image form one
-query set over one K and V; the image-to-token queries are projected once an image. From there on it's the reference's modules,
-over images x prompts. Equal to the reference to rounding (a test holds it).
+The reference decodes the prompts of one image and repeats its embedding for each. Here prompts without a
+mask share their image's embedding through the first layer: token-to-image attention has no traffic between
+prompts, so all tokens of an image form one query set over one K and V; the image-to-token queries are
+projected once an image. From there on it's the reference's modules, over images x prompts. Equal to the
+reference to rounding (a test holds it).
 
 Shapes: B images, P prompts an image, T tokens a prompt, N = H x W positions, C channels, M mask outputs.
 """
@@ -33,7 +34,9 @@ class Decoded:
     iou: Tensor
 
 
-def decode(sam: Sam, embedding_BCHW: Tensor, sparse_BPTC: Tensor, dense_BPCHW: Tensor | None = None) -> Decoded:
+def decode(
+    sam: Sam, embedding_BCHW: Tensor, sparse_BPTC: Tensor, dense_BPCHW: Tensor | None = None
+) -> Decoded:
     """Decode prompts.
 
     Args:
@@ -53,7 +56,11 @@ def decode(sam: Sam, embedding_BCHW: Tensor, sparse_BPTC: Tensor, dense_BPCHW: T
     transformer = decoder.transformer
     point = tokens.flatten(0, 1)
     if dense_BPCHW is None:
-        keys_BNC = (embedding_BCHW + sam.prompt_encoder.no_mask_embed.weight[..., None, None]).flatten(2).transpose(1, 2)
+        keys_BNC = (
+            (embedding_BCHW + sam.prompt_encoder.no_mask_embed.weight[..., None, None])
+            .flatten(2)
+            .transpose(1, 2)
+        )
         queries, keys = _first_layer(transformer.layers[0], tokens, keys_BNC, pe_1NC)
     else:
         keys = (embedding_BCHW[:, None] + dense_BPCHW).flatten(0, 1).flatten(2).transpose(1, 2)
@@ -65,7 +72,9 @@ def decode(sam: Sam, embedding_BCHW: Tensor, sparse_BPTC: Tensor, dense_BPCHW: T
     return _heads(sam, queries, keys, (batch, prompts, height, width))
 
 
-def _first_layer(layer: TwoWayAttentionBlock, tokens_BPTC: Tensor, keys_BNC: Tensor, pe_1NC: Tensor) -> tuple[Tensor, Tensor]:
+def _first_layer(
+    layer: TwoWayAttentionBlock, tokens_BPTC: Tensor, keys_BNC: Tensor, pe_1NC: Tensor
+) -> tuple[Tensor, Tensor]:
     """The first two-way block with one set of keys an image; gives queries and keys for images x prompts."""
     batch, prompts, count, dim = tokens_BPTC.shape
     point = tokens_BPTC.flatten(0, 1)
@@ -97,7 +106,9 @@ def _heads(sam: Sam, queries: Tensor, keys: Tensor, shape: tuple[int, int, int, 
     first, norm, activate, second, activate_again = decoder.output_upscaling
     fine = F.layer_norm(_upscale(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
     fine = activate_again(_upscale(second, activate(fine)))
-    hyper = torch.stack([mlp(queries[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
+    hyper = torch.stack(
+        [mlp(queries[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
+    )
     blocks = (fine @ hyper.transpose(1, 2)).view(batch, prompts, height, width, 2, 2, 2, 2, -1)
     logits = blocks.permute(0, 1, 8, 2, 4, 6, 3, 5, 7).reshape(batch, prompts, -1, 4 * height, 4 * width)
     iou = decoder.iou_prediction_head(queries[:, 0]).view(batch, prompts, -1)
@@ -105,7 +116,8 @@ def _heads(sam: Sam, queries: Tensor, keys: Tensor, shape: tuple[int, int, int, 
 
 
 def _upscale(layer: nn.ConvTranspose2d, x_BNC: Tensor) -> Tensor:
-    """A transposed convolution of kernel and stride 2 as one linear map a position: float[B, 4N, C], each position's four in a row."""
+    """A transposed convolution of kernel and stride 2 as one linear map a position: float[B, 4N, C], each
+    position's four in a row."""
     assert layer.kernel_size == layer.stride == (2, 2) and layer.bias is not None
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
     return F.linear(x_BNC, weight, layer.bias.repeat(4)).view(x_BNC.shape[0], -1, layer.out_channels)

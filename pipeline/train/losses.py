@@ -1,9 +1,10 @@
 """SAM's losses against all masks of an image at once, and which output answers for which mask.
 
-Focal and dice loss are linear in the target once the logits' own terms are made, so the cost of every output against every mask
-of the image is a matrix product. That makes room for a richer recipe than SAM's best-of-three at the same price: where the data
-knows several masks under a point (whole, part, subpart), the three outputs are matched to them one to one, at the least total
-cost. With one mask under the point that *is* best-of-three.
+Focal and dice loss are linear in the target once the logits' own terms are made, so the cost of every
+output against every mask of the image is a matrix product. That makes room for a richer recipe than SAM's
+best-of-three at the same price: where the data knows several masks under a point (whole, part, subpart),
+the three outputs are matched to them one to one, at the least total cost. With one mask under the point
+that *is* best-of-three.
 
 Shapes: P prompts, M outputs, N masks of the image, K pixels of the low-resolution frame.
 """
@@ -66,7 +67,8 @@ def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor
     Args:
         cost_PMN: float32[P, 4, N].
         target_P: int64[P], the mask the prompt was drawn from; always among the matched.
-        under_PN: bool[P, N], masks that a prompt may mean; at most two beyond the target are matched, smallest index first.
+        under_PN: bool[P, N], masks that a prompt may mean; at most two beyond the target are matched,
+            smallest index first.
 
     Returns:
         float32[P], the mean over the matched pairs.
@@ -76,19 +78,24 @@ def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor
     rank[rows, target_P] = 2.0
     count = min(3, rank.shape[1])
     top = torch.topk(rank, count, dim=1)
-    cost_P3C = cost_PMN[:, MULTIMASK].gather(2, top.indices[:, None].expand(-1, 3, -1)) * (top.values > 0)[:, None]
+    cost_P3C = (
+        cost_PMN[:, MULTIMASK].gather(2, top.indices[:, None].expand(-1, 3, -1)) * (top.values > 0)[:, None]
+    )
     totals = [sum(cost_P3C[:, order[c], c] for c in range(count)) for order in _ORDERS]
     return torch.stack([torch.as_tensor(t) for t in totals]).amin(0) / (top.values > 0).sum(1)
 
 
-def iou_target(iou_PMN: Tensor, target_P: Tensor, under_PN: Tensor, is_box_P: Tensor) -> Tensor:
+def iou_target(
+    iou_PMN: Tensor, target_P: Tensor, under_PN: Tensor, is_box_P: Tensor, is_void_P: Tensor
+) -> Tensor:
     """What predicted IoU should say: the best IoU with any mask the prompt may mean.
 
-    A point means any mask under it, so an output that is a good mask of *something* there is good; a box means its own mask.
+    A point means any mask under it, so an output that is a good mask of *something* there is good; a box
+    means its own mask.
 
     Returns:
         float32[P, M].
     """
     may_mean = under_PN & ~is_box_P[:, None]
-    may_mean[torch.arange(len(target_P)), target_P] = True
+    may_mean[torch.arange(len(target_P)), target_P] = ~is_void_P
     return (iou_PMN * may_mean[:, None]).amax(-1)

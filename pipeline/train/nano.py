@@ -1,12 +1,16 @@
-"""Train a student from scratch or on from a checkpoint: `python -m pipeline.train.nano --out DIR --minutes M [--resume]`.
+"""Train a student from scratch or on from a checkpoint: `python -m pipeline.train.nano --out DIR --minutes
+M [--resume]`.
 
-Runs on CPU cores, one single-threaded process a core: each draws its own samples, gradients are averaged over gloo. (Two
-processes of one thread beat one of two: no barrier inside every operator, and drawing samples is shared too.) The clock drives
-everything: pictures grow from 128 over 192 to 256 px as the minutes pass, and the learning rate warms up, stays, and falls to zero at the
-end. A run can so be told when to end, whatever else the machine does.
+Runs on CPU cores, one single-threaded process a core: each draws its own samples and takes its own steps,
+and every few seconds the weights are averaged over gloo (local SGD), so a core that others use slows nobody
+down. (Two processes of one thread beat one of two: no barrier inside every operator, and drawing samples is
+shared too.) The clock drives everything: pictures grow from 128 over 192 to 256 px as the minutes pass, and
+the learning rate warms up, stays, and falls to zero at the end. A run can so be told when to end, whatever
+else the machine does.
 
-DIR gets `checkpoint.pt` (model, average, optimiser, step, minutes; replaced atomically), `stable.pt` (the last one before
-the learning rate fell: go on from there with more minutes), `student.safetensors` (the averaged weights) and `log.jsonl`.
+DIR gets `checkpoint.pt` (model, average, optimiser, step, minutes; replaced atomically), `stable.pt` (the
+last one before the learning rate fell: go on from there with more minutes), `student.safetensors` (the
+averaged weights) and `log.jsonl`.
 
 It doesn't know how to use a GPU or several machines: `workers/` has the trainer for those.
 """
@@ -16,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +27,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from segment_anything.modeling import Sam
-from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from pipeline.evaluate.points import held_back_scenes, measure_points
 from pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
@@ -41,6 +43,7 @@ class TrainConfig:
     Attributes:
         minutes: wall-clock budget of the whole schedule, earlier runs of it included.
         processes: single-threaded processes.
+        average_seconds: time between two averagings of the processes' weights.
         batch: pictures a process and step.
         lr: highest learning rate.
         decay_share: share of the time, at the end, in which the learning rate falls to zero.
@@ -51,24 +54,31 @@ class TrainConfig:
         eval_minutes: minutes between measurements.
         bfloat16: autocast.
         prompts: first prompts a picture.
+        photo_share: share of samples cut from photographs.
+        eval_scenes: held-back scenes a measurement looks at.
     """
 
     minutes: float
     processes: int = 2
+    average_seconds: float = 8.0
     batch: int = 4
-    lr: float = 1.5e-3
-    decay_share: float = 0.3
-    warmup_steps: int = 200
-    second_every: int = 5
-    sizes: tuple[tuple[float, int], ...] = ((0.0, 128), (0.25, 192), (0.5, 256))
+    lr: float = 1e-3
+    decay_share: float = 0.35
+    warmup_steps: int = 100
+    second_every: int = 6
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 128), (0.3, 192), (0.55, 256))
     ema: float = 0.998
     eval_minutes: float = 10.0
     bfloat16: bool = True
     prompts: int = 16
+    photo_share: float = 0.25
+    eval_scenes: int = 64
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 or self.processes < 1 or self.batch < 1:
-            raise ValueError(f"minutes {self.minutes}, processes {self.processes}, batch {self.batch}: all above 0")
+            raise ValueError(
+                f"minutes {self.minutes}, processes {self.processes}, batch {self.batch}: all above 0"
+            )
         if not 0 < self.decay_share <= 1 or not 0 <= self.ema < 1:
             raise ValueError(f"decay_share {self.decay_share}, ema {self.ema}: use shares of 1")
 
@@ -120,7 +130,7 @@ def _save(state: _State, path: Path) -> None:
         },
         partial,
     )
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _load(state: _State, path: Path) -> None:
@@ -131,20 +141,22 @@ def _load(state: _State, path: Path) -> None:
     state.step, state.seconds = int(stored["step"]), float(stored["seconds"])
 
 
-def _average_gradients(sam: Sam, seconds: float, processes: int) -> float:
-    """Average gradients over the processes; gives the first process's clock, so that all follow one schedule."""
+@torch.no_grad()
+def _average_weights(sam: Sam, steps: int, seconds: float, processes: int) -> float:
+    """Average the weights over the processes by the steps each has done since last time.
+
+    Gives the first process's clock: what all decide together, they decide by it.
+    """
     if processes == 1:
         return seconds
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in sam.parameters()]
-    clock = torch.tensor([seconds * processes if dist.get_rank() == 0 else 0.0])
-    flat = torch.cat([*(g.flatten() for g in grads), clock])
+    clock = torch.tensor([float(steps), seconds if dist.get_rank() == 0 else 0.0])
+    flat = torch.cat([*(p.flatten() * float(steps) for p in sam.parameters()), clock])
     dist.all_reduce(flat)
-    flat /= processes
+    total = flat[-2].clamp(min=1)
     offset = 0
     for parameter in sam.parameters():
-        count = parameter.numel()
-        parameter.grad = flat[offset : offset + count].view_as(parameter)
-        offset += count
+        parameter.copy_(flat[offset : offset + parameter.numel()].view_as(parameter) / total)
+        offset += parameter.numel()
     return float(flat[-1])
 
 
@@ -157,9 +169,9 @@ def _follow(average: Sam, sam: Sam, decay: float) -> None:
 def _one_step(state: _State, config: TrainConfig, rank: int, generator: torch.Generator) -> dict[str, float]:
     """Draw, decode, descend; gives what to log."""
     progress = state.seconds / (60 * config.minutes)
-    wanted = SampleConfig(size=picture_size(config, progress), prompts=config.prompts)
+    wanted = SampleConfig(picture_size(config, progress), config.prompts, config.photo_share)
     place = (state.step // 2 * config.processes + rank) * config.batch
-    numbers = [2 * (place + i) + state.step % 2 for i in range(config.batch)]  # two steps in a row share scenes
+    numbers = [2 * (place + i) + state.step % 2 for i in range(config.batch)]  # two steps share scenes
     samples = [sample(number, wanted) for number in numbers]
     rate = learning_rate(config, state.step, progress)
     for group in state.optimiser.param_groups:
@@ -168,8 +180,17 @@ def _one_step(state: _State, config: TrainConfig, rank: int, generator: torch.Ge
     result = training_step(state.sam, samples, generator, second_round=second, bfloat16=config.bfloat16)
     state.optimiser.zero_grad(set_to_none=True)
     result.loss.backward()  # type: ignore[no-untyped-call]
-    return {"loss": float(result.loss.detach()), "best": result.best_iou, "iou_error": result.iou_error,
-            "second": result.second_iou, "lr": rate, "size": wanted.size}  # fmt: skip
+    torch.nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
+    state.optimiser.step()
+    state.step += 1
+    return {
+        "loss": float(result.loss.detach()),
+        "best": result.best_iou,
+        "iou_error": result.iou_error,
+        "second": result.second_iou,
+        "lr": rate,
+        "size": wanted.size,
+    }
 
 
 def _log(out: Path, record: dict[str, float | int | str]) -> None:
@@ -177,57 +198,93 @@ def _log(out: Path, record: dict[str, float | int | str]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def _report(state: _State, student: StudentConfig, out: Path) -> None:
-    """Export the average and measure it on 64 held-back scenes."""
+def _report(state: _State, config: TrainConfig, student: StudentConfig, out: Path) -> None:
+    """Export the average and measure it on some held-back scenes."""
     save_student(state.average, student, out / "student.safetensors")
     shown = build_student(student)
     shown.load_state_dict(state.average.state_dict())
-    figures = measure_points(shown, held_back_scenes(64))
+    figures = measure_points(shown, held_back_scenes(config.eval_scenes))
     _log(out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **asdict(figures)})
 
 
-def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resume: bool, start_from: Path | None) -> None:
+def _means(window: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each figure over the steps that have it."""
+    values = {key: [w[key] for w in window if not np.isnan(w[key])] for key in window[0]}
+    return {key: round(float(np.mean(some)), 4) for key, some in values.items() if some}
+
+
+class _Keeper:
+    """Logs, checkpoints and measurements of the first process, each when its time has come."""
+
+    def __init__(self, config: TrainConfig, student: StudentConfig, out: Path, seconds: float) -> None:
+        self.config, self.student, self.out = config, student, out
+        self.window: list[dict[str, float]] = []
+        self.next_log, self.next_save = seconds + 30, seconds + 120
+        self.next_eval = seconds + 60 * config.eval_minutes
+        self.falls_at = 60 * config.minutes * (1 - config.decay_share)
+        self.stable = seconds > self.falls_at
+
+    def note(self, figures: dict[str, float]) -> None:
+        """Keep what a step gave, till it is logged."""
+        self.window = [*self.window[-999:], figures]
+
+    def look_after(self, state: _State) -> None:
+        """Do what has become due."""
+        if state.seconds > self.next_log:
+            _log(
+                self.out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **_means(self.window)}
+            )
+            self.window.clear()
+            self.next_log = state.seconds + 30
+        if not self.stable and state.seconds > self.falls_at:
+            _save(state, self.out / "stable.pt")
+            self.stable = True
+        if state.seconds > self.next_save:
+            _save(state, self.out / "checkpoint.pt")
+            self.next_save = state.seconds + 120
+        if state.seconds > self.next_eval:
+            _report(state, self.config, self.student, self.out)
+            self.next_eval = state.seconds + 60 * self.config.eval_minutes
+
+
+def _run(
+    rank: int, config: TrainConfig, student: StudentConfig, out: Path, resume: bool, start_from: Path | None
+) -> None:
     torch.set_num_threads(1)
     if config.processes > 1:
-        dist.init_process_group("gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes
+        )
     state = _fresh(student, start_from)
-    if resume:
+    if resume and (out / "checkpoint.pt").is_file():
         _load(state, out / "checkpoint.pt")
     generator = torch.Generator().manual_seed(1000 * state.step + rank)
     earlier, begun = state.seconds, time.monotonic()
-    window: list[dict[str, float]] = []
-    next_save, next_eval, stable = earlier + 120, earlier + 60 * config.eval_minutes, False
+    keeper = _Keeper(config, student, out, state.seconds)
     while state.seconds < 60 * config.minutes:
-        window.append(_one_step(state, config, rank, generator))
-        state.seconds = _average_gradients(state.sam, earlier + time.monotonic() - begun, config.processes)
-        torch.nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
-        state.optimiser.step()
-        state.step += 1
-        if rank:
-            continue
-        _follow(state.average, state.sam, min(config.ema, 1 - 1 / (1 + state.step / 5)))
-        if state.step % 50 == 0:
-            means = {key: round(float(np.nanmean([w[key] for w in window])), 4) for key in window[0]}
-            _log(out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **means})
-            window.clear()
-        if not stable and state.seconds / (60 * config.minutes) > 1 - config.decay_share:
-            _save(state, out / "stable.pt")
-            stable = True
-        if state.seconds > next_save:
-            _save(state, out / "checkpoint.pt")
-            next_save = state.seconds + 120
-        if state.seconds > next_eval:
-            _report(state, student, out)
-            next_eval = state.seconds + 60 * config.eval_minutes
+        until, first = state.seconds + config.average_seconds, state.step
+        while state.seconds < until or state.step == first:
+            keeper.note(_one_step(state, config, rank, generator))
+            state.seconds = earlier + time.monotonic() - begun
+        state.seconds = _average_weights(state.sam, state.step - first, state.seconds, config.processes)
+        if rank == 0:
+            decay = config.ema ** (config.processes * (state.step - first))
+            _follow(state.average, state.sam, min(decay, 1 - 1 / (1 + state.step / 50)))
+            keeper.look_after(state)
     if rank == 0:
         _save(state, out / "checkpoint.pt")
-        _report(state, student, out)
+        _report(state, config, student, out)
     if config.processes > 1:
         dist.destroy_process_group()
 
 
 def train(
-    config: TrainConfig, student: StudentConfig, out: Path, *, resume: bool = False, start_from: Path | None = None
+    config: TrainConfig,
+    student: StudentConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    start_from: Path | None = None,
 ) -> None:
     """Train a student.
 
@@ -235,30 +292,29 @@ def train(
         config: the run.
         student: its shape.
         out: folder for checkpoints, weights and the log.
-        resume: go on from `out/checkpoint.pt`, on its clock.
+        resume: go on from `out/checkpoint.pt`, on its clock, if there is one.
         start_from: a student's weights to begin from, on a fresh clock.
-
-    Raises:
-        ValueError: nothing to resume from.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if resume and not (out / "checkpoint.pt").is_file():
-        raise ValueError(f"nothing to resume: no checkpoint.pt in {out}; leave out --resume to begin")
     (out / "rendezvous").unlink(missing_ok=True)
     arguments = (config, student, out, resume, start_from)
     if config.processes == 1:
         _run(0, *arguments)
     else:
-        mp.spawn(_run, args=arguments, nprocs=config.processes)
+        spawn(_run, args=arguments, nprocs=config.processes)  # type: ignore[no-untyped-call]
 
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, weights and the log")
-    parser.add_argument("--minutes", type=float, required=True, help="wall-clock budget, earlier runs included")
+    parser.add_argument(
+        "--minutes", type=float, required=True, help="wall-clock budget, earlier runs included"
+    )
     parser.add_argument("--processes", type=int, default=2, help="single-threaded processes")
-    parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt")
+    parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt, if there")
     parser.add_argument("--start-from", type=Path, help="begin from a student's weights")
     given = parser.parse_args()
     config = TrainConfig(minutes=given.minutes, processes=given.processes)

@@ -1,7 +1,7 @@
 """Simulated prompts: points and boxes drawn from masks, corrections drawn from errors, and their embedding.
 
-A prompt's tokens are coordinates with labels: -1 padding, 0 background point, 1 foreground point, 2 and 3 box corners, as
-segment_anything's PromptEncoder numbers them.
+A prompt's tokens are coordinates with labels: -1 padding, 0 background point, 1 foreground point, 2 and 3
+box corners, as segment_anything's PromptEncoder numbers them.
 
 Shapes: P prompts, T tokens a prompt, 2 is (x, y), N masks, C channels.
 """
@@ -29,16 +29,19 @@ class Prompts:
         labels_PT: int64[P, 2].
         target_P: int64[P], the mask each was drawn from.
         is_box_P: bool[P].
+        is_void_P: bool[P], points on what no mask covers: nothing there is to be found.
     """
 
     coords_PT2: NDArray[np.float32]
     labels_PT: NDArray[np.int64]
     target_P: NDArray[np.int64]
     is_box_P: NDArray[np.bool_]
+    is_void_P: NDArray[np.bool_]
 
 
 def centre_point(mask_HW: NDArray[np.bool_]) -> tuple[int, int]:
-    """The pixel deepest inside a mask: the maximum of its distance transform, the image border counting as outside.
+    """The pixel deepest inside a mask: the maximum of its distance transform, the image border counting as
+    outside.
 
     Args:
         mask_HW: bool[H, W], not empty.
@@ -65,7 +68,9 @@ def random_point(rng: np.random.Generator, mask_HW: NDArray[np.bool_]) -> tuple[
     return x, y
 
 
-def noised_box(rng: np.random.Generator, mask_HW: NDArray[np.bool_], share: float = 0.1, most_px: float = 20) -> list[float]:
+def noised_box(
+    rng: np.random.Generator, mask_HW: NDArray[np.bool_], share: float = 0.1, most_px: float = 20
+) -> list[float]:
     """The mask's box, each side moved by noise of 10 % of the box's side, at most 20 px; (x0, y0, x1, y1)."""
     rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     box = np.array([cols[0], rows[0], cols[-1], rows[-1]], dtype=np.float64)
@@ -77,9 +82,14 @@ def noised_box(rng: np.random.Generator, mask_HW: NDArray[np.bool_], share: floa
 
 
 def first_prompts(
-    rng: np.random.Generator, masks_NHW: NDArray[np.bool_], count: int, box_share: float = 0.2, centre_share: float = 0.4
+    rng: np.random.Generator,
+    masks_NHW: NDArray[np.bool_],
+    count: int,
+    box_share: float = 0.2,
+    centre_share: float = 0.4,
+    void_share: float = 0.0,
 ) -> Prompts:
-    """Draw masks at random and a point or box from each.
+    """Draw masks at random and a point or box from each, and a few points from what no mask covers.
 
     Args:
         rng: consumed.
@@ -87,6 +97,7 @@ def first_prompts(
         count: prompts to draw; every mask comes once before any comes twice.
         box_share: chance of a noised box.
         centre_share: chance of the deepest point; a uniform point of the mask otherwise.
+        void_share: share of the prompts, the last, that are points outside all masks, if there is such a place.
 
     Returns:
         The prompts.
@@ -105,11 +116,21 @@ def first_prompts(
             deep = kind_P[i] < box_share + centre_share
             coords[i, 0] = centre_point(mask_HW) if deep else random_point(rng, mask_HW)
             labels[i, 0] = FOREGROUND
-    return Prompts(coords, labels, target_P, kind_P < box_share)
+    is_box_P, is_void_P = kind_P < box_share, np.zeros(count, np.bool_)
+    void_HW = ~masks_NHW.any(axis=0)
+    if void_share and void_HW.mean() > 0.05:
+        for i in range(count - round(void_share * count), count):
+            coords[i], labels[i] = 0, (FOREGROUND, PAD)
+            coords[i, 0] = random_point(rng, void_HW)
+            is_box_P[i], is_void_P[i] = False, True
+    return Prompts(coords, labels, target_P, is_box_P, is_void_P)
 
 
-def correction_points(generator: torch.Generator, logits_PHW: Tensor, targets_PHW: Tensor) -> tuple[Tensor, Tensor]:
-    """A point drawn from each prompt's error region: foreground where the mask misses, background where it spills.
+def correction_points(
+    generator: torch.Generator, logits_PHW: Tensor, targets_PHW: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A point drawn from each prompt's error region: foreground where the mask misses, background where it
+    spills.
 
     Args:
         generator: consumed.
@@ -143,4 +164,5 @@ def embed_tokens(encoder: PromptEncoder, coords_BPT2: Tensor, labels_BPT: Tensor
     unit = (coords_BPT2.float() + 0.5) / image_size
     position = encoder.pe_layer._pe_encoding(unit)
     table = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
-    return position * (labels_BPT >= 0)[..., None] + table[labels_BPT + 1]
+    embedded: Tensor = position * (labels_BPT >= 0)[..., None] + table[labels_BPT + 1]
+    return embedded

@@ -1,8 +1,8 @@
 """Training samples: a padded picture, its masks at low resolution and its first prompts.
 
-`sample` depends on nothing but its number: the same number and settings give the same sample, so a resumed run goes on where it stopped
-and two processes share the work by parity. Two numbers in a row share one generated scene, turned and prompted differently: drawing
-a scene costs more than turning it.
+`sample` depends on nothing but its number: the same number and settings give the same sample, so a resumed
+run goes on where it stopped and two processes share the work by parity. Two numbers in a row share one
+generated scene, turned and prompted differently: drawing a scene costs more than turning it.
 
 Shapes: N masks, S the padded side, S/2 the low-resolution side, P prompts.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.photo_regions import RegionPhoto, load_region_photos, region_scene
-from pipeline.scenes import HELD_BACK_SEED, Scene, SceneConfig, make_scene
+from pipeline.scenes import HELD_BACK_SEED, Scene, generate_scene
 from pipeline.train.prompts import Prompts, first_prompts
 
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -32,18 +32,22 @@ class SampleConfig:
         prompts: first prompts a picture.
         photo_share: share of samples cut from photographs rather than generated.
         min_area: the least share of the picture a generated mask covers.
+        void_share: share of the prompts that are points on a painted background, where no mask is right.
     """
 
     size: int = 256
     prompts: int = 16
     photo_share: float = 0.25
     min_area: float = 0.0015
+    void_share: float = 0.07
 
     def __post_init__(self) -> None:
         if self.size < 64 or self.size % 32:
             raise ValueError(f"sample size {self.size}: use a multiple of 32, at least 64")
         if self.prompts < 1 or not 0 <= self.photo_share <= 1:
-            raise ValueError(f"prompts {self.prompts}, photo_share {self.photo_share}: use 1 or more, and 0 to 1")
+            raise ValueError(
+                f"prompts {self.prompts}, photo_share {self.photo_share}: use 1 or more, and 0 to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def _photos() -> list[RegionPhoto]:
 
 @lru_cache(maxsize=8)
 def _generated(seed: int, height: int, width: int, min_area: float) -> Scene:
-    return make_scene(seed, SceneConfig(height, width, min_area))
+    return generate_scene(seed, (height, width), min_area=min_area)
 
 
 def sample(number: int, config: SampleConfig) -> Sample:
@@ -96,16 +100,19 @@ def sample(number: int, config: SampleConfig) -> Sample:
             scene = region_scene(own, source, height, width)
         else:
             scene = _generated((seed + attempt) % HELD_BACK_SEED, height, width, config.min_area)
-        if len(scene.masks):
+        if len(scene.masks_NHW):
             break
     else:
-        raise RuntimeError(f"sample {number}: twenty pictures in a row hold no mask; lower min_area ({config.min_area})")
+        raise RuntimeError(
+            f"sample {number}: twenty pictures in a row hold no mask; lower min_area ({config.min_area})"
+        )
     return _assemble(own, scene, config)
 
 
 def _assemble(rng: np.random.Generator, scene: Scene, config: SampleConfig) -> Sample:
-    image, masks = _turn(rng, scene.image, scene.masks)
-    prompts = first_prompts(rng, masks, config.prompts)
+    image, masks = _turn(rng, scene.image, scene.masks_NHW)
+    void_share = 0.0 if scene.photo_background else config.void_share
+    prompts = first_prompts(rng, masks, config.prompts, void_share=void_share)
     x, y = prompts.coords_PT2[:, 0].astype(int).T
     under_PN = masks[:, y, x].T & ~prompts.is_box_P[:, None]
     size, (height, width) = config.size, image.shape[:2]
@@ -114,7 +121,7 @@ def _assemble(rng: np.random.Generator, scene: Scene, config: SampleConfig) -> S
     full = np.zeros((len(masks), size, size), np.uint8)
     full[:, :height, :width] = masks
     cells = full[:, ::2, ::2] + full[:, 1::2, ::2] + full[:, ::2, 1::2] + full[:, 1::2, 1::2]
-    return Sample(padded, cells.astype(np.float32) / 4, prompts, under_PN)
+    return Sample(padded, cells.astype(np.float32) / np.float32(4), prompts, under_PN)
 
 
 def _turn(

@@ -1,8 +1,9 @@
 """One training step's loss: encode, decode first prompts, and on some steps a second round of corrections.
 
-First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box is not, so the single-mask
-output answers it too. Second round: a point from the error region is added (half the time with the logits so far as a mask
-prompt), and the single-mask output answers. Predicted IoU is trained in both by MSE.
+First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box
+is not, so the single-mask output answers it too. Second round: a point from the error region is added (half
+the time with the logits so far as a mask prompt), and the single-mask output answers. Predicted IoU is
+trained in both by MSE.
 
 Shapes: B images, P prompts, T tokens, M outputs, K = S/2 x S/2 low-resolution cells.
 """
@@ -75,22 +76,31 @@ def _first_round(sample: Sample, decoded: Decoded, b: int) -> StepResult:
     targets_NK = torch.from_numpy(sample.targets_Nss).flatten(1)
     target_P, under_PN = torch.from_numpy(sample.prompts.target_P), torch.from_numpy(sample.under_PN)
     is_box_P = torch.from_numpy(sample.prompts.is_box_P)
+    real_P = ~torch.from_numpy(sample.prompts.is_void_P)
     pairs = pair_costs(decoded.logits[b].float().flatten(2), targets_NK)
     rows = torch.arange(len(target_P))
     mask_loss = matched_cost(pairs.cost_PMN, target_P, under_PN)
     mask_loss = torch.where(is_box_P, 0.5 * mask_loss + 0.5 * pairs.cost_PMN[rows, 0, target_P], mask_loss)
-    wanted = iou_target(pairs.iou_PMN, target_P, under_PN, is_box_P)
+    wanted = iou_target(pairs.iou_PMN, target_P, under_PN, is_box_P, ~real_P)
     error = decoded.iou[b].float() - wanted
     iou_loss = error[:, 1:].square().mean() + (error[:, 0].square() * is_box_P).mean()
-    own_iou = pairs.iou_PMN[rows, 1:, target_P].amax(1)[~is_box_P]
+    own_iou = pairs.iou_PMN[rows, 1:, target_P].amax(1)[~is_box_P & real_P]
     best = float(own_iou.mean()) if len(own_iou) else float("nan")
-    return StepResult(mask_loss.mean() + iou_loss, best, float(error[:, 1:].detach().abs().mean()), float("nan"))
+    return StepResult(
+        mask_loss[real_P].mean() + iou_loss, best, float(error[:, 1:].detach().abs().mean()), float("nan")
+    )
 
 
 def _second_round(
-    sam: Sam, samples: list[Sample], embedding: Tensor, first: Decoded, generator: torch.Generator, bfloat16: bool
+    sam: Sam,
+    samples: list[Sample],
+    embedding: Tensor,
+    first: Decoded,
+    generator: torch.Generator,
+    bfloat16: bool,
 ) -> tuple[Tensor, float]:
-    """Correct the output of the highest predicted IoU (the single-mask output for boxes) with one more point."""
+    """Correct the output of the highest predicted IoU (the single-mask output for boxes) with one more
+    point."""
     size = 2 * first.logits.shape[-1]
     coords, labels, prior = [], [], []
     for b, sample in enumerate(samples):
@@ -99,7 +109,9 @@ def _second_round(
         best_P = torch.where(torch.from_numpy(sample.prompts.is_box_P), 0, best_P)
         logits = first.logits[b].detach().float()[torch.arange(len(best_P)), best_P]
         cell, label = correction_points(generator, logits, target)
-        coords.append(torch.cat([torch.from_numpy(sample.prompts.coords_PT2), (cell * 2.0 + 0.5)[:, None]], dim=1))
+        coords.append(
+            torch.cat([torch.from_numpy(sample.prompts.coords_PT2), (cell * 2.0 + 0.5)[:, None]], dim=1)
+        )
         labels.append(torch.cat([torch.from_numpy(sample.prompts.labels_PT), label[:, None]], dim=1))
         prior.append(logits)
     dense = None
@@ -113,11 +125,12 @@ def _second_round(
     losses, ious = [], []
     for b, sample in enumerate(samples):
         target_P = torch.from_numpy(sample.prompts.target_P)
-        pairs = pair_costs(again.logits[b, :, :1].float().flatten(2), torch.from_numpy(sample.targets_Nss).flatten(1))
-        rows = torch.arange(len(target_P))
-        error = again.iou[b, :, 0].float() - pairs.iou_PMN[rows, 0, target_P]
+        pairs = pair_costs(
+            again.logits[b, :, :1].float().flatten(2), torch.from_numpy(sample.targets_Nss).flatten(1)
+        )
+        rows = torch.from_numpy(np.flatnonzero(~sample.prompts.is_void_P))
+        target_P = target_P[rows]
+        error = again.iou[b, rows, 0].float() - pairs.iou_PMN[rows, 0, target_P]
         losses.append(pairs.cost_PMN[rows, 0, target_P].mean() + error.square().mean())
         ious.append(float(pairs.iou_PMN[rows, 0, target_P].mean()))
     return torch.stack(losses).mean(), float(np.mean(ious))
-
-
