@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.columns import CommitRecord, new_attempt
+from storage.index import read_index
 from storage.objects import open_store
 from storage.plan import load_plans
 from storage.planning import make_plan
@@ -178,41 +179,63 @@ def _run_all(stages: Stages, progress: Callable[[int, int], None] | None) -> lis
             MeasuredImage(
                 seconds=report.wall_s,
                 masks=report.num_masks,
-                bytes_by_column=_bytes_of(stages, shard),
+                bytes_by_column=_tar_bytes(stages, shard),
                 seconds_by_step=report.seconds_by_step,
                 rejects=report.rejects,
             )
         )
         if progress is not None:
             progress(shard + 1, stages.plan.num_shards)
-    return measured
+    return _with_index_bytes(measured, _index_bytes_per_row(stages))
 
 
-def _bytes_of(stages: Stages, shard: int) -> dict[str, float]:
-    """What the shard's image takes in each column; a tar's and a table's own ends are not an image's."""
-    sizes: dict[str, float] = {}
-    for column in stages.spec.fingerprints:
-        version = stages.version(column)
-        record = version.record(shard)
-        assert record is not None
-        sizes[column] = sum(
+def _tar_bytes(stages: Stages, shard: int) -> dict[str, float]:
+    """What the shard's image takes in each column's tar, the tar's own end left out."""
+    return {
+        column: sum(
             TAR_BLOCK_BYTES + math.ceil(len(data) / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
-            for sample in version.read(record)
+            for sample in stages.version(column).read(_record(stages, column, shard))
             for data in sample.files.values()
         )
-        if record.index is not None:
-            sizes[f"{column} index"] = _row_bytes(stages, record)
-    return sizes
+        for column in stages.spec.fingerprints
+    }
 
 
-def _row_bytes(stages: Stages, record: CommitRecord) -> float:
-    """Compressed bytes of the index's rows, without the file's footer."""
+def _index_bytes_per_row(stages: Stages) -> dict[str, float]:
+    """Bytes a row in each column's index, when the rows of all images lie in one file as in a real shard."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    assert record.index is not None
-    metadata = pq.ParquetFile(io.BytesIO(stages.store.read(record.index.name))).metadata
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    return float(sum(g.column(j).total_compressed_size for g in groups for j in range(g.num_columns)))
+    per_row: dict[str, float] = {}
+    for column in stages.spec.fingerprints:
+        records = [_record(stages, column, shard) for shard in range(stages.plan.num_shards)]
+        tables = [read_index(stages.store, record.index) for record in records if record.index is not None]
+        num_rows = sum(table.num_rows for table in tables)
+        if num_rows:
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.concat_tables(tables), sink, compression="zstd")
+            per_row[column] = sink.getvalue().size / num_rows
+    return per_row
+
+
+def _with_index_bytes(measured: list[MeasuredImage], per_row: Mapping[str, float]) -> list[MeasuredImage]:
+    """Adds what each image's rows take; only masks have an index."""
+    return [
+        dataclasses.replace(
+            image,
+            bytes_by_column={
+                **image.bytes_by_column,
+                **{f"{column} index": size * image.masks for column, size in per_row.items()},
+            },
+        )
+        for image in measured
+    ]
+
+
+def _record(stages: Stages, column: str, shard: int) -> CommitRecord:
+    record = stages.version(column).record(shard)
+    assert record is not None
+    return record
 
 
 def predict(

@@ -255,7 +255,7 @@ def _fit(
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The image as an optimised PNG."""
+    """The image as a PNG."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()

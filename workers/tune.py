@@ -25,6 +25,7 @@ from pipeline.config import MaskSettings, SegmenterSettings
 from pipeline.masks import MaskBatch
 from pipeline.rle import Rle, decode
 from pipeline.segmenters import load_segmenter
+from pipeline.segmenters.base import Segmenter
 from workers.codec import DecodeError, normalise
 from workers.input_sample import InputSample, sample_inputs
 from workers.render import Cell, draw_sheet, png_bytes, thumbnail
@@ -103,6 +104,7 @@ def tune_inputs(
     predicted_ious: Sequence[float] = PREDICTED_IOUS,
     stabilities: Sequence[float] = STABILITIES,
     progress: Callable[[int, int], None] | None = None,
+    load: Callable[[SegmenterSettings], Segmenter] = load_segmenter,
 ) -> TuneReport:
     """Runs a sample of the inputs once and judges every pair of thresholds on it.
 
@@ -113,6 +115,7 @@ def tune_inputs(
         seed: draws which.
         predicted_ious, stabilities: thresholds to try, each in [0, 1]; those of `masks` are added.
         progress: called with (images done, images to do).
+        load: loads the segmenter.
 
     Raises:
         ValueError: no image to run, a count below 1 or a threshold out of range.
@@ -122,7 +125,7 @@ def tune_inputs(
     if num_images < 1:
         raise ValueError(f"num_images={num_images} must be at least 1")
     sample = sample_inputs(inputs, num_images, seed=seed)
-    stage = AutomaticMasks(load_segmenter(segmenter), masks)
+    stage = AutomaticMasks(load(segmenter), masks)
     pairs = threshold_pairs(masks, predicted_ious, stabilities)
     judged: list[JudgedImage] = []
     skipped: list[str] = []

@@ -48,13 +48,11 @@ def shapes(seed: int, height: int = 48, width: int = 64) -> Pixels:
 def masks_or_none(images: Sequence[Pixels]) -> list[AnnotatedImage]:
     """`FakeMasks`, but a black image has no masks."""
     empty = [AnnotatedImage(image.shape[1], image.shape[0], ()) for image in images]
-    return [
-        empty[i] if image.max() < 5 else FakeMasks()([image])[0] for i, image in enumerate(images)
-    ]
+    return [empty[i] if image.max() < 5 else FakeMasks()([image])[0] for i, image in enumerate(images)]
 
 
 def write_inputs(folder: Path) -> None:
-    """Plain, turned, PNG, without masks, with a hostile name and a caption, inside a tar, and not an image."""
+    """Plain, turned, PNG, without masks, of hostile name and with a caption, inside a tar, and no image."""
     folder.mkdir(parents=True)
     for i in range(3):
         (folder / f"{i}.jpg").write_bytes(jpeg_bytes(shapes(i)))

@@ -91,7 +91,9 @@ def test_a_page_is_the_same_every_time(data: Published) -> None:
 
 
 def test_a_contact_sheet_shows_a_photograph_and_its_masks_in_every_cell(data: Published) -> None:
-    sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(data.store, data.generation, columns=3, cell_px=206))))
+    sheet = np.asarray(
+        Image.open(io.BytesIO(contact_sheet(data.store, data.generation, columns=3, cell_px=206)))
+    )
     samples = sample_images(data.store, data.generation, 12)
     top, tinted = 24 + 34, 0
     for row in range(3):
@@ -99,7 +101,10 @@ def test_a_contact_sheet_shows_a_photograph_and_its_masks_in_every_cell(data: Pu
         height = max(thumbnail(sample.image_HW3, None, 100, 100).height for sample in of_row)
         for column, sample in enumerate(of_row):
             left = 24 + column * (206 + 20)
-            photo, masks = sheet[top : top + height, left : left + 100], sheet[top : top + height, left + 106 :][:, :100]
+            photo, masks = (
+                sheet[top : top + height, left : left + 100],
+                sheet[top : top + height, left + 106 :][:, :100],
+            )
             for picture in (photo, masks):
                 assert (picture.max(axis=2) < 230).mean() > 0.2, "neither paper nor mat"
             assert np.ptp(photo.astype(int), axis=2).max() < 10, "the photographs are grey"

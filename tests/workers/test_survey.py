@@ -45,7 +45,11 @@ def test_asking_for_more_than_there_is_gives_all_in_order(data: Published) -> No
 
 
 def test_a_few_come_from_all_over(data: Published) -> None:
-    drawn = {sample.key for seed in range(12) for sample in sample_images(data.store, data.generation, 2, seed=seed)}
+    drawn = {
+        sample.key
+        for seed in range(12)
+        for sample in sample_images(data.store, data.generation, 2, seed=seed)
+    }
     assert len(drawn) >= 6
     assert len(sample_images(data.store, data.generation, 2)) == 2
 

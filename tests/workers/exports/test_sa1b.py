@@ -19,7 +19,14 @@ from pycocotools import mask as coco_mask
 
 from pipeline.annotation import from_sa1b
 from storage.errors import DamagedObject
-from tests.workers.published import CAPTION, HOSTILE_NAME, NUM_ANNOTATED, Published, masks_or_none, publish_dataset
+from tests.workers.published import (
+    CAPTION,
+    HOSTILE_NAME,
+    NUM_ANNOTATED,
+    Published,
+    masks_or_none,
+    publish_dataset,
+)
 from workers.exports import ExportError, export
 from workers.exports import sa1b as sa1b_module
 
