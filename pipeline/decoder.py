@@ -32,8 +32,8 @@ from pipeline.mask_head import Halves, MaskHead
 
 _log = logging.getLogger(__name__)
 
-# Numbers in a chunk's largest intermediate result: 4 MiB stay in a CPU's cache, a GPU wants more at once.
-_CHUNK_NUMBERS_CPU = 2**20
+# Numbers in a chunk's largest intermediate result: 8 MiB stay in a CPU's cache, a GPU wants more at once.
+_CHUNK_NUMBERS_CPU = 2**21
 _CHUNK_NUMBERS_GPU = 2**27
 
 # Above this, lost digits in a norm could show in the results: see ImageKeys.cancellation.

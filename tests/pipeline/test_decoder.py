@@ -19,7 +19,9 @@ TOLERANCE = 1e-5
 class Model:
     """A random prompt encoder and mask decoder, the reference's way and ours."""
 
-    def __init__(self, channels: int = 64, side: int = 8, heads: int = 4, depth: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self, channels: int = 64, side: int = 8, heads: int = 4, depth: int = 2, seed: int = 0
+    ) -> None:
         torch.manual_seed(seed)
         self.channels, self.side, self.pixels = channels, side, side * 16
         transformer = TwoWayTransformer(depth, channels, heads, 2 * channels)
