@@ -112,7 +112,8 @@ def _check_some(address: str, dataset_root: str | None) -> None:
         if isinstance(found, InputFile) or _is_manifest(address):
             return
         problems.append(found)
-    seen = ", ".join(f"{count} {ending}" for ending, count in skipped.most_common(8)) or "nothing"
+    most = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:8]
+    seen = ", ".join(f"{count} {ending}" for ending, count in most) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
@@ -166,8 +167,11 @@ def _is_manifest(address: str) -> bool:
 def _walk_manifest(address: str) -> Iterator[InputFile | InputProblem]:
     store, name = address_store(address)
     folder = address.rpartition("/")[0]
-    with store.open_read(name) as raw:
-        for line in io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape"):
+    with (
+        store.open_read(name) as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape") as lines,
+    ):
+        for line in lines:
             entry = line.strip()
             if entry and not entry.startswith("#"):
                 yield _look_at_entry(entry, folder)

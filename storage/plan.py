@@ -15,6 +15,7 @@ place with the same members elsewhere (reading those says SourceChanged).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 FOLDER = "plan"
+TAIL_BYTES = 64 << 10  # read at once to find a footer
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ class KnownTar:
     source: str
     etag: str
     num_images: int
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """A Parquet object of a plan. Its pages carry checksums, its footer's is kept here: parts can be trusted.
+
+    Attributes:
+        written: the object.
+        footer_sha256: of the bytes from the footer's start to the file's end.
+    """
+
+    written: WrittenObject
+    footer_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +108,9 @@ class PlanPart:
     num_shards: int
     first_image_id: int
     num_images: int
-    rows: WrittenObject | None
+    rows: PlanTable | None
     row_group_shards: tuple[int, ...]
-    rejects: WrittenObject | None
+    rejects: PlanTable | None
     rejects_by_reason: Mapping[str, int]
     resolved: tuple[str, ...]
     resolved_by_reason: Mapping[str, int]
@@ -186,7 +201,9 @@ class Plan:
         group = bisect_right(part.row_group_shards, shard) - 1
         images = tuple(image for image in _group_images(self.store, part.rows, group) if image.shard == shard)
         if tuple(image.key for image in images) != self.keys_of(shard):
-            raise DamagedObject(f"{self.store.root}/{part.rows.name}: shard {shard} isn't what the plan says")
+            raise DamagedObject(
+                f"{self.store.root}/{part.rows.written.name}: shard {shard} isn't what the plan says"
+            )
         return images
 
     def _part_of(self, shard: int) -> PlanPart:
@@ -242,13 +259,17 @@ def _parse_part(store: ObjectStore, name: str) -> PlanPart:
                 f"{store.root}/{name}: format {fields['format_version']}; this version reads {FORMAT_VERSION}"
             )
         for key in ("rows", "rejects"):
-            fields[key] = WrittenObject(**fields[key]) if fields[key] else None
+            fields[key] = _parse_table(fields[key]) if fields[key] else None
         for key in ("inputs", "row_group_shards", "resolved"):
             fields[key] = tuple(fields[key])
         fields["tars"] = tuple(KnownTar(**tar) for tar in fields["tars"])
         return PlanPart(**fields)
     except (ValueError, KeyError, TypeError) as exc:
         raise DamagedObject(f"{store.root}/{name}: not a readable plan ({exc})") from exc
+
+
+def _parse_table(fields: dict[str, Any]) -> PlanTable:
+    return PlanTable(WrittenObject(**fields["written"]), fields["footer_sha256"])
 
 
 IMAGE_COLUMNS = tuple(PlannedImage.__dataclass_fields__)
@@ -281,61 +302,58 @@ def reject_schema() -> pa.Schema:
 
 
 def read_rows(
-    store: ObjectStore, written: WrittenObject | None, columns: tuple[str, ...]
+    store: ObjectStore, table: PlanTable | None, columns: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
     """The rows of one of a plan's tables, a row group in memory at a time; none if there is no table."""
-    if written is None:
-        return
-    num_rows = 0
-    for group in range(_num_groups(store, written)):
-        rows = _read_group(store, written, group, columns).to_pylist()
-        num_rows += len(rows)
-        yield from rows
-    if num_rows != written.num_samples:
-        raise DamagedObject(f"{store.root}/{written.name}: {num_rows} rows, not {written.num_samples}")
+    if table is not None:
+        for group in range(_metadata(store, table).num_row_groups):
+            yield from _read_group(store, table, group, columns).to_pylist()
+
+
+def read_footer(store: ObjectStore, written: WrittenObject) -> bytes:
+    """A Parquet object's bytes from its footer to its end. Raises DamagedObject, ObjectNotFound."""
+    check_size(store, written)
+    tail = store.read(written.name, max(0, written.size_bytes - TAIL_BYTES))
+    size_bytes = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != b"PAR1" or size_bytes > written.size_bytes:
+        raise DamagedObject(f"{store.root}/{written.name}: does not end as a Parquet file")
+    if size_bytes > len(tail):
+        tail = store.read(written.name, written.size_bytes - size_bytes)
+    return tail[-size_bytes:]
 
 
 @lru_cache(maxsize=4)
-def _group_images(store: ObjectStore, rows: WrittenObject, group: int) -> tuple[PlannedImage, ...]:
+def _group_images(store: ObjectStore, table: PlanTable, group: int) -> tuple[PlannedImage, ...]:
     """A row group; the last few are kept, since neighbouring shards share one."""
-    table = _read_group(store, rows, group, IMAGE_COLUMNS)
-    return tuple(PlannedImage(**row) for row in table.to_pylist())
-
-
-def _num_groups(store: ObjectStore, written: WrittenObject) -> int:
-    return int(_metadata(store, written).num_row_groups)
+    return tuple(PlannedImage(**row) for row in _read_group(store, table, group, IMAGE_COLUMNS).to_pylist())
 
 
 @lru_cache(maxsize=8)
-def _metadata(store: ObjectStore, written: WrittenObject) -> pq.FileMetaData:
+def _metadata(store: ObjectStore, table: PlanTable) -> pq.FileMetaData:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    check_size(store, written)
-    try:
-        with store.open_read(written.name) as file:
-            metadata = pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as exc:
-        raise DamagedObject(f"{store.root}/{written.name}: not a readable Parquet file ({exc})") from exc
-    if metadata.num_rows != written.num_samples:
-        raise DamagedObject(
-            f"{store.root}/{written.name}: {metadata.num_rows} rows, not {written.num_samples}"
-        )
+    footer = read_footer(store, table.written)
+    if hashlib.sha256(footer).hexdigest() != table.footer_sha256:
+        raise DamagedObject(f"{store.root}/{table.written.name}: its footer is not what the plan says")
+    metadata = pq.read_metadata(pa.BufferReader(footer))
+    assert metadata.num_rows == table.written.num_samples
     return metadata
 
 
-def _read_group(store: ObjectStore, written: WrittenObject, group: int, columns: tuple[str, ...]) -> pa.Table:
+def _read_group(store: ObjectStore, table: PlanTable, group: int, columns: tuple[str, ...]) -> pa.Table:
     """One row group, page checksums verified."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    metadata = _metadata(store, table)
     try:
         with (
-            store.open_read(written.name) as file,
-            pq.ParquetFile(
-                file, metadata=_metadata(store, written), page_checksum_verification=True
-            ) as parquet,
+            store.open_read(table.written.name) as file,
+            pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True) as parquet,
         ):
             return parquet.read_row_group(group, columns=list(columns))
     except (pa.ArrowException, OSError) as exc:
-        raise DamagedObject(f"{store.root}/{written.name}: row group {group} is damaged ({exc})") from exc
+        raise DamagedObject(
+            f"{store.root}/{table.written.name}: row group {group} is damaged ({exc})"
+        ) from exc

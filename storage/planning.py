@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
 from storage.columns import new_attempt
@@ -26,11 +26,13 @@ from storage.plan import (
     PlannedImage,
     PlanPart,
     PlanReject,
+    PlanTable,
     image_key,
     image_schema,
     load_plans,
     part_bytes,
     part_name,
+    read_footer,
     read_rows,
     reject_schema,
 )
@@ -197,14 +199,13 @@ class _Planning:
                 self._take(found, rows, rejects)
             if self._plan.num_images + self._num_images == 0:
                 raise self._nothing_usable()
-        written_rows, written_rejects = rows.written, rejects.written
-        if written_rows is None and written_rejects is None:
+        if rows.written is None and rejects.written is None:
             return self._summary(self._plan, None)
-        part = self._part(written_rows, tuple(rows.group_shards), written_rejects)
+        part = self._part(rows.written, tuple(rows.group_shards), rejects.written)
         if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
-            for written in (written_rows, written_rejects):
-                if written is not None:
-                    self._store.delete(written.name)
+            for table in (rows.written, rejects.written):
+                if table is not None:
+                    self._store.delete(table.written.name)
             return None
         return self._summary(Plan(self._store, (*self._plan.parts, part)), self._number)
 
@@ -291,7 +292,7 @@ class _Planning:
         )
 
     def _part(
-        self, rows: WrittenObject | None, group_shards: tuple[int, ...], rejects: WrittenObject | None
+        self, rows: PlanTable | None, group_shards: tuple[int, ...], rejects: PlanTable | None
     ) -> PlanPart:
         return PlanPart(
             number=self._number,
@@ -343,7 +344,7 @@ class _Table:
         self._writer: Any = None
         self._num_rows = 0
         self.group_shards: list[int] = []
-        self.written: WrittenObject | None = None
+        self.written: PlanTable | None = None
 
     def __enter__(self) -> _Table:
         return self
@@ -381,6 +382,8 @@ class _Table:
             if self._writer is not None:
                 self._writer.close()
         if self._hashing is not None:
-            self.written = WrittenObject(
+            written = WrittenObject(
                 self._name, self._hashing.num_bytes, self._hashing.hexdigest(), self._num_rows
             )
+            footer = read_footer(self._store, written)
+            self.written = PlanTable(written, sha256(footer).hexdigest())

@@ -154,10 +154,10 @@ def _fullest_versions(store: ObjectStore) -> dict[str, str]:
 def _check_plan(store: ObjectStore, plan: Plan, deep: bool) -> _Finding:
     problems = []
     for part in plan.parts:
-        for written in (part.rows, part.rejects):
-            if written is not None:
+        for table in (part.rows, part.rejects):
+            if table is not None:
                 try:
-                    (check_object if deep else check_size)(store, written)
+                    (check_object if deep else check_size)(store, table.written)
                 except StorageError as exc:
                     problems.append(str(exc))
     return _Finding(problems=tuple(problems))

@@ -128,7 +128,7 @@ def test_a_damaged_record_is_named(version: ColumnVersion, spoil: object) -> Non
     record = attempt(version)
     version.commit(record)
     version.store.put(version.record_name(0), spoil(record_bytes(record)))
-    with pytest.raises(DamagedObject, match="commits/000000.json"):
+    with pytest.raises(DamagedObject, match=r"commits/000000\.json"):
         version.record(0)
 
 
