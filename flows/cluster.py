@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import logging
 import os
 import sys
 from collections import deque
@@ -23,6 +22,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flows.config import RunConfig
+from flows.report import watcher
 from workers.task import Resources, RunSpec
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ WORKER_BYTES = {"nano": GB, "vit_b": 3 * GB, "vit_l": 6 * GB, "vit_h": 10 * GB}
 
 
 START_TRIES = 3
-"""A raylet gives its own agents 15 s to start, fixed in Ray's code; on a busy machine a second try finds them warm."""
+"""Ray gives its own agents 15 s to start, fixed in its code; a second try finds them warm."""
 
 _CONNECT_ERRORS = (ConnectionError, RuntimeError, ValueError, TimeoutError)
-
-log = logging.getLogger(__name__)
 
 
 class ClusterError(RuntimeError):
@@ -104,13 +102,13 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
         try:
             ray.init(**options)
             return
-        except Exception as exc:  # noqa: BLE001 - a node that doesn't start in time is a bare Exception
+        except Exception as exc:  # a node that doesn't start in time is a bare Exception
             if type(exc) is not Exception and not isinstance(exc, _CONNECT_ERRORS):
                 raise
             ray.shutdown()
             if address is not None or not tries_left:
                 raise ClusterError(_connect_advice(address, exc)) from exc
-            log.warning("Ray did not start (%s); trying again", exc)
+            watcher().note("Ray did not start in time, as on a busy machine; trying again")
 
 
 def plan_crew(config: RunConfig, available: Mapping[str, float] | None = None) -> Crew:
@@ -216,7 +214,8 @@ def _connect_advice(address: str | None, exc: BaseException) -> str:
     if address is None:
         return (
             f"Ray could not start on this machine: {why}\n"
-            "Cure: check free space in /tmp and /dev/shm; Ray's own logs are in /tmp/ray/session_latest/logs"
+            "Cure: check free space in /tmp and /dev/shm, and whether the machine is very busy: Ray needs its "
+            "processes up within 15 s. Its own logs are in /tmp/ray/session_latest/logs"
         )
     return (
         f"no Ray cluster answers at {address}: {why}\n"

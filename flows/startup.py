@@ -1,15 +1,14 @@
 """Starts a run so that the first image is annotated soon: everything slow side by side.
 
 A Prefect server takes 7 s to start, its client 2 s to import, Ray 9 s, torch in a worker 3 s. In line that
-is 20 s of waiting; here the server and Ray start at once, the import runs beside them, and the workers load
-their models while the server finishes. Inputs, settings and weights are checked before any of it, and a run
-with nothing to do starts none of it.
+is 20 s of waiting; here the server starts beside Ray, and the workers load their models while the client is
+imported. (The client is not imported beside Ray, which gives its own agents only 15 s to start.) Inputs,
+settings and weights are checked before any of it, and a run with nothing to do starts none of it.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +36,6 @@ def run_generate(
             return report
     prefect_server.quiet_environment()
     with _own_server() as server:
-        threading.Thread(target=_import_flow, daemon=True).start()
         watcher().step("starting Ray, Prefect and the workers")
         with cluster.connected(config.run.ray_address):
             crew = cluster.plan_crew(config)
@@ -106,7 +104,3 @@ def _send_what_waits() -> None:
 
     for service in (APILogWorker, EventsWorker):
         service.drain_all(timeout=5)
-
-
-def _import_flow() -> None:
-    import flows.generate  # noqa: F401 - the import is the work

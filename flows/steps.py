@@ -212,7 +212,7 @@ def publish_and_verify(spec: RunSpec, config: RunConfig) -> Published:
     return Published(
         generation=generation.number if generation is not None else None,
         is_new=generation is not None and (before is None or before.number != generation.number),
-        masks=int(generation.totals["masks"]) if generation is not None else 0,
+        masks=int(generation.totals.get("masks", 0)) if generation is not None else 0,
         check=verify(store, deep=False),
         rejects=dict(rejects),
     )

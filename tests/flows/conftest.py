@@ -1,0 +1,18 @@
+"""What the tests of flows/ share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes and tests.workers.published
+
+from tests.workers.published import Published, publish_dataset
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A dataset of ten images in three shards, nine annotated; tests must not change it."""
+    return publish_dataset(tmp_path_factory.mktemp("published"))
