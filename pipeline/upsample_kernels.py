@@ -29,6 +29,9 @@ Flags = npt.NDArray[np.uint8]
 # How far a weighed sum of equal taps may stray from them, relatively: 16 roundings of 2**-24 are below 1e-6.
 ROUNDING = 4e-6
 
+# The bits of a block's kind, see _classify.
+SOME, NOT_ALL = 1, 2
+
 
 class Axis(NamedTuple):
     """One axis of both interpolations: low-resolution logits -> middle grid -> output.
@@ -103,92 +106,91 @@ _fma: Any = intrinsic(_fused_multiply_add)
 
 @kernel
 def _classify(
-    logits_HW: Floats, low: np.float32, high: np.float32, any_HW: Flags, all_HW: Flags, any_W: Flags
-) -> tuple[int, int, int, int]:
-    """Marks the logits above `low` and above `high`; the box (inclusive) of those above `low`, or top -1."""
+    logits_HW: Floats, low: np.float32, high: np.float32, kinds_HW: Flags, extents: Indices
+) -> tuple[int, int]:
+    """The kind of each logit, in bits, so that a block's kind is the `or` of its logits'.
+
+    SOME: above low; NOT_ALL: not above high. Writes each row's first and last column above low into
+    extents[H, 2] (W and -1 where there is none); returns the first and last row above low, or (-1, -1).
+    """
     height, width = logits_HW.shape
     top, bottom = -1, -1
-    any_W[:] = 0
     for k in range(height):
-        row, any_row, all_row = logits_HW[k], any_HW[k], all_HW[k]
+        row, kinds = logits_HW[k], kinds_HW[k]
         found = np.uint8(0)
         for c in range(width):
-            above = np.uint8(row[c] > low)
-            any_row[c] = above
-            found |= above
-        if found == 0:
-            all_row[:] = 0
-            continue
-        bottom = k
-        if top < 0:
-            top = k
-        for c in range(width):
-            all_row[c] = row[c] > high
-        for c in range(width):
-            any_W[c] |= any_row[c]
-    left, right = 0, width - 1
-    if top >= 0:
-        while any_W[left] == 0:
-            left += 1
-        while any_W[right] == 0:
-            right -= 1
-    return top, bottom, left, right
+            kind = np.uint8(row[c] > low) | (np.uint8(not row[c] > high) << 1)
+            kinds[c] = kind
+            found |= kind
+        left, right = width, -1
+        if found & SOME:
+            left, right = 0, width - 1
+            while not kinds[left] & SOME:
+                left += 1
+            while not kinds[right] & SOME:
+                right -= 1
+            bottom = k
+            if top < 0:
+                top = k
+        extents[k, 0], extents[k, 1] = left, right
+    return top, bottom
 
 
 @kernel
 def _segments(
-    any_HW: Flags,
-    all_HW: Flags,
-    first_row: int,
-    last_row: int,
+    kinds_HW: Flags,
+    extents: Indices,
+    rows: Axis,
+    group: int,
     columns: Axis,
-    left: int,
-    right: int,
-    state_W: Flags,
+    kinds_W: Flags,
     segments: Indices,
 ) -> int:
-    """Cuts a band whose taps are rows first_row ... last_row, columns left ... right (all inclusive).
+    """Cuts the band of one group of rows where its kind changes.
 
-    Writes rows (from, up to, state) of `segments` and returns their count. State 0: no tap is above the low
-    level; 2: every tap is above the high level; 1: values are needed.
+    Writes rows (from, up to, kind) of `segments` from the first column group with a logit above the low level
+    to the last, and returns their count. Kind NOT_ALL: all below the low level; SOME: all above the high one;
+    both bits: values are needed.
     """
+    first_row, last_row = rows.group_taps[0, group], rows.group_taps[1, group]
+    left, right = extents[first_row, 0], extents[first_row, 1]
+    for k in range(first_row + 1, last_row + 1):
+        left, right = min(left, extents[k, 0]), max(right, extents[k, 1])
+    if right < 0:
+        return 0
     for c in range(left, right + 1):
-        some, every = np.uint8(0), np.uint8(1)
-        for k in range(first_row, last_row + 1):
-            some |= any_HW[k, c]
-            every &= all_HW[k, c]
-        state_W[c] = some + every
+        kinds_W[c] = kinds_HW[first_row, c]
+    for k in range(first_row + 1, last_row + 1):
+        for c in range(left, right + 1):
+            kinds_W[c] |= kinds_HW[k, c]
     stop_group = columns.starts_at[right + 1]
-    group = columns.ends_at[left]
+    at_group = columns.ends_at[left]
     count = 0
     at = left
-    while group < stop_group:
-        # the stretch of logits of one state, the groups that lie wholly within, those that straddle its end
-        state = state_W[at]
+    while at <= right:
+        # a stretch of logits of one kind; groups that lie wholly within it, and those that straddle its start
+        kind = kinds_W[at]
         start = at
-        while at <= right and state_W[at] == state:
+        while at <= right and kinds_W[at] == kind:
             at += 1
-        inside_from = group if start == left and state == 0 else columns.starts_at[start]
-        inside_upto = stop_group if at > right and state == 0 else columns.ends_at[at]
-        if inside_from > group:
-            count = _append(segments, count, columns.group_start, group, inside_from, 1)
-            group = inside_from
-        if inside_upto > group:
-            count = _append(segments, count, columns.group_start, group, inside_upto, state)
-            group = inside_upto
-        if at > right:
-            break
-    if group < stop_group:
-        count = _append(segments, count, columns.group_start, group, stop_group, 1)
+        inside_from, inside_upto = columns.starts_at[start], columns.ends_at[at]
+        if inside_from > at_group:
+            count = _append(segments, count, columns.group_start, at_group, inside_from, SOME | NOT_ALL)
+            at_group = inside_from
+        if inside_upto > at_group:
+            count = _append(segments, count, columns.group_start, at_group, inside_upto, kind)
+            at_group = inside_upto
+    if at_group < stop_group:
+        count = _append(segments, count, columns.group_start, at_group, stop_group, SOME | NOT_ALL)
     return count
 
 
 @kernel
-def _append(segments: Indices, count: int, group_start: Indices, first: int, stop: int, state: int) -> int:
-    """Adds the groups first ... stop - 1 as a segment, or to the last one if that has the same state."""
-    if count == 0 or segments[count - 1, 2] != state:
+def _append(segments: Indices, count: int, group_start: Indices, first: int, stop: int, kind: int) -> int:
+    """Adds the groups first ... stop - 1 as a segment, or to the last one if that is of the same kind."""
+    if count == 0 or segments[count - 1, 2] != kind:
         segments[count, 0] = group_start[first]
-        segments[count, 2] = state
+        segments[count, 2] = kind
         count += 1
     segments[count - 1, 1] = group_start[stop]
     return count
@@ -291,29 +293,28 @@ def _buffers(rows: Axis, columns: Axis) -> tuple[Floats, Floats, Floats, Floats,
 def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats, out_NK: Ints) -> None:
     """Adds to out_NK[:, :3] the counts above levels (ascending); sets [:, 3:] to the box above levels[1]."""
     num_masks, height, width = logits_NHW.shape
-    any_HW, all_HW = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
-    state_W = np.empty(width, np.uint8)
+    kinds_HW, kinds_W = np.empty((height, width), np.uint8), np.empty(width, np.uint8)
+    extents = np.empty((height, 2), np.int32)
     scratch, left_ML, right_ML, values_RL, segments = _buffers(rows, columns)
     slack = np.float32(ROUNDING)
     low, high = levels[0] - slack * abs(levels[0]), levels[2] + slack * abs(levels[2])
     for n in range(num_masks):
         logits_HW, out = logits_NHW[n], out_NK[n]
-        top, bottom, left, right = _classify(logits_HW, low, high, any_HW, all_HW, state_W)
+        top, bottom = _classify(logits_HW, low, high, kinds_HW, extents)
         if top < 0:
             continue
         box = out[3:]
         box[0], box[1], box[2], box[3] = columns.taps.shape[1], rows.taps.shape[1], -1, -1
         for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
-            tap, last_tap = rows.group_taps[0, g], rows.group_taps[1, g]
-            count = _segments(any_HW, all_HW, tap, last_tap, columns, left, right, state_W, segments)
+            count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)
             for s in range(count):
-                x0, x1, state = segments[s]
+                x0, x1, kind = segments[s]
                 y0, y1 = rows.group_start[g], rows.group_start[g + 1]
-                if state == 2:
+                if kind == SOME:
                     for level in range(3):
                         out[level] += (x1 - x0) * (y1 - y0)
                     _grow(box, x0, y0, x1 - 1, y1 - 1)
-                elif state == 1:
+                elif kind == SOME | NOT_ALL:
                     _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
                     for r in range(y1 - y0):
                         _count(values_RL[r, : x1 - x0], x0, y0 + r, levels, out, box)
@@ -359,11 +360,11 @@ def _toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) ->
     so it has an even number of changes.
     """
     height, width = logits_HW.shape
-    any_HW, all_HW = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
-    state_W = np.empty(width, np.uint8)
+    kinds_HW, kinds_W = np.empty((height, width), np.uint8), np.empty(width, np.uint8)
+    extents = np.empty((height, 2), np.int32)
     scratch, left_ML, right_ML, values_RL, segments = _buffers(rows, columns)
     slack = np.float32(ROUNDING) * abs(level)
-    top, bottom, left, right = _classify(logits_HW, level - slack, level + slack, any_HW, all_HW, state_W)
+    top, bottom = _classify(logits_HW, level - slack, level + slack, kinds_HW, extents)
     num_columns = columns.taps.shape[1]
     xs, ys = np.empty(4 * num_columns, np.int32), np.empty(4 * num_columns, np.int32)
     used = 0
@@ -371,19 +372,23 @@ def _toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) ->
         return xs, ys, 0
     mask_L = np.zeros(num_columns, np.uint8)  # the mask's last row so far
     for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
-        tap, last_tap = rows.group_taps[0, g], rows.group_taps[1, g]
-        count = _segments(any_HW, all_HW, tap, last_tap, columns, left, right, state_W, segments)
+        count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)
         y0, y1 = rows.group_start[g], rows.group_start[g + 1]
         if used + (y1 - y0 + 1) * num_columns > xs.size:  # the worst case, and the closing row
             xs, ys = _longer(xs, (y1 - y0) * num_columns), _longer(ys, (y1 - y0) * num_columns)
+        done = 0  # columns beside the segments are empty
         for s in range(count):
-            x0, x1, state = segments[s]
-            if state != 1:
-                used = _change_all(state // 2, mask_L[x0:x1], x0, y0, xs, ys, used)
+            x0, x1, kind = segments[s]
+            if s == 0:
+                used = _change_all(0, mask_L[:x0], 0, y0, xs, ys, used)
+            done = x1
+            if kind != SOME | NOT_ALL:
+                used = _change_all(kind & SOME, mask_L[x0:x1], x0, y0, xs, ys, used)
                 continue
             _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
             for r in range(y1 - y0):
                 used = _change_to(values_RL[r, : x1 - x0], level, mask_L[x0:x1], x0, y0 + r, xs, ys, used)
+        used = _change_all(0, mask_L[done:], done, y0, xs, ys, used)
     last_row = rows.group_start[rows.starts_at[bottom + 1]]
     used = _change_all(0, mask_L, 0, last_row, xs, ys, used)
     return xs, ys, used

@@ -28,7 +28,7 @@ def masks(draw: st.DrawFn) -> BoolHW:
     return noise if kind == "noise" else np.kron(noise, np.ones((2, 3), bool))[:height, :width] > 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(masks(), MIN_AREAS)
 def test_equal_to_the_reference_in_both_modes(mask_HW: BoolHW, min_area_px: float) -> None:
     for mode in ("holes", "islands"):
@@ -115,7 +115,7 @@ def plain_parent(stack: list[BoolHW], child: int, containment: float) -> int | N
     return best
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(stacks(), st.sampled_from([0.5, 0.95, 1]))
 def test_parents_equal_the_plain_search(stack: list[BoolHW], containment: float) -> None:
     rles = [encode_mask(mask_HW) for mask_HW in stack]

@@ -73,7 +73,7 @@ def doubtful(logits: torch.Tensor, level: float) -> torch.Tensor:
     return (logits - level).abs() <= 1e-5 * max(1.0, float(logits.abs().max()))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cases())
 def test_measures_equal_the_reference(case: Case) -> None:
     logits = upsampled(case.logits_NHW, case.frame)
