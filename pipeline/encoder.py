@@ -1,17 +1,17 @@
 """SAM's image encoder (ViT) with attention that stays in cache: the same weights, the same numbers.
 
-The reference's global attention writes scores of all heads out (768 MiB at 1024 px), reads and writes them again
-for each of the two relative-position terms and for the softmax. Here a block of queries goes through all of it
-at once: the position terms are the start value, the scores are added to them by the product itself, softmax
-in place, product with the values. The block's scores (4 MiB) are never out of the cache. Windowed attention goes
-the same way, some windows and heads at a time; its output projection runs after the padding is cut off, which
-changes nothing and is less. The MLP runs over blocks of tokens, so that its hidden layer stays in cache too.
+The reference's global attention writes the scores of all heads out (768 MiB at 1024 px), and reads and writes
+them again for each of the two relative-position terms and for the softmax. Here a block of queries goes through
+all of it at once: the position terms are the start value, the product adds the scores to them, softmax in
+place, product with the values. The block's scores (4 MiB) stay in cache. Windowed attention goes the same
+way, some windows and heads at a time; its output projection runs after the padding is cut off, which changes
+nothing and is less. The MLP runs over blocks of tokens, so that its hidden layer stays in cache too.
 
-What it does not do: drop the padding of windows before attention. Padding takes part in the reference as keys,
+What it does not do: drop the padding of windows before attention. In the reference padding takes part as keys,
 with the bias as their projection, so it must take part here.
 
-Shapes: B images, H x W tokens, C channels; in attention G = (B or windows) x heads, N = h x w tokens, D channels
-of a head, Q queries of a block.
+Shapes: B images, H x W tokens, C channels; in attention G = (B or windows) x heads, N = h x w tokens, D
+channels of a head, Q queries of a block.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import get_rel_pos, window_partition, window_unpartition
 from torch import Tensor, nn
 
-# Numbers in a block of scores or of the MLP's hidden layer: 4 MiB stay in a CPU's cache, a GPU wants more at once.
+# Numbers in a block of scores or of the MLP's hidden layer: 4 MiB stay in a CPU's cache, a GPU wants more.
 _BLOCK_NUMBERS_CPU = 2**20
 _BLOCK_NUMBERS_GPU = 2**28
 
@@ -77,7 +77,7 @@ def _add_attention(tokens_BHWC: Tensor, block: Any, block_numbers: int) -> None:
 def _add_mlp(tokens_BHWC: Tensor, block: Any, block_numbers: int) -> None:
     """The second half of a block, in place, over blocks of tokens."""
     size = max(1, block_numbers // block.mlp.lin1.out_features)
-    for tokens_QC in tokens_BHWC.view(-1, tokens_BHWC.shape[-1]).split(size):
+    for tokens_QC in torch.split(tokens_BHWC.view(-1, tokens_BHWC.shape[-1]), size):
         hidden = block.mlp.lin1(block.norm2(tokens_QC))
         if isinstance(block.mlp.act, nn.GELU) and block.mlp.act.approximate == "none":
             hidden = torch.ops.aten.gelu_(hidden)
@@ -130,15 +130,12 @@ def attend(attention: Any, tokens_BHWC: Tensor, block_numbers: int) -> Tensor:
 
 
 def _position_terms(attention: Any, query_GND: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What each query adds to the scores of each row and of each column of keys: float[G, N, h], float[G, N, w]."""
+    """What each query adds to the scores of each row of keys, float[G, N, h], and of each column."""
     height, width = size_hw
     down_hhD = get_rel_pos(height, height, attention.rel_pos_h)
     across_wwD = get_rel_pos(width, width, attention.rel_pos_w)
-    query_GhwD = query_GND.view(len(query_GND), height, width, -1)
-    down = torch.einsum("ghwd,hkd->ghwk", query_GhwD, down_hhD)
-    across = torch.einsum("ghwd,wkd->ghwk", query_GhwD, across_wwD)
-    return down.reshape(len(query_GND), height * width, height), across.reshape(
-        len(query_GND), height * width, width
-    )
-
-
+    groups, length, width_of_head = query_GND.shape
+    query_GhwD = query_GND.view(groups, height, width, width_of_head)
+    down_Ghwk = torch.einsum("ghwd,hkd->ghwk", query_GhwD, down_hhD)
+    across_Ghwk = torch.einsum("ghwd,wkd->ghwk", query_GhwD, across_wwD)
+    return down_Ghwk.reshape(groups, length, height), across_Ghwk.reshape(groups, length, width)
