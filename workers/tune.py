@@ -33,6 +33,8 @@ from workers.settings import IngestSettings
 
 PREDICTED_IOUS = (0.70, 0.80, 0.85, 0.88, 0.90, 0.92, 0.95)
 STABILITIES = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97)
+ENOUGH_THRESHOLDS = 4
+UPPER_QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 GRID_CELLS = 160
 KEPT_COVERAGE = 0.95
 """The suggestion keeps this share of the largest coverage that any pair reaches."""
@@ -101,8 +103,8 @@ def tune_inputs(
     segmenter: SegmenterSettings,
     num_images: int = 6,
     seed: int = 0,
-    predicted_ious: Sequence[float] = PREDICTED_IOUS,
-    stabilities: Sequence[float] = STABILITIES,
+    predicted_ious: Sequence[float] | None = None,
+    stabilities: Sequence[float] | None = None,
     progress: Callable[[int, int], None] | None = None,
     load: Callable[[SegmenterSettings], Segmenter] = load_segmenter,
 ) -> TuneReport:
@@ -113,7 +115,8 @@ def tune_inputs(
         ingest, masks, segmenter: the run's settings; the thresholds in `masks` are those to compare with.
         num_images: images to run, drawn evenly from all inputs.
         seed: draws which.
-        predicted_ious, stabilities: thresholds to try, each in [0, 1]; those of `masks` are added.
+        predicted_ious, stabilities: thresholds to try, each in [0, 1]; left out, the usual ones, or those
+            that fit the model's scores on the first image. Those of `masks` are added.
         progress: called with (images done, images to do).
         load: loads the segmenter.
 
@@ -126,11 +129,17 @@ def tune_inputs(
         raise ValueError(f"num_images={num_images} must be at least 1")
     sample = sample_inputs(inputs, num_images, seed=seed)
     stage = AutomaticMasks(load(segmenter), masks)
-    pairs = threshold_pairs(masks, predicted_ious, stabilities)
+    pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
     skipped: list[str] = []
     for number, (source, pixels) in enumerate(_decoded(sample, ingest, skipped)):
-        judged.append(judge(stage, source, pixels, pairs))
+        candidates = stage.candidates(pixels)
+        pairs = pairs or threshold_pairs(
+            masks,
+            fitting(candidates.predicted_iou_N, PREDICTED_IOUS) if predicted_ious is None else predicted_ious,
+            fitting(candidates.stability_N, STABILITIES) if stabilities is None else stabilities,
+        )
+        judged.append(judge(stage, source, pixels, candidates, pairs))
         if progress is not None:
             progress(number + 1, len(sample.images))
     if not judged:
@@ -148,6 +157,24 @@ def _decoded(
         except DecodeError as error:
             skipped.append(f"{image.source}: {error.reason}")
     return decoded
+
+
+def fitting(scores_N: NDArray[np.float32], usual: Sequence[float]) -> tuple[float, ...]:
+    """The usual thresholds, or others where too few of the scores reach them.
+
+    Args:
+        scores_N: of one image's candidates.
+        usual: rising, each in [0, 1].
+
+    Returns:
+        The usual thresholds below the highest score; if fewer than four are, the scores' upper quantiles too.
+    """
+    if len(scores_N) == 0:
+        return tuple(usual)
+    reached = {threshold for threshold in usual if threshold < scores_N.max()}
+    if len(reached) < ENOUGH_THRESHOLDS:
+        reached |= {round(float(q), 2) for q in np.clip(np.quantile(scores_N, UPPER_QUANTILES), 0, 1)}
+    return tuple(sorted(reached))
 
 
 def threshold_pairs(
@@ -177,11 +204,15 @@ class JudgedImage:
 
 
 def judge(
-    stage: AutomaticMasks, source: str, image_HW3: NDArray[np.uint8], pairs: tuple[MaskSettings, ...]
+    stage: AutomaticMasks,
+    source: str,
+    image_HW3: NDArray[np.uint8],
+    candidates: MaskBatch,
+    pairs: tuple[MaskSettings, ...],
 ) -> JudgedImage:
-    """Makes an image's candidates once and applies every pair to them."""
+    """Applies every pair to an image's candidates, as `stage` makes them."""
     height, width = image_HW3.shape[:2]
-    candidates = _encode_survivors(stage.candidates(image_HW3), pairs, height * width)
+    candidates = _encode_survivors(candidates, pairs, height * width)
     kept = tuple(stage.select(candidates, height=height, width=width, settings=pair) for pair in pairs)
     coarse = _Coarse(height, width)
     return JudgedImage(source, image_HW3, pairs, kept, tuple(coarse.coverage(image) for image in kept))

@@ -18,7 +18,16 @@ from tests.fakes import jpeg_bytes
 from tests.pipeline.conftest import build_tiny_sam
 from workers.render import label_map
 from workers.settings import IngestSettings
-from workers.tune import JudgedImage, TuneRow, judge, suggest, threshold_pairs, tune_inputs
+from workers.tune import (
+    PREDICTED_IOUS,
+    JudgedImage,
+    TuneRow,
+    fitting,
+    judge,
+    suggest,
+    threshold_pairs,
+    tune_inputs,
+)
 
 MASKS = MaskSettings(points_per_side=8, predicted_iou=0.9, stability=0.95, min_area_px=6)
 IOUS, STABILITIES = (0.8, 0.9, 1.0), (0.85, 0.99)
@@ -40,7 +49,8 @@ def segmenter() -> SamSegmenter:
 @pytest.fixture(scope="module")
 def judged(segmenter: SamSegmenter) -> JudgedImage:
     pairs = threshold_pairs(MASKS, IOUS, STABILITIES)
-    return judge(AutomaticMasks(segmenter, MASKS), "a.jpg", photo(0), pairs)
+    stage = AutomaticMasks(segmenter, MASKS)
+    return judge(stage, "a.jpg", photo(0), stage.candidates(photo(0)), pairs)
 
 
 def test_every_pair_keeps_what_the_stage_would_keep(segmenter: SamSegmenter, judged: JudgedImage) -> None:
@@ -66,6 +76,17 @@ def test_pairs_hold_the_current_thresholds_and_leave_the_rest() -> None:
     assert {dataclasses.replace(pair, predicted_iou=0.9, stability=0.95) for pair in pairs} == {MASKS}
     with pytest.raises(ValueError, match="predicted_iou"):
         threshold_pairs(MASKS, (1.5,), ())
+
+
+def test_thresholds_fit_the_scores_of_the_model() -> None:
+    sure, unsure = (
+        np.linspace(0.5, 1.02, 400, dtype=np.float32),
+        np.linspace(0.1, 0.72, 400, dtype=np.float32),
+    )
+    assert fitting(sure, PREDICTED_IOUS) == PREDICTED_IOUS
+    found = fitting(unsure, PREDICTED_IOUS)
+    assert len(found) >= 4 and found == tuple(sorted(found)) and found[-1] < 0.72
+    assert fitting(np.zeros(0, np.float32), PREDICTED_IOUS) == PREDICTED_IOUS
 
 
 def row(predicted_iou: float, stability: float, masks: float, coverage: float) -> TuneRow:
