@@ -1,14 +1,14 @@
 """SAM's image encoder (ViT) with attention that stays in cache: the same weights, the same numbers.
 
-The reference's global attention writes the scores of all heads out (768 MiB at 1024 px), and reads and writes
-them again for each of the two relative-position terms and for the softmax. Here a block of queries goes through
-all of it at once: the position terms are the start value, the product adds the scores to them, softmax in
-place, product with the values. The block's scores (4 MiB) stay in cache. Windowed attention goes the same
-way, some windows and heads at a time; its output projection runs after the padding is cut off, which changes
-nothing and is less. The MLP runs over blocks of tokens, so that its hidden layer stays in cache too.
+The reference's global attention writes the scores of all heads out (768 MiB at 1024 px), and reads and
+writes them again for each of the two relative-position terms and for the softmax. Here a block of queries
+goes through all of it at once: the position terms are the start value, the product adds the scores to them,
+softmax in place, product with the values. The block's scores (4 MiB) stay in cache. Windowed attention goes
+the same way, some windows and heads at a time; its output projection runs after the padding is cut off, which
+changes nothing and is less. The MLP runs over blocks of tokens, so that its hidden layer stays in cache.
 
-What it does not do: drop the padding of windows before attention. In the reference padding takes part as keys,
-with the bias as their projection, so it must take part here.
+What it does not do: drop the padding of windows before attention. In the reference padding takes part as
+keys, with the bias as their projection, so it must take part here.
 
 Shapes: B images, H x W tokens, C channels; in attention G = (B or windows) x heads, N = h x w tokens, D
 channels of a head, Q queries of a block.
