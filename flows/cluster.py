@@ -214,7 +214,7 @@ def _connect_advice(address: str | None, exc: BaseException) -> str:
     if address is None:
         return (
             f"Ray could not start on this machine: {why}\n"
-            "Cure: check free space in /tmp and /dev/shm, and whether the machine is very busy: Ray needs its "
+            "Cure: check free space in /tmp and /dev/shm, and how busy the machine is: Ray wants its "
             "processes up within 15 s. Its own logs are in /tmp/ray/session_latest/logs"
         )
     return (
