@@ -90,7 +90,7 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except stop_signals():
         err.print("\n[yellow]stopped[/yellow]; what was committed is kept.")
         if resume:
             err.print(f"Resume with the same command:\n  {escape(resume)}")
@@ -100,6 +100,11 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
             raise
         err.print(f"[red]error[/red] {escape(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
         raise typer.Exit(exit_code(exc)) from None
+
+
+def stop_signals() -> tuple[type[BaseException], ...]:
+    """What Ctrl-C raises, and what SIGTERM does within a flow."""
+    return (KeyboardInterrupt, *_loaded((("prefect.exceptions", "TerminationSignal"),)))
 
 
 def expected_errors() -> tuple[type[BaseException], ...]:
@@ -114,8 +119,13 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("pipeline.weights", "WeightsError"),
         ("workers.pool", "RunStopped"),
     )
+    return (OSError, *_loaded(places))
+
+
+def _loaded(places: Iterable[tuple[str, str]]) -> tuple[type[BaseException], ...]:
+    """The classes whose modules are loaded; of others nothing can have been raised."""
     found = [getattr(sys.modules.get(module), name, None) for module, name in places]
-    return (OSError, *(kind for kind in found if kind is not None))
+    return tuple(kind for kind in found if kind is not None)
 
 
 def exit_code(exc: BaseException) -> int:

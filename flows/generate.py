@@ -19,6 +19,7 @@ from flows import steps
 from flows.config import RunConfig, load_config
 from flows.report import ProgressArtifact, RunReport, Tally, sheet_artifact, table_artifact, watcher
 from flows.steps import Annotated, Published
+from storage.errors import StorageError
 from workers.task import RunSpec
 
 
@@ -109,4 +110,9 @@ def show(report: RunReport) -> None:
     """Leaves the result as artifacts of the run: a table, and a contact sheet of the generation."""
     table_artifact(report)
     if report.generation is not None and report.annotated:
-        sheet_artifact(steps.contact_sheet(report.dataset, report.generation), generation=report.generation)
+        try:
+            sheet = steps.contact_sheet(report.dataset, report.generation)
+        except StorageError as exc:  # a picture that cannot be drawn is no reason to fail a published run
+            watcher().note(f"no contact sheet: {exc}")
+        else:
+            sheet_artifact(sheet, generation=report.generation)

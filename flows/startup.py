@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from flows import cluster, prefect_server, steps
 from flows.config import RunConfig
@@ -28,42 +28,43 @@ def run_generate(
     export_to: str | None = None,
 ) -> RunReport:
     """The flow `generate` with a quick start; see there for arguments, result and errors."""
+    began = time.monotonic()
     spec = steps.describe_run(dataset, config)
     steps.check_inputs(dataset, inputs)
-    if export_to is None:
-        report = _if_nothing_to_do(spec, inputs, config, limit)
-        if report is not None:
-            return report
+    complete = _is_complete_with(spec, inputs, config, limit)
+    if complete and export_to is None:
+        published = steps.publish_and_verify(spec, config)
+        return steps.make_report(
+            dataset, steps.Annotated(), published, None, seconds=time.monotonic() - began
+        )
     prefect_server.quiet_environment()
-    with _own_server() as server:
-        watcher().step("starting Ray, Prefect and the workers")
-        with cluster.connected(config.run.ray_address):
-            crew = cluster.plan_crew(config)
-            cluster.warm_up(spec, crew, num_workers=_expected_shards(spec))
-            with _using(server):
-                from flows.generate import generate
+    with _own_server() as server, nullcontext() if complete else _workers(spec, config), _using(server):
+        from flows.generate import generate
 
-                return generate(dataset, list(inputs), config, limit=limit, export_to=export_to)
+        return generate(dataset, list(inputs), config, limit=limit, export_to=export_to)
 
 
-def _if_nothing_to_do(
-    spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None
-) -> RunReport | None:
-    """The report of a dataset that already holds everything in the inputs; None if there is work."""
-    began = time.monotonic()
+def _is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None) -> bool:
+    """Whether the dataset already holds all that is in the inputs, annotated by this run's settings.
+
+    New inputs are planned only where everything planned before is done: a first plan may take long, and is
+    the flow's to make.
+    """
     if not steps.is_complete(spec):
-        return None
+        return False
     watcher().step("looking for new images")
     steps.plan_images(spec.root, inputs, config, limit)
-    if not steps.is_complete(spec):
-        return None
-    published = steps.publish_and_verify(spec, config)
-    return steps.make_report(spec.root, steps.Annotated(), published, None, seconds=time.monotonic() - began)
+    return steps.is_complete(spec)
 
 
-def _expected_shards(spec: RunSpec) -> int:
-    """Shards that wait, as far as is known before planning; one when nothing is planned yet."""
-    return max(1, len(steps.pending_shards(spec)))
+@contextmanager
+def _workers(spec: RunSpec, config: RunConfig) -> Iterator[None]:
+    """Ray inside the block, and workers that load their models: one a shard that waits, as far as known."""
+    watcher().step("starting Ray, Prefect and the workers")
+    with cluster.connected(config.run.ray_address):
+        crew = cluster.plan_crew(config)
+        cluster.warm_up(spec, crew, num_workers=max(1, len(steps.pending_shards(spec))))
+        yield
 
 
 @contextmanager

@@ -64,10 +64,13 @@ def verify(
     Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged.
     """
     with console.clear_errors(debug=debug):
+        from storage.errors import InputError
         from storage.objects import open_store
         from storage.verify import verify as verify_dataset
 
         report = verify_dataset(open_store(dataset), deep=deep)
+        if not report.images:
+            raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
         if json:
             console.print_json(dataclasses.asdict(report))
         else:

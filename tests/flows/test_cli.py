@@ -128,6 +128,7 @@ def test_export_writes_tars_once_and_then_says_so(published: Published, tmp_path
         (("generate", "{tmp}/data", "--input", "{tmp}", "--recipe", "sa1b"), 2, "sam_vit_h_4b8939.pth"),
         (("generate", "{tmp}/data"), 2, "--input"),
         (("generate", "{tmp}/data", "--input", "{tmp}", "--limit", "0"), 2, "--limit"),
+        (("verify", "{tmp}/data"), 2, "is the path right"),
         (("preview", "{tmp}/data", "--out", "{tmp}/look"), 3, "holds no generation"),
         (("export", "{tmp}/data", "{tmp}/out"), 3, "holds no generation"),
         (("export", "{tmp}/data", "{tmp}/out", "--format", "voc"), 2, "sa1b, coco"),
