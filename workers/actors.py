@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -55,17 +55,14 @@ class ShardWorker:
 
     Args:
         spec: of the run.
-        resources: what it was given: whole CPUs are the model's threads, unless the settings say.
         build: makes its stages; None is `workers.stages.build_stages`.
     """
 
-    def __init__(
-        self, spec: RunSpec, resources: Resources, build: Callable[[RunSpec], Stages] | None
-    ) -> None:
+    def __init__(self, spec: RunSpec, build: Callable[[RunSpec], Stages] | None) -> None:
         from workers.meter import Meter
 
+        os.environ.update(QUIET)  # not by a runtime_env: ray could not use its prestarted processes then
         self._spec = spec
-        self._resources = resources
         self._build = build
         self._meter = Meter()
         self._stages: Stages | None = None
@@ -74,12 +71,10 @@ class ShardWorker:
         """Loads the models; later calls find them loaded."""
         began = time.perf_counter()
         if self._stages is None:
-            import torch
+            import webdataset.writer  # noqa: F401  (torch comes with it: now, not within the first shard)
 
             from workers.stages import build_stages
 
-            if self._spec.segmenter.threads is None:
-                torch.set_num_threads(self._resources.threads)
             self._stages = (self._build or build_stages)(self._spec)
         node_id = str(ray.get_runtime_context().get_node_id())
         return WorkerInfo(node_id, os.getpid(), round(time.perf_counter() - began, 3))
@@ -102,17 +97,21 @@ class ShardWorker:
 def start_worker(
     spec: RunSpec, resources: Resources, build: Callable[[RunSpec], Stages] | None = None
 ) -> Worker:
-    """Starts an actor and has it load its models; returns at once, before either is done."""
-    actor: Any = (
-        ray.remote(ShardWorker)
-        .options(
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"watch": 1},
-            runtime_env={"env_vars": QUIET},
-        )
-        .remote(spec, resources, build)
-    )
+    """Starts an actor and has it load its models; returns at once, before either is done.
+
+    Args:
+        spec: of the run; where it leaves the model's threads open, they are the whole CPUs of `resources`.
+        resources: what ray sets aside for it.
+        build: makes its stages; None is `workers.stages.build_stages`.
+    """
+    if spec.segmenter.threads is None:
+        spec = replace(spec, segmenter=replace(spec.segmenter, threads=resources.threads))
+    remote: Any = ray.remote(
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        max_restarts=0,
+        max_task_retries=0,
+        concurrency_groups={"watch": 1},
+    )(ShardWorker)
+    actor = remote.remote(spec, build)
     return Worker(actor, actor.warm.remote())

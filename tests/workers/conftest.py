@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes, which actors import too
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes
+os.environ |= {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
 
 from storage.columns import ColumnVersion, CommitRecord
 from storage.objects import open_store
@@ -25,6 +33,7 @@ class Dataset:
 
     spec: RunSpec
     num_shards: int
+    num_images_per_shard: int
 
     def version(self, column: str) -> ColumnVersion:
         return ColumnVersion(open_store(self.spec.root), column, self.spec.fingerprints[column])
@@ -81,16 +90,19 @@ def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: int) -> Da
         fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
         **fields,
     )
-    return Dataset(spec, summary.num_shards)
+    return Dataset(spec, summary.num_shards, shard_size)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """Ray with four CPUs, whatever the machine has."""
+    """Ray with four CPUs, whatever the machine has; RAY_ADDRESS names a cluster of four to use instead."""
     import ray
 
     from flows.cluster import connect
 
-    connect(num_cpus=4)
+    connect(os.environ.get("RAY_ADDRESS"), num_cpus=4)
     yield
     ray.shutdown()
+    with warnings.catch_warnings():  # ray forgets its processes without waiting for them
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
