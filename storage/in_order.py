@@ -55,11 +55,18 @@ def _fill(
     unit: Unit,
     stopped: threading.Event,
 ) -> None:
-    produced = work(unit)
+    batch: list[Result] = []
     try:
-        while not stopped.is_set() and (batch := list(itertools.islice(produced, BATCH_SIZE))):
-            _put(results, batch, stopped)
+        for result in work(unit):
+            batch.append(result)
+            if len(batch) == BATCH_SIZE:
+                _put(results, batch, stopped)
+                batch = []
+            if stopped.is_set():
+                return
     finally:
+        if batch:
+            _put(results, batch, stopped)
         _put(results, None, stopped)
 
 

@@ -62,6 +62,9 @@ def write_index(store: ObjectStore, name: str, rows: Sequence[Mapping[str, objec
         table.validate(full=True)
     except pa.ArrowException as exc:
         raise ValueError(f"index rows don't fit the schema: {exc}") from exc
+    lacking = [field.name for field in schema if not field.nullable and table[field.name].null_count]
+    if lacking:
+        raise ValueError(f"index rows without a value for {lacking}; only parent may be null")
     with store.open_write(name) as target:
         hashing = HashingWriter(target)
         pq.write_table(table, hashing, compression="zstd", write_page_checksum=True)

@@ -190,6 +190,8 @@ class S3Store:
             return OutOfSpace(
                 f"{address}: the store is full ({code or status}); free some space or raise the quota"
             )
+        if code in ("InvalidRange", "416"):
+            return _PastTheEnd(f"{address}: ends before that")
         if code in ("PreconditionFailed", "412"):
             return SourceChanged(f"{address}: changed while it was read")
         if code in ("BadDigest", "InvalidDigest"):
@@ -245,10 +247,28 @@ class _ResumingReader(io.RawIOBase):
 
     def __init__(self, store: S3Store, name: str, start: int, size: int | None) -> None:
         self._store, self._name, self._start = store, name, start
-        found = store.stat(name)
-        end = found.size_bytes if size is None else min(found.size_bytes, start + size)
-        self._etag, self._end, self._at = found.etag, max(start, end), start
+        self._etag, self._at = "", start
+        self._end: int | None = None if size is None else start + size
         self._body: Any = None
+        if size == 0:
+            store.stat(name)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        """Asks for the bytes from where we are; the first time, learns how far they go."""
+        options: dict[str, str] = {"IfMatch": self._etag} if self._etag else {}
+        if self._at or self._end is not None:
+            options["Range"] = f"bytes={self._at}-{'' if self._end is None else self._end - 1}"
+        try:
+            with self._store._errors(self._name):
+                found = self._store._client().get_object(**self._store._object(self._name), **options)
+        except _PastTheEnd:
+            self._end = self._start
+            return
+        self._etag = _bare(found["ETag"])
+        self._end = self._at + found["ContentLength"]
+        self._body = found["Body"]
 
     def readable(self) -> bool:
         return True
@@ -260,9 +280,9 @@ class _ResumingReader(io.RawIOBase):
         return self._at - self._start
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._last}[whence]
         target = max(self._start, base + offset)
-        if self._body is not None and self._at < target <= min(self._at + SKIP_BYTES, self._end):
+        if self._body is not None and self._at < target <= min(self._at + SKIP_BYTES, self._last):
             while self._at < target and self.readinto(bytearray(target - self._at)):
                 pass
         elif target != self._at:
@@ -271,7 +291,7 @@ class _ResumingReader(io.RawIOBase):
         return self.tell()
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")[: max(0, self._end - self._at)]
+        view = memoryview(buffer).cast("B")[: max(0, self._last - self._at)]
         if not view:
             return 0
         for attempt in range(READ_ATTEMPTS):
@@ -293,16 +313,18 @@ class _ResumingReader(io.RawIOBase):
 
         try:
             if self._body is None:
-                span = f"bytes={self._at}-{self._end - 1}"
-                with self._store._errors(self._name):
-                    self._body = self._store._client().get_object(
-                        **self._store._object(self._name), Range=span, IfMatch=self._etag
-                    )["Body"]
+                self._connect()
             return cast(bytes, self._body.read(num_bytes))
         except (BotoCoreError, HTTPClientError, HTTPError, OSError) as exc:
             if last:
                 raise self._store._unanswered(self._name, exc) from exc
             return b""
+
+    @property
+    def _last(self) -> int:
+        """Where the bytes end; known since the first connection."""
+        assert self._end is not None
+        return self._end
 
     def _drop_body(self) -> None:
         if self._body is not None:
@@ -312,6 +334,10 @@ class _ResumingReader(io.RawIOBase):
     def close(self) -> None:
         self._drop_body()
         super().close()
+
+
+class _PastTheEnd(StorageError):
+    """A range that begins where the object ends."""
 
 
 class _PartsWriter(io.RawIOBase):
@@ -345,13 +371,13 @@ class _PartsWriter(io.RawIOBase):
         with self._store._errors(self._name):
             if not self._upload_id:
                 self._store._put(self._name, bytes(self._buffer))
-            else:
-                self._send_part(bytes(self._buffer))
-                self._store._client().complete_multipart_upload(
-                    **self._store._object(self._name),
-                    UploadId=self._upload_id,
-                    MultipartUpload={"Parts": self._parts},
-                )
+                return
+            self._send_part(bytes(self._buffer))
+            self._store._client().complete_multipart_upload(
+                **self._store._object(self._name),
+                UploadId=self._upload_id,
+                MultipartUpload={"Parts": self._parts},
+            )
         found = self._store.stat(self._name)
         if found.size_bytes != self._num_bytes:
             raise DamagedObject(

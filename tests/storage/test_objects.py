@@ -33,7 +33,10 @@ def test_what_is_put_is_read(store: ObjectStore) -> None:
     assert store.read("a/b.json", 3, 4) == b"3456"
     assert store.read("a/b.json", 8, 100) == b"89"
     assert store.read("a/b.json", 10) == b""
+    assert store.read("a/b.json", 50, 3) == b""
     assert store.read("a/b.json", 0, 0) == b""
+    with pytest.raises(ObjectNotFound):
+        store.read("nothing", 0, 0)
     info = store.stat("a/b.json")
     assert (info.name, info.size_bytes) == ("a/b.json", 10)
     assert info == next(iter(store.list("a/")))

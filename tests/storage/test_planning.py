@@ -268,8 +268,8 @@ def test_limit_takes_the_first_and_can_be_raised(dataset: ObjectStore, photos: O
     assert labels(load_plans(dataset))[-3:] == [f"{top}/x.tar::{index:04d}.jpg" for index in (52, 53, 54)]
 
 
-def test_progress_ends_with_the_total(dataset: ObjectStore, photos: ObjectStore) -> None:
-    top = fill(photos, pictures(250))
+def test_progress_ends_with_the_total(dataset: ObjectStore, tmp_path: Path) -> None:
+    top = fill(open_store(tmp_path / "photos"), pictures(250))
     seen: list[int] = []
     make_plan(dataset, [top], shard_size=10, progress=seen.append)
     assert seen == [100, 200, 250]
