@@ -18,6 +18,7 @@ its masks pass the thresholds, and `share_passing` says which part of all masks 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import os
@@ -43,9 +44,12 @@ from pipeline.automask import AutomaticMasks
 from pipeline.config import FAST, SA1B, MaskSettings
 from pipeline.reference import ReferenceGenerator, adjust_heads
 from pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
-from pipeline.segmenters.student import build_student, load_student
+from pipeline.segmenters.student import load_student
 
-RECIPES = {"fast": FAST, "sa1b": SA1B}
+NANO = MaskSettings(  # as the nano recipe sets them
+    points_per_side=16, predicted_iou=0.7, stability=0.85, min_area_px=25, max_coverage=0.95, drop_small=True
+)
+RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 PAIR_IOU = 0.5
 
@@ -57,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     image = load_image(options.image, options.size)
     sam, weights_note = load_sam(options.segmenter, options.weights, image)
+    if options.adjust_heads:
+        adjust_heads(sam, np.array(Image.fromarray(image).resize((256, 256))))
+        weights_note += ", heads adjusted"
     result = compare(sam, image, options)
     result["weights"] = weights_note
     if options.json:
@@ -76,6 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="fast")
     parser.add_argument("--points-per-side", type=int, help="for a shorter run than the recipe's")
+    parser.add_argument("--adjust-heads", action="store_true", help="whatever the weights, let masks pass")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--reference-points-per-batch", type=int, default=64)
@@ -104,14 +112,12 @@ def load_sam(name: str, path: Path | None, image: npt.NDArray[np.uint8]) -> tupl
     if name == "nano":
         if path or weights.NANO_WEIGHTS.is_file():
             return load_student(path or weights.NANO_WEIGHTS), str((path or weights.NANO_WEIGHTS).name)
-        sam = build_student()
-    elif path:
+        raise weights.MissingWeights(f"{weights.NANO_WEIGHTS} does not exist: train nano, or give --weights")
+    if path:
         return build_sam(name, weights.read_tensors(path), path), path.name
-    else:
-        torch.manual_seed(0)
-        sam = sam_model_registry[name]()
-    small = np.array(Image.fromarray(image).resize((256, 256)))
-    adjust_heads(sam, small)
+    torch.manual_seed(0)
+    sam = sam_model_registry[name]()
+    adjust_heads(sam, np.array(Image.fromarray(image).resize((256, 256))))
     return sam, "random, heads adjusted"
 
 
@@ -120,8 +126,11 @@ def compare(sam: Any, image: npt.NDArray[np.uint8], options: argparse.Namespace)
     settings = RECIPES[options.recipe]
     if options.points_per_side:
         settings = dataclasses.replace(settings, points_per_side=options.points_per_side)
-    stage = AutomaticMasks(SamSegmenter(sam, device=options.device, dtype=options.dtype), settings)
-    stage([np.ascontiguousarray(image[:64, :64])])  # compiles, fills caches
+    own = sam if options.dtype == "float32" else copy.deepcopy(sam)  # the reference stays in float32
+    segmenter = SamSegmenter(own, device=options.device, dtype=options.dtype)
+    small = MaskSettings(points_per_side=2, points_per_batch=1, min_area_px=10)
+    AutomaticMasks(segmenter, small)([np.ascontiguousarray(image[:64, :64])])  # compiles, fills caches
+    stage = AutomaticMasks(segmenter, settings)
     (ours,), peak_bytes = with_peak_bytes(lambda: stage([image]))
     reference_settings = dataclasses.replace(settings, points_per_batch=options.reference_points_per_batch)
     reference = ReferenceGenerator(sam, reference_settings)

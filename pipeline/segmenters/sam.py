@@ -22,14 +22,16 @@ from torch.nn import functional as F
 
 from pipeline import decoder, weights
 from pipeline.config import SegmenterSettings
+from pipeline.encoder import fuse_attention
 from pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
 from pipeline.upsample import Frame
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
-_BATCH_PIXELS = 4 * 1024 * 1024
-"""Model input pixels embedded together: 4 images of 1024 px a side, 64 of 256."""
+_BATCH_PIXELS_CPU = 1024 * 1024
+_BATCH_PIXELS_GPU = 8 * 1024 * 1024
+"""Model input pixels embedded together: on the CPU one image of 1024 px a side, or 16 of 256."""
 
 
 class SamSegmenter:
@@ -48,13 +50,12 @@ class SamSegmenter:
         self.device = choose_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._sam = sam.eval().requires_grad_(False).to(self.device)
-        self._sam.image_encoder.to(self._dtype)
+        self._encoder = fuse_attention(sam.image_encoder.to(self._dtype))
         self._decoder = decoder.SharedImageDecoder(sam.prompt_encoder, sam.mask_decoder)
         self.image_size: int = sam.image_encoder.img_size
         self.mask_threshold: float = sam.mask_threshold
-        self.images_per_batch = max(1, _BATCH_PIXELS // self.image_size**2)
-        if self.device.type == "cpu" and self.image_size >= 1024:
-            self.images_per_batch = 1  # a ViT on the CPU gains nothing from a batch
+        batch_pixels = _BATCH_PIXELS_CPU if self.device.type == "cpu" else _BATCH_PIXELS_GPU
+        self.images_per_batch = max(1, batch_pixels // self.image_size**2)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
@@ -65,7 +66,7 @@ class SamSegmenter:
         inputs_B3HW = torch.stack(
             [self._preprocess(image, frame) for image, frame in zip(images, frames, strict=True)]
         )
-        features_BCHW = self._sam.image_encoder(inputs_B3HW.to(self._dtype)).float()
+        features_BCHW = self._encoder(inputs_B3HW.to(self._dtype)).float()
         return [
             ImageEmbedding(features_CHW, frame.height, frame.width, frame.input_height, frame.input_width)
             for features_CHW, frame in zip(features_BCHW, frames, strict=True)
