@@ -26,6 +26,7 @@ from pipeline.masks import MaskBatch
 from pipeline.rle import Rle, decode
 from pipeline.segmenters import load_segmenter
 from pipeline.segmenters.base import Segmenter
+from storage.errors import InputError
 from workers.codec import DecodeError, normalise
 from workers.input_sample import InputSample, sample_inputs
 from workers.render import Cell, draw_sheet, png_bytes, thumbnail
@@ -121,8 +122,8 @@ def tune_inputs(
         load: loads the segmenter.
 
     Raises:
-        ValueError: no image to run, a count below 1 or a threshold out of range.
-        storage.errors.InputError: an input that cannot be listed or read.
+        ValueError: a count below 1 or a threshold out of range.
+        storage.errors.InputError: an input that cannot be listed or read, or no image to run.
         pipeline.weights.WeightsError: the weights are missing or damaged.
     """
     if num_images < 1:
@@ -143,7 +144,7 @@ def tune_inputs(
         if progress is not None:
             progress(number + 1, len(sample.images))
     if not judged:
-        raise ValueError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
+        raise InputError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
     return report(judged, masks, tuple(skipped))
 
 

@@ -60,7 +60,7 @@ def _show(report: TuneReport, inputs: list[str], recipe: str, picture: Path | No
     suggestion = report.suggestion
     chosen = (suggestion.predicted_iou, suggestion.stability)
     rows = [_cells(row, chosen=(row.predicted_iou, row.stability) == chosen) for row in report.rows]
-    console.print_table(("predicted_iou", "stability", "masks/image", "covered", "fewest", "most", ""), rows)
+    console.print_table(("IoU", "stability", "masks/image", "covered", "fewest", "most", ""), rows)
     console.out.print(f"tried on {report.num_images} images; {console.plain(suggestion.why)}")
     if picture is not None:
         console.out.print(f"picture: {console.plain(str(picture))}")

@@ -21,7 +21,7 @@ FINISHED = "export.json"
 TOTALS = ("num_images", "num_masks", "num_unannotated", "size_bytes", "num_loose_images")
 
 
-class ExportError(StorageError):
+class ExportError(StorageError, ValueError):
     """A destination cannot take this export: the message names it and says what to do."""
 
 
