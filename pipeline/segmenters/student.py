@@ -16,7 +16,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -240,20 +240,18 @@ def load_student(path: Path) -> Sam:
     Raises:
         ValueError: no such file, not safetensors or cut short, not a student, or of a later version.
     """
-    if not path.is_file():
-        raise ValueError(f"no student weights at {path}; give a file written by save_student")
-    try:
-        with safe_open(path, framework="pt") as stored:
-            metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118  (no mapping)
-    except (SafetensorError, OSError) as exc:
-        raise ValueError(f"{path} is not a whole safetensors file ({exc}); fetch or export it again") from exc
+    metadata, tensors = _read(path)
     sam = build_student(_config_of(metadata, path))
     try:
         sam.load_state_dict(tensors, strict=True)
     except RuntimeError as exc:
         raise ValueError(f"{path} does not hold the weights its own config asks for: {exc}") from exc
     return sam
+
+
+def stored_config(path: Path) -> StudentConfig:
+    """The shape of a student written by `save_student`; errors as `load_student`'s."""
+    return _config_of(_read(path).metadata, path)
 
 
 def load_nano() -> Sam:
@@ -267,6 +265,22 @@ def load_nano() -> Sam:
     """
     with as_file(files("pipeline.segmenters") / "nano.safetensors") as path:
         return load_student(path)
+
+
+class _Stored(NamedTuple):
+    metadata: dict[str, str]
+    tensors: dict[str, Tensor]
+
+
+def _read(path: Path) -> _Stored:
+    if not path.is_file():
+        raise ValueError(f"no student weights at {path}; give a file written by save_student")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            names = list(stored.keys())
+            return _Stored(stored.metadata() or {}, {name: stored.get_tensor(name).float() for name in names})
+    except (SafetensorError, OSError) as exc:
+        raise ValueError(f"{path} is not a whole safetensors file ({exc}); fetch or export it again") from exc
 
 
 def _config_of(metadata: dict[str, str], path: Path) -> StudentConfig:

@@ -52,7 +52,8 @@ def decode(
     output_TC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output_TC.expand(batch, prompts, -1, -1), sparse_BPTC.to(output_TC.dtype)], dim=2)
     height, width = embedding_BCHW.shape[-2:]
-    pe_1NC = sam.prompt_encoder.pe_layer((height, width)).flatten(1).T[None]
+    with torch.autocast(embedding_BCHW.device.type, enabled=False):  # eight bits cannot tell positions apart
+        pe_1NC = sam.prompt_encoder.pe_layer((height, width)).flatten(1).T[None]
     transformer = decoder.transformer
     point = tokens.flatten(0, 1)
     if dense_BPCHW is None:

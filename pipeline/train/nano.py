@@ -32,6 +32,7 @@ from torch.multiprocessing.spawn import spawn
 
 from pipeline.evaluate.points import held_back_scenes, measure_points
 from pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
+from pipeline.train.calibrate import calibrate_iou, calibration_samples
 from pipeline.train.samples import SampleConfig, sample
 from pipeline.train.step import training_step
 
@@ -56,16 +57,17 @@ class TrainConfig:
         prompts: first prompts a picture.
         photo_share: share of samples cut from photographs.
         eval_scenes: held-back scenes a measurement looks at.
+        calibration_samples: pictures to fit the predicted-IoU head to at the end; 0 leaves it.
     """
 
     minutes: float
     processes: int = 2
     average_seconds: float = 8.0
-    batch: int = 4
+    batch: int = 2
     lr: float = 1e-3
     decay_share: float = 0.35
     warmup_steps: int = 100
-    second_every: int = 6
+    second_every: int = 8
     sizes: tuple[tuple[float, int], ...] = ((0.0, 128), (0.3, 192), (0.55, 256))
     ema: float = 0.998
     eval_minutes: float = 10.0
@@ -73,6 +75,7 @@ class TrainConfig:
     prompts: int = 16
     photo_share: float = 0.25
     eval_scenes: int = 64
+    calibration_samples: int = 200
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 or self.processes < 1 or self.batch < 1:
@@ -273,6 +276,9 @@ def _run(
             keeper.look_after(state)
     if rank == 0:
         _save(state, out / "checkpoint.pt")
+        if config.calibration_samples:
+            wanted = SampleConfig(student.image_size, 40, config.photo_share, void_share=0.15)
+            calibrate_iou(state.average, calibration_samples(config.calibration_samples, wanted))
         _report(state, config, student, out)
     if config.processes > 1:
         dist.destroy_process_group()

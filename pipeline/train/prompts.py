@@ -97,7 +97,7 @@ def first_prompts(
         count: prompts to draw; every mask comes once before any comes twice.
         box_share: chance of a noised box.
         centre_share: chance of the deepest point; a uniform point of the mask otherwise.
-        void_share: share of the prompts, the last, that are points outside all masks, if there is such a place.
+        void_share: share of the prompts, the last, that are points outside all masks, where there's room.
 
     Returns:
         The prompts.
@@ -162,7 +162,8 @@ def embed_tokens(encoder: PromptEncoder, coords_BPT2: Tensor, labels_BPT: Tensor
         float[B, P, T, C].
     """
     unit = (coords_BPT2.float() + 0.5) / image_size
-    position = encoder.pe_layer._pe_encoding(unit)
+    with torch.autocast(unit.device.type, enabled=False):  # eight bits cannot tell positions apart
+        position = encoder.pe_layer._pe_encoding(unit)
     table = torch.cat([encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)])
     embedded: Tensor = position * (labels_BPT >= 0)[..., None] + table[labels_BPT + 1]
     return embedded

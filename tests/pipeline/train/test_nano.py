@@ -26,6 +26,7 @@ QUICK = TrainConfig(
     prompts=4,
     photo_share=0.0,
     eval_scenes=1,
+    calibration_samples=5,
 )
 
 
