@@ -71,7 +71,8 @@ class ShardWorker:
         """Loads the models; later calls find them loaded."""
         began = time.perf_counter()
         if self._stages is None:
-            import webdataset.writer  # noqa: F401  (torch comes with it: now, not within the first shard)
+            import pyarrow.parquet  # noqa: F401  (slow ones: now, not within the first shard)
+            import webdataset.writer  # noqa: F401
 
             from workers.stages import build_stages
 

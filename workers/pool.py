@@ -168,6 +168,7 @@ class _Pool:
             if time.monotonic() - self._told >= self._limits.progress_every_s:
                 self._told = time.monotonic()
                 yield self._progress()
+        yield self._progress()  # the final sums
 
     def stop(self) -> None:
         for seat in self._seats:

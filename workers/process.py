@@ -241,8 +241,9 @@ class _Turn:
             writer.add(encoding.result)
 
     def _results(self, stage: Stage, pictures: Sequence[Picture]) -> list[StageResult | Reject]:
-        if len(pictures) == 1:
+        if pictures:
             self.meter.at(pictures[0].key)
+        if len(pictures) == 1:
             return [self._or_reject(stage.column, pictures[0].key, lambda: stage.run(pictures)[0])]
         try:
             with self._in_hand(stage.column, ", ".join(picture.key for picture in pictures)):

@@ -1,0 +1,41 @@
+"""Losing a whole node. In a process of its own, which starts its own cluster of three nodes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from workers.task import IMAGES, MASKS
+
+if TYPE_CHECKING:
+    from tests.workers.conftest import Dataset
+
+
+@pytest.mark.drill
+def test_a_lost_node_is_not_held_against_its_shard(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    data = make_dataset(60, 6)
+    (tmp_path / "spec").write_bytes(pickle.dumps(data.spec))
+    drill = subprocess.run(
+        [sys.executable, "-m", "tests.workers.node_drill", tmp_path / "spec", str(data.num_shards)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        timeout=280,
+        text=True,
+        check=False,
+    )
+    assert drill.returncode == 0, drill.stderr
+    seen = json.loads(drill.stdout.splitlines()[-1])
+    assert not seen["failed"]
+    assert sorted(shard for shard, _ in seen["done"]) == list(range(10))
+    assert seen["lost"] and all(node_lost for _, node_lost in seen["lost"])
+    for column in (IMAGES, MASKS):
+        assert len(data.contents(column)) == 60
