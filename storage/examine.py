@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
@@ -83,7 +83,7 @@ class Known(Protocol):
         """Whether the tar was scanned to its end."""
 
 
-def examine(found: Iterable[InputFile | InputProblem], known: Known, num_threads: int) -> Iterator[Examined]:
+def examine(found: Iterable[InputFile | InputProblem], known: Known, num_threads: int) -> Generator[Examined]:
     """Reads what `known` doesn't know; results in the order of `found`.
 
     Raises:

@@ -9,7 +9,7 @@ import itertools
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 
 def in_order(
     units: Iterable[Unit], work: Callable[[Unit], Iterator[Result]], num_threads: int
-) -> Iterator[Result]:
-    """The results of `work` on each unit, as if one after the other.
+) -> Generator[Result]:
+    """The results of `work` on each unit, as if one after the other. Close it if you don't read to the end.
 
     Args:
         units: taken lazily, at most `num_threads` ahead.

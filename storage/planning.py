@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
@@ -195,8 +195,9 @@ class _Planning:
         with ExitStack() as tables:
             rows = tables.enter_context(_Table(self._store, f"{base}.parquet", image_schema()))
             rejects = tables.enter_context(_Table(self._store, f"{base}.rejects.parquet", reject_schema()))
-            for found in self._bounded(examine(self._listing, self._ledger, num_threads), progress):
-                self._take(found, rows, rejects)
+            with closing(examine(self._listing, self._ledger, num_threads)) as examined:
+                for found in self._bounded(examined, progress):
+                    self._take(found, rows, rejects)
             if self._plan.num_images + self._num_images == 0:
                 raise self._nothing_usable()
         if rows.written is None and rejects.written is None:
@@ -248,7 +249,7 @@ class _Planning:
         else:
             shard = self._first_shard + self._num_images // self._shard_size
             image_id = self._first_image_id + self._num_images
-            rows.add(asdict(_planned(found, shard, image_id)), cut=self._num_images % self._shard_size == 0)
+            rows.add(vars(_planned(found, shard, image_id)), cut=self._num_images % self._shard_size == 0)
             self._ledger.add_image(
                 found.source, found.member, found.offset, found.etag, found.sha256, image_id
             )
@@ -326,7 +327,7 @@ class _Planning:
 
 
 def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
-    return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **asdict(found))
+    return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **vars(found))
 
 
 def _digest(text: str) -> bytes:

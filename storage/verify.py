@@ -11,6 +11,7 @@ generation, the version of each column with the most shards.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from storage.columns import ColumnVersion, list_versions
@@ -93,10 +94,11 @@ def verify(
     def check(shard: int) -> Iterator[_Finding]:
         yield _check_shard(store, plan, shard, by_shard.get(shard, {}), deep)
 
-    for number, finding in enumerate(in_order(range(plan.num_shards), check, num_threads), start=1):
-        found.append(finding)
-        if progress is not None:
-            progress(number)
+    with closing(in_order(range(plan.num_shards), check, num_threads)) as findings:
+        for number, finding in enumerate(findings, start=1):
+            found.append(finding)
+            if progress is not None:
+                progress(number)
     found += [_unplanned(shard, rows) for shard, rows in by_shard.items() if shard >= plan.num_shards]
     return _report(plan, found)
 

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,9 +74,9 @@ def walk_folder(top: Path, dataset_root: str | None, skipped: Skipped) -> Iterat
     """Images and tars below a folder, sorted by name; each real folder once, however often linked."""
     visited: set[tuple[int, int]] = set()
     own_root = None if dataset_root is None or is_s3(dataset_root) else os.path.realpath(dataset_root)
-    stack: list[Iterator[Path]] = [iter([top])]
+    stack: list[Iterator[tuple[Path, Container[str]]]] = [iter([(top, ())])]
     while stack:
-        path = next(stack[-1], None)
+        path, beside = next(stack[-1], (None, ()))
         if path is None:
             stack.pop()
         elif os.path.isdir(path):  # noqa: PTH112 - Path's raises where a folder may not be entered
@@ -92,13 +92,13 @@ def walk_folder(top: Path, dataset_root: str | None, skipped: Skipped) -> Iterat
                 except OSError as exc:
                     yield InputProblem(_local_source(path), "unreadable", f"folder: {exc.strerror}")
         else:
-            yield look_at_local(path)
+            yield look_at_local(path, beside)
 
 
-def _enter(folder: Path, skipped: Skipped) -> Iterator[Path]:
-    """What to look at in a folder, sorted: sub-folders, images, tars; the rest is counted here."""
+def _enter(folder: Path, skipped: Skipped) -> Iterator[tuple[Path, Container[str]]]:
+    """What to look at in a folder, sorted: folders, images, tars, with all names there; counts the rest."""
     with os.scandir(folder) as entries:
-        names = {entry.name: os.path.isdir(entry) for entry in entries if not _hidden(entry.name, skipped)}  # noqa: PTH112
+        names = {entry.name: _is_folder(entry) for entry in entries if not _hidden(entry.name, skipped)}
     stems = {_stem(name) for name in names if ending_of(name) in IMAGE_ENDINGS}
     wanted = []
     for name, is_folder in names.items():
@@ -106,7 +106,16 @@ def _enter(folder: Path, skipped: Skipped) -> Iterator[Path]:
             wanted.append(name)
         elif not (ending_of(name) in CAPTION_ENDINGS and _stem(name) in stems):
             skipped[ending_of(name) or "(no ending)"] += 1
-    return iter([folder / name for name in sorted(wanted)])
+    return iter([(folder / name, names) for name in sorted(wanted)])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except (
+        OSError
+    ):  # a link that leads round in circles, or into a closed folder: looked at as a file, and told
+        return False
 
 
 def _hidden(name: str, skipped: Skipped) -> bool:
@@ -119,8 +128,13 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(ending_of(name))]
 
 
-def look_at_local(path: Path) -> InputFile | InputProblem:
-    """An image or tar by its path, with size, etag and caption, or what is wrong with it."""
+def look_at_local(path: Path, beside: Container[str] | None = None) -> InputFile | InputProblem:
+    """An image or tar by its path, with size, etag and caption, or what is wrong with it.
+
+    Args:
+        path: absolute.
+        beside: the names in its folder, if they are known.
+    """
     source = _local_source(path)
     try:
         found = path.stat()
@@ -137,7 +151,8 @@ def look_at_local(path: Path) -> InputFile | InputProblem:
     if ending_of(path.name) == TAR_ENDING:
         return InputFile(source, "tar", found.st_size, etag)
     captions = [path.with_name(_stem(path.name) + ending) for ending in CAPTION_ENDINGS]
-    caption = next((_local_source(beside) for beside in captions if beside.is_file()), "")
+    there = (one for one in captions if (beside is None or one.name in beside) and one.is_file())
+    caption = next((_local_source(one) for one in there), "")
     return InputFile(source, "image", found.st_size, etag, caption)
 
 

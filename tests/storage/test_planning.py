@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage import planning
-from storage.errors import DamagedObject, DatasetError, InputError, ObjectNotFound, SourceChanged
+from storage.errors import DamagedObject, DatasetError, InputError, ObjectNotFound, OutOfSpace, SourceChanged
 from storage.objects import ObjectStore, open_store
 from storage.plan import (
     Plan,
@@ -334,6 +334,19 @@ def test_no_plan_is_an_empty_plan(dataset: ObjectStore) -> None:
     assert (plan.num_shards, plan.num_images, plan.num_rejects, plan.rejects) == (0, 0, 0, ())
     with pytest.raises(DatasetError, match="not planned"):
         plan.images(0)
+
+
+def test_a_full_disk_leaves_no_plan(tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MIN_GROUP_ROWS", 20)
+    names = [f"{index} {os.urandom(60).hex()}.jpg" for index in range(500)]
+    top = fill(open_store(tmp_path / "photos"), {name: name.encode() for name in names})
+    (tiny_disk / "ballast").write_bytes(bytes(1000 * 1024))
+    dataset = open_store(tiny_disk / "dataset")
+    with pytest.raises(OutOfSpace, match="free some space"):
+        plan_it(dataset, top, shard_size=10)
+    assert list(dataset.list()) == []
+    (tiny_disk / "ballast").unlink()
+    assert plan_it(dataset, top, shard_size=10).num_images == 500
 
 
 # Damage

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.errors import DamagedObject, ObjectNotFound
+from storage.errors import DamagedObject, ObjectNotFound, OutOfSpace
 from storage.objects import ObjectStore, open_store
 from storage.shards import Sample, WrittenObject, check_object, check_size, read_shard, write_shard
 
@@ -101,6 +101,13 @@ def test_a_failing_source_publishes_nothing(store: ObjectStore) -> None:
 
     with pytest.raises(ZeroDivisionError):
         write_shard(store, "data/0.tar", samples())
+    assert list(store.list()) == []
+
+
+def test_a_full_disk_publishes_nothing(tiny_disk: Path) -> None:
+    store = open_store(tiny_disk / "dataset")
+    with pytest.raises(OutOfSpace, match="free some space"):
+        write_shard(store, "data/0.tar", [Sample(str(index), {"jpg": bytes(300_000)}) for index in range(9)])
     assert list(store.list()) == []
 
 
