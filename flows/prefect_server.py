@@ -23,6 +23,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -60,8 +61,12 @@ def quiet_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def start_server() -> PrefectServer:
-    """Starts a server and returns at once; `wait_ready` before the first use."""
+def start_server(environment: Mapping[str, str] = os.environ) -> PrefectServer:
+    """Starts a server and returns at once; `wait_ready` before the first use.
+
+    Args:
+        environment: of the server; PREFECT_HOME in it says where its history lies.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((HOST, 0))
         listener.listen(64)
@@ -70,7 +75,7 @@ def start_server() -> PrefectServer:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.prefect_server", str(listener.fileno())],
-                env={**_QUIET, **os.environ, **_SERVER},
+                env={**_QUIET, **environment, **_SERVER},
                 pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE,
                 stdout=handle,

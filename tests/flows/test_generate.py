@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flows import prefect_server
 from tests.fakes import write_pictures
+from tests.flows.asking import ask
 
 QUICK = (
     "masks.points_per_side=4",
@@ -99,14 +98,7 @@ def test_a_run_from_pictures_to_generation_and_a_second_with_nothing_to_do(
 
 def check_history(maskmill: Maskmill) -> None:
     """Prefect remembers the one run, its few tasks, and its artifacts."""
-    os.environ["PREFECT_HOME"], kept = maskmill.environment["PREFECT_HOME"], os.environ.get("PREFECT_HOME")
-    try:
-        server = prefect_server.start_server()
-    finally:
-        if kept is None:
-            del os.environ["PREFECT_HOME"]
-        else:
-            os.environ["PREFECT_HOME"] = kept
+    server = prefect_server.start_server(maskmill.environment)
     try:
         prefect_server.wait_ready(server)
         runs = ask(server.url, "flow_runs")
@@ -119,16 +111,6 @@ def check_history(maskmill: Maskmill) -> None:
         assert artifacts["image"]["data"].startswith("data:image/png;base64,")
     finally:
         prefect_server.stop_server(server)
-
-
-def ask(url: str, what: str) -> list[dict[str, Any]]:
-    """Everything of a kind that a Prefect server knows."""
-    request = urllib.request.Request(
-        f"{url}/{what}/filter", data=b"{}", headers={"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: list[dict[str, Any]] = json.load(answer)
-    return found
 
 
 @pytest.mark.ray
@@ -171,8 +153,7 @@ def test_a_server_that_cannot_start_says_what_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file"))
-    server = prefect_server.start_server()
+    server = prefect_server.start_server({**os.environ, "PREFECT_HOME": str(tmp_path / "file")})
     try:
         with pytest.raises(prefect_server.PrefectServerError, match="PREFECT_HOME"):
             prefect_server.wait_ready(server, timeout_s=60)
