@@ -123,7 +123,7 @@ class _Turn:
 
     def _take_in(self) -> Generator[Picture]:
         """Pictures of sources as they are stored; the images column is committed when they end."""
-        planned = self.stages.plan.images(self.task.shard)
+        planned = self.stages.planned(self.task.shard)
         with ColumnWriter(
             self.stages.version(IMAGES), self.task, self.meter, depth=_WRITE_DEPTH, has_index=False
         ) as writer:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pipeline.annotation import AnnotatedImage, to_sa1b
 from storage.columns import ColumnVersion
 from storage.objects import ObjectStore, open_store
-from storage.plan import Plan, load_plans
+from storage.plan import Plan, PlannedImage, load_plans
 from storage.shards import Sample
 from workers.task import MASKS, RunSpec
 
@@ -170,17 +170,16 @@ def encode_masks(picture: Picture, image: AnnotatedImage) -> EncodedSample:
     return EncodedSample(sample, _rows(picture, record), len(image.annotations))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Stages:
     """Everything a worker keeps between shards.
 
     Attributes:
         spec: of the run.
         store: the dataset's.
-        plan: which source files are which keys of which shards.
+        plan: which source files are which keys of which shards, as far as it was written when last looked.
         stages: in the order they run.
         embeddings: what they share; None where nothing embeds.
-        seconds_to_build: for models above all.
     """
 
     spec: RunSpec
@@ -192,6 +191,16 @@ class Stages:
     def version(self, column: str) -> ColumnVersion:
         """The column version that this run writes."""
         return ColumnVersion(self.store, column, self.spec.fingerprints[column])
+
+    def planned(self, shard: int) -> tuple[PlannedImage, ...]:
+        """A shard's images; a worker may be older than the plan that has them.
+
+        Raises:
+            DatasetError: no plan has this shard.
+        """
+        if shard >= self.plan.num_shards:
+            self.plan = load_plans(self.store)
+        return self.plan.images(shard)
 
     def hold(self, pictures: Sequence[Picture]) -> None:
         """Says which pictures the stages are about to see."""

@@ -251,7 +251,7 @@ def test_a_killed_driver_is_followed_by_another(
     command = [sys.executable, "-m", "tests.workers.driver", address, spec, str(data.num_shards), marks]
     driver = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
     try:
-        started = wait_for(lambda: num_events(marks, "ShardDone") > 0 or driver.poll() is not None, 90)
+        started = wait_for(lambda: num_events(marks, "ShardDone") > 0 or driver.poll() is not None, 200)
         assert started and driver.poll() is None, driver.stderr and driver.stderr.read().decode()
     finally:
         driver.kill()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.annotation import from_sa1b
 from storage.columns import CommitRecord
-from storage.errors import DamagedObject, InputError, OutOfSpace
+from storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
 from storage.images import read_images
 from storage.objects import open_store
 from storage.plan import PlannedImage, read_source
@@ -118,6 +118,17 @@ def test_a_finished_shard_is_left_alone(make_dataset: MakeDataset) -> None:
     assert report.already_done and not report.lost_race
     assert (report.num_images, report.num_annotated) == (3, 3) and report.num_masks > 0
     assert {path: path.stat().st_mtime_ns for path in Path(data.spec.root).rglob("*")} == before
+
+
+def test_a_worker_may_be_older_than_the_plan(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    data = make_dataset(2, 2)
+    stages = build_fake_stages(data.spec, FakeMasks())
+    write_pictures(tmp_path / "inputs", 4)
+    assert make_dataset(0, 2).num_shards == 2
+    report = run_shard(stages, ShardTask(shard=1, attempt="a" * 16))
+    assert report.num_annotated == 2
+    with pytest.raises(DatasetError, match="shard 2 is not planned"):
+        run_shard(stages, ShardTask(shard=2, attempt="b" * 16))
 
 
 BAD = {
