@@ -117,7 +117,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("flows.prefect_server", "PrefectServerError"),
         ("storage.errors", "StorageError"),
         ("pipeline.weights", "WeightsError"),
-        ("workers.pool", "RunStopped"),
+        ("workers.events", "RunStopped"),
     )
     return (OSError, *_loaded(places))
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from storage.generations import Generation
     from storage.planning import PlanSummary
     from storage.verify import VerifyReport
+    from workers.events import PoolEvent, Progress
     from workers.exports import ExportReport
-    from workers.pool import PoolEvent
     from workers.task import RunSpec
 
 
@@ -328,7 +328,7 @@ class _Follower:
         self._new_images = 0
 
     def see(self, event: PoolEvent) -> None:
-        from workers.pool import Progress, ShardDone, ShardFailed, WorkerLost
+        from workers.events import Progress, ShardDone, ShardFailed, WorkerLost
 
         match event:
             case Progress():
@@ -346,10 +346,7 @@ class _Follower:
         seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0
         return Annotated(new_images=self._new_images, failed_shards=self._failed, seconds=seconds)
 
-    def _progress(self, event: object) -> None:
-        from workers.pool import Progress
-
-        assert isinstance(event, Progress)
+    def _progress(self, event: Progress) -> None:
         if self._ready_s is None and event.workers_ready:
             self._ready_s = time.monotonic()
         self._tally = dataclasses.replace(
