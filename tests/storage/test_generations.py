@@ -19,6 +19,7 @@ from storage.generations import (
 )
 from storage.objects import ObjectStore
 from storage.shards import Sample
+from storage.verify import verify
 from tests.storage.datasets import (
     CREATED,
     IMAGES,
@@ -50,39 +51,40 @@ def test_a_generation_is_what_was_committed(store: ObjectStore, photos: str) -> 
     assert [row.num_written for row in found.rows()] == [3, 3, 4, 3, 2, 2]
     assert [row.num_rejects for row in found.rows()] == [1, 0, 0, 1, 0, 0]
     assert load_generation(store, 1) == made
+    assert verify(store, deep=True).ok
 
 
-def test_publishing_the_same_again_gives_the_same(store: ObjectStore, photos: str) -> None:
-    made = make_dataset(store, photos)
-    before = [info.name for info in store.list()]
-    assert publish_all(store) == made
-    assert [info.name for info in store.list()] == before
+def test_publishing_the_same_again_gives_the_same(local_store: ObjectStore, photos: str) -> None:
+    made = make_dataset(local_store, photos)
+    before = [info.name for info in local_store.list()]
+    assert publish_all(local_store) == made
+    assert [info.name for info in local_store.list()] == before
 
 
-def test_more_shards_make_another_generation(store: ObjectStore, photos: str) -> None:
-    plan_pictures(store, photos, 8)
-    commit_masks(store, commit_images(store, 0))
-    first = publish_all(store)
-    commit_masks(store, commit_images(store, 1))
-    second = publish_all(store)
+def test_more_shards_make_another_generation(local_store: ObjectStore, photos: str) -> None:
+    plan_pictures(local_store, photos, 8)
+    commit_masks(local_store, commit_images(local_store, 0))
+    first = publish_all(local_store)
+    commit_masks(local_store, commit_images(local_store, 1))
+    second = publish_all(local_store)
     assert (second.number, second.parent, len(second.rows())) == (2, 1, 4)
-    assert load_generation(store, 1).rows() == first.rows() == second.rows()[:2]
-    assert list_generations(store) == [1, 2]
+    assert load_generation(local_store, 1).rows() == first.rows() == second.rows()[:2]
+    assert list_generations(local_store) == [1, 2]
 
 
-def test_generations_mix_versions_by_shard(store: ObjectStore, photos: str) -> None:
-    plan_pictures(store, photos, 8)
-    images = [commit_images(store, shard) for shard in range(2)]
+def test_generations_mix_versions_by_shard(local_store: ObjectStore, photos: str) -> None:
+    plan_pictures(local_store, photos, 8)
+    images = [commit_images(local_store, shard) for shard in range(2)]
     for record in images:
-        commit_masks(store, record)
-    first = publish_all(store)
-    newer = ColumnVersion(store, "masks", "3" * 16)
-    relabeled = row_of(newer, commit_masks(store, images[1], digits=newer.fingerprint))
+        commit_masks(local_store, record)
+    first = publish_all(local_store)
+    newer = ColumnVersion(local_store, "masks", "3" * 16)
+    relabeled = row_of(newer, commit_masks(local_store, images[1], digits=newer.fingerprint))
     rows = (*first.rows()[:3], relabeled)
     facts = {"columns": {**first.columns, "masks": "3" * 16}, "settings": {}, "models": {}, "totals": {}}
-    mixed = publish_rows(store, rows, facts, CREATED)
+    mixed = publish_rows(local_store, rows, facts, CREATED)
     assert [row.fingerprint for row in mixed.rows() if row.column == "masks"] == [MASKS, "3" * 16]
-    assert len(list(join(store, mixed))) == 8
+    assert len(list(join(local_store, mixed))) == 8
 
 
 def test_publishers_at_once_make_one_generation(local_store: ObjectStore, photos: str) -> None:
@@ -150,10 +152,13 @@ def test_columns_are_joined_by_key(store: ObjectStore, photos: str, by_reference
     assert [sample.shard for sample in samples] == [0] * 3 + [1] * 4 + [2] * 2
 
 
-def test_joining_takes_chosen_shards_and_columns(store: ObjectStore, photos: str) -> None:
-    generation = make_dataset(store, photos)
-    assert [sample.key for sample in join(store, generation, shards=[2, 7])] == ["000000009", "000000010"]
-    masks_only = list(join(store, generation, ("masks",)))
+def test_joining_takes_chosen_shards_and_columns(local_store: ObjectStore, photos: str) -> None:
+    generation = make_dataset(local_store, photos)
+    assert [sample.key for sample in join(local_store, generation, shards=[2, 7])] == [
+        "000000009",
+        "000000010",
+    ]
+    masks_only = list(join(local_store, generation, ("masks",)))
     assert [list(sample.files) for sample in masks_only] == [["masks"]] * 8
 
 

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -227,6 +228,32 @@ def test_a_read_only_place_is_refused_before_work(tmp_path: Path) -> None:
     done = run_as_nobody(code, str(tmp_path / "dataset"))
     assert "Permission denied; give this user access or use another folder" in done.stdout, done.stderr
     assert str(tmp_path) in done.stdout
+
+
+KILLED = """
+import itertools, sys
+from storage.objects import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+for number in itertools.count():
+    with store.open_write(f"data/{sys.argv[2]}-{number}") as target:
+        for _ in range(20):
+            target.write(b"x" * 10_000)
+    store.put_if_absent(f"commits/{sys.argv[2]}-{number}", b"y" * 100_000)
+"""
+
+
+def test_a_killed_writer_leaves_only_whole_objects(local_store: ObjectStore) -> None:
+    for round_number in range(4):
+        command = [sys.executable, "-c", KILLED, local_store.root, str(round_number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(0.05 + 0.04 * round_number)
+            writer.kill()
+    written = list(local_store.list())
+    assert {info.size_bytes for info in written if info.name.startswith("data/")} == {200_000}
+    assert {info.size_bytes for info in written if info.name.startswith("commits/")} <= {100_000}
 
 
 # S3's own errors

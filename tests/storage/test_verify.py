@@ -38,11 +38,11 @@ def counts(report: VerifyReport) -> tuple[int, int, int, int, int, int]:
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("by_reference", [False, True])
 def test_a_sound_dataset_is_found_sound(
-    store: ObjectStore, photos: str, deep: bool, by_reference: bool
+    local_store: ObjectStore, photos: str, deep: bool, by_reference: bool
 ) -> None:
-    make_dataset(store, photos, by_reference=by_reference)
+    make_dataset(local_store, photos, by_reference=by_reference)
     seen: list[int] = []
-    report = verify(store, deep=deep, progress=seen.append)
+    report = verify(local_store, deep=deep, progress=seen.append)
     assert counts(report) == (12, 8, 4, 0, 0, 0), "10 planned, a double and an empty file; 2 rejected later"
     assert report.ok
     assert report.problems == ()
