@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from pycocotools import mask as coco
 from segment_anything import SamAutomaticMaskGenerator
 
 from pipeline import automask
-from pipeline.annotation import AnnotatedImage, Annotation
+from pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
 from pipeline.automask import AutomaticMasks
 from pipeline.config import MaskSettings
 from pipeline.reference import ReferenceGenerator, adjust_heads
@@ -61,8 +64,16 @@ def assert_same(ours: AnnotatedImage, theirs: AnnotatedImage) -> None:
         assert mine.area_px == pytest.approx(other.area_px, rel=1e-3)
 
 
-@pytest.mark.parametrize("settings", [GRID, CROPS, CLEAN, PAPER], ids=["grid", "crops", "clean", "paper"])
-@pytest.mark.parametrize("size", [(256, 256), (170, 250), (90, 61)])
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        pytest.param(GRID, (256, 256), id="grid"),
+        pytest.param(CROPS, (170, 250), id="crops"),
+        pytest.param(CLEAN, (170, 250), id="clean"),
+        pytest.param(PAPER, (256, 256), id="paper"),
+        pytest.param(PAPER, (90, 61), id="paper-narrow"),
+    ],
+)
 def test_masks_are_the_references(
     stage: Any, tiny_sam: Any, photo: Any, settings: MaskSettings, size: tuple[int, int]
 ) -> None:
@@ -73,9 +84,9 @@ def test_masks_are_the_references(
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("name", ["coffee", "chelsea"])
 def test_masks_of_other_photographs(stage: Any, tiny_sam: Any, name: str) -> None:
-    image = np.ascontiguousarray(getattr(skimage.data, name)()[::2, ::2])
+    image = np.ascontiguousarray(getattr(skimage.data, name)()[::3, ::3])
     (ours,) = stage(GRID)([image])
     assert_same(ours, ReferenceGenerator(tiny_sam, GRID).annotate(image))
 
@@ -176,7 +187,7 @@ def test_masks_beyond_the_pending_limit_are_encoded_early(
 
 
 def test_candidates_then_select_is_the_stage(stage: Any, photo: Any) -> None:
-    for settings in (GRID, CROPS, PAPER):
+    for settings in (CROPS, PAPER):
         (whole,) = stage(settings)([photo])
         candidates = stage(settings).candidates(photo)
         height, width = photo.shape[:2]
@@ -249,3 +260,23 @@ def test_what_is_no_lack_of_memory_is_raised(tiny_sam: Any, photo: Any) -> None:
         AutomaticMasks(_ShortOfMemory(tiny_sam, 0, RuntimeError, "broken kernel"), GRID)([photo])
     with pytest.raises(torch.OutOfMemoryError, match="for one prompt"):
         AutomaticMasks(_ShortOfMemory(tiny_sam, 0, torch.OutOfMemoryError, "for one prompt"), GRID)([photo])
+
+
+GOLDEN = Path(__file__).parent / "golden" / "automask.json"
+
+
+def test_a_change_of_the_masks_raises_the_revision(stage: Any, photo: Any) -> None:
+    """Other masks from the same weights and settings need another fingerprint.
+
+    When masks are meant to change: raise `automask.REVISION`, run this test with MASKMILL_GOLDEN=write,
+    and say in the commit why.
+    """
+    (ours,) = stage(PAPER)([photo])
+    if os.environ.get("MASKMILL_GOLDEN") == "write":
+        record = to_sa1b(ours, image_id=0, file_name="astronaut")
+        GOLDEN.write_text(json.dumps({"revision": automask.REVISION, "record": record}, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    theirs = from_sa1b(golden["record"])
+    assert golden["revision"] == automask.REVISION, "write the golden masks anew: see this test"
+    assert_same(ours, theirs)
+    assert [a.parent for a in ours.annotations] == [a.parent for a in theirs.annotations]
