@@ -82,6 +82,8 @@ def show_report(report: RunReport, *, json: bool) -> None:
         return
     console.out.print(_verdict(report))
     console.print_pairs(summary(report))
+    if report.annotated and not report.masks:
+        console.note("no mask passed the thresholds; `maskmill tune INPUT` shows what lower ones would keep")
     for problem in report.problems[:10]:
         console.note(problem)
     for shard, reason in report.failed_shards.items():
