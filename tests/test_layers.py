@@ -1,4 +1,4 @@
-"""The layer rules of DESIGN.md, held by walking every import of the four packages, lazy ones included.
+"""The layer rules of docs/concepts.md, held by walking every import of the four packages, lazy ones included.
 
 pipeline knows arrays, storage knows bytes, workers know both, flows know only names and numbers.
 """
@@ -41,6 +41,7 @@ ARRAYS = frozenset(
         "skimage",
         "scipy",
         "numba",
+        "llvmlite",
         "transformers",
         "segment_anything",
         "safetensors",
@@ -66,8 +67,8 @@ class Rule:
 
 RULES = {
     "pipeline": Rule(packages=ARRAYS, refused=NETWORK),
-    "storage": Rule(packages=frozenset({"boto3", "botocore", "pyarrow", "webdataset", "urllib3"})),
-    "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "pipeline", "storage"}),
+    "storage": Rule(packages=frozenset({"boto3", "botocore", "pyarrow", "webdataset", "urllib3", "_typeshed"})),
+    "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "webdataset", "pipeline", "storage"}),
     "flows": Rule(
         packages=frozenset(
             {"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
