@@ -107,12 +107,13 @@ def start_worker(
     """
     if spec.segmenter.threads is None:
         spec = replace(spec, segmenter=replace(spec.segmenter, threads=resources.threads))
-    remote: Any = ray.remote(
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
-        max_restarts=0,
-        max_task_retries=0,
-        concurrency_groups={"watch": 1},
-    )(ShardWorker)
+    options: dict[str, Any] = {
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "concurrency_groups": {"watch": 1},
+    }
+    remote: Any = ray.remote(**options)(ShardWorker)
     actor = remote.remote(spec, build)
     return Worker(actor, actor.warm.remote())

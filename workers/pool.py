@@ -3,7 +3,8 @@
 Ray retries nothing here: the driver owns every attempt. What can befall a turn, and what is done:
 
     the worker dies, or passes the deadline   counted against the shard; another worker tries it again
-    its node goes                             not counted
+    its node goes                             not counted; ray takes a while to notice it, so a death
+                                              elsewhere is judged for good after `NODE_VERDICT_S`
     a listed error (store down, object gone)  counted; the worker is fine and goes on
     access denied, disk full, our own bug     the run stops with the shard named
     two deaths on one shard                   from then on one image at a time, announced first: an image
@@ -35,6 +36,7 @@ from storage.objects import open_store
 from workers.actors import Worker, WorkerInfo, start_worker
 from workers.announce import last_announced
 from workers.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
+from workers.nodes import live_nodes, room_for
 from workers.task import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 
 __all__ = [
@@ -55,6 +57,7 @@ RETRIED = (StoreUnavailable, DamagedObject, ObjectNotFound, SourceChanged, Memor
 DEATHS_BEFORE_ONE_BY_ONE = 2
 DEATHS_TO_BLAME_AN_IMAGE = 2
 MAX_BLAMED_IMAGES = 10
+NODE_VERDICT_S = 30.0
 START_DEADLINE_S = 600.0
 ROOM_DEADLINE_S = 120.0
 
@@ -129,6 +132,17 @@ class _History:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Doubt:
+    """A counted death whose node may yet turn out lost; `waits`: the shard's fate hangs on it."""
+
+    history: _History
+    node_id: str
+    since: float
+    reason: str
+    waits: bool
+
+
 @dataclass(eq=False)
 class _Seat:
     """A live worker: starting (`info` is None), idle (`waiting` is None too), or with a shard in work."""
@@ -155,6 +169,8 @@ class _Pool:
         self._limits = limits
         self._todo: deque[_History] = deque()
         self._seats: list[_Seat] = []
+        self._doubts: list[_Doubt] = []
+        self._own_node = str(ray.get_runtime_context().get_node_id())
         self._num_started = 0
         self._losses = 0
         self._room = 0
@@ -165,6 +181,7 @@ class _Pool:
         while self._fill():
             yield from self._settle()
             yield from self._stop_late_ones()
+            yield from self._judge()
             if time.monotonic() - self._told >= self._limits.progress_every_s:
                 self._told = time.monotonic()
                 yield self._progress()
@@ -190,7 +207,8 @@ class _Pool:
             worker = self._make_actor()
             self._seats.append(_Seat(self._num_started, worker, worker.ready, time.monotonic()))
             self._num_started += 1
-        return bool(self._todo) or any(seat.history for seat in self._seats)
+        undecided = any(doubt.waits for doubt in self._doubts)
+        return bool(self._todo) or undecided or any(seat.history for seat in self._seats)
 
     def _hand_out(self, seat: _Seat, history: _History) -> None:
         seat.history, seat.task = history, history.next_task()
@@ -205,7 +223,7 @@ class _Pool:
             return self._room
         self._room_asked = now
         resources = self._limits.resources
-        room = sum(_room_on(node["Resources"], resources) for node in _nodes())
+        room = room_for(resources)
         self._room_seen = now if room or not self._room_seen else self._room_seen
         if room == 0 and (self._num_started == 0 or now - self._room_seen > ROOM_DEADLINE_S):
             raise RunStopped(
@@ -261,13 +279,14 @@ class _Pool:
             raise RunStopped(f"{type(cause).__name__}: {cause}{notes}", seat.history.shard) from error
         history = seat.history
         seat.waiting = seat.history = seat.task = None
-        yield from self._count(history, f"{type(cause).__name__}: {cause}")
+        history.counted += 1
+        yield from self._again_or_failed(history, f"{type(cause).__name__}: {cause}")
 
-    def _lost(self, seat: _Seat, reason: str) -> Iterator[PoolEvent]:
+    def _lost(self, seat: _Seat, reason: str, *, sent_away: bool = False) -> Iterator[PoolEvent]:
         """The worker is gone, or is sent away."""
         self._seats.remove(seat)
         ray.kill(seat.worker.actor)
-        node_lost = seat.info is not None and seat.info.node_id not in _live_nodes()
+        node_lost = seat.info is not None and seat.info.node_id not in live_nodes()
         self._losses += 1
         history, task = seat.history, seat.task
         shard = history.shard if history else None
@@ -277,7 +296,11 @@ class _Pool:
                 self._todo.append(history)
             else:
                 history.deaths += 1
-                yield from self._count(history, reason)
+                history.counted += 1
+                if sent_away or seat.info is None or seat.info.node_id == self._own_node:
+                    yield from self._again_or_failed(history, reason)
+                else:
+                    self._doubt(history, seat.info.node_id, reason)
         allowed = self._limits.max_losses_in_a_row
         if self._losses > (8 + 4 * max(1, self._room) if allowed is None else allowed):
             raise RunStopped(
@@ -295,8 +318,25 @@ class _Pool:
             log.warning("image %s of shard %d kills workers: left out", named.key, history.shard)
         return True
 
-    def _count(self, history: _History, reason: str) -> Iterator[PoolEvent]:
-        history.counted += 1
+    def _doubt(self, history: _History, node_id: str, reason: str) -> None:
+        waits = history.counted >= self._limits.max_attempts
+        self._doubts.append(_Doubt(history, node_id, time.monotonic(), reason, waits))
+        if not waits:
+            self._todo.append(history)
+
+    def _judge(self) -> Iterator[PoolEvent]:
+        """Takes back what was counted where a node has turned out lost."""
+        live = live_nodes() if self._doubts else set()
+        for doubt in list(self._doubts):
+            if lost := doubt.node_id not in live:
+                doubt.history.deaths -= 1
+                doubt.history.counted -= 1
+            if lost or time.monotonic() - doubt.since > NODE_VERDICT_S:
+                self._doubts.remove(doubt)
+                if doubt.waits:
+                    yield from self._again_or_failed(doubt.history, doubt.reason)
+
+    def _again_or_failed(self, history: _History, reason: str) -> Iterator[PoolEvent]:
         if history.counted < self._limits.max_attempts:
             self._todo.append(history)
         else:
@@ -308,11 +348,12 @@ class _Pool:
         now = time.monotonic()
         for seat in list(self._seats):
             if seat.info is None and now - seat.since > START_DEADLINE_S:
-                yield from self._lost(seat, f"not ready after {START_DEADLINE_S:.0f} s")
+                yield from self._lost(seat, f"not ready after {START_DEADLINE_S:.0f} s", sent_away=True)
             elif seat.task is not None and self._limits.deadline_s is not None:
                 since = seat.moved if seat.task.one_by_one else seat.since
                 if now - since > self._limits.deadline_s:
-                    yield from self._lost(seat, f"passed the deadline of {self._limits.deadline_s:g} s")
+                    reason = f"passed the deadline of {self._limits.deadline_s:g} s"
+                    yield from self._lost(seat, reason, sent_away=True)
 
     def _progress(self) -> Progress:
         in_work = [seat for seat in self._seats if seat.task is not None]
@@ -346,19 +387,6 @@ class _Pool:
 def _held(seat: _Seat) -> _History:
     assert seat.history is not None
     return seat.history
-
-
-def _live_nodes() -> set[str]:
-    return {str(node["NodeID"]) for node in _nodes()}
-
-
-def _nodes() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _room_on(node: dict[str, float], resources: Resources) -> int:
-    needs = (("CPU", resources.num_cpus), ("GPU", resources.num_gpus))
-    return min(int(node.get(name, 0.0) / need + 1e-9) for name, need in needs if need)
 
 
 def _first_line(error: BaseException) -> str:
