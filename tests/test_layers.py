@@ -67,7 +67,9 @@ class Rule:
 
 RULES = {
     "pipeline": Rule(packages=ARRAYS, refused=NETWORK),
-    "storage": Rule(packages=frozenset({"boto3", "botocore", "pyarrow", "webdataset", "urllib3", "_typeshed"})),
+    "storage": Rule(
+        packages=frozenset({"boto3", "botocore", "pyarrow", "webdataset", "urllib3", "_typeshed"})
+    ),
     "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "webdataset", "pipeline", "storage"}),
     "flows": Rule(
         packages=frozenset(
