@@ -25,9 +25,10 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from skimage.segmentation import find_boundaries
 
-from pipeline.evaluate.points import Pictured, centre_point, held_back_scenes, measure_points
+from pipeline.evaluate.points import Pictured, held_back_scenes, measure_points
 from pipeline.evaluate.proposals import candidates_of, sweep
 from pipeline.segmenters.student import load_nano, load_student
+from pipeline.train.prompts import centre_point
 
 COLOURS = np.array(
     [[230, 60, 60], [60, 180, 75], [70, 110, 235], [245, 190, 40], [190, 70, 220], [60, 200, 210]]
@@ -109,7 +110,9 @@ def main() -> None:
         results[given.coco.stem] = asdict(measure_points(sam, coco_pictures(given.coco, given.images)))
     if given.pictures:
         given.pictures.mkdir(parents=True, exist_ok=True)
-        shown = coco_pictures(given.coco, given.images) if given.coco else held_back_scenes(12)
+        shown: Iterator[Pictured] = held_back_scenes(12)
+        if given.coco:
+            shown = coco_pictures(given.coco, given.images)
         for i, picture in zip(range(12), shown, strict=False):
             Image.fromarray(draw_answers(sam, picture)).save(given.pictures / f"{i:02d}.png")
     if given.json:

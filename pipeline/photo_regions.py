@@ -142,7 +142,7 @@ def _is_thick(mask_HW: NDArray[np.bool_]) -> bool:
 
 def _tint(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Change gain, offset and gamma by channel a little, and sometimes mix or drop the colours."""
-    pixels = image.astype(np.float32)
+    pixels: NDArray[np.floating] = image.astype(np.float32)
     pixels = 255 * (pixels / 255) ** np.float32(np.exp(rng.normal(0, 0.25)))
     pixels = pixels * rng.uniform(0.75, 1.25, 3).astype(np.float32) + rng.normal(0, 10, 3).astype(np.float32)
     kind = rng.random()

@@ -103,7 +103,8 @@ def candidates_of(
     points = torch.from_numpy(predictor.transform.apply_coords(grid, (height, width))).float()[:, None]
     truth_NK = torch.from_numpy(picture.masks_NHW).flatten(1).float()
     parts = []
-    for some in points.split(batch):
+    for start in range(0, len(points), batch):
+        some = points[start : start + batch]
         labels = torch.ones(some.shape[:2], dtype=torch.int64)
         logits, predicted, _ = predictor.predict_torch(
             some, labels, multimask_output=True, return_logits=True

@@ -172,7 +172,7 @@ def build_student(config: StudentConfig | None = None) -> Sam:
     grid = config.image_size // EMBEDDING_STRIDE
     dim = config.embed_dim
     sam = Sam(
-        image_encoder=StudentEncoder(config),  # type: ignore[arg-type]  # Sam asks for its ViT, uses any module with img_size
+        image_encoder=StudentEncoder(config),
         prompt_encoder=PromptEncoder(
             embed_dim=dim,
             image_embedding_size=(grid, grid),
@@ -293,5 +293,5 @@ def _config_of(metadata: dict[str, str], path: Path) -> StudentConfig:
             f"{path} has student version {metadata.get('version')!r}; this code reads {FORMAT_VERSION!r}"
         )
     stored: dict[str, Any] = json.loads(metadata["config"])
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     return StudentConfig(**values)

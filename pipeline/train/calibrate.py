@@ -104,7 +104,7 @@ def calibrate_iou(
         some = fit[torch.randint(len(fit), (256,), generator=generator)]
         loss = (head(tokens.token_PC[some]) - tokens.wanted_PM[some])[:, 1:].square().mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if step % 50 == 49:
             now = _errors(head, tokens)

@@ -117,7 +117,7 @@ def first_prompts(
             coords[i, 0] = centre_point(mask_HW) if deep else random_point(rng, mask_HW)
             labels[i, 0] = FOREGROUND
     is_box_P, is_void_P = kind_P < box_share, np.zeros(count, np.bool_)
-    void_HW = ~masks_NHW.any(axis=0)
+    void_HW: NDArray[np.bool_] = np.logical_not(masks_NHW.any(axis=0))
     if void_share and void_HW.mean() > 0.05:
         for i in range(count - round(void_share * count), count):
             coords[i], labels[i] = 0, (FOREGROUND, PAD)
