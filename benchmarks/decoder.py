@@ -24,7 +24,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from pipeline import lowrank
+from pipeline import lowrank, lowrank_shared
 from pipeline.decoder import Prompts, SharedImageDecoder
 from pipeline.encoder import fuse_attention
 from pipeline.lowrank import Scratch
@@ -145,8 +145,8 @@ def compare_forms(shapes: Shapes, rounds: int) -> dict[str, Any]:
     transformer = mask_decoder.transformer
     position_1CHW = prompt_encoder.get_dense_pe()
     image_CS = torch.randn(shapes.channels, shapes.side**2)
-    stages = lowrank.build_stages(transformer, position_1CHW[0].flatten(1))
-    shared, scratch = lowrank.share(stages, image_CS), Scratch(image_CS)
+    stages = lowrank_shared.build_stages(transformer, position_1CHW[0].flatten(1))
+    shared, scratch = lowrank_shared.share(stages, image_CS), Scratch(image_CS)
     source_PCHW = image_CS.view(1, *position_1CHW.shape[1:]).expand(4, -1, -1, -1)
     ratios = {}
     for tokens in (7, 9, 12, 16, 20, 24, 28):

@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import lowrank
-from pipeline.lowrank import ImageKeys, Scratch, SharedImage
+from pipeline import lowrank, lowrank_shared
+from pipeline.lowrank import ImageKeys, Scratch
+from pipeline.lowrank_shared import SharedImage
 from pipeline.mask_head import Halves, MaskHead
 
 _log = logging.getLogger(__name__)
@@ -165,7 +166,9 @@ class SharedImageDecoder:
         self._position_1CHW: Tensor = prompt_encoder.get_dense_pe()
         on_cpu = self._position_1CHW.device.type == "cpu"
         self._chunk_numbers = chunk_numbers or (_CHUNK_NUMBERS_CPU if on_cpu else _CHUNK_NUMBERS_GPU)
-        self._stages = lowrank.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
+        self._stages = lowrank_shared.build_stages(
+            mask_decoder.transformer, self._position_1CHW[0].flatten(1)
+        )
         self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size)
 
     @torch.no_grad()
@@ -182,7 +185,7 @@ class SharedImageDecoder:
         if tuple(embedding_CHW.shape) != wanted:
             raise ValueError(f"this decoder takes embeddings of {wanted}, got {tuple(embedding_CHW.shape)}")
         image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
-        shared = lowrank.share(self._stages, image_CS)
+        shared = lowrank_shared.share(self._stages, image_CS)
         first = Halves(*(shared.last_CS.T @ weight for weight in self._head.first_CE))
         return ImageState(embedding_CHW[None], shared, first)
 
