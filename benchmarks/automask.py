@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import dataclasses
 import json
 import os
@@ -179,6 +180,7 @@ def with_peak_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
         held = torch.cuda.memory_allocated()
         result = work()
         return result, torch.cuda.max_memory_allocated() - held
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory freed but not given back would hide the peak
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
     held = _status_bytes("VmRSS")
     result = work()
