@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pycocotools import mask as coco
 
 from pipeline.annotation import AnnotatedImage, Annotation
-from pipeline.rle import encode_mask
+from pipeline.rle import Rle
 from storage.objects import open_store
 from storage.plan import load_plans
 from workers.stages import GridMasks, Stages
@@ -117,12 +118,18 @@ def _obey(image: Pixels) -> None:
         raise OutOfSpace("/data: the disk is full; free some space and run again")
 
 
+def _rle(mask_HW: npt.NDArray[np.bool_]) -> Rle:
+    """By pycocotools: the pipeline's own is compiled when first called, which takes a worker seconds."""
+    counts = coco.encode(np.asfortranarray(mask_HW.astype(np.uint8)))["counts"]
+    return Rle(height=mask_HW.shape[0], width=mask_HW.shape[1], counts=counts)
+
+
 def _annotation(mask_HW: npt.NDArray[np.bool_], band: int) -> Annotation:
     rows, columns = np.nonzero(mask_HW)
     x, y = float(columns.min()), float(rows.min())
     height, width = mask_HW.shape
     return Annotation(
-        segmentation=encode_mask(mask_HW),
+        segmentation=_rle(mask_HW),
         bbox_xywh=(x, y, float(columns.max()) - x, float(rows.max()) - y),
         area_px=int(mask_HW.sum()),
         predicted_iou=0.9 + band / 100,

@@ -23,7 +23,7 @@ def main() -> None:
     ray.cloudpickle.register_pickle_by_value(fakes)
     spec: RunSpec = pickle.loads(Path(spec_file).read_bytes())
     resources = Resources(num_cpus=1)
-    build = functools.partial(fakes.build_fake_stages, masks=fakes.FakeMasks(seconds=0.15, marks=marks))
+    build = functools.partial(fakes.build_fake_stages, masks=fakes.FakeMasks(seconds=0.6, marks=marks))
     events = run_pool(
         spec,
         range(int(num_shards)),
