@@ -55,7 +55,8 @@ class PrefectServer:
 def quiet_environment() -> None:
     """Turns Prefect's telemetry and console logs off, unless the user chose otherwise.
 
-    What goes wrong is told once, by the command; the run's full log is in Prefect's history. Must run before prefect is first imported.
+    What goes wrong is told once, by the command; the run's full log is in Prefect's history. Must run before
+    prefect is first imported.
     """
     for name, value in {**_QUIET, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
         os.environ.setdefault(name, value)
