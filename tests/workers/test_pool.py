@@ -172,13 +172,13 @@ def test_what_no_retry_helps_against_stops_the_run(
 
 def test_errors_of_a_shard_are_retried_by_the_same_worker(make_dataset: MakeDataset) -> None:
     data = make_dataset(4, 2)
-    other = Starter(data.spec, fake())
-    run(data, other)
+    for shard in (0, 1):
+        run_shard(build_fake_stages(data.spec, FakeMasks()), ShardTask(shard=shard, attempt=f"{shard:016d}"))
     tar = Path(data.spec.root, data.record(IMAGES, 1).data.name)
     tar.write_bytes(tar.read_bytes()[:-512])
     Path(data.spec.root, data.version(MASKS).record_name(1)).unlink()
     starter = Starter(data.spec, fake())
-    events = run(data, starter, max_attempts=2)
+    events = run(data, starter, max_attempts=2, num_workers=1)
     failed = [event for event in events if isinstance(event, ShardFailed)]
     assert [(event.shard, event.attempts) for event in failed] == [(1, 2)] and "DamagedObject" in failed[
         0
