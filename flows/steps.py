@@ -157,9 +157,10 @@ def annotate_shards(
     if not shards:
         return Annotated()
     from flows import cluster
-    from workers.pool import run_pool
 
     with cluster.connected(config.run.ray_address):
+        from workers.pool import run_pool  # imports Ray, which reads its environment then: after `connected`
+
         crew = cluster.plan_crew(config)
         events = run_pool(
             spec,
