@@ -32,7 +32,7 @@ check: setup  ## layers, ruff, mypy --strict
 test: check  ## checks, unit tests and the tests that start Ray
 	$(BIN)/pytest -m "not (s3 or drill or browser or gpu)"
 
-test-all: test s3-tools  ## the slower marks too, as continuous integration runs them
+test-all: setup s3-tools  ## what `make test` leaves out: a real S3 store, faults, a browser
 	$(BIN)/pytest -m "s3 or drill or browser"
 
 .PHONY: s3-tools
