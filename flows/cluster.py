@@ -145,12 +145,15 @@ def plan_crew(config: RunConfig, available: Mapping[str, float] | None = None) -
     return Crew(workers, Resources(num_cpus=_share(cpus, workers, cpus)))
 
 
-def warm_up(spec: RunSpec, crew: Crew, num_workers: int) -> None:
-    """Starts workers ahead of their shards, so that models load while other things start; returns at once."""
+def warm_up(spec: RunSpec, crew: Crew) -> None:
+    """Starts a worker ahead of its shard, so that its models load while other things start; returns at once.
+
+    One, not the whole crew: loading takes 9 s of a core, and on a small machine a second one would hold up
+    the first image.
+    """
     from workers.actors import start_worker
 
-    for _ in range(min(num_workers, crew.num_workers)):
-        _warm.append((spec, crew.resources, start_worker(spec, crew.resources)))
+    _warm.append((spec, crew.resources, start_worker(spec, crew.resources)))
 
 
 def worker_source(spec: RunSpec, resources: Resources) -> Callable[[], Worker]:

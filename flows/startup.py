@@ -1,7 +1,7 @@
 """Starts a run so that the first image is annotated soon: everything slow side by side.
 
-A Prefect server takes 7 s to start, its client 2 s to import, Ray 9 s, torch in a worker 3 s. In line that
-is 20 s of waiting; here the server starts beside Ray, and the workers load their models while the client is
+A Prefect server takes 7 s to start, its client 2 s to import, Ray 9 s, a worker's imports 9 s. In line that
+is 27 s of waiting; here the server starts beside Ray, and a worker loads its models while the client is
 imported. (The client is not imported beside Ray, which gives its own agents only 15 s to start.) Inputs,
 settings and weights are checked before any of it, and a run with nothing to do starts none of it.
 """
@@ -59,11 +59,11 @@ def _is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, l
 
 @contextmanager
 def _workers(spec: RunSpec, config: RunConfig) -> Iterator[None]:
-    """Ray inside the block, and workers that load their models: one a shard that waits, as far as known."""
+    """Ray inside the block, and a first worker that loads its models."""
     watcher().step("starting Ray, Prefect and the workers")
     with cluster.connected(config.run.ray_address):
         crew = cluster.plan_crew(config)
-        cluster.warm_up(spec, crew, num_workers=max(1, len(steps.pending_shards(spec))))
+        cluster.warm_up(spec, crew)
         yield
 
 
