@@ -27,6 +27,11 @@ QUICK = (
 ENTRY = "from flows.cli import main; main()"
 
 
+def _hear_ctrl_c() -> None:
+    """In a new process: a shell's background jobs ignore SIGINT, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Maskmill:
     """The command, with a Prefect history of its own."""
 
@@ -52,6 +57,7 @@ class Maskmill:
             text=True,
             env=self.environment,
             start_new_session=True,
+            preexec_fn=_hear_ctrl_c,
         )
 
     def words(self, dataset: Path, inputs: Path, *more: str) -> list[str]:

@@ -36,6 +36,7 @@ def test_a_lost_node_is_not_held_against_its_shard(
     seen = json.loads(drill.stdout.splitlines()[-1])
     assert not seen["failed"], seen
     assert sorted(shard for shard, _ in seen["done"]) == list(range(10))
-    assert len(seen["lost"]) == 1  # at once or later, it was seen to be the node's fault
+    held = [shard for shard, _ in seen["lost"] if shard is not None]  # others were starting or between shards
+    assert len(held) == 1, seen
     for column in (IMAGES, MASKS):
         assert len(data.contents(column)) == 60
