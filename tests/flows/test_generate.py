@@ -57,7 +57,7 @@ class Maskmill:
             text=True,
             env=self.environment,
             start_new_session=True,
-            preexec_fn=_hear_ctrl_c,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509
         )
 
     def words(self, dataset: Path, inputs: Path, *more: str) -> list[str]:
