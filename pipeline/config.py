@@ -13,6 +13,8 @@ import dataclasses
 import re
 from typing import Any
 
+from pipeline.checks import check_choice, check_int, check_range, check_type
+
 Scalar = str | int | float | bool | None
 
 MODELS = ("nano", "vit_b", "vit_l", "vit_h")
@@ -68,24 +70,24 @@ class MaskSettings:
     drop_small: bool = False
 
     def __post_init__(self) -> None:
-        _check_int("points_per_side", self.points_per_side, 1, 256)
-        _check_int("points_per_batch", self.points_per_batch, 1, 65_536)
+        check_int("points_per_side", self.points_per_side, 1, 256)
+        check_int("points_per_batch", self.points_per_batch, 1, 65_536)
         for name in ("predicted_iou", "stability", "box_nms", "crop_nms"):
-            _check_range(name, getattr(self, name), 0.0, 1.0)
-        _check_range("stability_offset", self.stability_offset, 1e-6, 100.0)
-        _check_int("crop_layers", self.crop_layers, 0, 4)
-        _check_range("crop_overlap", self.crop_overlap, 0.0, 0.99)
-        _check_int("crop_points_downscale", self.crop_points_downscale, 1, 256)
+            check_range(name, getattr(self, name), 0.0, 1.0)
+        check_range("stability_offset", self.stability_offset, 1e-6, 100.0)
+        check_int("crop_layers", self.crop_layers, 0, 4)
+        check_range("crop_overlap", self.crop_overlap, 0.0, 0.99)
+        check_int("crop_points_downscale", self.crop_points_downscale, 1, 256)
         if self.points_per_side // self.crop_points_downscale**self.crop_layers < 1:
             raise ValueError(
                 f"points_per_side={self.points_per_side} leaves no point in crop layer "
                 f"{self.crop_layers} with crop_points_downscale={self.crop_points_downscale}: "
                 "use more points or fewer layers"
             )
-        _check_int("min_area_px", self.min_area_px, 0, 1_000_000)
+        check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         if self.max_coverage is not None:
-            _check_range("max_coverage", self.max_coverage, 1e-6, 1.0)
-        _check_type("drop_small", self.drop_small, bool)
+            check_range("max_coverage", self.max_coverage, 1e-6, 1.0)
+        check_type("drop_small", self.drop_small, bool)
         if self.drop_small and self.min_area_px == 0:
             raise ValueError(
                 "drop_small needs min_area_px above 0: it drops masks whose largest island is smaller"
@@ -115,8 +117,8 @@ class SegmenterSettings:
     threads: int | None = dataclasses.field(default=None, metadata=_NEUTRAL)
 
     def __post_init__(self) -> None:
-        _check_choice("model", self.model, MODELS)
-        _check_choice("dtype", self.dtype, DTYPES)
+        check_choice("model", self.model, MODELS)
+        check_choice("dtype", self.dtype, DTYPES)
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device={self.device!r} is unknown: use auto, cpu, cuda, cuda:<number> or mps")
         if self.weights is not None and (not isinstance(self.weights, str) or not self.weights):
@@ -124,7 +126,7 @@ class SegmenterSettings:
                 f"weights={self.weights!r} is no path: name a file, or leave it out for nano's own"
             )
         if self.threads is not None:
-            _check_int("threads", self.threads, 1, 1024)
+            check_int("threads", self.threads, 1, 1024)
 
 
 def output_settings(settings: Any) -> dict[str, Scalar]:
@@ -143,30 +145,6 @@ def output_settings(settings: Any) -> dict[str, Scalar]:
         raise ValueError(f"output_settings reads a settings dataclass, got {type(settings).__name__}")
     fields = [field for field in dataclasses.fields(settings) if not field.metadata.get("neutral", False)]
     return {field.name: getattr(settings, field.name) for field in fields}
-
-
-def _check_type(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name}={value!r} must be a {kind.__name__}")
-
-
-def _check_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name}={value!r} must be a whole number from {low} to {high}")
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range: use {low} to {high}")
-
-
-def _check_range(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}={value!r} must be a number from {low:g} to {high:g}")
-    if not low <= value <= high:  # NaN fails too
-        raise ValueError(f"{name}={value} is out of range: use {low:g} to {high:g}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown: use one of {', '.join(choices)}")
 
 
 FAST = MaskSettings()
