@@ -19,14 +19,21 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import count, islice
 
 from storage.errors import DamagedObject, DatasetError, ObjectNotFound
+from storage.in_order import in_order
 from storage.objects import ObjectStore
 from storage.shards import Sample, WrittenObject, check_size, read_shard
 
 FORMAT_VERSION = 1
+READ_THREADS = 16  # records are small: reading many of them is waiting for answers
+RECORDS_PER_UNIT = 32
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.r(\d+))?\.json")
 
 
@@ -87,7 +94,7 @@ class CommitRecord:
         assert self.data.num_samples == self.num_written, "the tar holds what the record says"
         assert len({reject.key for reject in self.rejects}) == len(self.rejects), "a key is rejected once"
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the stored bytes: how records that read this one name it."""
         return hashlib.sha256(record_bytes(self)).hexdigest()
@@ -174,18 +181,73 @@ class ColumnVersion:
         return set(self._repairs())
 
     def record(self, shard: int) -> CommitRecord | None:
-        """The shard's first record, checked; None if it isn't committed. Raises DamagedObject."""
-        return self.read_record(self.record_name(shard), shard)
+        """The shard's record in force: the newest that can be read; None if it isn't committed.
 
-    def records(self) -> Iterator[CommitRecord]:
-        """The record in force of each committed shard, by number. Raises DamagedObject."""
-        for shard, repair in sorted(self._repairs().items()):
-            found = self.read_record(self.record_name(shard, repair), shard)
-            if found is None:
-                raise DatasetError(
-                    f"{self.store.root}/{self.record_name(shard, repair)}: listed, but not there"
-                )
-            yield found
+        Raises:
+            DamagedObject: there are records, and none of them can be read.
+        """
+        newest, damage = None, None
+        for repair in count():
+            try:
+                found = self.read_record(self.record_name(shard, repair), shard)
+            except DamagedObject as exc:
+                damage = exc
+                continue
+            if found is None and repair:
+                break  # the first may be lost and its repair there; repairs have no gaps
+            newest = found or newest
+        if newest is None and damage is not None:
+            raise damage
+        return newest
+
+    def history(self, shard: int) -> list[CommitRecord | DamagedObject]:
+        """All records of a shard, the first one first, or what keeps one from being read."""
+        found: list[CommitRecord | DamagedObject] = []
+        for repair in count():
+            try:
+                record = self.read_record(self.record_name(shard, repair), shard)
+            except DamagedObject as exc:
+                found.append(exc)
+                continue
+            if record is not None:
+                found.append(record)
+            elif repair:
+                return found
+        raise AssertionError
+
+    def next_repair(self, shard: int) -> int:
+        """The number that a new record of the shard gets: 0 if it has none."""
+        number = 1
+        while self._is_there(self.record_name(shard, number)):
+            number += 1
+        return number if number > 1 or self._is_there(self.record_name(shard)) else 0
+
+    def records(self, num_threads: int = READ_THREADS) -> Iterator[CommitRecord]:
+        """The record in force of each committed shard, by number; a few units in memory at a time.
+
+        Raises:
+            DamagedObject: none of a shard's records can be read.
+        """
+        listed = iter(sorted(self._repairs().items()))
+        units = iter(lambda: list(islice(listed, RECORDS_PER_UNIT)), [])
+        with closing(in_order(units, self._read_records, num_threads)) as found:
+            yield from found
+
+    def _read_records(self, listed: list[tuple[int, int]]) -> Iterator[CommitRecord]:
+        for shard, highest in listed:
+            damage = None
+            for repair in range(highest, -1, -1):
+                try:
+                    found = self.read_record(self.record_name(shard, repair), shard)
+                except DamagedObject as exc:
+                    damage = damage or exc
+                    continue
+                if found is not None:
+                    yield found
+                    break
+            else:
+                name = f"{self.store.root}/{self.record_name(shard, highest)}"
+                raise damage or DatasetError(f"{name}: listed, but not there")
 
     def read_record(self, name: str, shard: int) -> CommitRecord | None:
         """A record by its object's name, which must be of this version and shard; None if absent."""
@@ -201,6 +263,7 @@ class ColumnVersion:
             raise DamagedObject(
                 f"{self.store.root}/{name}: is the record of {record.version} shard {record.shard}"
             )
+        vars(record)["sha256"] = hashlib.sha256(data).hexdigest()  # of the bytes that are there
         return record
 
     def commit(self, record: CommitRecord) -> CommitRecord:
@@ -234,6 +297,13 @@ class ColumnVersion:
         """The shard's samples, in order, checked as by shards.read_shard, whose errors it raises."""
         return read_shard(self.store, record.data)
 
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.store.stat(name)
+        except ObjectNotFound:
+            return False
+        return True
+
     def _repairs(self) -> dict[int, int]:
         """The highest record number of each committed shard."""
         repairs: dict[int, int] = {}
@@ -247,9 +317,14 @@ class ColumnVersion:
 
 
 def list_versions(store: ObjectStore, column: str) -> list[ColumnVersion]:
-    """The versions of a column that have records or data, by fingerprint."""
-    found = {info.name.split("/")[1] for info in store.list(f"{column}/")}
-    return [ColumnVersion(store, column, fingerprint) for fingerprint in sorted(found)]
+    """The versions of a column, by fingerprint."""
+    found = store.folders(f"{column}/")
+    return [ColumnVersion(store, column, name) for name in found if _FINGERPRINT.fullmatch(name)]
+
+
+def list_columns(store: ObjectStore) -> list[str]:
+    """The columns that have a version, by name: every folder of folders named by a fingerprint."""
+    return [name for name in store.folders() if list_versions(store, name)]
 
 
 def _plain(value: object) -> object:

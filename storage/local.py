@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from storage.errors import AccessDenied, ObjectNotFound, OutOfSpace, StorageError, StoreUnavailable
-from storage.objects import TEMP_PREFIX, ObjectInfo, check_name
+from storage.objects import TEMP_PREFIX, ObjectInfo, Unfinished, check_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -42,6 +42,11 @@ class LocalStore:
             if name.startswith(prefix):
                 with suppress(FileNotFoundError):  # removed since: a driver's heartbeat, a loser's data
                     yield _info(name, entry.stat())
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        with suppress(ObjectNotFound), self._errors(prefix), os.scandir(self._path(prefix)) as entries:
+            return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+        return ()
 
     def stat(self, name: str) -> ObjectInfo:
         with self._errors(name):
@@ -97,6 +102,21 @@ class LocalStore:
     def delete(self, name: str) -> None:
         with self._errors(name), suppress(FileNotFoundError):
             self._path(check_name(name)).unlink()
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        top = self._path(prefix.rpartition("/")[0])
+        for folder, _, names in os.walk(top):
+            for temp in sorted(name for name in names if name.startswith(TEMP_PREFIX)):
+                path = Path(folder, temp)
+                name = path.relative_to(self.root).as_posix()
+                with suppress(FileNotFoundError):  # ended since
+                    found = path.stat()
+                    if name.startswith(prefix):
+                        yield Unfinished(name, "", found.st_size, found.st_mtime)
+
+    def abandon(self, write: Unfinished) -> None:
+        with self._errors(write.name), suppress(FileNotFoundError):
+            self._path(write.name).unlink()
 
     def _path(self, name: str) -> Path:
         return Path(self.root, name)

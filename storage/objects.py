@@ -41,6 +41,23 @@ class ObjectInfo:
     modified_s: float
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A write that has not ended: an S3 multipart upload, or a local temporary file.
+
+    Attributes:
+        name: of the object it would make (S3), or of the temporary file.
+        upload_id: S3's, "" of a local file.
+        size_bytes: held so far, as far as the store says.
+        started_s: seconds since 1970 by the store's clock; of a local file when it was last written to.
+    """
+
+    name: str
+    upload_id: str
+    size_bytes: int
+    started_s: float
+
+
 class ObjectStore(Protocol):
     """Named bytes under `root`. Raises the errors of storage.errors only."""
 
@@ -53,6 +70,9 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose names start with `prefix`, lazily, sorted by name; nothing if none."""
+
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """The names between `prefix` (empty, or with a '/' at its end) and the next '/', sorted."""
 
     def stat(self, name: str) -> ObjectInfo:
         """Size and etag of one object. Raises ObjectNotFound."""
@@ -81,6 +101,12 @@ class ObjectStore(Protocol):
 
     def delete(self, name: str) -> None:
         """Removes an object; no error if it isn't there."""
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        """Writes under `prefix` that began and neither ended nor were given up, with what they hold."""
+
+    def abandon(self, write: Unfinished) -> None:
+        """Gives an unfinished write up; no error if it is gone. Its writer, if it lives, fails."""
 
 
 def open_store(root: str | os.PathLike[str]) -> ObjectStore:

@@ -35,7 +35,7 @@ from storage.errors import (
     StorageError,
     StoreUnavailable,
 )
-from storage.objects import ObjectInfo, check_name
+from storage.objects import ObjectInfo, Unfinished, check_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -91,6 +91,20 @@ class S3Store:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        found: set[str] = set()
+        token: dict[str, str] = {}
+        while True:
+            with self._errors(prefix or "listing"):
+                page = self._client().list_objects_v2(
+                    Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/", **token
+                )
+            skip = len(self._prefix) + len(prefix)
+            found.update(common["Prefix"][skip:-1] for common in page.get("CommonPrefixes", ()))
+            if not page.get("IsTruncated"):
+                return tuple(sorted(found))
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
     def stat(self, name: str) -> ObjectInfo:
         with self._errors(name):
             head = self._client().head_object(**self._object(name))
@@ -143,6 +157,27 @@ class S3Store:
         check_name(name)
         with self._errors(name):
             self._client().delete_object(**self._object(name))
+
+    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        marker: dict[str, str] = {}
+        while True:
+            with self._errors(prefix or "listing uploads"):
+                page = self._client().list_multipart_uploads(
+                    Bucket=self._bucket, Prefix=self._prefix + prefix, **marker
+                )
+            for upload in page.get("Uploads", ()):
+                name = upload["Key"][len(self._prefix) :]
+                yield Unfinished(name, upload["UploadId"], 0, upload["Initiated"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            marker = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page["NextUploadIdMarker"],
+            }
+
+    def abandon(self, write: Unfinished) -> None:
+        with suppress(ObjectNotFound), self._errors(write.name):
+            self._client().abort_multipart_upload(**self._object(write.name), UploadId=write.upload_id)
 
     def _put(self, name: str, data: bytes, **conditions: str) -> None:
         self._client().put_object(**self._object(name), Body=data, ContentMD5=_md5(data), **conditions)

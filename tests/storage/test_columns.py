@@ -10,6 +10,7 @@ from storage.columns import (
     CommitRecord,
     Reject,
     fingerprint,
+    list_columns,
     list_versions,
     new_attempt,
     parse_record,
@@ -135,10 +136,41 @@ def test_a_damaged_record_is_named(version: ColumnVersion, spoil: object) -> Non
 def test_a_repair_supersedes_the_first_record(version: ColumnVersion) -> None:
     first = version.commit(attempt(version))
     repaired = replace(attempt(version), repair=1)
+    assert version.next_repair(0) == 1
     assert version.commit(repaired) == repaired
-    assert version.record(0) == first
+    assert version.record(0) == repaired
+    assert version.history(0) == [first, repaired]
     assert list(version.records()) == [repaired]
     assert version.committed() == {0}
+    assert version.next_repair(0) == 2
+
+
+def test_a_repair_that_cannot_be_read_leaves_the_one_before_in_force(version: ColumnVersion) -> None:
+    first = version.commit(attempt(version))
+    version.store.put(version.record_name(0, 1), b"{}")
+    assert version.record(0) == first
+    assert list(version.records()) == [first]
+    version.store.put(version.record_name(0), b"{}")
+    with pytest.raises(DamagedObject, match=r"commits/000000\.r1\.json"):
+        list(version.records())
+    third = version.commit(replace(attempt(version), repair=version.next_repair(0)))
+    assert third.repair == 2
+    assert version.record(0) == third
+
+
+def test_a_lost_first_record_does_not_hide_its_repair(version: ColumnVersion) -> None:
+    version.commit(attempt(version))
+    repaired = version.commit(replace(attempt(version), repair=1))
+    version.store.delete(version.record_name(0))
+    assert version.record(0) == repaired
+    assert list(version.records()) == [repaired]
+    assert (version.next_repair(0), version.next_repair(1)) == (2, 0)
+
+
+def test_many_records_come_in_order(version: ColumnVersion) -> None:
+    made = [version.commit(attempt(version, shard)) for shard in range(70)]
+    assert list(version.records()) == made
+    assert [record.sha256 for record in version.records()] == [record.sha256 for record in made]
 
 
 def test_other_files_among_the_records_are_no_records(version: ColumnVersion) -> None:
@@ -157,6 +189,9 @@ def test_versions_are_listed(version: ColumnVersion) -> None:
     version.commit(attempt(version))
     assert list_versions(version.store, "masks") == [version]
     assert list_versions(version.store, "images") == []
+    version.store.put("plan/000001.json", b"")
+    version.store.put("models/segmenter/000001/card.json", b"")
+    assert list_columns(version.store) == ["masks"]
 
 
 def test_a_fingerprint_changes_with_what_changes_output() -> None:

@@ -306,3 +306,30 @@ def test_importing_storage_is_quick_and_takes_no_heavy_library() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_folders_are_listed_without_what_is_in_them(store: ObjectStore) -> None:
+    for name in ("a/x/1", "a/x/2", "a/y/1", "ab/z", "top"):
+        store.put(name, b"")
+    assert store.folders() == ("a", "ab")
+    assert store.folders("a/") == ("x", "y")
+    assert store.folders("a/x/") == store.folders("nothing/") == ()
+
+
+def test_unfinished_writes_are_found_and_given_up(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.s3.PART_BYTES", 5 << 20)
+    writing = store.open_write("data/big")
+    file = writing.__enter__()
+    file.write(bytes(6 << 20))
+    (found,) = store.unfinished("data/")
+    assert found.name.startswith("data/")
+    assert abs(found.started_s - time.time()) < 60 or found.upload_id, "moto says 2010"
+    assert list(store.unfinished("other/")) == []
+    store.abandon(found)
+    store.abandon(found)
+    assert list(store.unfinished()) == []
+    with pytest.raises(StorageError):
+        writing.__exit__(None, None, None)
+    assert list(store.list()) == []
