@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ GB = 10**9
 WORKER_BYTES = {"nano": GB, "vit_b": 3 * GB, "vit_l": 6 * GB, "vit_h": 10 * GB}
 """Host memory one worker is given on a CPU, weights and activations at 1500 x 2250 pixels included."""
 
+
+MOST_CPUS_A_GPU = 4.0
+"""Decoding and encoding for one GPU keep no more threads busy."""
 
 START_TRIES = 3
 """Ray gives its own agents 15 s to start, fixed in its code; a second try finds them warm."""
@@ -111,38 +115,66 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
             watcher().note("Ray did not start in time, as on a busy machine; trying again")
 
 
-def plan_crew(config: RunConfig, available: Mapping[str, float] | None = None) -> Crew:
+def plan_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]] | None = None) -> Crew:
     """How many workers run, and what each takes: one per GPU, else as many as memory and CPUs hold.
 
     Args:
         config: [run] workers asks for a number; [segmenter] device and model decide what a worker needs.
-        available: Ray's names to amounts (CPU, GPU, memory in bytes); None asks the connected cluster.
+        nodes: of each, Ray's names to amounts (CPU, GPU, memory in bytes); None asks the connected cluster.
 
     Raises:
         ClusterError: the device asked for is not on the cluster.
     """
-    if available is None:
-        import ray
+    if nodes is None:
+        from workers.nodes import node_resources
 
-        seen: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        available = seen
-    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+        nodes = node_resources()
+    gpu_nodes = [node for node in nodes if node.get("GPU", 0.0) >= 1]
     wants_gpu = config.segmenter.device.startswith("cuda")
-    if wants_gpu and not gpus:
+    if wants_gpu and not gpu_nodes and not config.run.autoscale:
         raise ClusterError(
             f"segmenter.device = {config.segmenter.device!r}, but the cluster has no GPU: "
             "use segmenter.device=auto, or join a cluster with --ray-address"
         )
-    if gpus and (wants_gpu or config.segmenter.device == "auto"):
-        workers = config.run.workers or int(gpus)
-        return Crew(
-            workers, Resources(num_cpus=_share(cpus, workers, 4.0), num_gpus=_share(gpus, workers, 1.0))
-        )
-    if not cpus:
+    if wants_gpu or (gpu_nodes and config.segmenter.device == "auto"):
+        return _gpu_crew(config, gpu_nodes)
+    if not any(node.get("CPU") for node in nodes):
         raise ClusterError("the cluster has no CPU to give: start Ray's nodes with --num-cpus")
-    fits = int(available.get("memory", GB) // WORKER_BYTES[config.segmenter.model])
-    workers = config.run.workers or max(1, min(int(cpus), fits))
-    return Crew(workers, Resources(num_cpus=_share(cpus, workers, cpus)))
+    return _cpu_crew(config, nodes)
+
+
+def _gpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
+    """A GPU each, or an equal part of one, and its share of the CPUs of the node with the fewest a GPU."""
+    gpus = sum(int(node["GPU"]) for node in nodes)
+    workers = config.run.workers or max(1, gpus)
+    workers_per_gpu = 1 if config.run.autoscale else max(1, math.ceil(workers / gpus))
+    cpus = min((node.get("CPU", 0.0) / int(node["GPU"]) for node in nodes), default=MOST_CPUS_A_GPU)
+    return Crew(
+        workers,
+        Resources(
+            num_cpus=_rounded(min(cpus / workers_per_gpu, MOST_CPUS_A_GPU)),
+            num_gpus=_rounded(1 / workers_per_gpu),
+        ),
+    )
+
+
+def _cpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
+    """As many as fit with a CPU and the model's memory each, sharing all CPUs; or the number asked for."""
+    need = WORKER_BYTES[config.segmenter.model]
+    cpus = [node.get("CPU", 0.0) for node in nodes]
+    fits = [min(int(node.get("CPU", 0.0)), int(node.get("memory", GB) // need)) for node in nodes]
+    share = min((total / n for total, n in zip(cpus, fits, strict=True) if n), default=max(cpus))
+    workers = config.run.workers
+    if workers is None or config.run.autoscale:
+        return Crew(workers or max(1, sum(fits)), Resources(num_cpus=_rounded(share)))
+    shares = sorted({_rounded(total / n) for total in cpus if total for n in range(1, workers + 1)})
+    return Crew(workers, Resources(num_cpus=_largest_that_fits(shares, cpus, workers)))
+
+
+def _largest_that_fits(shares: Sequence[float], cpus: Sequence[float], workers: int) -> float:
+    """The largest share of which the nodes hold `workers`; the smallest if none does."""
+    fitting = [share for share in shares if sum(int(total / share + 1e-9) for total in cpus) >= workers]
+    return max(fitting, default=min(shares))
 
 
 def warm_up(spec: RunSpec, crew: Crew) -> None:
@@ -194,10 +226,11 @@ def _dismiss(worker: Worker) -> None:
     ray.kill(worker.actor)
 
 
-def _share(total: float, workers: int, most: float) -> float:
-    """Each worker's part: whole units where there are enough, else a fraction, rounded down to hundredths."""
-    share = min(total / workers, most)
-    return float(int(share)) if share >= 1 else int(share * 100) / 100
+def _rounded(share: float) -> float:
+    """Whole units where there are enough, else a fraction, rounded down to hundredths."""
+    if share >= 1:
+        return float(int(share + 1e-9))
+    return max(0.01, int(share * 100 + 1e-9) / 100) if share else 0.0
 
 
 def _is_loopback(address: str | None) -> bool:

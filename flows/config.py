@@ -51,6 +51,8 @@ class RunSettings:
         images_per_batch: images that the model embeds together, 1 to 1024; 1 keeps runs on a CPU equal byte
             for byte.
         ray_address: "host:port" of a running Ray cluster; None starts one on this machine.
+        autoscale: workers beyond what the cluster's nodes hold, up to `workers`, wait in Ray's queue for its
+            autoscaler to add nodes; without an autoscaler they wait in vain.
     """
 
     workers: int | None = None
@@ -61,10 +63,15 @@ class RunSettings:
     encode_threads: int = 1
     images_per_batch: int = 1
     ray_address: str | None = None
+    autoscale: bool = False
 
     def __post_init__(self) -> None:
         if self.workers is not None:
             _check_between("workers", self.workers, 1, 10_000)
+        elif self.autoscale:
+            raise ValueError(
+                "autoscale=True needs a goal: say how many workers there should be (run.workers)"
+            )
         _check_between("shard_size", self.shard_size, 1, 100_000)
         _check_between("max_attempts", self.max_attempts, 1, 10)
         _check_between("deadline_s", self.deadline_s, 10.0, 604_800.0)

@@ -4,16 +4,18 @@ Ray retries nothing here: the driver owns every attempt. What can befall a turn,
 
     the worker dies, or passes the deadline   counted against the shard; another worker tries it again
     its node goes                             not counted; ray takes a while to notice it, so a death
-                                              elsewhere is judged for good after `NODE_VERDICT_S`
+                                              elsewhere stays in doubt meanwhile (history.py)
     a listed error (store down, object gone)  counted; the worker is fine and goes on
     access denied, disk full, our own bug     the run stops with the shard named
     two deaths on one shard                   from then on one image at a time, announced first: an image
                                               that kills twice is left out and recorded, the rest kept
     `max_attempts` counted turns              the shard is given up; the run goes on without it
 
-Dead workers are replaced, never beyond what the cluster has room for now, and not for ever: too many losses
-with nothing achieved in between stop the run. A turn done twice costs time only (columns.py decides which
-one counts).
+Dead workers are replaced, and not for ever: too many losses with nothing achieved in between stop the run.
+The pool grows with the nodes that join and shrinks with those that leave; workers that nothing is left for
+are let go. Beyond what the live nodes have room for, it starts workers only where an autoscaler is there to
+see them wait: they are the demand it acts on, and they go when the driver does, unlike a standing request
+for resources. A turn done twice costs time only (columns.py decides which one counts).
 
 What it doesn't know: what a shard is. It doesn't start ray; `ray.init` comes first.
 """
@@ -25,17 +27,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from storage.columns import new_attempt
 from storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
 from storage.objects import open_store
 from workers.actors import Worker, WorkerInfo, start_worker
 from workers.announce import last_announced
 from workers.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
+from workers.history import Doubt, Doubts, History
 from workers.nodes import live_nodes, room_for
 from workers.task import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 
@@ -54,12 +57,20 @@ log = logging.getLogger(__name__)
 RETRIED = (StoreUnavailable, DamagedObject, ObjectNotFound, SourceChanged, MemoryError, ConnectionError)
 """Errors of one shard, or of a moment; all others stop the run."""
 
-DEATHS_BEFORE_ONE_BY_ONE = 2
-DEATHS_TO_BLAME_AN_IMAGE = 2
-MAX_BLAMED_IMAGES = 10
-NODE_VERDICT_S = 30.0
+JUDGE_EVERY_S = 0.5
 START_DEADLINE_S = 600.0
 ROOM_DEADLINE_S = 120.0
+NODES_DEADLINE_S = 1800.0
+"""What an autoscaler may take to bring the first node."""
+
+IDLE_S = 30.0
+"""A worker that has had nothing to do for so long is let go; a shard that comes back starts another."""
+
+MAX_QUEUED = 64
+"""Workers that wait for an autoscaler's nodes at a time."""
+
+MAX_POLLS = 64
+"""Workers asked for their progress at a time; the others have their turn with the next event."""
 
 
 def run_pool(
@@ -73,6 +84,7 @@ def run_pool(
     make_actor: Callable[[], Worker] | None = None,
     progress_every_s: float = 1.0,
     max_losses_in_a_row: int | None = None,
+    autoscale: bool = False,
 ) -> Generator[PoolEvent]:
     """Works shards until each is done or given up. Closing the generator stops all workers at once.
 
@@ -87,11 +99,15 @@ def run_pool(
         progress_every_s: between two `Progress` events.
         max_losses_in_a_row: workers lost with nothing achieved in between before the run stops; None is 8
             and 4 a worker.
+        autoscale: workers that the live nodes have no room for, up to `num_workers`, wait in ray's queue,
+            where the cluster's autoscaler sees them and adds nodes. Without one they wait in vain.
 
     Raises:
         RunStopped: an error that no retry helps against, or workers that can't start or live.
     """
-    limits = _Limits(resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row)
+    limits = _Limits(
+        resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row, autoscale
+    )
     pool = _Pool(spec, shards, make_actor or (lambda: start_worker(spec, resources)), limits)
     try:
         yield from pool.events()
@@ -109,38 +125,7 @@ class _Limits:
     deadline_s: float | None
     progress_every_s: float
     max_losses_in_a_row: int | None
-
-
-@dataclass(eq=False)
-class _History:
-    """What has happened to one shard."""
-
-    shard: int
-    attempts: int = 0
-    counted: int = 0
-    deaths: int = 0
-    died_on: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def next_task(self) -> ShardTask:
-        blamed = {key: column for (column, key), n in self.died_on.items() if n >= DEATHS_TO_BLAME_AN_IMAGE}
-        self.attempts += 1
-        return ShardTask(
-            shard=self.shard,
-            attempt=new_attempt(),
-            one_by_one=self.deaths >= DEATHS_BEFORE_ONE_BY_ONE,
-            skip_keys=blamed,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Doubt:
-    """A counted death whose node may yet turn out lost; `waits`: the shard's fate hangs on it."""
-
-    history: _History
-    node_id: str
-    since: float
-    reason: str
-    waits: bool
+    autoscale: bool
 
 
 @dataclass(eq=False)
@@ -152,11 +137,12 @@ class _Seat:
     waiting: Any
     since: float
     info: WorkerInfo | None = None
-    history: _History | None = None
+    history: History | None = None
     task: ShardTask | None = None
     poll: Any = None
     progress: ShardProgress = field(default_factory=ShardProgress)
     moved: float = 0.0
+    idle_since: float = field(default_factory=time.monotonic)
 
 
 class _Pool:
@@ -167,14 +153,15 @@ class _Pool:
         self._shards = iter(shards)
         self._make_actor = make_actor
         self._limits = limits
-        self._todo: deque[_History] = deque()
+        self._todo: deque[History] = deque()
         self._seats: list[_Seat] = []
-        self._doubts: list[_Doubt] = []
+        self._doubts = Doubts()
         self._own_node = str(ray.get_runtime_context().get_node_id())
         self._num_started = 0
         self._losses = 0
         self._room = 0
-        self._room_asked = self._room_seen = self._told = 0.0
+        self._first_polled = 0
+        self._room_asked = self._room_seen = self._judged = self._told = 0.0
         self._done: Counter[str] = Counter()
 
     def events(self) -> Generator[PoolEvent]:
@@ -182,6 +169,7 @@ class _Pool:
             yield from self._settle()
             yield from self._stop_late_ones()
             yield from self._judge()
+            self._let_idle_ones_go()
             if time.monotonic() - self._told >= self._limits.progress_every_s:
                 self._told = time.monotonic()
                 yield self._progress()
@@ -198,23 +186,37 @@ class _Pool:
         """Starts workers and hands out shards; False when there is nothing left to wait for."""
         room = self._ask_room()
         while len(self._todo) < max(1, room) and (shard := next(self._shards, None)) is not None:
-            self._todo.append(_History(shard))
+            self._todo.append(History(shard))
         for seat in self._seats:
             if seat.waiting is None and self._todo:
                 self._hand_out(seat, self._todo.popleft())
         coming = sum(seat.info is None for seat in self._seats)
-        for _ in range(min(room - len(self._seats), len(self._todo) - coming)):
+        for _ in range(min(self._target(room) - len(self._seats), len(self._todo) - coming)):
             worker = self._make_actor()
             self._seats.append(_Seat(self._num_started, worker, worker.ready, time.monotonic()))
             self._num_started += 1
-        undecided = any(doubt.waits for doubt in self._doubts)
-        return bool(self._todo) or undecided or any(seat.history for seat in self._seats)
+        return bool(self._todo) or self._doubts.hold_shards or any(seat.history for seat in self._seats)
 
-    def _hand_out(self, seat: _Seat, history: _History) -> None:
+    def _target(self, room: int) -> int:
+        """How many workers there should be, those included that wait for nodes to come."""
+        wanted = self._limits.num_workers
+        return min(wanted, room + MAX_QUEUED) if self._limits.autoscale and wanted is not None else room
+
+    def _hand_out(self, seat: _Seat, history: History) -> None:
         seat.history, seat.task = history, history.next_task()
         seat.since = seat.moved = time.monotonic()
         seat.progress, seat.poll = ShardProgress(), None
         seat.waiting = seat.worker.actor.run.remote(seat.task)
+
+    def _let_idle_ones_go(self) -> None:
+        """Gives back the resources of workers that nothing is left for: others, or fewer nodes, want them."""
+        now = time.monotonic()
+        for seat in list(self._seats):
+            if seat.history is not None or self._todo:
+                seat.idle_since = now
+            elif now - seat.idle_since > IDLE_S:
+                self._seats.remove(seat)
+                ray.kill(seat.worker.actor)
 
     def _ask_room(self) -> int:
         """How many workers may live now: as many as asked for, as far as the live nodes have room."""
@@ -225,7 +227,8 @@ class _Pool:
         resources = self._limits.resources
         room = room_for(resources)
         self._room_seen = now if room or not self._room_seen else self._room_seen
-        if room == 0 and (self._num_started == 0 or now - self._room_seen > ROOM_DEADLINE_S):
+        patience_s = NODES_DEADLINE_S if self._limits.autoscale else ROOM_DEADLINE_S * bool(self._num_started)
+        if room == 0 and now - self._room_seen >= patience_s:
             raise RunStopped(
                 f"no live node has room for a worker with {resources.num_cpus:g} CPUs and "
                 f"{resources.num_gpus:g} GPUs: give workers less, or add nodes"
@@ -241,7 +244,10 @@ class _Pool:
         waiting = {seat.waiting: seat for seat in self._seats if seat.waiting is not None}
         if not waiting:
             return time.sleep(0.1)
-        finished, _ = ray.wait(list(waiting), num_returns=1, timeout=min(0.5, self._limits.progress_every_s))
+        refs = list(waiting)
+        finished, _ = ray.wait(refs, num_returns=1, timeout=min(0.5, self._limits.progress_every_s))
+        if finished and len(refs) > 1:
+            finished, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in finished:
             seat = waiting[ref]
             try:
@@ -292,51 +298,48 @@ class _Pool:
         shard = history.shard if history else None
         yield WorkerLost(worker=seat.number, shard=shard, reason=reason, node_lost=node_lost)
         if history is not None and task is not None:
-            if node_lost or self._blame(history, task):
+            if node_lost:
                 self._todo.append(history)
             else:
-                history.deaths += 1
-                history.counted += 1
-                if sent_away or seat.info is None or seat.info.node_id == self._own_node:
-                    yield from self._again_or_failed(history, reason)
-                else:
-                    self._doubt(history, seat.info.node_id, reason)
+                doubtful = not (sent_away or seat.info is None or seat.info.node_id == self._own_node)
+                yield from self._died(
+                    history, task, reason, seat.info.node_id if doubtful and seat.info else None
+                )
         allowed = self._limits.max_losses_in_a_row
         if self._losses > (8 + 4 * max(1, self._room) if allowed is None else allowed):
             raise RunStopped(
                 f"{self._losses} workers in a row were lost, nothing done; the last: {reason}", shard
             )
 
-    def _blame(self, history: _History, task: ShardTask) -> bool:
-        """Whether a one-by-one turn's death names an image: that is progress, not held against the shard."""
+    def _died(
+        self, history: History, task: ShardTask, reason: str, doubtful_node: str | None
+    ) -> Iterator[PoolEvent]:
+        """Holds a death against the image it names, or else against the shard; for good, or in doubt."""
         named = last_announced(self._store, task.shard, task.attempt) if task.one_by_one else None
-        if named is None or len(history.died_on) >= MAX_BLAMED_IMAGES:
-            return False
-        history.died_on[named.column, named.key] += 1
-        if history.died_on[named.column, named.key] == DEATHS_TO_BLAME_AN_IMAGE:
+        if not history.died(named):
+            named = None
+        given_up = history.counted >= self._limits.max_attempts
+        blamed = named is not None and history.is_blamed(named)
+        if blamed and named is not None:
             self._losses = 0
             log.warning("image %s of shard %d kills workers: left out", named.key, history.shard)
-        return True
-
-    def _doubt(self, history: _History, node_id: str, reason: str) -> None:
-        waits = history.counted >= self._limits.max_attempts
-        self._doubts.append(_Doubt(history, node_id, time.monotonic(), reason, waits))
-        if not waits:
-            self._todo.append(history)
+        if doubtful_node is not None:
+            waits = given_up or blamed
+            self._doubts.add(Doubt(history, doubtful_node, named, reason, waits))
+            if not waits:
+                self._todo.append(history)
+        else:
+            yield from self._again_or_failed(history, reason)
 
     def _judge(self) -> Iterator[PoolEvent]:
         """Takes back what was counted where a node has turned out lost."""
-        live = live_nodes() if self._doubts else set()
-        for doubt in list(self._doubts):
-            if lost := doubt.node_id not in live:
-                doubt.history.deaths -= 1
-                doubt.history.counted -= 1
-            if lost or time.monotonic() - doubt.since > NODE_VERDICT_S:
-                self._doubts.remove(doubt)
-                if doubt.waits:
-                    yield from self._again_or_failed(doubt.history, doubt.reason)
+        if not self._doubts or time.monotonic() - self._judged < JUDGE_EVERY_S:
+            return
+        self._judged = time.monotonic()
+        for doubt in self._doubts.settle(live_nodes()):
+            yield from self._again_or_failed(doubt.history, doubt.reason)
 
-    def _again_or_failed(self, history: _History, reason: str) -> Iterator[PoolEvent]:
+    def _again_or_failed(self, history: History, reason: str) -> Iterator[PoolEvent]:
         if history.counted < self._limits.max_attempts:
             self._todo.append(history)
         else:
@@ -346,8 +349,10 @@ class _Pool:
 
     def _stop_late_ones(self) -> Iterator[PoolEvent]:
         now = time.monotonic()
-        for seat in list(self._seats):
-            if seat.info is None and now - seat.since > START_DEADLINE_S:
+        for place, seat in enumerate(list(self._seats)):
+            if seat.info is None and place >= self._room:
+                seat.since = now  # it waits for a node, not for its models
+            elif seat.info is None and now - seat.since > START_DEADLINE_S:
                 yield from self._lost(seat, f"not ready after {START_DEADLINE_S:.0f} s", sent_away=True)
             elif seat.task is not None and self._limits.deadline_s is not None:
                 since = seat.moved if seat.task.one_by_one else seat.since
@@ -357,8 +362,11 @@ class _Pool:
 
     def _progress(self) -> Progress:
         in_work = [seat for seat in self._seats if seat.task is not None]
-        for seat in in_work:
+        for seat in islice(
+            cycle(in_work), self._first_polled, self._first_polled + min(MAX_POLLS, len(in_work))
+        ):
             self._poll(seat)
+        self._first_polled = (self._first_polled + MAX_POLLS) % max(1, len(in_work))
         return Progress(
             images_done=self._done["images"] + sum(seat.progress.images_done for seat in in_work),
             masks_done=self._done["masks"] + sum(seat.progress.masks_done for seat in in_work),
@@ -384,7 +392,7 @@ class _Pool:
         seat.poll = seat.worker.actor.progress.remote()
 
 
-def _held(seat: _Seat) -> _History:
+def _held(seat: _Seat) -> History:
     assert seat.history is not None
     return seat.history
 

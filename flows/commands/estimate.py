@@ -20,7 +20,7 @@ def show_estimate(dataset: str, inputs: list[str], config: RunConfig, *, json: b
     from workers.estimate import estimate_inputs
 
     spec = describe_run(dataset, config)
-    workers = config.run.workers or plan_crew(config, _this_machine()).num_workers
+    workers = config.run.workers or plan_crew(config, [_this_machine()]).num_workers
     with console.live_watcher() as watcher:
         watcher.step("annotating a sample of the inputs")
         estimate = estimate_inputs(inputs, spec, num_workers=workers, progress=watcher.count)
