@@ -14,10 +14,11 @@ import re
 from typing import Any
 
 from pipeline.checks import check_choice, check_int, check_range, check_type
+from pipeline.models import SEGMENTERS
 
 Scalar = str | int | float | bool | None
 
-MODELS = ("nano", "vit_b", "vit_l", "vit_h")
+MODELS = SEGMENTERS
 DTYPES = ("float32", "bfloat16", "float16")
 
 MASKS_REVISION = 1
@@ -100,8 +101,9 @@ class SegmenterSettings:
 
     Args:
         model: one of `MODELS`.
-        weights: local path of its weights (.pth, .pt or .safetensors); None is the shipped file, which
-            only nano has. Neutral: the file's sha256 stands for it in fingerprints.
+        weights: a checkpoint file, a folder written by save_pretrained, or a hub id (`pipeline.models` says
+            which a model takes); None is the shipped file, which only nano has. Neutral: the sha256 of
+            what it holds stands for it in fingerprints.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps". Neutral.
         dtype: the number format of the model, one of `DTYPES`.
         threads: torch's CPU threads; None leaves torch's own choice. Neutral.

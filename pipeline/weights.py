@@ -1,13 +1,14 @@
-"""A weights file, checked: where it is, what it holds, and why it can't be used.
+"""A model's weights, checked: where they are, what they hold, and why they can't be used.
 
-The one place of this layer that reads files. Torch checkpoints are read with `weights_only=True`, so a pickle
-that would run code is refused; safetensors hold no code. Torch is imported only to read tensors: the identity
-of a file (its sha256) must be known to drivers that never load a model.
+The one place of this layer that finds and reads files. A source is a local file, a local folder as
+`save_pretrained` writes it, or a hub id (hub.py). Torch checkpoints are read with `weights_only=True`, so a
+pickle that would run code is refused; safetensors hold no code. Torch is imported only to read tensors: the
+identity of a model (its sha256) must be known to drivers that never load one.
 
 The error tree:
 
     WeightsError (ValueError)
-      MissingWeights    no such file
+      MissingWeights    no such file, folder or model on the hub
       DamagedWeights    cut short, or no weights file at all
       UnsafeWeights     a pickle that wants to run code
       WrongWeights      another model's
@@ -18,20 +19,23 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import SegmenterSettings
+from pipeline.models import family_of
 
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.hub import HubId
+
 NANO_WEIGHTS = Path(__file__).parent / "segmenters" / "nano.safetensors"
 
-_SAM_PAGE = "github.com/facebookresearch/segment-anything#model-checkpoints"
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _FORBIDDEN = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)")
+_FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _SHOWN_KEYS = 3
 
 
@@ -40,7 +44,7 @@ class WeightsError(ValueError):
 
 
 class MissingWeights(WeightsError):
-    """No such file."""
+    """No such file, folder or model on the hub."""
 
 
 class DamagedWeights(WeightsError):
@@ -55,37 +59,128 @@ class WrongWeights(WeightsError):
     """Another model's weights."""
 
 
-def resolve(settings: SegmenterSettings) -> Path:
-    """The weights file of a segmenter: the given path, or the file shipped with nano.
+def locate(source: str, *, role: str) -> Path:
+    """Where a model lies on this machine; one on the hub is fetched first.
+
+    Args:
+        source: path of a file or folder, or a hub id `owner/name[@revision][:file]`; a path that exists wins.
+        role: whose model it is, for messages.
 
     Raises:
-        MissingWeights: a model that ships none without a path, or a path with no file.
+        MissingWeights: there is no such path, or the hub does not give it; the message says what to do.
     """
-    if settings.weights is None and settings.model != "nano":
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    hub_id = _hub_id(source)
+    if hub_id is None:
         raise MissingWeights(
-            f"{settings.model} ships no weights: download its checkpoint ({_SAM_PAGE}) "
-            "and name the file as weights"
+            f"{role}: {source} does not exist: check the path, or name a model of the hub as owner/name"
         )
-    path = NANO_WEIGHTS if settings.weights is None else Path(settings.weights).expanduser()
-    if path.is_dir():
-        raise MissingWeights(f"weights {path} is a folder: name the file in it")
-    if not path.is_file():
-        cure = "install maskmill again" if settings.weights is None else "check the path"
-        raise MissingWeights(f"weights file {path} does not exist: {cure}")
+    from pipeline import hub
+
+    try:
+        return hub.fetch(hub_id)
+    except MissingWeights as error:
+        raise MissingWeights(f"{role}: {error}") from error
+
+
+def pinned(source: str) -> str:
+    """The source with the commit that its hub id stands for now; a local path as it is.
+
+    A driver pins, so that every worker of a run loads the same weights however the hub moves on.
+
+    Raises:
+        MissingWeights: as `locate`.
+    """
+    if Path(source).expanduser().exists() or (hub_id := _hub_id(source)) is None:
+        return source
+    from pipeline import hub
+
+    return str(hub.pin(hub_id))
+
+
+def _hub_id(source: str) -> HubId | None:
+    """What `source` names on the hub; None where it can only be a path."""
+    from pipeline import hub
+
+    hub_id = hub.parse(source)
+    is_file = hub_id is not None and hub_id.file is None and Path(source).suffix in _FILE_SUFFIXES
+    return None if is_file else hub_id
+
+
+def resolve(settings: SegmenterSettings) -> Path:
+    """The weights of a segmenter: a file or folder, or the file shipped with nano.
+
+    Raises:
+        MissingWeights: a model that ships none without a source, or a source that is not there.
+    """
+    family = family_of("segmenter", settings.model)
+    if settings.weights is None and family.name != "nano":
+        raise MissingWeights(
+            f"{settings.model} ships no weights: download {family.example} and name as weights "
+            f"{family.weights}"
+        )
+    path = NANO_WEIGHTS if settings.weights is None else locate(settings.weights, role="segmenter")
+    if path.is_dir() and not family.takes_folder:
+        raise MissingWeights(f"weights {path} is a folder: name the file in it, as {family.name} needs")
+    if path.is_file() and not family.takes_file:
+        raise MissingWeights(
+            f"weights {path} is a file: {family.name} needs a folder as save_pretrained writes it, or a hub "
+            f"id such as {family.example}"
+        )
+    if not path.exists():
+        raise MissingWeights(f"weights file {path} does not exist: install maskmill again")
     return path
 
 
-def sha256_of(path: Path) -> str:
-    """The file's sha256 in hex; kept while its size and time stay the same.
+def identity(source: str, *, role: str) -> str:
+    """The sha256 in hex of what a source holds, for fingerprints; loads no model.
 
     Raises:
-        MissingWeights: no such file.
+        MissingWeights: as `locate`.
     """
+    return sha256_of(locate(source, role=role))
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 in hex of a weights file, or of all that is read of a model's folder.
+
+    Of a folder: its settings, vocabularies and weights (`model_files`), by name. It is the same for a
+    downloaded snapshot and a copy of it. Files are read once, while their size and time stay the same.
+
+    Raises:
+        MissingWeights: no such file or folder, or a folder without weights.
+    """
+    if path.is_dir():
+        lines = [f"{sha256_of(file)}  {file.name}\n" for file in model_files(path)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     try:
         stat = path.stat()
     except FileNotFoundError as error:
         raise MissingWeights(f"weights file {path} does not exist: check the path") from error
     return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """What is read of a model's folder, sorted by name: settings, vocabularies, and safetensors or, without
+    any, torch weights.
+
+    Raises:
+        MissingWeights: it has no weights that may be read.
+    """
+    from pipeline import hub
+
+    def matching(patterns: Sequence[str]) -> set[Path]:
+        return {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+
+    tensors = matching(hub.SAFETENSORS) or matching(hub.TORCH_WEIGHTS)
+    if not tensors:
+        raise MissingWeights(
+            f"folder {folder} holds no model.safetensors: save the model there with save_pretrained, or name "
+            "another folder"
+        )
+    return sorted(tensors | matching(hub.SETTINGS), key=lambda path: path.name)
 
 
 @functools.lru_cache(maxsize=64)
@@ -141,15 +236,20 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        forbidden = _FORBIDDEN.search(str(error))
-        if forbidden:
-            raise UnsafeWeights(
-                f"weights file {path} is refused: loading it would call {forbidden[1]}, and weights "
-                "must hold tensors only. Where you trust it, save the model's state_dict() as safetensors"
-            ) from error
-        raise _damaged(path, error) from error
+        raise unpickling(path, error) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise _damaged(path, error) from error
+
+
+def unpickling(path: Path, error: Exception) -> WeightsError:
+    """What a refused pickle means: code in it, or a cut or foreign file."""
+    forbidden = _FORBIDDEN.search(str(error))
+    if forbidden is None:
+        return _damaged(path, error)
+    return UnsafeWeights(
+        f"weights file {path} is refused: loading it would call {forbidden[1]}, and weights "
+        "must hold tensors only. Where you trust it, save the model's state_dict() as safetensors"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> DamagedWeights:
