@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -325,6 +325,19 @@ def list_versions(store: ObjectStore, column: str) -> list[ColumnVersion]:
 def list_columns(store: ObjectStore) -> list[str]:
     """The columns that have a version, by name: every folder of folders named by a fingerprint."""
     return [name for name in store.folders() if list_versions(store, name)]
+
+
+def first_rejects(records: Iterable[CommitRecord]) -> dict[str, Reject]:
+    """The rejected keys of a shard, each with its first reject in the order of the records.
+
+    Args:
+        records: one of each column, in the order the columns are made.
+    """
+    rejects: dict[str, Reject] = {}
+    for record in records:
+        for reject in record.rejects:
+            rejects.setdefault(reject.key, reject)
+    return rejects
 
 
 def _plain(value: object) -> object:

@@ -35,6 +35,7 @@ class Draft:
     data: WrittenObject
     index: WrittenObject | None
     rejects: tuple[Reject, ...]
+    repair: int = 0
 
     def commit(
         self, *, inputs: Mapping[str, str], models: Mapping[str, str], seconds_by_step: Mapping[str, float]
@@ -54,6 +55,7 @@ class Draft:
             models=models,
             seconds_by_step=seconds_by_step,
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            repair=self.repair,
         )
         return self.version.commit(record)
 
@@ -73,15 +75,24 @@ class ColumnWriter:
         meter: gets "<column>.write" and the masks done.
         depth: samples that may wait.
         has_index: whether rows are written beside the tar.
+        repair: number of the record that it is written for.
     """
 
     def __init__(
-        self, version: ColumnVersion, task: ShardTask, meter: Meter, *, depth: int, has_index: bool
+        self,
+        version: ColumnVersion,
+        task: ShardTask,
+        meter: Meter,
+        *,
+        depth: int,
+        has_index: bool,
+        repair: int = 0,
     ) -> None:
         self._version = version
         self._task = task
         self._meter = meter
         self._has_index = has_index
+        self._repair = repair
         self._queue: queue.Queue[Callable[[], EncodedSample] | None] = queue.Queue(max(1, depth))
         self._rejects: list[Reject] = []
         self._abandoned = False
@@ -116,7 +127,7 @@ class ColumnWriter:
         self._put(None)
         self._finished = True
         data, index = self._written.result()
-        return Draft(self._version, self._task, data, index, tuple(self._rejects))
+        return Draft(self._version, self._task, data, index, tuple(self._rejects), self._repair)
 
     def _put(self, item: Callable[[], EncodedSample] | None) -> None:
         while not self._written.done():

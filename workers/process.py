@@ -1,16 +1,17 @@
 """A shard through the stages, without ray: read, decode, run, encode, commit.
 
     sources -> read, normalise (threads) -> images tar (thread)
-                 \\-> pictures -> models (the caller's thread) -> encode (threads) -> masks tar (thread)
+                 \\-> pictures -> models (the caller's thread) -> encode (threads) -> a tar a column (threads)
 
-A shard whose images were taken in before starts from those instead. Either way annotations are made from
-the very bytes that are stored, so doing a shard again gives equal ones. Commits go in order: `images`
-first; if another attempt's images were committed meanwhile, what was derived from ours is dropped and
-redone from the committed ones. All queues are bounded, so a shard takes as much memory as a few images.
+A shard whose images were taken in before starts from those instead, and committed columns that a missing one
+reads are read back beside them. Either way annotations are made from the very bytes that are stored, so doing
+a shard again gives equal ones. Commits go in the columns' order, `images` first; if another attempt's commit
+of a column came first, what was derived from ours is dropped and redone from the committed one. All queues
+are bounded, so a shard takes as much memory as a few images.
 
-`_or_reject` is the one place where a bad sample is caught, by listed types, and gets its reason. Anything
-else ends
-the turn: pool.py decides whether the shard is tried again or the run stops.
+Every column accounts for every image: one that a column it reads has rejected is rejected with the reason
+`no_<column>`. `_or_reject` is the one place where a bad sample is caught, by listed types, and gets its
+reason. Anything else ends the turn: pool.py decides whether the shard is tried again or the run stops.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from storage.columns import CommitRecord, Reject
-from storage.errors import InputError, ObjectNotFound, SourceChanged
+from storage.columns import CommitRecord, Reject, first_rejects
+from storage.errors import DamagedObject, InputError, ObjectNotFound, SourceChanged
 from storage.images import StoredImage, read_images, to_sample
 from storage.plan import PlannedImage, SourceRead, read_source, read_sources
+from storage.shards import Sample
 from workers.announce import Announcement, announce, withdraw
 from workers.codec import DecodeError, decode_image, normalise
 from workers.column_writer import ColumnWriter, Draft
 from workers.meter import Meter
+from workers.read_back import ReadBack
 from workers.stages import EncodedSample, Picture, Stage, StageResult, Stages, is_out_of_memory
 from workers.task import IMAGES, MASKS, ShardReport, ShardTask
 from workers.threads import map_ahead, read_ahead
@@ -85,6 +88,14 @@ class _Source:
     read: Callable[[], bytes]
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """An image of the images column, and what other columns have of it."""
+
+    image: StoredImage
+    columns: Mapping[str, Sample | Reject]
+
+
 class _Turn:
     """One turn: its threads, and the records it has found or made so far."""
 
@@ -94,14 +105,20 @@ class _Turn:
         self.depth = 0 if task.one_by_one else spec.decode_threads * _AHEAD_PER_THREAD
         self.decoders = stack.enter_context(ThreadPoolExecutor(spec.decode_threads, "decode"))
         self.encoders = stack.enter_context(ThreadPoolExecutor(spec.encode_threads, "encode"))
-        self.images = stages.version(IMAGES).record(task.shard)
-        self.records = {
-            stage.column: stages.version(stage.column).record(task.shard) for stage in stages.stages
-        }
+        self.lost_race = False
+        self.repairs = spec.repairs.get(task.shard, {})
+        self.images = self._found(IMAGES)
+        self.records = {stage.column: self._found(stage.column) for stage in stages.stages}
+
+    def _found(self, column: str) -> CommitRecord | None:
+        """The record in force; of a column to be repaired, only if this very repair was made already."""
+        record = self.stages.version(column).record(self.task.shard)
+        wanted = self.repairs.get(column, 0)
+        return record if record is not None and record.repair >= wanted else None
 
     @property
     def missing(self) -> list[Stage]:
-        """The stages whose column lacks this shard."""
+        """The stages whose column lacks this shard, in order."""
         return [stage for stage in self.stages.stages if self.records[stage.column] is None]
 
     def run(self) -> None:
@@ -112,11 +129,9 @@ class _Turn:
             drafts = self._annotate(self._take_in())
             if _known(self.images).attempt == self.task.attempt:
                 self._commit(drafts)
-                return
-            for draft in drafts:
-                draft.discard()
-            self.meter.restart()
-        if self.missing:
+            else:
+                self._drop(drafts)
+        while self.missing:
             self._commit(self._annotate(self._stored(_known(self.images))))
 
     # Pictures, from the sources or from the images column
@@ -125,7 +140,12 @@ class _Turn:
         """Pictures of sources as they are stored; the images column is committed when they end."""
         planned = self.stages.planned(self.task.shard)
         with ColumnWriter(
-            self.stages.version(IMAGES), self.task, self.meter, depth=_WRITE_DEPTH, has_index=False
+            self.stages.version(IMAGES),
+            self.task,
+            self.meter,
+            depth=_WRITE_DEPTH,
+            has_index=False,
+            repair=self.repairs.get(IMAGES, 0),
         ) as writer:
             rejects: list[Reject] = []
             with closing(self._sources(planned)) as sources:
@@ -176,17 +196,30 @@ class _Turn:
         )
 
     def _stored(self, images: CommitRecord) -> Generator[Picture | Reject]:
-        """Pictures of the images column."""
-        reading = read_images(self.stages.version(IMAGES), images)
-        with closing(read_ahead(reading, min(self.depth, _READ_DEPTH))) as stored:
-            announced = self._announced(MASKS, stored, lambda image: image.key)
-            yield from map_ahead(self.decoders, self._decode_one, announced, self.depth)
+        """Pictures of the images column, with what the missing stages read of committed ones."""
+        column = self.missing[0].column
+        with closing(read_ahead(self._read_stored(images), min(self.depth, _READ_DEPTH))) as stored:
+            announced = self._announced(column, stored, lambda item: item.image.key)
+            yield from map_ahead(self.decoders, partial(self._decode_one, column), announced, self.depth)
 
-    def _decode_one(self, image: StoredImage) -> Picture | Reject:
-        return self._or_reject(MASKS, image.key, lambda: self._decode(image))
+    def _read_stored(self, images: CommitRecord) -> Generator[_Stored]:
+        read_back = ReadBack(
+            {
+                column: (self.stages.version(column), record)
+                for column in sorted({column for stage in self.missing for column in stage.reads})
+                if (record := self.records[column]) is not None
+            }
+        )
+        for image in read_images(self.stages.version(IMAGES), images):
+            yield _Stored(image, read_back.take(image.key))
+        read_back.finish()
 
-    def _decode(self, image: StoredImage) -> Picture:
-        with self.meter.step("masks.decode_jpeg"):
+    def _decode_one(self, column: str, stored: _Stored) -> Picture | Reject:
+        return self._or_reject(column, stored.image.key, lambda: self._decode(column, stored))
+
+    def _decode(self, column: str, stored: _Stored) -> Picture:
+        image = stored.image
+        with self.meter.step(f"{column}.decode_jpeg"):
             pixels_HWC = decode_image(image.jpeg)
         return Picture(
             key=image.key,
@@ -194,7 +227,18 @@ class _Turn:
             pixels_HWC=pixels_HWC,
             caption=image.caption,
             source=image.source,
+            given={name: self._decode_column(name, found) for name, found in stored.columns.items()},
         )
+
+    def _decode_column(self, column: str, found: Sample | Reject) -> object:
+        if isinstance(found, Reject):
+            return found
+        stage = next(stage for stage in self.stages.stages if stage.column == column)
+        try:
+            return stage.decode(found.files)
+        except (ValueError, KeyError, TypeError) as error:
+            name = _known(self.records[column]).data.name
+            raise DamagedObject(f"{name}: {found.key} cannot be read ({error})") from error
 
     def _announced(self, column: str, items: Iterable[T], key_of: Callable[[T], str]) -> Iterator[T]:
         """The items; in a one-by-one turn each is announced before it is handed out."""
@@ -215,34 +259,51 @@ class _Turn:
                 good = [item for item in batch if isinstance(item, Picture)]
                 self.stages.hold(good)
                 for stage, writer in todo:
-                    self._run_stage(stage, writer, batch)
+                    batch = self._run_stage(stage, writer, batch)
                 self.meter.count(images=len(good))
             return [writer.finish() for _, writer in todo]
 
     def _next_batch(self, pictures: Iterator[Picture | Reject], size: int) -> list[Picture | Reject]:
-        with self.meter.step("masks.wait_for_images"):
+        column = self.missing[0].column if self.missing else IMAGES
+        with self.meter.step(f"{column}.wait_for_images"):
             return list(islice(pictures, size))
 
-    def _run_stage(self, stage: Stage, writer: ColumnWriter, batch: Sequence[Picture | Reject]) -> None:
-        """One stage over one batch, in the pictures' order; a batch that doesn't fit is split."""
-        good = [item for item in batch if isinstance(item, Picture)]
-        outcomes = iter(self._results(stage, good))
-        for item in batch:
-            outcome = item if isinstance(item, Reject) else next(outcomes)
+    def _run_stage(
+        self, stage: Stage, writer: ColumnWriter, batch: Sequence[Picture | Reject]
+    ) -> list[Picture | Reject]:
+        """One stage over one batch, in the pictures' order; gives the pictures with its outputs.
+
+        A batch that doesn't fit is split."""
+        ready = [item if isinstance(item, Reject) else _ready(stage, item) for item in batch]
+        outcomes = iter(self._results(stage, [item for item in ready if isinstance(item, Picture)]))
+        passed: list[Picture | Reject] = []
+        for item, checked in zip(batch, ready, strict=True):
+            outcome = checked if isinstance(checked, Reject) else next(outcomes)
             if isinstance(outcome, Reject):
                 writer.reject(outcome)
-                continue
-            self.meter.add_seconds(
-                {f"{stage.column}.{name}": s for name, s in outcome.seconds_by_step.items()}
+            else:
+                self._write(stage, writer, outcome)
+            output = outcome if isinstance(outcome, Reject) else outcome.output
+            passed.append(
+                item
+                if isinstance(item, Reject)
+                else replace(item, given={**item.given, stage.column: output})
             )
-            encoding = self.encoders.submit(self._encode, stage.column, outcome)
-            if self.task.one_by_one:
-                encoding.result()
-            writer.add(encoding.result)
+        return passed
+
+    def _write(self, stage: Stage, writer: ColumnWriter, result: StageResult) -> None:
+        self.meter.add_seconds({f"{stage.column}.{name}": s for name, s in result.seconds_by_step.items()})
+        encoding = self.encoders.submit(self._encode, stage.column, result)
+        if self.task.one_by_one:
+            encoding.result()
+        writer.add(encoding.result)
 
     def _results(self, stage: Stage, pictures: Sequence[Picture]) -> list[StageResult | Reject]:
-        if pictures:
-            self.meter.at(pictures[0].key)
+        if not pictures:
+            return []
+        self.meter.at(pictures[0].key)
+        if self.task.one_by_one and stage is not self.missing[0]:
+            announce(self.stages.store, self.task, Announcement(stage.column, pictures[0].key))
         if len(pictures) == 1:
             return [self._or_reject(stage.column, pictures[0].key, lambda: stage.run(pictures)[0])]
         try:
@@ -259,15 +320,41 @@ class _Turn:
 
     def _writer(self, stage: Stage) -> ColumnWriter:
         version = self.stages.version(stage.column)
-        return ColumnWriter(version, self.task, self.meter, depth=_WRITE_DEPTH, has_index=stage.has_index)
+        return ColumnWriter(
+            version,
+            self.task,
+            self.meter,
+            depth=_WRITE_DEPTH,
+            has_index=stage.has_index,
+            repair=self.repairs.get(stage.column, 0),
+        )
 
     def _commit(self, drafts: Sequence[Draft]) -> None:
+        """In order; a draft that was derived from one whose race was lost is dropped: it stays missing."""
+        lost: set[str] = set()
         for stage, draft in zip(self.missing, drafts, strict=True):
-            self.records[stage.column] = draft.commit(
-                inputs={IMAGES: _known(self.images).sha256},
+            if lost & set(stage.reads):
+                lost.add(stage.column)
+                draft.discard()
+                continue
+            inputs = {IMAGES: _known(self.images)} | {c: _known(self.records[c]) for c in stage.reads}
+            record = draft.commit(
+                inputs={column: record.sha256 for column, record in inputs.items()},
                 models=stage.models,
                 seconds_by_step=self._seconds_of(stage.column),
             )
+            self.records[stage.column] = record
+            if record.attempt != self.task.attempt:
+                lost.add(stage.column)
+                self.lost_race = True
+        if self.missing:
+            self.meter.restart()
+
+    def _drop(self, drafts: Sequence[Draft]) -> None:
+        """Another attempt's images are in force: nothing made of ours may stay."""
+        for draft in drafts:
+            draft.discard()
+        self.meter.restart()
 
     def _seconds_of(self, column: str) -> dict[str, float]:
         prefix = f"{column}."
@@ -322,21 +409,29 @@ def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
     """From the records in force, whoever wrote them."""
     images = _known(turn.images)
     records = [_known(record) for record in turn.records.values()]
-    masks = _known(turn.records[MASKS]) if MASKS in turn.records else None
+    masks = turn.records.get(MASKS)
+    rejects = first_rejects([images, *records])
     return ShardReport(
         shard=turn.task.shard,
         attempt=turn.task.attempt,
         num_images=images.num_read,
-        num_annotated=masks.num_written if masks else images.num_written,
+        num_annotated=images.num_read - len(rejects),
         num_masks=masks.index.num_samples if masks and masks.index else 0,
-        rejects=dict(
-            sorted(Counter(r.reason for record in (images, *records) for r in record.rejects).items())
-        ),
+        rejects=dict(sorted(Counter(reject.reason for reject in rejects.values()).items())),
         seconds_by_step=turn.meter.seconds_by_step(),
         wall_s=round(wall_s, 3),
-        lost_race=not already_done and any(r.attempt != turn.task.attempt for r in records),
+        lost_race=turn.lost_race,
         already_done=already_done,
     )
+
+
+def _ready(stage: Stage, picture: Picture) -> Picture | Reject:
+    """The picture, if every column that the stage reads has it."""
+    for column in stage.reads:
+        found = picture.given[column]
+        if isinstance(found, Reject):
+            return Reject(picture.key, f"no_{column}", f"{column} rejected it: {found.reason}")
+    return picture
 
 
 def _bytes_of(read: SourceRead) -> bytes:

@@ -1,12 +1,14 @@
 """The stages of a run, built once per worker: models loaded once, decode and embedding shared.
 
-A stage takes pictures and gives, for each, an encoding still to be done: the model's part runs in the
-worker's model thread, the rest (JSON, rows) in its encode threads. All stages of a worker see the same
+A stage takes pictures and gives, for each, its output and an encoding still to be done: the model's part runs
+in the worker's model thread, the rest (JSON, rows) in its encode threads. All stages of a worker see the same
 decoded pictures, and embed through one `SharedEmbeddings`, so that a picture is decoded and embedded once
-however many ask.
+however many ask. A stage that reads other columns finds their outputs in `Picture.given`: fresh from the
+same pass, or read back with `Stage.decode` where only later columns are missing. Models load when first
+asked for; `build_stages` asks for those of columns that some shard lacks.
 
-A new stage (captions, labels, names) is a class with `column`, `fingerprint`, `models` and `run`, added in
-`build_stages`; everything else (rejects, tar, index, commit, retries) comes by itself.
+A new stage is a class of the protocol `Stage`, added in `build_stages`; its column's facts go in columns.py.
+Everything else (rejects, tar, index, commit, retries, reading back) comes by itself.
 
 What it doesn't know: files, threads, commits (process.py).
 """
@@ -16,13 +18,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.annotation import AnnotatedImage, to_sa1b
+from pipeline.annotation import AnnotatedImage, from_sa1b, to_sa1b
 from storage.columns import ColumnVersion
 from storage.objects import ObjectStore, open_store
 from storage.plan import Plan, PlannedImage, load_plans
@@ -43,6 +45,8 @@ class Picture:
         pixels_HWC: uint8 RGB, upright, as stored; never written to.
         caption: what came with the image, if anything.
         source: where the image came from, for people.
+        given: output by column of the stages before, as far as later ones read it; a `Reject` where that
+            column has none of this picture, which a stage never sees.
     """
 
     key: str
@@ -50,6 +54,7 @@ class Picture:
     pixels_HWC: npt.NDArray[np.uint8]
     caption: str | None
     source: str
+    given: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,12 @@ class StageResult:
     Attributes:
         encode: gives what is stored; may be called in any thread, once.
         seconds_by_step: what the model's part took.
+        output: what later stages read; equal to what `Stage.decode` gives of the stored sample.
     """
 
     encode: Callable[[], EncodedSample]
     seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+    output: object = None
 
 
 class Stage(Protocol):
@@ -88,16 +95,56 @@ class Stage(Protocol):
         fingerprint: of the column version it writes.
         models: identity of each model it uses, by role.
         has_index: whether its samples carry rows.
+        reads: columns whose outputs it needs, beside the images; they come before it.
     """
 
     column: str
     fingerprint: str
     models: Mapping[str, str]
     has_index: bool
+    reads: tuple[str, ...]
+
+    def prepare(self) -> None:
+        """Loads its models, once; `run` does so too."""
+        ...
+
+    def decode(self, files: Mapping[str, bytes]) -> object:
+        """The output that made a stored sample. Raises ValueError for bytes that are none of its."""
+        ...
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
         """One result a picture, in order; running out of memory makes process.py go one by one."""
         ...
+
+
+class LazySegmenter:
+    """A segmenter that is loaded when first asked for; see `Segmenter`."""
+
+    def __init__(self, load: Callable[[], Segmenter]) -> None:
+        self._load = load
+
+    @cached_property
+    def loaded(self) -> Segmenter:
+        """The segmenter itself."""
+        return self._load()
+
+    @property
+    def image_size(self) -> int:
+        return self.loaded.image_size
+
+    @property
+    def mask_threshold(self) -> float:
+        return self.loaded.mask_threshold
+
+    @property
+    def images_per_batch(self) -> int:
+        return self.loaded.images_per_batch
+
+    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
+        return self.loaded.embed(images)
+
+    def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
+        return self.loaded.prompt(embedding)
 
 
 class SharedEmbeddings:
@@ -110,9 +157,21 @@ class SharedEmbeddings:
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
         self._held: dict[tuple[int, tuple[int, ...]], ImageEmbedding | None] = {}
-        self.image_size = segmenter.image_size
-        self.mask_threshold = segmenter.mask_threshold
-        self.images_per_batch = segmenter.images_per_batch
+
+    @property
+    def image_size(self) -> int:
+        """See `Segmenter`."""
+        return self._segmenter.image_size
+
+    @property
+    def mask_threshold(self) -> float:
+        """See `Segmenter`."""
+        return self._segmenter.mask_threshold
+
+    @property
+    def images_per_batch(self) -> int:
+        """See `Segmenter`."""
+        return self._segmenter.images_per_batch
 
     def hold(self, pictures: Sequence[Picture]) -> None:
         """Forgets the last batch; embeddings of these pictures are kept until the next call."""
@@ -137,10 +196,16 @@ class SharedEmbeddings:
 
 
 class GridMasks:
-    """The masks column: `pipeline.automask` over a segmenter."""
+    """The masks column: `pipeline.automask` over a segmenter.
+
+    Args:
+        annotate: gives the masks of pictures.
+        prepare: loads what `annotate` needs.
+    """
 
     column = MASKS
     has_index = True
+    reads: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -148,18 +213,34 @@ class GridMasks:
         *,
         fingerprint: str,
         models: Mapping[str, str],
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self._annotate = annotate
+        self._prepare = prepare
         self.fingerprint = fingerprint
         self.models = models
+
+    def prepare(self) -> None:
+        """See `Stage.prepare`."""
+        if self._prepare is not None:
+            self._prepare()
+
+    def decode(self, files: Mapping[str, bytes]) -> AnnotatedImage:
+        """See `Stage.decode`."""
+        return decode_masks(files)
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
         """See `Stage.run`."""
         annotated = self._annotate([picture.pixels_HWC for picture in pictures])
         return [
-            StageResult(partial(encode_masks, picture, image), image.seconds_by_step)
+            StageResult(partial(encode_masks, picture, image), image.seconds_by_step, image)
             for picture, image in zip(pictures, annotated, strict=True)
         ]
+
+
+def decode_masks(files: Mapping[str, bytes]) -> AnnotatedImage:
+    """The inverse of `encode_masks`. Raises ValueError."""
+    return from_sa1b(json.loads(files["json"]))
 
 
 def encode_masks(picture: Picture, image: AnnotatedImage) -> EncodedSample:
@@ -209,23 +290,37 @@ class Stages:
 
 
 def build_stages(spec: RunSpec) -> Stages:
-    """Loads the models of a run and opens its dataset.
+    """Opens the dataset of a run and loads the models of its columns, but for idle ones.
 
     Raises:
         pipeline.weights.WeightsError: weights that are missing, damaged or another model's.
         StorageError: the store cannot be read or has no plan.
     """
-    from pipeline.automask import AutomaticMasks
-    from pipeline.segmenters import load_segmenter, weights_identity
+    from pipeline.segmenters import load_segmenter
 
-    embeddings = SharedEmbeddings(load_segmenter(spec.segmenter))
-    masks = GridMasks(
+    if spec.segmenter.threads is not None:
+        import torch
+
+        torch.set_num_threads(spec.segmenter.threads)
+    embeddings = SharedEmbeddings(LazySegmenter(lambda: load_segmenter(spec.segmenter)))
+    stages: list[Stage] = [_mask_stage(spec, embeddings)]
+    for stage in stages:
+        if stage.column not in spec.idle:
+            stage.prepare()
+    store = open_store(spec.root)
+    return Stages(spec, store, load_plans(store), tuple(stages), embeddings)
+
+
+def _mask_stage(spec: RunSpec, embeddings: SharedEmbeddings) -> Stage:
+    from pipeline.automask import AutomaticMasks
+    from pipeline.segmenters import weights_identity
+
+    return GridMasks(
         AutomaticMasks(embeddings, spec.masks),
         fingerprint=spec.fingerprints[MASKS],
         models={"segmenter": f"{spec.segmenter.model} sha256:{weights_identity(spec.segmenter)}"},
+        prepare=lambda: embeddings.image_size,
     )
-    store = open_store(spec.root)
-    return Stages(spec, store, load_plans(store), (masks,), embeddings)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

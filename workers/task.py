@@ -9,16 +9,36 @@ What it doesn't know: how a shard is worked (process.py), by whom (actors.py), h
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.config import MASKS_REVISION, MaskSettings, SegmenterSettings, output_settings
-from storage.columns import fingerprint
-from workers.settings import INGEST_REVISION, IngestSettings
+from pipeline.config import MaskSettings, SegmenterSettings
+from pipeline.word_settings import CaptionSettings, LabelSettings
+from workers.columns import (
+    CAPTIONS,
+    IMAGES,
+    LABELS,
+    MASKS,
+    caption_facts,
+    fingerprints,
+    image_facts,
+    label_facts,
+    label_reads,
+    mask_facts,
+)
+from workers.settings import IngestSettings
 
-IMAGES = "images"
-MASKS = "masks"
+__all__ = [
+    "IMAGES",
+    "MASKS",
+    "Resources",
+    "RunSpec",
+    "ShardProgress",
+    "ShardReport",
+    "ShardTask",
+    "check_words",
+    "make_spec",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +64,13 @@ class RunSpec:
 
     Attributes:
         root: the dataset's root, a local path or s3://bucket/prefix.
-        fingerprints: column name -> 16 hex digits; see `make_spec`.
+        fingerprints: column name -> 16 hex digits, in the order the columns are made; see `make_spec`.
+        captions, labels: settings of a word column, None where the run doesn't make it.
+        idle: columns that no shard of the run lacks: their models are loaded only when asked for.
         decode_threads: threads that read and decode ahead of the model in each worker.
         encode_threads: threads that turn annotations into JSON and rows behind it.
         images_per_batch: images that the model embeds together; 1 keeps runs on the CPU equal byte for byte.
+        repairs: shard -> column -> number of the repair record to make, though the column is committed.
     """
 
     root: str
@@ -55,9 +78,13 @@ class RunSpec:
     masks: MaskSettings
     segmenter: SegmenterSettings
     fingerprints: Mapping[str, str]
+    captions: CaptionSettings | None = None
+    labels: LabelSettings | None = None
+    idle: tuple[str, ...] = ()
     decode_threads: int = 2
     encode_threads: int = 1
     images_per_batch: int = 1
+    repairs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("decode_threads", "encode_threads", "images_per_batch"):
@@ -71,32 +98,53 @@ def make_spec(
     ingest: IngestSettings,
     masks: MaskSettings,
     segmenter: SegmenterSettings,
+    captions: CaptionSettings | None = None,
+    labels: LabelSettings | None = None,
     decode_threads: int = 2,
     encode_threads: int = 1,
     images_per_batch: int = 1,
 ) -> RunSpec:
-    """Computes the fingerprints of a run's columns; reads the weights file once for its sha256.
+    """Computes the fingerprints of a run's columns; reads each weights file once for its sha256.
+
+    Args:
+        captions, labels: None, or settings without a model, leave the column out.
 
     Raises:
-        pipeline.weights.WeightsError: the weights are missing or damaged.
+        pipeline.weights.WeightsError: weights are missing or damaged.
+        ValueError: a column reads another that is off, or a vocabulary has no phrases.
     """
-    from pipeline.segmenters import weights_identity
-
-    images = fingerprint(dataclasses.asdict(ingest), weights=None, revision=INGEST_REVISION, inputs={})
-    mask_settings = {**output_settings(masks), **output_settings(segmenter)}
-    grid_masks = fingerprint(
-        mask_settings, weights=weights_identity(segmenter), revision=MASKS_REVISION, inputs={IMAGES: images}
-    )
+    captions = captions if captions is not None and captions.model is not None else None
+    labels = labels if labels is not None and labels.model is not None else None
+    check_words(captions, labels)
+    facts = {IMAGES: image_facts(ingest), MASKS: mask_facts(masks, segmenter)}
+    if captions is not None:
+        facts[CAPTIONS] = caption_facts(captions)
+    if labels is not None:
+        facts[LABELS] = label_facts(labels, segmenter)
     return RunSpec(
         root=root,
         ingest=ingest,
         masks=masks,
         segmenter=segmenter,
-        fingerprints={IMAGES: images, MASKS: grid_masks},
+        fingerprints=fingerprints(facts),
+        captions=captions,
+        labels=labels,
         decode_threads=decode_threads,
         encode_threads=encode_threads,
         images_per_batch=images_per_batch,
     )
+
+
+def check_words(captions: CaptionSettings | None, labels: LabelSettings | None) -> None:
+    """Raises ValueError where a column that is on reads one that is off."""
+    captions_on = captions is not None and captions.model is not None
+    if labels is None or labels.model is None or captions_on:
+        return
+    if CAPTIONS in label_reads(labels):
+        raise ValueError(
+            f"labels.text={labels.text!r} looks for the captions' phrases, but captions are off: name "
+            'captions.model, or use labels.text="vocabulary"'
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +168,9 @@ class ShardReport:
     """What one turn at a shard made, or found made.
 
     Attributes:
-        num_images: planned images of the shard: num_annotated + the rejects of all columns.
-        rejects: reason -> count, over all columns.
+        num_images: planned images of the shard: num_annotated + those rejected.
+        num_annotated: images with a sample in every column of the run.
+        rejects: reason -> images; one that several columns rejected counts once, for the first of them.
         seconds_by_step: seconds of work by step, summed over threads ("read", "decode", "model", ...).
         wall_s: seconds from start to end of the turn.
         lost_race: another worker's commit came first and stands; ours was dropped.

@@ -115,17 +115,22 @@ class PromptableImage(Protocol):
 
 
 class Segmenter(Protocol):
-    """The segmenter role.
+    """The segmenter role."""
 
-    Attributes:
-        image_size: side in px of the square model input.
-        mask_threshold: logits above this are mask.
-        images_per_batch: how many images `embed` does best together.
-    """
+    @property
+    def image_size(self) -> int:
+        """Side in px of the square model input."""
+        ...
 
-    image_size: int
-    mask_threshold: float
-    images_per_batch: int
+    @property
+    def mask_threshold(self) -> float:
+        """Logits above this are mask."""
+        ...
+
+    @property
+    def images_per_batch(self) -> int:
+        """How many images `embed` does best together."""
+        ...
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
         """Embeds images together; the caller bounds how many.

@@ -344,3 +344,19 @@ def test_memory_is_bounded_by_queues(make_dataset: MakeDataset, monkeypatch: pyt
     monkeypatch.setattr("workers.process.read_source", counting)
     run_shard(stages, ShardTask(shard=0, attempt="a" * 16))
     assert len(read) == 60 and max(ahead) <= 2 * 3 + 1
+
+
+def test_a_repair_makes_a_committed_column_again_and_once(make_dataset: MakeDataset) -> None:
+    data = make_dataset(5, 3)
+    for shard in range(2):
+        run(data, shard=shard)
+    before, first = data_files(data.spec.root), data.record(MASKS, 1)
+    Path(data.spec.root, first.data.name).write_bytes(b"damaged")
+    repairing = replace(data, spec=replace(data.spec, repairs={1: {MASKS: 1}}))
+    stages = run(repairing, shard=1, attempt="b" * 16)
+    repaired = data.record(MASKS, 1)
+    assert (repaired.repair, repaired.attempt, repaired.inputs) == (1, "b" * 16, first.inputs)
+    assert (repaired.data.sha256, data.record(IMAGES, 1).repair) == (first.data.sha256, 0)
+    assert data_files(data.spec.root) == before, "the newest attempt sorts last and is as the first was"
+    assert run_shard(stages, ShardTask(shard=1, attempt="c" * 16)).already_done
+    assert run_shard(stages, ShardTask(shard=0, attempt="c" * 16)).already_done

@@ -1,0 +1,141 @@
+"""Which columns a run makes, in what order, and what each one's fingerprint is made of.
+
+    images -> masks -> captions -> labels -> names
+
+A column is made from `images` and from the columns it names in `reads`; a fingerprint covers those of all
+that it reads, so a change goes on to what was derived and to nothing else. `masks` come from the grid, or
+from given boxes where a run has them. Drivers read this: no torch.
+
+To add a column: its name in `COLUMNS`, its facts here and in `workers.task.make_spec`, its stage in
+`workers.stages.build_stages`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipeline.config import MASKS_REVISION, output_settings
+from pipeline.word_settings import CAPTIONS_REVISION, LABELS_REVISION, CaptionSettings, LabelSettings
+from storage.columns import fingerprint
+from workers.settings import INGEST_REVISION, IngestSettings
+
+if TYPE_CHECKING:
+    from pipeline.config import MaskSettings, SegmenterSettings
+
+IMAGES = "images"
+MASKS = "masks"
+CAPTIONS = "captions"
+LABELS = "labels"
+NAMES = "names"
+
+COLUMNS = (IMAGES, MASKS, CAPTIONS, LABELS, NAMES)
+"""In the order they are made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnFacts:
+    """What decides a column's content.
+
+    Attributes:
+        settings: those that change it; JSON values.
+        revision: of its stage's code.
+        reads: columns it is made from, beside `images`.
+        models: sha256 of each model's weights, by role.
+    """
+
+    settings: Mapping[str, object]
+    revision: int
+    reads: tuple[str, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+def fingerprints(facts: Mapping[str, ColumnFacts]) -> dict[str, str]:
+    """The fingerprint of each column.
+
+    Args:
+        facts: by column; those that a column reads come before it.
+    """
+    digits: dict[str, str] = {}
+    for column, fact in facts.items():
+        reads = () if column == IMAGES else (IMAGES, *fact.reads)
+        digits[column] = fingerprint(
+            fact.settings,
+            weights=weights_digits(fact.models),
+            revision=fact.revision,
+            inputs={name: digits[name] for name in reads},
+        )
+    return digits
+
+
+def weights_digits(models: Mapping[str, str]) -> str | None:
+    """One model's sha256 as it is; of several, each with its role."""
+    if len(models) == 1:
+        return next(iter(models.values()))
+    return ",".join(f"{role}:{sha256}" for role, sha256 in sorted(models.items())) or None
+
+
+def image_facts(ingest: IngestSettings) -> ColumnFacts:
+    """Of `images`."""
+    return ColumnFacts(settings=dataclasses.asdict(ingest), revision=INGEST_REVISION)
+
+
+def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
+    """Of `masks` from the grid. Raises pipeline.weights.WeightsError."""
+    from pipeline.segmenters import weights_identity
+
+    return ColumnFacts(
+        settings={**output_settings(masks), **output_settings(segmenter)},
+        revision=MASKS_REVISION,
+        models={"segmenter": weights_identity(segmenter)},
+    )
+
+
+def caption_facts(captions: CaptionSettings) -> ColumnFacts:
+    """Of `captions`. Raises pipeline.weights.WeightsError."""
+    from pipeline.weights import identity
+
+    roles = {"captioner": captions.model, "filter": captions.filter}
+    return ColumnFacts(
+        settings=output_settings(captions),
+        revision=CAPTIONS_REVISION,
+        reads=caption_reads(captions),
+        models={role: identity(model, role=role) for role, model in roles.items() if model is not None},
+    )
+
+
+def caption_reads(captions: CaptionSettings) -> tuple[str, ...]:
+    """What captions are made from beside images: masks, where their crops are captioned too."""
+    return () if captions.min_crop_share is None else (MASKS,)
+
+
+def label_facts(labels: LabelSettings, segmenter: SegmenterSettings) -> ColumnFacts:
+    """Of `labels`. Raises pipeline.weights.WeightsError, and ValueError for a vocabulary without phrases."""
+    from pipeline.vocabulary import load_vocabulary
+
+    from pipeline.segmenters import weights_identity
+    from pipeline.weights import identity
+
+    assert labels.model is not None, "labels that are off have no facts"
+    uses_vocabulary = labels.text != "captions" and labels.vocabulary is not None
+    phrases = load_vocabulary(labels.vocabulary) if uses_vocabulary and labels.vocabulary is not None else ()
+    return ColumnFacts(
+        settings={
+            **output_settings(labels),
+            "phrases": list(phrases),
+            "segmenter": output_settings(segmenter),
+        },
+        revision=LABELS_REVISION,
+        reads=label_reads(labels),
+        models={
+            "detector": identity(labels.model, role="detector"),
+            "segmenter": weights_identity(segmenter),
+        },
+    )
+
+
+def label_reads(labels: LabelSettings) -> tuple[str, ...]:
+    """What labels are made from beside images: grid masks to link to, and captions to look for."""
+    return (MASKS,) if labels.text == "vocabulary" else (MASKS, CAPTIONS)
