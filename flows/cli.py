@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.catalog import diff, log, query, show, tag
 from flows.commands.demo import demo, photos, scenes
 from flows.commands.deploy import deploy
 from flows.commands.generate import generate
@@ -47,7 +48,9 @@ def maskmill(
     pass
 
 
-for command in (generate, status, verify, preview, export, tune, demo, scenes, photos, deploy):
+for command in (generate, status, verify, preview, export, log, diff, show, query, tag):
+    app.command()(command)
+for command in (tune, demo, scenes, photos, deploy):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

@@ -13,8 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from workers.compare import DiffReport
 
 PROGRESS_EVERY_S = 1.0
 MAX_SHEET_BYTES = 4 * 2**20  # a data URI lies in Prefect's database
@@ -219,6 +222,26 @@ def summary(report: RunReport) -> list[tuple[str, Any]]:
         lines.append(("pace", f"{report.images_per_s:.2f} images/s"))
     if report.export is not None:
         lines.append(("export", report.export))
+    return lines
+
+
+def difference_lines(report: DiffReport) -> list[tuple[str, Any]]:
+    """A difference between generations as lines for people; none where nothing differs."""
+    lines: list[tuple[str, Any]] = [
+        (change.name, f"{change.before} -> {change.after}") for change in (*report.settings, *report.models)
+    ]
+    lines += [(f"{column}: shards", f"{count} differ") for column, count in report.shards_changed.items()]
+    if report.masks is not None:
+        masks = report.masks
+        if report.shards_read < report.shards_to_read:
+            lines.append(("read", f"{report.shards_read} of {report.shards_to_read} shards of masks"))
+        lines += [(f"images {name}", getattr(masks, f"images_{name}")) for name in ("added", "removed")]
+        lines.append(("images changed", f"{masks.images_changed} of {masks.images} compared"))
+        lines += [(f"masks {name}", f"{getattr(masks, name):,}") for name in ("same", "added", "removed")]
+        lines += [(f"masks changed, IoU {band}", f"{count:,}") for band, count in masks.changed.items()]
+    for column in report.columns:
+        names = ("same", "changed", "added", "removed")
+        lines.append((column.column, ", ".join(f"{getattr(column, name):,} {name}" for name in names)))
     return lines
 
 

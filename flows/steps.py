@@ -243,7 +243,7 @@ def _num_shards(generation: Generation) -> int:
     return sum(row.column == MASKS for row in generation.rows())
 
 
-def export_generation(dataset: str, number: int | None, config: RunConfig, destination: str) -> ExportReport:
+def export_generation(dataset: str, which: int | str | None, config: RunConfig, destination: str) -> ExportReport:
     """Writes a generation (None: the latest) out as self-contained files, by [export].
 
     Raises:
@@ -256,25 +256,27 @@ def export_generation(dataset: str, number: int | None, config: RunConfig, desti
     store = open_store(dataset)
     return export(
         store,
-        generation_of(dataset, number),
+        generation_of(dataset, which),
         destination,
         progress=watcher().count,
         **dataclasses.asdict(config.export),
     )
 
 
-def generation_of(dataset: str, number: int | None = None) -> Generation:
-    """A generation by number, or the latest.
+def generation_of(dataset: str, which: int | str | None = None) -> Generation:
+    """A generation by number or tag, or the latest.
 
     Raises:
-        DatasetError: there is none yet.
+        DatasetError: there is none yet, or no such tag.
         ObjectNotFound: there is none of this number.
     """
     from storage.errors import DatasetError
     from storage.generations import latest, load_generation
     from storage.objects import open_store
+    from storage.tags import resolve
 
     store = open_store(dataset)
+    number = resolve(store, which) if isinstance(which, str) else which
     found = load_generation(store, number) if number is not None else latest(store)
     if found is None:
         raise DatasetError(
@@ -290,6 +292,14 @@ def contact_sheet(dataset: str, number: int | None = None) -> bytes:
     from workers.render import contact_sheet
 
     return contact_sheet(open_store(dataset), generation_of(dataset, number))
+
+
+def image_picture(dataset: str, key: str, shard: int, number: int) -> bytes:
+    """A PNG of one image of a generation with its masks."""
+    from storage.objects import open_store
+    from workers.render import image_picture
+
+    return image_picture(open_store(dataset), generation_of(dataset, number), key, shard)
 
 
 def make_report(

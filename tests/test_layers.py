@@ -75,7 +75,7 @@ RULES = {
         packages=frozenset(
             {"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
         ),
-        modules=frozenset({"pipeline.config", "pipeline.models"}),
+        modules=frozenset({"pipeline.config", "pipeline.models", "pipeline.word_settings"}),
     ),
 }
 

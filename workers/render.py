@@ -22,8 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.annotation import AnnotatedImage
+from pipeline.annotation import AnnotatedImage, from_sa1b
 from pipeline.rle import decode
+from storage.errors import DatasetError
+from workers.codec import decode_image
+from workers.stored import read_annotated
 from workers.survey import SampledImage, sample_images
 
 if TYPE_CHECKING:
@@ -195,6 +198,19 @@ def contact_sheet(
     cells = [_cell_of(sample, cell_px) for sample in samples]
     title = f"Generation {generation.number}   {len(cells)} images, spread over the dataset"
     return png_bytes(draw_sheet(title, cells, columns, cell_px))
+
+
+def image_picture(store: ObjectStore, generation: Generation, key: str, shard: int) -> bytes:
+    """A PNG of one image with its masks drawn over it.
+
+    Raises:
+        storage.errors.DatasetError: the generation has no masks of it.
+    """
+    for sample in read_annotated(store, generation, shards=[shard]):
+        if sample.key == key:
+            pixels_HW3 = decode_image(sample.jpeg())
+            return png_bytes(Image.fromarray(draw_annotations(pixels_HW3, from_sa1b(sample.record))))
+    raise DatasetError(f"{store.root}: generation {generation.number} has no masks of image {key}")
 
 
 def _cell_of(sample: SampledImage, cell_px: int) -> Cell:

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import console
-from flows.commands.options import Dataset, Debug, Json
+from flows.commands.options import Dataset, Debug, Json, Which
 
 if TYPE_CHECKING:
     from storage.verify import VerifyReport
-
-Number = Annotated[
-    int | None, typer.Option("--generation", "-g", min=1, help="Which generation; the latest by default.")
-]
 
 
 def status(dataset: Dataset, json: Json = False, debug: Debug = False) -> None:
@@ -97,7 +93,7 @@ def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
 def preview(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
-    generation: Number = None,
+    generation: Which = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -115,14 +111,14 @@ def preview(
             )
 
 
-def write_preview(dataset: str, folder: Path, number: int | None = None) -> Path:
+def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
     """Writes index.html and sheet.png of a generation; returns the page."""
     from flows.steps import generation_of
     from storage.objects import open_store
     from workers.preview import preview_page
     from workers.render import contact_sheet
 
-    store, generation = open_store(dataset), generation_of(dataset, number)
+    store, generation = open_store(dataset), generation_of(dataset, which)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
     page = folder / "index.html"
@@ -136,7 +132,7 @@ def export(
     format: Annotated[
         str, typer.Option(help="sa1b (tars of jpg + json) or coco (one annotations file).")
     ] = "sa1b",
-    generation: Number = None,
+    generation: Which = None,
     images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
     json: Json = False,
     debug: Debug = False,

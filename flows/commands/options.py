@@ -29,3 +29,7 @@ Sets = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Which = Annotated[
+    str | None,
+    typer.Option("--generation", "-g", help="Which generation: a number or tag; the latest by default."),
+]
