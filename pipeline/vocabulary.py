@@ -1,0 +1,71 @@
+"""Vocabularies: the words that detectors look for and masks are named from.
+
+A vocabulary is a list of phrases, the name of a shipped list ("coco": COCO's 80 classes, "lvis": LVIS v1's
+1,203, both in their own order, with spaces for LVIS's underscores), or a text file with a phrase a line
+(# begins a comment line). Phrases are data from outside: NFC, one line, no control characters, bounded;
+doubles are dropped, the first kept.
+
+Imports no torch: drivers read the phrases for fingerprints.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+SHIPPED = ("coco", "lvis")
+MAX_PHRASES = 100_000
+MAX_PHRASE_CHARS = 200
+
+_FOLDER = Path(__file__).parent / "vocabularies"
+
+
+def load_vocabulary(source: str | Sequence[str]) -> tuple[str, ...]:
+    """The phrases of a vocabulary, in order, each once.
+
+    Args:
+        source: "coco", "lvis", the path of a text file, or phrases.
+
+    Raises:
+        ValueError: a file that is missing or no UTF-8 text, no phrase at all, a phrase that is too long, or
+            too many phrases.
+    """
+    if isinstance(source, str):
+        lines, title = _read(source), f"vocabulary {source!r}"
+    else:
+        lines, title = list(source), "the vocabulary given as a list"
+    phrases = dict.fromkeys(phrase for line in lines if (phrase := _clean(line)))
+    if not phrases:
+        raise ValueError(
+            f'{title} has no phrases: give at least one, a phrase a line, or use "coco" or "lvis"'
+        )
+    if len(phrases) > MAX_PHRASES:
+        raise ValueError(f"{title} has {len(phrases)} phrases: use at most {MAX_PHRASES}")
+    for phrase in phrases:
+        if len(phrase) > MAX_PHRASE_CHARS:
+            raise ValueError(
+                f"{title}: a phrase of {len(phrase)} characters ({phrase[:40]!r}...): use at most "
+                f"{MAX_PHRASE_CHARS}"
+            )
+    return tuple(phrases)
+
+
+def _read(source: str) -> list[str]:
+    path = _FOLDER / f"{source}.txt" if source in SHIPPED else Path(source).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'vocabulary {source!r} cannot be read ({error}): name a UTF-8 text file, "coco" or "lvis"'
+        ) from error
+    return [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+
+
+def _clean(text: str) -> str:
+    """NFC, one line, without control characters or doubled spaces."""
+    normal = unicodedata.normalize("NFC", str(text))
+    visible = "".join(
+        " " if unicodedata.category(char).startswith("Z") or char in "\t\n\r" else char for char in normal
+    )
+    return " ".join("".join(char for char in visible if unicodedata.category(char)[0] != "C").split())
