@@ -6,6 +6,7 @@ make a further plan on top, with new keys and shards; nothing planned ever chang
     plan/000001.json                        what the plan says of itself; written last, makes it exist
     plan/000001.<attempt>.parquet           a row per image, in key order, row groups of whole shards
     plan/000001.<attempt>.rejects.parquet   a row per input that is not in the dataset, with the reason
+    plan/000001.<attempt>.tars.parquet      a row per tar that was scanned to its end
 
 Only the small JSON files are read until images are asked for, and then only a row group at a time.
 
@@ -21,7 +22,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import DamagedObject, DatasetError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 kept the scanned tars in the JSON, and knew of nothing forgotten
 FOLDER = "plan"
 TAIL_BYTES = 64 << 10  # read at once to find a footer
 
@@ -96,8 +97,10 @@ class PlanPart:
         rejects_by_reason: counts.
         resolved: labels of earlier rejects whose sources are planned here after all, or rejected anew.
         resolved_by_reason: how many of each earlier reason.
-        tars: those scanned to their ends.
+        tars: a row per tar scanned to its end; None without any.
         skipped_by_ending: what the listing saw and didn't use.
+        forgotten: keys of images, of this or earlier plans, that were removed and stay out.
+        listed_tars: scanned tars of a plan of format 1, which kept them here.
     """
 
     number: int
@@ -114,9 +117,16 @@ class PlanPart:
     rejects_by_reason: Mapping[str, int]
     resolved: tuple[str, ...]
     resolved_by_reason: Mapping[str, int]
-    tars: tuple[KnownTar, ...]
+    tars: PlanTable | None
     skipped_by_ending: Mapping[str, int]
+    forgotten: tuple[str, ...] = ()
+    listed_tars: tuple[KnownTar, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    @property
+    def tables(self) -> tuple[PlanTable, ...]:
+        """Its Parquet objects."""
+        return tuple(table for table in (self.rows, self.rejects, self.tars) if table is not None)
 
     @property
     def next_shard(self) -> int:
@@ -173,6 +183,26 @@ class Plan:
                 label = source_label(row["source"], row["member"])
                 if label not in resolved:
                     yield PlanReject(label, row["reason"], row["detail"])
+
+    def iter_tars(self) -> Iterator[KnownTar]:
+        """Tars that were scanned to their ends. Raises DamagedObject."""
+        for part in self.parts:
+            yield from part.listed_tars
+            for row in read_rows(self.store, part.tars, TAR_COLUMNS):
+                yield KnownTar(**row)
+
+    @cached_property
+    def forgotten(self) -> frozenset[str]:
+        """Keys of images that were removed from the dataset and are not to be taken in again."""
+        return frozenset(key for part in self.parts for key in part.forgotten)
+
+    def shard_of(self, key: str) -> int:
+        """The shard that an image was planned for. Raises DatasetError for a key that isn't planned."""
+        image_id = int(key) if key.isascii() and key.isdigit() else 0
+        for part in self.parts:
+            if image_key(image_id) == key and part.first_image_id <= image_id < part.next_image_id:
+                return part.first_shard + (image_id - part.first_image_id) // part.shard_size
+        raise DatasetError(f"{self.store.root}: no image was ever planned under the key {key!r}")
 
     def num_images_of(self, shard: int) -> int:
         """How many images a shard holds. Raises DatasetError for a shard that isn't planned."""
@@ -254,15 +284,17 @@ def part_bytes(part: PlanPart) -> bytes:
 def _parse_part(store: ObjectStore, name: str) -> PlanPart:
     try:
         fields = json.loads(store.read(name))
-        if fields["format_version"] != FORMAT_VERSION:
+        if fields["format_version"] not in (1, FORMAT_VERSION):
             raise DamagedObject(
                 f"{store.root}/{name}: format {fields['format_version']}; this version reads {FORMAT_VERSION}"
             )
-        for key in ("rows", "rejects"):
+        if fields["format_version"] == 1:
+            fields |= {"listed_tars": fields["tars"], "tars": None}
+        for key in ("rows", "rejects", "tars"):
             fields[key] = _parse_table(fields[key]) if fields[key] else None
-        for key in ("inputs", "row_group_shards", "resolved"):
-            fields[key] = tuple(fields[key])
-        fields["tars"] = tuple(KnownTar(**tar) for tar in fields["tars"])
+        for key in ("inputs", "row_group_shards", "resolved", "forgotten"):
+            fields[key] = tuple(fields.get(key, ()))
+        fields["listed_tars"] = tuple(KnownTar(**tar) for tar in fields.get("listed_tars", ()))
         return PlanPart(**fields)
     except (ValueError, KeyError, TypeError) as exc:
         raise DamagedObject(f"{store.root}/{name}: not a readable plan ({exc})") from exc
@@ -274,6 +306,7 @@ def _parse_table(fields: dict[str, Any]) -> PlanTable:
 
 IMAGE_COLUMNS = tuple(PlannedImage.__dataclass_fields__)
 REJECT_COLUMNS = ("source", "member", "offset", "etag", "reason", "detail")
+TAR_COLUMNS = tuple(KnownTar.__dataclass_fields__)
 
 
 def image_schema() -> pa.Schema:
@@ -297,6 +330,18 @@ def reject_schema() -> pa.Schema:
         [
             pa.field(name, pa.int64() if name == "offset" else pa.string(), nullable=False)
             for name in REJECT_COLUMNS
+        ]
+    )
+
+
+def tar_schema() -> pa.Schema:
+    """The rows of a plan's scanned tars: KnownTar's fields."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if name == "num_images" else pa.string(), nullable=False)
+            for name in TAR_COLUMNS
         ]
     )
 

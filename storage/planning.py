@@ -1,7 +1,7 @@
 """Making a plan: list, hash, drop what is known or double, cut shards, write.
 
 One pass, streamed: rows go to Parquet as they come. Held in memory are digests of what is planned already
-(about 400 bytes an image) to find duplicates and to leave unchanged files unread.
+(about 100 bytes an image, 50 a tar, 300 a reject) to find duplicates and to leave unchanged files unread.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from storage.columns import new_attempt
 from storage.errors import InputError, StoreUnavailable
 from storage.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
 from storage.inputs import InputListing, list_inputs
+from storage.ledger import Ledger, digest
 from storage.objects import ObjectStore, ensure_writable
 from storage.plan import (
     FOLDER,
     REJECT_COLUMNS,
-    KnownTar,
+    TAR_COLUMNS,
     Plan,
     PlannedImage,
     PlanPart,
@@ -33,8 +34,8 @@ from storage.plan import (
     part_bytes,
     part_name,
     read_footer,
-    read_rows,
     reject_schema,
+    tar_schema,
 )
 from storage.shards import HashingWriter, WrittenObject
 from storage.sources import source_label
@@ -108,66 +109,6 @@ def make_plan(
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
 
 
-class _Ledger:
-    """Digests of what earlier plans, and this one so far, know. Read from several threads, written by one."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._states: dict[bytes, bytes] = {}  # label -> identity (8) + sha256 (16) + whether planned (1)
-        self._ids: dict[bytes, int] = {}  # sha256 -> image id
-        self._problems: dict[bytes, bytes] = {}  # label -> reason and etag of its reject in force
-        self._reasons: dict[bytes, str] = {}
-        self._tars = {(tar.source, tar.etag): tar.num_images for part in plan.parts for tar in part.tars}
-        for part in plan.parts:
-            for row in read_rows(plan.store, part.rejects, REJECT_COLUMNS):
-                self.add_reject(**row)
-            wanted = ("source", "member", "offset", "etag", "sha256", "image_id")
-            for row in read_rows(plan.store, part.rows, wanted):
-                self.add_image(**row)
-
-    def knows_image(self, source: str, member: str, offset: int, etag: str) -> KnownInput | None:
-        state = self._states.get(_digest(source_label(source, member)))
-        if state is None or state[:8] != _digest(f"{offset} {etag}")[:8]:
-            return None
-        return KnownInput(source, int(state[24:] == b"p"))
-
-    def knows_tar(self, source: str, etag: str) -> KnownInput | None:
-        num_images = self._tars.get((source, etag))
-        return None if num_images is None else KnownInput(source, num_images)
-
-    def is_planned(self, label: str, sha256: str | None = None) -> bool:
-        """Whether the label is an image's, with these bytes if given."""
-        state = self._states.get(_digest(label), b"")
-        return state[24:] == b"p" and (sha256 is None or state[8:24] == bytes.fromhex(sha256)[:16])
-
-    def image_id_of(self, sha256: str) -> int | None:
-        """The image with these bytes."""
-        return self._ids.get(bytes.fromhex(sha256)[:16])
-
-    def add_image(self, source: str, member: str, offset: int, etag: str, sha256: str, image_id: int) -> None:
-        self._state(source, member, offset, etag, sha256, b"p")
-        self._ids.setdefault(bytes.fromhex(sha256)[:16], image_id)
-
-    def add_reject(self, source: str, member: str, offset: int, etag: str, reason: str, detail: str) -> None:
-        label = _digest(source_label(source, member))
-        self._problems[label] = _digest(f"{reason} {etag}")
-        self._reasons[label] = reason
-        if reason == "duplicate":
-            self._state(source, member, offset, etag, "", b"d")
-
-    def has_reject(self, label: str, reason: str, etag: str) -> bool:
-        """Whether this very reject is in force."""
-        return self._problems.get(_digest(label)) == _digest(f"{reason} {etag}")
-
-    def resolve(self, label: str) -> str | None:
-        """Forgets the label's reject, if there is one, and gives its reason."""
-        self._problems.pop(_digest(label), None)
-        return self._reasons.pop(_digest(label), None)
-
-    def _state(self, source: str, member: str, offset: int, etag: str, sha256: str, kind: bytes) -> None:
-        digest = bytes.fromhex(sha256)[:16] or bytes(16)
-        self._states[_digest(source_label(source, member))] = _digest(f"{offset} {etag}")[:8] + digest + kind
-
-
 class _Planning:
     """One attempt at writing the next plan."""
 
@@ -179,12 +120,11 @@ class _Planning:
         self._number = len(plan.parts) + 1
         self._first_shard = plan.num_shards
         self._first_image_id = plan.num_images + 1
-        self._ledger = _Ledger(plan)
+        self._ledger = Ledger(plan)
         self._num_images = 0
         self._reasons, self._resolved_reasons = Counter[str](), Counter[str]()
         self._resolved: list[str] = []
-        self._earlier = {_digest(reject.source) for reject in plan.iter_rejects()}
-        self._tars: list[KnownTar] = []
+        self._earlier = {digest(reject.source) for reject in plan.iter_rejects()}
         self._num_counted = 0
         self._counted_source, self._num_of_source = "", 0
         self._examples: list[PlanReject] = []
@@ -195,20 +135,24 @@ class _Planning:
         with ExitStack() as tables:
             rows = tables.enter_context(_Table(self._store, f"{base}.parquet", image_schema()))
             rejects = tables.enter_context(_Table(self._store, f"{base}.rejects.parquet", reject_schema()))
+            tars = tables.enter_context(_Table(self._store, f"{base}.tars.parquet", tar_schema()))
             with closing(examine(self._listing, self._ledger, num_threads)) as examined:
                 for found in self._bounded(examined, progress):
-                    self._take(found, rows, rejects)
+                    self._take(found, rows, rejects, tars)
             if self._plan.num_images + self._num_images == 0:
                 raise self._nothing_usable()
+        part = self._part(rows.written, tuple(rows.group_shards), rejects.written, tars.written)
         if rows.written is None and rejects.written is None:
+            self._discard(part)
             return self._summary(self._plan, None)
-        part = self._part(rows.written, tuple(rows.group_shards), rejects.written)
         if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
-            for table in (rows.written, rejects.written):
-                if table is not None:
-                    self._store.delete(table.written.name)
+            self._discard(part)
             return None
         return self._summary(Plan(self._store, (*self._plan.parts, part)), self._number)
+
+    def _discard(self, part: PlanPart) -> None:
+        for table in part.tables:
+            self._store.delete(table.written.name)
 
     def _bounded(
         self, examined: Iterator[Examined], progress: Callable[[int], None] | None
@@ -225,14 +169,15 @@ class _Planning:
         if progress is not None:
             progress(num_looked_at)
 
-    def _take(self, found: Examined, rows: _Table, rejects: _Table) -> None:
+    def _take(self, found: Examined, rows: _Table, rejects: _Table, tars: _Table) -> None:
         if isinstance(found, HashedImage):
             self._take_image(found, rows, rejects)
         elif isinstance(found, KnownInput):
             self._count(found.source, found.num_images)
         elif isinstance(found, ScannedTar):
             self._listing.skipped.update(found.skipped)
-            self._tars.append(KnownTar(found.source, found.etag, self._count(found.source, 0)))
+            values = (found.source, found.etag, self._count(found.source, 0))
+            tars.add(dict(zip(TAR_COLUMNS, values, strict=True)), cut=True)
         elif self._ledger.is_planned(found.source):
             self._listing.skipped[f"(planned before, now {found.reason})"] += 1
         else:
@@ -244,8 +189,10 @@ class _Planning:
         if self._ledger.is_planned(label, found.sha256):  # touched, not changed
             self._count(found.source, 1)
         elif first is not None:
-            detail = f"the same bytes as {image_key(first)}"
-            self._reject(found.source, found.member, found.offset, found.etag, "duplicate", detail, rejects)
+            key = image_key(first)
+            reason = "forgotten" if key in self._plan.forgotten else "duplicate"
+            detail = f"the same bytes as {key}"
+            self._reject(found.source, found.member, found.offset, found.etag, reason, detail, rejects)
         else:
             shard = self._first_shard + self._num_images // self._shard_size
             image_id = self._first_image_id + self._num_images
@@ -274,7 +221,7 @@ class _Planning:
     def _resolve(self, label: str) -> None:
         """An earlier plan's reject of this source no longer holds."""
         reason = self._ledger.resolve(label)
-        if reason is not None and _digest(label) in self._earlier:
+        if reason is not None and digest(label) in self._earlier:
             self._resolved.append(label)
             self._resolved_reasons[reason] += 1
 
@@ -293,7 +240,11 @@ class _Planning:
         )
 
     def _part(
-        self, rows: PlanTable | None, group_shards: tuple[int, ...], rejects: PlanTable | None
+        self,
+        rows: PlanTable | None,
+        group_shards: tuple[int, ...],
+        rejects: PlanTable | None,
+        tars: PlanTable | None,
     ) -> PlanPart:
         return PlanPart(
             number=self._number,
@@ -310,7 +261,7 @@ class _Planning:
             rejects_by_reason=dict(sorted(self._reasons.items())),
             resolved=tuple(self._resolved),
             resolved_by_reason=dict(sorted(self._resolved_reasons.items())),
-            tars=tuple(self._tars),
+            tars=tars,
             skipped_by_ending=dict(sorted(self._listing.skipped.items())),
         )
 
@@ -328,10 +279,6 @@ class _Planning:
 
 def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
     return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **vars(found))
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=16).digest()
 
 
 class _Table:
@@ -367,9 +314,8 @@ class _Table:
             self._writer = pq.ParquetWriter(
                 self._hashing, self._schema, compression="zstd", write_page_checksum=True
             )
-        self._writer.write_table(
-            pa.Table.from_pylist(self._rows, self._schema), row_group_size=len(self._rows)
-        )
+        columns = {name: [row[name] for row in self._rows] for name in self._schema.names}
+        self._writer.write_table(pa.Table.from_pydict(columns, self._schema), row_group_size=len(self._rows))
         self._num_rows += len(self._rows)
         self._rows = []
 

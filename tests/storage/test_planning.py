@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import pickle
 import tarfile
@@ -435,3 +436,42 @@ def test_a_grown_file_is_noticed(dataset: ObjectStore, photos: ObjectStore) -> N
     photos.put("a.jpg", b"ab")
     with pytest.raises(SourceChanged):
         read_source(load_plans(dataset).images(0)[0])
+
+
+def test_plans_of_the_first_format_are_read(planned: ObjectStore) -> None:
+    """They listed scanned tars in the JSON and knew of nothing forgotten."""
+    old = json.loads(planned.read(part_name(1)))
+    del old["listed_tars"], old["forgotten"]
+    planned.put(
+        part_name(1),
+        json.dumps(
+            old | {"format_version": 1, "tars": [{"source": "/a.tar", "etag": "1", "num_images": 3}]}
+        ).encode(),
+    )
+    plan = load_plans(planned)
+    assert [(tar.source, tar.num_images) for tar in plan.iter_tars()] == [("/a.tar", 3)]
+    assert plan.num_images == 9
+
+
+def test_scanned_tars_are_remembered_in_a_table(dataset: ObjectStore, tmp_path: Path) -> None:
+    photos = open_store(tmp_path / "photos")
+    top = fill(photos, {f"{index}.tar": make_tar(pictures(3, 10 * index)) for index in range(3)})
+    plan_it(dataset, top)
+    plan = load_plans(dataset)
+    assert [(tar.source, tar.num_images) for tar in plan.iter_tars()] == [
+        (f"{top}/{index}.tar", 3) for index in range(3)
+    ]
+    before = [info.name for info in dataset.list("plan/")]
+    fill(photos, {"again.tar": photos.read("0.tar")})
+    assert plan_it(dataset, top).rejects_by_reason == {"duplicate": 3}
+    assert plan_it(dataset, top).number is None
+    assert len([info.name for info in dataset.list("plan/")]) == len(before) + 3, "rejects, tars and the plan"
+
+
+def test_every_planned_key_has_its_shard(planned: ObjectStore) -> None:
+    plan = load_plans(planned)
+    for shard in range(plan.num_shards):
+        assert {plan.shard_of(key) for key in plan.keys_of(shard)} == {shard}
+    for key in ("000000000", "1", "000000010", "x", "-00000001"):
+        with pytest.raises(DatasetError, match="ever planned"):
+            plan.shard_of(key)
