@@ -58,3 +58,41 @@ class EvaluateSettings:
         if not all(word.strip().isdigit() for word in words):
             raise ValueError(f"clicks={self.clicks!r}: write whole numbers joined by commas")
         return tuple(int(word) for word in words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """When a candidate replaces the promoted model.
+
+    Args:
+        figure: what is compared, by mask; a name that `evaluate` measures.
+        margin: least mean gain, 0 to 1.
+        tolerance: a slice may lose this much, 0 to 1.
+        confidence: of the bootstrap interval, in (0, 1).
+        bootstrap: samples, 100 to 100,000.
+        least_pictures: a slice with fewer pictures is not judged, at least 1.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    figure: str = "points_1_chosen_miou"
+    margin: float = 0.002
+    tolerance: float = 0.01
+    confidence: float = 0.9
+    bootstrap: int = 2000
+    least_pictures: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.margin <= 1 and 0 <= self.tolerance <= 1 and 0 < self.confidence < 1):
+            raise ValueError(
+                f"margin={self.margin}, tolerance={self.tolerance}, confidence={self.confidence}: "
+                "use 0 to 1, 0 to 1, and between 0 and 1"
+            )
+        if not 100 <= self.bootstrap <= 100_000 or self.least_pictures < 1 or self.seed < 0:
+            raise ValueError(
+                f"bootstrap={self.bootstrap}, least_pictures={self.least_pictures}, seed={self.seed}: "
+                "use 100 to 100000, at least 1, at least 0"
+            )
