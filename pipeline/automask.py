@@ -192,12 +192,15 @@ class AutomaticMasks:
         with clock.step("decode"):
             image = self._segmenter.prompt(embedding)
         points_xy_P2 = self._grids[job.crop.layer] * np.array([job.crop.width, job.crop.height])
+        frame = dataclasses.replace(
+            embedding.frame, crop_xyxy=job.crop.box_xyxy, height=job.height, width=job.width
+        )
         found: list[MaskBatch] = []
         start = 0
         while start < len(points_xy_P2):
             points_xy = points_xy_P2[start : start + self.points_per_batch]
             try:
-                batch = self._masks_of_points(job, image, points_xy, clock, settings)
+                batch = self._masks_of_points(job, image, frame, points_xy, clock, settings)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self._halve_batch(error)
                 continue
@@ -224,6 +227,7 @@ class AutomaticMasks:
         self,
         job: _CropJob,
         image: PromptableImage,
+        frame: Frame,
         points_xy: npt.NDArray[np.float64],
         clock: StepClock,
         settings: MaskSettings,
@@ -237,9 +241,6 @@ class AutomaticMasks:
                 keep_PM = iou_PM > settings.predicted_iou
         with clock.step("mask_head"):
             logits_NHW = prediction.masks(keep_PM).float().cpu().numpy()
-        frame = Frame.of_crop(
-            self._segmenter.image_size, job.crop.box_xyxy, height=job.height, width=job.width
-        )
         with clock.step("measure"):
             measures = measure(
                 logits_NHW,

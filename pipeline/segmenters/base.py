@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.upsample import Frame
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,6 +31,9 @@ class ImageEmbedding:
         features_CHW: the encoder's output, on the segmenter's device and in its number format.
         height, width: of the embedded image (a crop counts as an image) in px.
         input_height, input_width: of the resized image inside the square model input, without padding.
+        maps: further maps that the decoder reads, [C, H, W] each: of SAM 2 and SAM-HQ.
+        logits_size: of a model that stretches images to its square input and logits straight to the image:
+            the logits' side. None for models that pad.
     """
 
     features_CHW: torch.Tensor
@@ -36,6 +41,21 @@ class ImageEmbedding:
     width: int
     input_height: int
     input_width: int
+    maps: tuple[torch.Tensor, ...] = ()
+    logits_size: int | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """Where logits lie in the embedded image."""
+        side = self.logits_size
+        return Frame(
+            image_size=side or max(self.input_height, self.input_width),
+            input_height=side or self.input_height,
+            input_width=side or self.input_width,
+            crop_xyxy=(0, 0, self.width, self.height),
+            height=self.height,
+            width=self.width,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
