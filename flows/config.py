@@ -20,14 +20,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config import MaskSettings, SegmenterSettings
+from pipeline.word_settings import CaptionSettings, LabelSettings
+from workers.loop_settings import (
+    DistillSettings,
+    EvaluateSettings,
+    GateSettings,
+    LoopSettings,
+    TrainSettings,
+)
 from workers.settings import IngestSettings
+from workers.task import check_words
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "nano"
-EXPORT_FORMATS = ("sa1b", "coco")
+EXPORT_FORMATS = ("sa1b", "coco", "yolo", "hf")
 UNSET = "none"
 
 Values = dict[str, dict[str, Any]]
@@ -85,9 +94,10 @@ class ExportSettings:
     """How `export` writes a generation out.
 
     Args:
-        format: "sa1b" (tars of jpg + json) or "coco" (images + one annotations file).
-        max_images: images in an exported tar, 1 to 1,000,000.
-        max_bytes: bytes in an exported tar, at least 1,000,000.
+        format: "sa1b" (tars of jpg + json), "coco" (images + one annotations file), "yolo" (Ultralytics:
+            images + polygons) or "hf" (Parquet for Hugging Face's datasets).
+        max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
+        max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
         images: write the images too; without them "coco" is the annotations alone.
     """
 
@@ -101,12 +111,15 @@ class ExportSettings:
             raise ValueError(f"format={self.format!r} is unknown: use one of {', '.join(EXPORT_FORMATS)}")
         _check_between("max_images", self.max_images, 1, 1_000_000)
         _check_between("max_bytes", self.max_bytes, 1_000_000, 2**40)
-        if self.format == "sa1b" and not self.images:
+        if self.format != "coco" and not self.images:
             raise ValueError('images=False leaves nothing but JSON: only format="coco" can leave images out')
 
 
 class RunConfig(BaseModel):
-    """A whole run, resolved. `recipe` names what it started from and has no effect of its own."""
+    """A whole run, resolved. `recipe` names what it started from and has no effect of its own.
+
+    The sections of word columns are off while their first field is unset.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,8 +127,20 @@ class RunConfig(BaseModel):
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     segmenter: SegmenterSettings = Field(default_factory=SegmenterSettings)
     masks: MaskSettings = Field(default_factory=MaskSettings)
+    captions: CaptionSettings = Field(default_factory=CaptionSettings)
+    labels: LabelSettings = Field(default_factory=LabelSettings)
     run: RunSettings = Field(default_factory=RunSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
+    evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
+    retrain: TrainSettings = Field(default_factory=TrainSettings)
+    distill: DistillSettings = Field(default_factory=DistillSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
+    loop: LoopSettings = Field(default_factory=LoopSettings)
+
+    @model_validator(mode="after")
+    def _words_fit(self) -> RunConfig:
+        check_words(self.captions, self.labels)
+        return self
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -268,7 +293,7 @@ def _problem(error: Any) -> str:
         return f"{place}: there is no such setting{_nearest(field, known)}; known: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"[{place}] {message}"
+        return f"[{place}] {message}" if place else message
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage.columns import list_versions
+from storage.columns import list_columns, list_versions, making_order
 from storage.generations import latest, list_generations
 from storage.lease import others
 from storage.objects import open_store
 from storage.plan import load_plans
-
-COLUMNS = ("images", "masks")
 
 
 def describe(dataset: str) -> dict[str, Any]:
@@ -22,7 +20,9 @@ def describe(dataset: str) -> dict[str, Any]:
     store = open_store(dataset)
     plan = load_plans(store)
     generation = latest(store)
-    versions = [version for column in COLUMNS for version in list_versions(store, column)]
+    versions = [
+        version for column in making_order(list_columns(store)) for version in list_versions(store, column)
+    ]
     return {
         "dataset": store.root,
         "images": plan.num_images,

@@ -11,16 +11,16 @@ import dataclasses
 import datetime
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.config import RunConfig
 from flows.report import RunReport, Tally, watcher
-from workers.task import IMAGES, MASKS
+from workers.task import MASKS
 
 if TYPE_CHECKING:
-    from storage.columns import CommitRecord
+    from storage.columns import CommitRecord, Reject
     from storage.generations import Generation
     from storage.planning import PlanSummary
     from storage.verify import VerifyReport
@@ -67,7 +67,8 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
     """Everything a worker needs, with the fingerprints of the columns it will write.
 
     Raises:
-        WeightsError: the segmenter's weights are missing or damaged.
+        WeightsError: a model's weights are missing or damaged.
+        ValueError: a vocabulary has no phrases.
     """
     from workers.task import make_spec
 
@@ -76,6 +77,8 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
         ingest=config.ingest,
         masks=config.masks,
         segmenter=config.segmenter,
+        captions=config.captions,
+        labels=config.labels,
         decode_threads=config.run.decode_threads,
         encode_threads=config.run.encode_threads,
         images_per_batch=config.run.images_per_batch,
@@ -145,6 +148,20 @@ def pending_shards(spec: RunSpec) -> dict[int, int]:
     return {shard: plan.num_images_of(shard) for shard in range(plan.num_shards) if shard not in finished}
 
 
+def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
+    """The spec with the columns named that none of these shards lacks: workers don't load their models."""
+    from storage.columns import ColumnVersion
+    from storage.objects import open_store
+
+    store, todo = open_store(spec.root), set(shards)
+    idle = [
+        name
+        for name, digits in spec.fingerprints.items()
+        if todo <= ColumnVersion(store, name, digits).committed()
+    ]
+    return dataclasses.replace(spec, idle=tuple(idle))
+
+
 def annotate_shards(
     spec: RunSpec, config: RunConfig, shards: Mapping[int, int], on_tally: Callable[[Tally], None]
 ) -> Annotated:
@@ -156,6 +173,7 @@ def annotate_shards(
     """
     if not shards:
         return Annotated()
+    spec = without_idle(spec, shards)
     from flows import cluster
 
     with cluster.connected(config.run.ray_address):
@@ -170,6 +188,7 @@ def annotate_shards(
             max_attempts=config.run.max_attempts,
             deadline_s=config.run.deadline_s,
             make_actor=cluster.worker_source(spec, crew.resources),
+            autoscale=config.run.autoscale,
         )
         follower = _Follower(shards, on_tally)
         try:
@@ -204,12 +223,10 @@ def publish_and_verify(spec: RunSpec, config: RunConfig) -> Published:
     }
     before = latest(store)
     generation = before
-    if records[MASKS] and (before is None or len(records[MASKS]) >= _num_shards(before)):
+    if records[MASKS] and (before is None or _as_full(records, before)):
         generation = _publish(spec, config, records)
     rejects = Counter(load_plans(store).rejects_by_reason)
-    rejects.update(
-        reject.reason for found in records.values() for record in found for reject in record.rejects
-    )
+    rejects.update(reject.reason for reject in _rejected(records))
     return Published(
         generation=generation.number if generation is not None else None,
         is_new=generation is not None and (before is None or before.number != generation.number),
@@ -223,27 +240,57 @@ def _publish(spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[Co
     from storage.generations import publish
     from storage.objects import open_store
 
-    masks = records[MASKS]
+    sections = {"recipe", "ingest", "segmenter", *spec.fingerprints}
+    written = {column: sum(record.num_written for record in found) for column, found in records.items()}
     return publish(
         open_store(spec.root),
         spec.fingerprints,
-        settings=config.model_dump(mode="json", include={"recipe", "ingest", "segmenter", "masks"}),
-        models=masks[0].models,
+        settings=config.model_dump(mode="json", include=sections),
+        models={role: name for found in records.values() if found for role, name in found[0].models.items()},
         totals={
-            "images": sum(record.num_written for record in records[IMAGES]),
-            "annotated": sum(record.num_written for record in masks),
-            "rejected": sum(len(record.rejects) for found in records.values() for record in found),
-            "masks": sum(record.index.num_samples for record in masks if record.index is not None),
+            **{column: count for column, count in written.items() if column != MASKS},
+            "annotated": _num_annotated(records),
+            "rejected": sum(1 for _ in _rejected(records)),
+            "masks": sum(record.index.num_samples for record in records[MASKS] if record.index is not None),
         },
         created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
 
-def _num_shards(generation: Generation) -> int:
-    return sum(row.column == MASKS for row in generation.rows())
+def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
+    """The rejected images, each once, with the reason of the first column that rejects it."""
+    from storage.columns import first_rejects
+
+    for shard in _by_shard(records):
+        yield from first_rejects(shard).values()
 
 
-def export_generation(dataset: str, which: int | str | None, config: RunConfig, destination: str) -> ExportReport:
+def _num_annotated(records: Mapping[str, Sequence[CommitRecord]]) -> int:
+    """Images with a sample in every column of the run."""
+    from storage.columns import first_rejects
+
+    whole = [shard for shard in _by_shard(records) if len(shard) == len(records)]
+    return sum(shard[0].num_read - len(first_rejects(shard)) for shard in whole)
+
+
+def _by_shard(records: Mapping[str, Sequence[CommitRecord]]) -> list[list[CommitRecord]]:
+    """The records of each shard, in the order the columns are made."""
+    by_shard: dict[int, list[CommitRecord]] = {}
+    for found in records.values():
+        for record in found:
+            by_shard.setdefault(record.shard, []).append(record)
+    return list(by_shard.values())
+
+
+def _as_full(records: Mapping[str, Sequence[CommitRecord]], before: Generation) -> bool:
+    """Whether no column of the run has fewer shards than the generation has of it."""
+    shards = Counter(row.column for row in before.rows())
+    return all(len(found) >= shards[column] for column, found in records.items())
+
+
+def export_generation(
+    dataset: str, which: int | str | None, config: RunConfig, destination: str
+) -> ExportReport:
     """Writes a generation (None: the latest) out as self-contained files, by [export].
 
     Raises:

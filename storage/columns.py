@@ -71,6 +71,7 @@ class CommitRecord:
         seconds_by_step: time spent, by step.
         created_utc: ISO 8601.
         repair: 0, or the number of the repair that superseded the first record.
+        rewrites: sha256 of the record that this one stands for: the same samples, less those forgotten.
     """
 
     column: str
@@ -87,6 +88,7 @@ class CommitRecord:
     seconds_by_step: Mapping[str, float] = field(default_factory=dict)
     created_utc: str
     repair: int = 0
+    rewrites: str = ""
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -269,7 +271,7 @@ class ColumnVersion:
     def commit(self, record: CommitRecord) -> CommitRecord:
         """Makes the shard exist as `record` says, unless it exists: then the winner's record comes back.
 
-        A loser's own data objects are removed; what it derived from them has to be redone from the winner's.
+        A loser's own data objects (named by its attempt) are removed; what it derived from them has to be redone from the winner's.
 
         Raises:
             DatasetError: the record is of another column version.
@@ -290,7 +292,8 @@ class ColumnVersion:
             )
         if winner.attempt != record.attempt:
             for found in written:
-                self.store.delete(found.name)
+                if f".{record.attempt}." in found.name:
+                    self.store.delete(found.name)
         return winner
 
     def read(self, record: CommitRecord) -> Iterator[Sample]:
@@ -325,6 +328,11 @@ def list_versions(store: ObjectStore, column: str) -> list[ColumnVersion]:
 def list_columns(store: ObjectStore) -> list[str]:
     """The columns that have a version, by name: every folder of folders named by a fingerprint."""
     return [name for name in store.folders() if list_versions(store, name)]
+
+
+def making_order(columns: Iterable[str]) -> list[str]:
+    """Columns as they are made: images, masks, then those made from them, by name."""
+    return sorted(columns, key=lambda column: (column != "images", column != "masks", column))
 
 
 def first_rejects(records: Iterable[CommitRecord]) -> dict[str, Reject]:

@@ -1,8 +1,9 @@
 """Does the dataset hold every image exactly once, annotated or rejected with a reason?
 
 Each planned shard is followed through its columns: the images record must account for the planned keys, the
-masks record for the keys that images wrote. Objects must be there in full size; `deep` reads them too:
-checksums, every key and its order, pictures kept at their source, the index.
+record of any other column for the keys that images wrote. Objects must be there in full size; `deep` reads
+them too: checksums, every key and its order, pictures kept at their source, the index. Images and masks must
+be there; of other columns (captions, labels, names, ...) what is there is checked, and what is not counted.
 
 What counts is the latest generation, and beyond it what is committed of its column versions; without a
 generation, the version of each column with the most shards.
@@ -10,11 +11,12 @@ generation, the version of each column with the most shards.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from storage.columns import ColumnVersion, list_versions
+from storage.columns import ColumnVersion, list_columns, list_versions, making_order
 from storage.errors import AccessDenied, StorageError, StoreUnavailable
 from storage.generations import GenerationRow, latest, read_record, read_row, row_of
 from storage.in_order import in_order
@@ -23,8 +25,10 @@ from storage.objects import ObjectStore, is_s3
 from storage.plan import Plan, load_plans
 from storage.shards import check_object, check_size
 
+Rows = Mapping[str, GenerationRow]
+
 MAX_PROBLEMS = 1000
-COLUMNS = ("images", "masks")  # in the order they are made
+NEEDED = ("images", "masks")  # in the order they are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +37,13 @@ class VerifyReport:
 
     Attributes:
         images: inputs the plan knows: those in shards and those it rejected.
-        annotated: with a mask record.
+        annotated: with masks, and a sample in every other column that their shard has.
         rejected: by the plan, by ingest, or by a later stage, each with a reason.
         missing: neither.
         duplicated: more often than once, or never planned.
         damaged: in shards whose objects or records are lost or not what they should be.
         problems: each named, at most MAX_PROBLEMS and a last line that says how many more.
+        lacking: column -> images in shards that have no such column yet, though others have.
     """
 
     images: int
@@ -48,6 +53,7 @@ class VerifyReport:
     duplicated: int
     damaged: int
     problems: tuple[str, ...]
+    lacking: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -57,15 +63,26 @@ class VerifyReport:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What a shard, or a shard of one column, adds to the report; `passed` are the keys it hands on."""
+    """What a shard adds to the report."""
 
     annotated: int = 0
     rejected: int = 0
     missing: int = 0
     duplicated: int = 0
     damaged: int = 0
-    passed: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    lacking: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A shard of one column against the keys that reached it: those it rejects, those it has."""
+
+    rejected: frozenset[str] = frozenset()
+    passed: tuple[str, ...] = ()
+    duplicated: int = 0
+    problems: tuple[str, ...] = ()
+    damaged: bool = False
 
 
 def verify(
@@ -89,10 +106,11 @@ def verify(
     """
     plan = load_plans(store)
     by_shard, problems = _rows_in_force(store, plan)
+    columns = making_order({column for rows in by_shard.values() for column in rows})
     found = [_check_plan(store, plan, deep), _Finding(rejected=plan.num_rejects, problems=tuple(problems))]
 
     def check(shard: int) -> Iterator[_Finding]:
-        yield _check_shard(store, plan, shard, by_shard.get(shard, {}), deep)
+        yield _check_shard(store, plan, shard, columns, by_shard.get(shard, {}), deep)
 
     with closing(in_order(range(plan.num_shards), check, num_threads)) as findings:
         for number, finding in enumerate(findings, start=1):
@@ -115,6 +133,7 @@ def _report(plan: Plan, found: Sequence[_Finding]) -> VerifyReport:
         duplicated=sum(finding.duplicated for finding in found),
         damaged=sum(finding.damaged for finding in found),
         problems=tuple(problems),
+        lacking=dict(sum((Counter(finding.lacking) for finding in found), Counter())),
     )
     accounted = report.annotated + report.rejected + report.missing + report.damaged
     assert accounted == report.images, f"{accounted} accounted for, of {report.images}"
@@ -146,10 +165,9 @@ def _rows_in_force(store: ObjectStore, plan: Plan) -> tuple[dict[int, dict[str, 
 
 def _fullest_versions(store: ObjectStore) -> dict[str, str]:
     fullest = {}
-    for column in COLUMNS:
+    for column in list_columns(store):
         versions = list_versions(store, column)
-        if versions:
-            fullest[column] = max(versions, key=lambda version: len(version.committed())).fingerprint
+        fullest[column] = max(versions, key=lambda version: len(version.committed())).fingerprint
     return fullest
 
 
@@ -166,42 +184,62 @@ def _check_plan(store: ObjectStore, plan: Plan, deep: bool) -> _Finding:
 
 
 def _check_shard(
-    store: ObjectStore, plan: Plan, shard: int, rows: Mapping[str, GenerationRow], deep: bool
+    store: ObjectStore, plan: Plan, shard: int, columns: Sequence[str], rows: Rows, deep: bool
 ) -> _Finding:
-    """Follows a shard's planned keys through images and masks; every key ends in exactly one count."""
+    """Follows a shard's planned keys through its columns; every key ends in exactly one count.
+
+    Args:
+        columns: of the dataset, in the order they are made.
+        rows: of the shard, by column.
+    """
     keys = plan.keys_of(shard)
-    rejected = missing = duplicated = 0
-    problems: list[str] = []
-    for column in COLUMNS:
-        row = rows.get(column)
-        if row is None:
-            problems.append(f"shard {shard}: {column} is missing, {len(keys)} images")
-            missing += len(keys)
-            keys = ()
-            break
-        try:
-            found = _check_row(store, row, keys, rows, deep)
-        except StorageError as exc:
-            if is_s3(store.root) and isinstance(exc, StoreUnavailable | AccessDenied):
-                raise  # not answering is no damage
-            problems.append(f"shard {shard}: {column}: {exc}")
-            return _Finding(0, rejected, missing, duplicated, len(keys), (), tuple(problems))
-        rejected += found.rejected
-        missing += found.missing
-        duplicated += found.duplicated
-        problems += found.problems
-        keys = found.passed
-    return _Finding(len(keys), rejected, missing, duplicated, 0, (), tuple(problems))
+    if "images" not in rows:
+        return _Finding(missing=len(keys), problems=(_absent(shard, "images", len(keys)),))
+    images = _check_column(store, rows["images"], keys, rows, deep)
+    if images.damaged:
+        return _Finding(damaged=len(keys), problems=images.problems)
+    reached = images.passed
+    others = [
+        _check_column(store, rows[column], reached, rows, deep)
+        for column in columns
+        if column in rows and column != "images"
+    ]
+    rejected = frozenset[str]().union(*(found.rejected for found in others))
+    left = set(reached) - rejected
+    damaged = left if any(found.damaged for found in others) else set()
+    absent = () if "masks" in rows else (_absent(shard, "masks", len(reached)),)
+    annotated = set() if absent else left.intersection(*(found.passed for found in others)) - damaged
+    return _Finding(
+        annotated=len(annotated),
+        rejected=len(images.rejected) + len(rejected),
+        missing=len(keys) - len(images.rejected) - len(reached) + len(left - annotated - damaged),
+        duplicated=images.duplicated + sum(found.duplicated for found in others),
+        damaged=len(damaged),
+        problems=(*images.problems, *(text for found in others for text in found.problems), *absent),
+        lacking={column: len(reached) for column in columns if column not in (*NEEDED, *rows)},
+    )
+
+
+def _absent(shard: int, column: str, num_images: int) -> str:
+    return f"shard {shard}: {column} is missing, {num_images} images"
+
+
+def _check_column(
+    store: ObjectStore, row: GenerationRow, keys: tuple[str, ...], rows: Rows, deep: bool
+) -> _Column:
+    """A column's shard against the keys that reached it; damage is a finding."""
+    try:
+        return _check_row(store, row, keys, rows, deep)
+    except StorageError as exc:
+        if is_s3(store.root) and isinstance(exc, StoreUnavailable | AccessDenied):
+            raise  # not answering is no damage
+        return _Column(damaged=True, problems=(f"shard {row.shard}: {row.column}: {exc}",))
 
 
 def _check_row(
-    store: ObjectStore,
-    row: GenerationRow,
-    keys: tuple[str, ...],
-    rows: Mapping[str, GenerationRow],
-    deep: bool,
-) -> _Finding:
-    """A column's shard against the keys that reached it. Raises StorageError for damage."""
+    store: ObjectStore, row: GenerationRow, keys: tuple[str, ...], rows: Rows, deep: bool
+) -> _Column:
+    """As _check_column. Raises StorageError for damage."""
     record = read_record(store, row)
     check_size(store, row.data)
     if row.index is not None:
@@ -225,13 +263,7 @@ def _check_row(
             problems.append(
                 f"{where}: the index has keys the shard lacks: {_some(sorted(indexed - set(wanted)))}"
             )
-    return _Finding(
-        rejected=len(keys) - len(wanted),
-        missing=len(wanted) - len(passed),
-        duplicated=duplicated,
-        passed=passed,
-        problems=tuple(problems),
-    )
+    return _Column(frozenset(rejected & set(keys)), passed, duplicated, tuple(problems))
 
 
 def _compare(

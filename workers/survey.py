@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.annotation import AnnotatedImage, from_sa1b
+from storage.columns import first_rejects, making_order
 from storage.errors import DamagedObject, DatasetError
 from storage.generations import GenerationRow, read_record
 from storage.index import read_index
@@ -179,14 +180,24 @@ def _per_image(keys: Sequence[str], num_images: int) -> NDArray[np.int64]:
 
 
 def count_rejects(store: ObjectStore, generation: Generation) -> dict[str, int]:
-    """The generation's rejected images by reason, over all columns; reads the records that have any.
+    """The generation's rejected images by reason; reads the records that have any.
+
+    An image that several columns reject counts once, for the first of them as they are made.
 
     Raises:
         storage.errors.DamagedObject: a record is not the one that was published.
     """
-    rows = [row for row in generation.rows() if row.num_rejects]
+    by_shard: dict[int, dict[str, GenerationRow]] = {}
+    for row in generation.rows():
+        if row.num_rejects:
+            by_shard.setdefault(row.shard, {})[row.column] = row
+
+    def reasons(rows: dict[str, GenerationRow]) -> list[str]:
+        records = [read_record(store, rows[column]) for column in making_order(rows)]
+        return [reject.reason for reject in first_rejects(records).values()]
+
     counts = Counter[str]()
     with ThreadPoolExecutor(RECORD_THREADS) as threads:
-        for record in threads.map(lambda row: read_record(store, row), rows):
-            counts.update(reject.reason for reject in record.rejects)
+        for found in threads.map(reasons, by_shard.values()):
+            counts.update(found)
     return dict(sorted(counts.items()))
