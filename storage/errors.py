@@ -2,6 +2,7 @@
 
     StorageError
     ├── ObjectNotFound      no object under that name
+    │   └── Forgotten       it held images that were removed on request
     ├── AlreadyExists       another object has that name and must not be overwritten
     ├── AccessDenied        credentials or modes forbid it, or the place is read-only
     ├── BucketNotFound      the bucket does not exist
@@ -25,6 +26,10 @@ class StorageError(Exception):
 
 class ObjectNotFound(StorageError):
     """No object under that name."""
+
+
+class Forgotten(ObjectNotFound):
+    """An object that held images which were removed on request."""
 
 
 class AlreadyExists(StorageError):

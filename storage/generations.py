@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from storage.columns import ColumnVersion, CommitRecord, Reject, new_attempt
-from storage.errors import DamagedObject, DatasetError, ObjectNotFound, StoreUnavailable
+from storage.errors import DamagedObject, DatasetError, Forgotten, ObjectNotFound, StoreUnavailable
 from storage.images import resolved_samples
 from storage.objects import ObjectStore
+from storage.plan import load_plans
 from storage.shards import Sample, WrittenObject, read_object, read_shard, write_object
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Generation:
         created_utc: ISO 8601.
         manifest: the Parquet object with its rows.
         store: where it is.
+        made_by: the kind of command that published it: "generate", "repair", "forget", ...
     """
 
     number: int
@@ -82,6 +84,7 @@ class Generation:
     created_utc: str
     manifest: WrittenObject
     store: ObjectStore = field(repr=False)
+    made_by: str = "generate"
 
     def rows(self) -> tuple[GenerationRow, ...]:
         """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
@@ -148,22 +151,49 @@ def publish_rows(
     rows: tuple[GenerationRow, ...],
     facts: Mapping[str, Mapping[str, Any]],
     created_utc: str,
+    *,
+    made_by: str = "generate",
 ) -> Generation:
     """Publishes rows, of whatever versions, unless the latest generation has the same ones."""
+    return publish_over(store, lambda parent: Publication(rows, facts), created_utc, made_by=made_by)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a generation is to be: its rows, and its columns, settings, models and totals as `facts`."""
+
+    rows: tuple[GenerationRow, ...]
+    facts: Mapping[str, Mapping[str, Any]]
+
+
+def publish_over(
+    store: ObjectStore,
+    make: Callable[[Generation | None], Publication],
+    created_utc: str,
+    *,
+    made_by: str,
+) -> Generation:
+    """Publishes what `make` makes of the latest generation, asked anew if another one comes first.
+
+    Returns:
+        The new generation, or the latest one when its rows are the same already.
+    """
     for _ in range(MAX_RACES):
         parent = latest(store)
-        if parent is not None and parent.rows() == rows:
+        wanted = make(parent)
+        if parent is not None and parent.rows() == wanted.rows:
             return parent
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = write_object(store, name, _manifest_bytes(rows), len(rows))
+        manifest = write_object(store, name, _manifest_bytes(wanted.rows), len(wanted.rows))
         generation = Generation(
             number,
             parent.number if parent else None,
-            **facts,
+            **wanted.facts,
             created_utc=created_utc,
             manifest=manifest,
             store=store,
+            made_by=made_by,
         )
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
             return generation
@@ -272,10 +302,34 @@ def read_record(store: ObjectStore, row: GenerationRow) -> CommitRecord:
 
 
 def read_row(store: ObjectStore, row: GenerationRow) -> Iterator[Sample]:
-    """The samples of a row's shard, pictures resolved. Raises as images.resolved_samples."""
-    if row.column == "images":
-        return resolved_samples(store, row.data, row.shard)
-    return read_shard(store, row.data)
+    """The samples of a row's shard, pictures resolved.
+
+    Raises:
+        Forgotten: the shard held images that were removed since.
+        DamagedObject, ...: as images.resolved_samples.
+    """
+    try:
+        if row.column == "images":
+            yield from resolved_samples(store, row.data, row.shard)
+        else:
+            yield from read_shard(store, row.data)
+    except ObjectNotFound as exc:
+        raise _forgotten(store, row) or exc from exc
+
+
+def _forgotten(store: ObjectStore, row: GenerationRow) -> Forgotten | None:
+    """Why a row's tar is gone, if that was asked for."""
+    plan = load_plans(store)
+    if not any(plan.shard_of(key) == row.shard for key in plan.forgotten):
+        return None
+    try:
+        store.stat(row.data.name)
+    except ObjectNotFound:
+        return Forgotten(
+            f"{store.root}: {row.column} of shard {row.shard} held images that `maskmill forget` removed after "
+            "this generation was published; later generations have the shard without them"
+        )
+    return None
 
 
 class _Stream:
@@ -314,7 +368,7 @@ def _check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRe
                 name = ColumnVersion(store, column, record.fingerprint).record_name(shard, record.repair)
                 raise DatasetError(
                     f"{store.root}: {column} shard {shard} was made from another {source} shard than the one "
-                    f"that is committed; remove {name} and run again"
+                    f"that is committed ({name}); run `maskmill verify --repair`"
                 )
 
 
