@@ -13,6 +13,8 @@ import typer
 from flows.commands.catalog import diff, log, query, show, tag
 from flows.commands.demo import demo, photos, scenes
 from flows.commands.deploy import deploy
+from flows.commands.drill import drill
+from flows.commands.evaluate import evaluate, promote
 from flows.commands.generate import generate
 from flows.commands.inspect import export, preview, status, verify
 from flows.commands.settings import config_app
@@ -50,7 +52,7 @@ def maskmill(
 
 for command in (generate, status, verify, preview, export, log, diff, show, query, tag):
     app.command()(command)
-for command in (tune, demo, scenes, photos, deploy):
+for command in (evaluate, promote, tune, demo, scenes, photos, deploy, drill):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

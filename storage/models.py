@@ -263,7 +263,7 @@ def fetch(store: ObjectStore, written: WrittenObject, folder: Path) -> Path:
                 file.write(chunk)
         if digest.hexdigest() != written.sha256:
             raise DamagedObject(
-                f"{store.root}/{written.name}: its sha256 is not the recorded one; train or add the model again"
+                f"{store.root}/{written.name}: its sha256 is not the recorded one; add the model again"
             )
         partial.replace(target)
     finally:
