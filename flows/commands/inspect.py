@@ -130,14 +130,18 @@ def export(
     dataset: Dataset,
     dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
     format: Annotated[
-        str, typer.Option(help="sa1b (tars of jpg + json) or coco (one annotations file).")
+        str,
+        typer.Option(
+            help="sa1b (tars of jpg + json), coco (one annotations file), yolo (Ultralytics) or hf "
+            "(Hugging Face datasets)."
+        ),
     ] = "sa1b",
     generation: Which = None,
     images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a generation out as SA-1B tars or COCO.
+    """Write a generation out as SA-1B tars, COCO, YOLO or Parquet.
 
     Self-contained files that know nothing of maskmill. An export that was stopped goes on.
     """

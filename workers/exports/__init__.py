@@ -1,6 +1,7 @@
 """Datasets in other people's formats: one file a format.
 
-`sa1b`: self-contained SA-1B tars, jpg + json. `coco`: one COCO JSON and a folder of photographs. Both are
+`sa1b`: self-contained SA-1B tars, jpg + json. `coco`: one COCO JSON and a folder of photographs. `yolo`:
+Ultralytics' segmentation data, photographs and polygons. `hf`: Parquet for Hugging Face's `datasets`. All are
 whole or resumable, and closed by an `export.json`; see report.py.
 """
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from storage.generations import Generation
     from storage.objects import ObjectStore
 
-ExportFormat = Literal["sa1b", "coco"]
-FORMATS: tuple[ExportFormat, ...] = ("sa1b", "coco")
+ExportFormat = Literal["sa1b", "coco", "yolo", "hf"]
+FORMATS: tuple[ExportFormat, ...] = ("sa1b", "coco", "yolo", "hf")
 
 __all__ = ["FORMATS", "ExportError", "ExportFormat", "ExportReport", "ExportedFile", "export"]
 
@@ -38,29 +39,34 @@ def export(
         store: the dataset.
         generation: what of it to export.
         destination: empty, new, or one where the same export was begun.
-        format: "sa1b" or "coco".
-        images: COCO only: also write the photographs; SA-1B tars always hold them.
-        max_images: SA-1B only: images in a tar.
-        max_bytes: SA-1B only: size of a tar.
+        format: one of `FORMATS`.
+        images: False, for COCO only, leaves the photographs out.
+        max_images: SA-1B and Hugging Face: images in a file.
+        max_bytes: SA-1B and Hugging Face: size of a file.
         progress: called with the number of images written so far.
 
     Returns:
         What was written.
 
     Raises:
-        ValueError: an unknown format, SA-1B without images, or a limit below 1.
+        ValueError: an unknown format, another than COCO without images, or a limit below 1.
         ExportError: the destination holds something else.
         storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     from workers.exports.coco import export_coco
+    from workers.exports.hf import export_hf
     from workers.exports.sa1b import export_sa1b
+    from workers.exports.yolo import export_yolo
 
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")
     if format == "coco":
         return export_coco(store, generation, destination, images=images, progress=progress)
-    if format != "sa1b":
-        raise ValueError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")
     if not images:
-        raise ValueError("SA-1B tars always hold their images: leave images on, or export as coco")
-    return export_sa1b(
+        raise ValueError(f"{format} always holds its images: leave images on, or export as coco")
+    if format == "yolo":
+        return export_yolo(store, generation, destination, progress=progress)
+    write = export_hf if format == "hf" else export_sa1b
+    return write(
         store, generation, destination, max_images=max_images, max_bytes=max_bytes, progress=progress
     )

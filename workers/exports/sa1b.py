@@ -9,15 +9,13 @@ What it does not do: copy rejected images, or balance tars across workers; one p
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from storage.errors import ObjectNotFound
 from storage.objects import open_store
 from storage.shards import Sample, write_shard
+from workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
 from workers.exports.samples import ExportImage, count_unannotated, export_images
 from workers.survey import count_rejects
@@ -66,9 +64,9 @@ def export_sa1b(
         return complete
     started_s = time.monotonic()
     claim(target, plan)
-    files = _finished_tars(target)
+    files = finished_parts(target, _tar_name)
     first = sum(file.num_images for file in files)
-    images = _Ahead(export_images(store, generation, skip=first), first, progress)
+    images = Ahead(export_images(store, generation, skip=first), first, progress)
     while images.next is not None:
         files.append(_write_tar(target, len(files), images, max_images, max_bytes))
     report = ExportReport(
@@ -84,51 +82,25 @@ def export_sa1b(
         seconds=time.monotonic() - started_s,
     )
     finish(target, plan, report)
-    for file in files:
-        target.delete(_part_name(file.name))
+    drop_notes(target, files)
     return report
 
 
-class _Ahead:
-    """Images with the next one known before it is taken, so that a tar can be closed in time."""
-
-    def __init__(
-        self, images: Iterator[ExportImage], num_taken: int, progress: Callable[[int], None] | None
-    ) -> None:
-        self._images = images
-        self._progress = progress
-        self.num_taken = num_taken
-        self.next = next(images, None)
-
-    def take(self) -> ExportImage:
-        taken = self.next
-        assert taken is not None
-        self.next = next(self._images, None)
-        self.num_taken += 1
-        if self._progress is not None:
-            self._progress(self.num_taken)
-        return taken
-
-
 def _write_tar(
-    target: ObjectStore, number: int, images: _Ahead, max_images: int, max_bytes: int
+    target: ObjectStore, number: int, images: Ahead, max_images: int, max_bytes: int
 ) -> ExportedFile:
-    name = f"sa_{number:06d}.tar"
     num_masks = 0
 
     def samples() -> Iterator[Sample]:
         nonlocal num_masks
-        num_images, size_bytes = 0, 2 * TAR_BLOCK_BYTES
-        while images.next is not None:
-            files = {"jpg": images.next.jpeg, "json": images.next.record_json()}
-            size_bytes += sum(_member_bytes(len(data)) for data in files.values())
-            if num_images and (num_images == max_images or size_bytes > max_bytes):
-                return
-            image = images.take()
-            num_images += 1
+        part = images.part(
+            _size_in_tar, max_images=max_images, max_bytes=max_bytes, head_bytes=2 * TAR_BLOCK_BYTES
+        )
+        for image in part:
             num_masks += image.num_masks
-            yield Sample(image.stem, files)
+            yield Sample(image.stem, _files_of(image))
 
+    name = _tar_name(number)
     written = write_shard(target, name, samples())
     file = ExportedFile(
         name=name,
@@ -137,8 +109,16 @@ def _write_tar(
         num_images=written.num_samples,
         num_masks=num_masks,
     )
-    target.put(_part_name(name), json.dumps(asdict(file)).encode())
+    note_part(target, file)
     return file
+
+
+def _files_of(image: ExportImage) -> dict[str, bytes]:
+    return {"jpg": image.jpeg, "json": image.record_json()}
+
+
+def _size_in_tar(image: ExportImage) -> int:
+    return sum(_member_bytes(len(data)) for data in _files_of(image).values())
 
 
 def _member_bytes(size_bytes: int) -> int:
@@ -146,19 +126,5 @@ def _member_bytes(size_bytes: int) -> int:
     return TAR_BLOCK_BYTES + -(-size_bytes // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
 
 
-def _part_name(tar_name: str) -> str:
-    return f"parts/{tar_name.removesuffix('.tar')}.json"
-
-
-def _finished_tars(target: ObjectStore) -> list[ExportedFile]:
-    """The tars that an earlier run finished, up to the first that is missing or of another size."""
-    files: list[ExportedFile] = []
-    while True:
-        name = f"sa_{len(files):06d}.tar"
-        try:
-            file = ExportedFile(**json.loads(target.read(_part_name(name))))
-            if target.stat(name).size_bytes != file.size_bytes:
-                return files
-        except (ObjectNotFound, ValueError, TypeError):
-            return files
-        files.append(file)
+def _tar_name(number: int) -> str:
+    return f"sa_{number:06d}.tar"

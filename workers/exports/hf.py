@@ -1,0 +1,248 @@
+"""A generation for Hugging Face's `datasets`: Parquet with the photographs inside.
+
+    data/train-00000.parquet, ...   a row per image, masks as lists of structs
+    README.md                       the dataset card, which tells `load_dataset` where the files are
+
+How it works: images go into files of limited size, each published whole and then noted (parts.py), so a
+killed export goes on. The schema carries `datasets`' own feature description, so `image` comes back
+decoded:
+
+    datasets.load_dataset("EXPORT_FOLDER", split="train")[0]["image"]
+
+What it does not do: splits; one process writes all.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from storage.objects import open_store
+from storage.shards import HashingWriter
+from workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
+from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
+from workers.exports.samples import ExportImage, count_unannotated, export_images
+from workers.survey import count_rejects
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from storage.generations import Generation
+    from storage.objects import ObjectStore
+
+CARD = "README.md"
+GROUP_BYTES = 64 << 20
+GROUP_IMAGES = 100
+"""A row group holds at most so much: readers hold one in memory."""
+
+
+def export_hf(
+    store: ObjectStore,
+    generation: Generation,
+    destination: str,
+    *,
+    max_images: int = 1000,
+    max_bytes: int = 1 << 30,
+    progress: Callable[[int], None] | None = None,
+) -> ExportReport:
+    """Writes a generation as Parquet files and a dataset card.
+
+    Args, Returns, Raises: as `export_sa1b`, with files in place of tars.
+    """
+    if max_images < 1 or max_bytes < 1:
+        raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
+    options = {"max_images": max_images, "max_bytes": max_bytes}
+    plan = ExportPlan(format="hf", dataset=store.root, generation=generation.number, options=options)
+    target = open_store(destination)
+    complete = find_complete(target, plan)
+    if complete is not None:
+        return complete
+    started_s = time.monotonic()
+    claim(target, plan)
+    files = finished_parts(target, _file_name)
+    first = sum(file.num_images for file in files)
+    images = Ahead(export_images(store, generation, skip=first), first, progress)
+    while images.next is not None:
+        files.append(_write_file(target, len(files), images, max_images, max_bytes))
+    card = _card(generation, files)
+    target.put(CARD, card)
+    report = ExportReport(
+        format="hf",
+        destination=target.root,
+        generation=generation.number,
+        num_images=sum(file.num_images for file in files),
+        num_masks=sum(file.num_masks for file in files),
+        rejects=count_rejects(store, generation),
+        num_unannotated=count_unannotated(generation),
+        files=tuple(files),
+        size_bytes=sum(file.size_bytes for file in files) + len(card),
+        seconds=time.monotonic() - started_s,
+    )
+    finish(target, plan, report)
+    drop_notes(target, files)
+    return report
+
+
+def row_schema() -> pa.Schema:
+    """A row: the image and its masks; the metadata is `datasets`' own."""
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float64())
+    mask = pa.struct(
+        [
+            ("id", pa.int64()),
+            ("counts", pa.string()),
+            ("bbox", numbers),
+            ("area", pa.int64()),
+            ("predicted_iou", pa.float64()),
+            ("stability_score", pa.float64()),
+            ("crop_box", numbers),
+            ("point_coords", pa.list_(numbers)),
+            ("output_token", pa.int32()),
+            ("parent", pa.int64()),
+            ("extra", pa.string()),
+        ]
+    )
+    fields = [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("image_id", pa.int64()),
+        ("key", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("source", pa.string()),
+        ("caption", pa.string()),
+        ("masks", pa.list_(mask)),
+        ("extra", pa.string()),
+    ]
+    info = {"info": {"features": _features(pa.schema(fields))}}
+    return pa.schema(fields, metadata={"huggingface": json.dumps(info)})
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    return {
+        field.name: {"_type": "Image"} if field.name == "image" else _feature(field.type) for field in schema
+    }
+
+
+def _feature(kind: pa.DataType) -> Any:
+    import pyarrow.types as kinds
+
+    if kinds.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    if kinds.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    return {"dtype": "float64" if kinds.is_float64(kind) else str(kind), "_type": "Value"}
+
+
+_MASK_FIELDS = (
+    "id",
+    "bbox",
+    "area",
+    "predicted_iou",
+    "stability_score",
+    "crop_box",
+    "point_coords",
+    "output_token",
+    "parent",
+)
+_IMAGE_FIELDS = ("image_id", "key", "width", "height", "source", "caption")
+
+
+def _row(image: ExportImage) -> dict[str, Any]:
+    """What is not in the schema (labels, names, captions of models) is kept as JSON in `extra`."""
+    info = image.record["image"]
+    others = {name: value for name, value in image.record.items() if name not in ("image", "annotations")}
+    others |= {name: value for name, value in info.items() if name not in (*_IMAGE_FIELDS, "file_name")}
+    return {
+        "image": {"bytes": image.jpeg, "path": info["file_name"]},
+        **{name: info.get(name) for name in _IMAGE_FIELDS},
+        "masks": [_mask(annotation) for annotation in image.record["annotations"]],
+        "extra": _json(others),
+    }
+
+
+def _mask(annotation: dict[str, Any]) -> dict[str, Any]:
+    known = (*_MASK_FIELDS, "segmentation")
+    return {
+        **{name: annotation.get(name) for name in _MASK_FIELDS},
+        "counts": annotation["segmentation"]["counts"],
+        "extra": _json({name: value for name, value in annotation.items() if name not in known}),
+    }
+
+
+def _json(value: dict[str, Any]) -> str | None:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else None
+
+
+def _write_file(
+    target: ObjectStore, number: int, images: Ahead, max_images: int, max_bytes: int
+) -> ExportedFile:
+    import pyarrow.parquet as pq
+
+    name, schema = _file_name(number), row_schema()
+    num_images, num_masks = 0, 0
+    with target.open_write(name) as published:
+        out = HashingWriter(published)
+        with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+            group: list[dict[str, Any]] = []
+            group_bytes = 0
+            for image in images.part(_size, max_images=max_images, max_bytes=max_bytes):
+                group.append(_row(image))
+                group_bytes += _size(image)
+                num_images, num_masks = num_images + 1, num_masks + image.num_masks
+                if group_bytes >= GROUP_BYTES or len(group) >= GROUP_IMAGES:
+                    writer.write_table(_table(group, schema))
+                    group, group_bytes = [], 0
+            if group:
+                writer.write_table(_table(group, schema))
+    file = ExportedFile(
+        name=name,
+        size_bytes=out.num_bytes,
+        sha256=out.hexdigest(),
+        num_images=num_images,
+        num_masks=num_masks,
+    )
+    note_part(target, file)
+    return file
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows, schema)
+
+
+def _size(image: ExportImage) -> int:
+    return len(image.jpeg) + len(image.record_json())
+
+
+def _file_name(number: int) -> str:
+    return f"data/train-{number:05d}.parquet"
+
+
+def _card(generation: Generation, files: Sequence[ExportedFile]) -> bytes:
+    images, masks = sum(file.num_images for file in files), sum(file.num_masks for file in files)
+    text = f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*.parquet
+task_categories:
+- image-segmentation
+- mask-generation
+---
+# maskmill generation {generation.number}
+
+{images:,} images, {masks:,} masks, published {generation.created_utc}.
+
+`masks[i]["counts"]` are COCO's compressed run lengths over `height` x `width`:
+
+    from pycocotools import mask
+    mask.decode({{"size": [row["height"], row["width"]], "counts": row["masks"][0]["counts"]}})
+
+`bbox` is x, y, w, h between inclusive corners, as in SA-1B. `extra` is JSON: labels, names and captions.
+"""
+    return text.encode()

@@ -1,0 +1,165 @@
+"""A generation as Ultralytics' YOLO segmentation data: photographs, a text file of polygons each,
+`data.yaml`.
+
+    data.yaml                 path, train, val, names
+    images/train/sa_1.jpg     labels/train/sa_1.txt      a line per mask: class x1 y1 x2 y2 ..., 0 to 1
+    images/val/...            labels/val/...
+
+How it works: an image goes to `val` by a hash of its key, so that it stays there in every generation. A
+mask is one polygon through the centres of its border pixels, shifted by half a pixel: what a reader makes
+of it by scaling, cutting to whole numbers and OpenCV's `fillPoly` is the mask again but for the corners
+that `TOLERANCE_PX` left out and thin bridges between islands (polygons.py). A mask's class is its label's
+where the generation has labels, else "object".
+
+What it does not know: masks inside masks are lines of the same file; YOLO has no word for parents or scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.rle import Rle, decode
+from storage.errors import DamagedObject
+from storage.objects import open_store
+from workers.exports.polygons import joined, rings_of
+from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
+from workers.exports.samples import ExportImage, count_unannotated, export_images
+from workers.survey import count_rejects
+
+if TYPE_CHECKING:
+    from storage.generations import Generation
+    from storage.objects import ObjectStore
+
+TOLERANCE_PX = 0.5
+VAL_SHARE = 0.05
+OBJECT = "object"
+SETTINGS = "data.yaml"
+
+
+def export_yolo(
+    store: ObjectStore,
+    generation: Generation,
+    destination: str,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> ExportReport:
+    """Writes a generation as YOLO segmentation data.
+
+    Args:
+        store: the dataset.
+        generation: what of it to export.
+        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
+        progress: called with the number of images written so far.
+
+    Returns:
+        What was written; an export that is complete already is only reported.
+
+    Raises:
+        ExportError: the destination holds something else.
+        storage.errors.DamagedObject: a shard or a source image is not what its record says.
+    """
+    plan = ExportPlan(format="yolo", dataset=store.root, generation=generation.number, options={})
+    target = open_store(destination)
+    complete = find_complete(target, plan)
+    if complete is not None:
+        return complete
+    started_s = time.monotonic()
+    claim(target, plan)
+    written = _Written()
+    for image in export_images(store, generation):
+        _write_image(target, image, written)
+        if progress is not None:
+            progress(written.num_images)
+    settings = _settings(target, written)
+    target.put(SETTINGS, settings)
+    report = ExportReport(
+        format="yolo",
+        destination=target.root,
+        generation=generation.number,
+        num_images=written.num_images,
+        num_masks=written.num_masks,
+        rejects=count_rejects(store, generation),
+        files=(
+            ExportedFile(
+                name=SETTINGS,
+                size_bytes=len(settings),
+                sha256=hashlib.sha256(settings).hexdigest(),
+                num_images=written.num_images,
+                num_masks=written.num_masks,
+            ),
+        ),
+        size_bytes=written.size_bytes + len(settings),
+        seconds=time.monotonic() - started_s,
+        num_unannotated=count_unannotated(generation),
+        num_loose_images=written.num_images,
+    )
+    finish(target, plan, report)
+    return report
+
+
+def split_of(key: str) -> str:
+    """ "train" or "val": the same for a key in every generation."""
+    draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
+    return "val" if draw < VAL_SHARE else "train"
+
+
+def label_line(class_id: int, segmentation: Mapping[str, Any]) -> str:
+    """A mask's line of a labels file; empty for an empty mask. Raises ValueError for damaged run lengths."""
+    rle = Rle.from_coco(segmentation)
+    polygon = joined(rings_of(decode(rle), tolerance_px=TOLERANCE_PX))
+    shares = (polygon + 0.5) / (rle.width, rle.height)
+    return " ".join([str(class_id), *(f"{value:.6g}" for value in shares.ravel())]) if len(polygon) else ""
+
+
+@dataclass
+class _Written:
+    """What was written so far."""
+
+    num_images: int = 0
+    num_masks: int = 0
+    size_bytes: int = 0
+    splits: set[str] = field(default_factory=set)
+    classes: dict[str, int] = field(default_factory=dict)
+
+
+def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> None:
+    lines = []
+    for annotation in image.record["annotations"]:
+        name = class_name(annotation)
+        class_id = written.classes.setdefault(name, len(written.classes))
+        try:
+            lines.append(label_line(class_id, annotation["segmentation"]))
+        except ValueError as exc:
+            raise DamagedObject(f"masks of {image.sample.key}: {exc}") from exc
+    text = "".join(f"{line}\n" for line in lines if line).encode()
+    split = split_of(image.sample.key)
+    target.put(f"images/{split}/{image.stem}.jpg", image.jpeg)
+    target.put(f"labels/{split}/{image.stem}.txt", text)
+    written.splits.add(split)
+    written.num_images += 1
+    written.num_masks += sum(bool(line) for line in lines)
+    written.size_bytes += len(image.jpeg) + len(text)
+
+
+def class_name(annotation: Mapping[str, Any]) -> str:
+    """A mask's class: its label or name where it has one."""
+    return str(annotation.get("label") or annotation.get("name") or OBJECT)
+
+
+def _settings(target: ObjectStore, written: _Written) -> bytes:
+    """data.yaml. JSON strings are YAML's; a split without images falls back on the other."""
+    train = "train" if "train" in written.splits else "val"
+    val = "val" if "val" in written.splits else train
+    lines = [
+        f"path: {json.dumps(target.root)}  # change it where the data is moved",
+        f"train: images/{train}",
+        f"val: images/{val}",
+        "names:",
+        *(f"  {number}: {json.dumps(name)}" for name, number in (written.classes or {OBJECT: 0}).items()),
+    ]
+    return ("\n".join(lines) + "\n").encode()
