@@ -271,7 +271,8 @@ class ColumnVersion:
     def commit(self, record: CommitRecord) -> CommitRecord:
         """Makes the shard exist as `record` says, unless it exists: then the winner's record comes back.
 
-        A loser's own data objects (named by its attempt) are removed; what it derived from them has to be redone from the winner's.
+        A loser's own data objects (named by its attempt) are removed; what it derived from them has to be
+        redone from the winner's.
 
         Raises:
             DatasetError: the record is of another column version.

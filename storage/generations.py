@@ -326,8 +326,8 @@ def _forgotten(store: ObjectStore, row: GenerationRow) -> Forgotten | None:
         store.stat(row.data.name)
     except ObjectNotFound:
         return Forgotten(
-            f"{store.root}: {row.column} of shard {row.shard} held images that `maskmill forget` removed after "
-            "this generation was published; later generations have the shard without them"
+            f"{store.root}: {row.column} of shard {row.shard} held images that `maskmill forget` removed "
+            "after this generation was published; later generations have the shard without them"
         )
     return None
 
@@ -444,6 +444,26 @@ def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[Generat
     if len(rows) != manifest.num_samples:
         raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
     return rows
+
+
+def named_objects(generation: Generation) -> Iterator[str]:
+    """The names of all data and index objects of a generation, a part of the manifest in memory at a time.
+
+    Raises:
+        DamagedObject, ObjectNotFound: as Generation.rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    manifest = generation.manifest
+    data = pa.BufferReader(read_object(generation.store, manifest))
+    try:
+        for batch in pq.ParquetFile(data).iter_batches(columns=["data_name", "index_name"]):
+            for column in batch.columns:
+                yield from (name for name in column.to_pylist() if name is not None)
+    except pa.ArrowException as exc:
+        where = f"{generation.store.root}/{manifest.name}"
+        raise DamagedObject(f"{where}: not a readable manifest ({exc})") from exc
 
 
 def _index(row: Mapping[str, Any]) -> WrittenObject | None:
