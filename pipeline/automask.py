@@ -123,22 +123,33 @@ class AutomaticMasks:
             batches[job.image_index].append(batch)
             if job.crop_index == len(self._crops(job.height, job.width)) - 1:
                 annotated.append(
-                    self._finish(batches[job.image_index], job.height, job.width, self._settings, clock)
+                    _finish(batches[job.image_index], job.height, job.width, self._settings, clock)
                 )
                 batches[job.image_index].clear()
         return annotated
 
     @torch.inference_mode()
-    def candidates(self, image: Image) -> MaskBatch:
-        """Every mask of every prompt, before the thresholds of predicted IoU and stability, coverage and NMS.
+    def candidates(
+        self,
+        image: Image,
+        *,
+        predicted_iou: float = 0.0,
+        stability: float = 0.0,
+        clock: StepClock | None = None,
+    ) -> MaskBatch:
+        """Every mask of every prompt above two low thresholds, before the settings' own, coverage and NMS.
 
-        Masks without a pixel and masks cut by their crop are left out. `select` goes on from here.
+        Masks without a pixel and masks cut by their crop are left out. `select_masks` goes on from here.
 
         Args:
             image: uint8[H, W, 3] RGB.
+            predicted_iou, stability: as in MaskSettings; 0 lets all pass.
+            clock: gets the steps' seconds.
         """
-        clock = StepClock()
-        lenient = dataclasses.replace(self._settings, predicted_iou=0.0, stability=0.0, max_coverage=None)
+        clock = clock or StepClock()
+        lenient = dataclasses.replace(
+            self._settings, predicted_iou=predicted_iou, stability=stability, max_coverage=None
+        )
         found = [
             self._masks_of_crop(job, embedding, clock, lenient)
             for job, embedding in self._embedded([image], [clock])
@@ -156,13 +167,7 @@ class AutomaticMasks:
             settings: thresholds, NMS, coverage and clean-up to apply; the stage's own if left out. Grid,
                 crops and stability offset are those that `candidates` ran with.
         """
-        settings = settings or self._settings
-        batches = []
-        for crop_index in range(len(self._crops(height, width))):
-            batch = candidates[candidates.crop_N == crop_index]
-            batch = batch[_passes(batch, settings, height * width)]
-            batches.append(_suppress_crop(batch, settings))
-        return self._finish(batches, height, width, settings, StepClock())
+        return select_masks(candidates, settings or self._settings, height=height, width=width)
 
     def _crops(self, height: int, width: int) -> list[Crop]:
         return crop_boxes(height, width, self._settings.crop_layers, self._settings.crop_overlap)
@@ -260,32 +265,52 @@ class AutomaticMasks:
             ]
             return batch[keep_N].replace(mask_N=masks.object_column(pending))
 
-    def _finish(
-        self,
-        batches: Sequence[MaskBatch],
-        height: int,
-        width: int,
-        settings: MaskSettings,
-        clock: StepClock,
-    ) -> AnnotatedImage:
-        """From each crop's survivors to annotations: NMS across crops, run lengths, clean-up, parents."""
-        batch, crops = masks.concatenate(batches), self._crops(height, width)
-        if len(crops) > 1:
-            with clock.step("suppress"):
-                crop_area_px = np.array([crop.width * crop.height for crop in crops], np.float32)
-                score_N = np.float32(1) / crop_area_px[batch.crop_N]  # prefer masks from smaller crops
-                batch = batch[masks.suppress(batch.box_xyxy_N4, score_N, max_iou=settings.crop_nms)]
-        with clock.step("encode"):
-            batch = masks.encode_pending(batch, threads=torch.get_num_threads())
-        if settings.min_area_px > 0:
-            with clock.step("clean_up"):
-                batch = _clean_up(batch, settings)
-        with clock.step("parents"):
-            parents = regions.parents(masks.run_lengths_of(batch), containment=PARENT_CONTAINMENT)
-        annotations = [
-            _annotation(batch, row, crops[batch.crop_N[row]], parents[row]) for row in range(len(batch))
-        ]
-        return AnnotatedImage(width, height, tuple(annotations), clock.seconds)
+
+def select_masks(candidates: MaskBatch, settings: MaskSettings, *, height: int, width: int) -> AnnotatedImage:
+    """What the stage gives of these candidates; no model is needed.
+
+    Args:
+        candidates: of an image of this size, as `AutomaticMasks.candidates` gave them, with or without run
+            lengths; of thresholds no higher than the settings'.
+        settings: thresholds, NMS, coverage and clean-up to apply. Grid, crops and stability offset must be
+            those that the candidates were made with.
+        height, width: of that image in px.
+    """
+    batches = []
+    crops = crop_boxes(height, width, settings.crop_layers, settings.crop_overlap)
+    for crop_index in range(len(crops)):
+        batch = candidates[candidates.crop_N == crop_index]
+        batch = batch[_passes(batch, settings, height * width)]
+        batches.append(_suppress_crop(batch, settings))
+    return _finish(batches, height, width, settings, StepClock())
+
+
+def _finish(
+    batches: Sequence[MaskBatch],
+    height: int,
+    width: int,
+    settings: MaskSettings,
+    clock: StepClock,
+) -> AnnotatedImage:
+    """From each crop's survivors to annotations: NMS across crops, run lengths, clean-up, parents."""
+    batch = masks.concatenate(batches)
+    crops = crop_boxes(height, width, settings.crop_layers, settings.crop_overlap)
+    if len(crops) > 1:
+        with clock.step("suppress"):
+            crop_area_px = np.array([crop.width * crop.height for crop in crops], np.float32)
+            score_N = np.float32(1) / crop_area_px[batch.crop_N]  # prefer masks from smaller crops
+            batch = batch[masks.suppress(batch.box_xyxy_N4, score_N, max_iou=settings.crop_nms)]
+    with clock.step("encode"):
+        batch = masks.encode_pending(batch, threads=torch.get_num_threads())
+    if settings.min_area_px > 0:
+        with clock.step("clean_up"):
+            batch = _clean_up(batch, settings)
+    with clock.step("parents"):
+        parents = regions.parents(masks.run_lengths_of(batch), containment=PARENT_CONTAINMENT)
+    annotations = [
+        _annotation(batch, row, crops[batch.crop_N[row]], parents[row]) for row in range(len(batch))
+    ]
+    return AnnotatedImage(width, height, tuple(annotations), clock.seconds)
 
 
 def _cut(image: Image, crop: Crop) -> Image:

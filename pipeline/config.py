@@ -48,6 +48,10 @@ class MaskSettings:
         max_coverage: masks that cover this share of the image or more are dropped, in (0, 1]; None keeps all.
         drop_small: drop a mask whose largest island is smaller than min_area_px (the public code keeps
             that island).
+        keep_candidates: store, as a column of their own, all masks above the next two thresholds, before
+            NMS: other settings of thresholds, NMS, coverage and clean-up then need no model. Neutral.
+        candidate_iou, candidate_stability: of stored candidates, in [0, 1], not above predicted_iou and
+            stability. Lower ones store more. Neutral for masks.
 
     Raises:
         ValueError: a value out of its range.
@@ -69,11 +73,15 @@ class MaskSettings:
     min_area_px: int = 0
     max_coverage: float | None = None
     drop_small: bool = False
+    keep_candidates: bool = dataclasses.field(default=False, metadata=_NEUTRAL)
+    candidate_iou: float = dataclasses.field(default=0.7, metadata=_NEUTRAL)
+    candidate_stability: float = dataclasses.field(default=0.85, metadata=_NEUTRAL)
 
     def __post_init__(self) -> None:
         check_int("points_per_side", self.points_per_side, 1, 256)
         check_int("points_per_batch", self.points_per_batch, 1, 65_536)
-        for name in ("predicted_iou", "stability", "box_nms", "crop_nms"):
+        thresholds = ("predicted_iou", "stability", "candidate_iou", "candidate_stability")
+        for name in (*thresholds, "box_nms", "crop_nms"):
             check_range(name, getattr(self, name), 0.0, 1.0)
         check_range("stability_offset", self.stability_offset, 1e-6, 100.0)
         check_int("crop_layers", self.crop_layers, 0, 4)
@@ -88,7 +96,15 @@ class MaskSettings:
         check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         if self.max_coverage is not None:
             check_range("max_coverage", self.max_coverage, 1e-6, 1.0)
+        above = self.candidate_iou > self.predicted_iou or self.candidate_stability > self.stability
+        if self.keep_candidates and above:
+            raise ValueError(
+                f"candidates above candidate_iou={self.candidate_iou} and candidate_stability="
+                f"{self.candidate_stability} cannot give masks above predicted_iou={self.predicted_iou} and "
+                f"stability={self.stability}: lower the candidates' thresholds to these or below"
+            )
         check_type("drop_small", self.drop_small, bool)
+        check_type("keep_candidates", self.keep_candidates, bool)
         if self.drop_small and self.min_area_px == 0:
             raise ValueError(
                 "drop_small needs min_area_px above 0: it drops masks whose largest island is smaller"

@@ -332,8 +332,9 @@ def list_columns(store: ObjectStore) -> list[str]:
 
 
 def making_order(columns: Iterable[str]) -> list[str]:
-    """Columns as they are made: images, masks, then those made from them, by name."""
-    return sorted(columns, key=lambda column: (column != "images", column != "masks", column))
+    """Columns as they are made: images, candidates, masks, then those made from them, by name."""
+    first = ("images", "candidates", "masks")
+    return sorted(columns, key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
 def first_rejects(records: Iterable[CommitRecord]) -> dict[str, Reject]:

@@ -1,6 +1,6 @@
 """Which columns a run makes, in what order, and what each one's fingerprint is made of.
 
-    images -> masks -> captions -> labels -> names
+    images -> candidates (where they are kept) -> masks -> captions -> labels -> names
 
 A column is made from `images` and from the columns it names in `reads`; a fingerprint covers those of all
 that it reads, so a change goes on to what was derived and to nothing else. `masks` come from the grid, or
@@ -26,13 +26,25 @@ if TYPE_CHECKING:
     from pipeline.config import MaskSettings, SegmenterSettings
 
 IMAGES = "images"
+CANDIDATES = "candidates"
 MASKS = "masks"
 CAPTIONS = "captions"
 LABELS = "labels"
 NAMES = "names"
 
-COLUMNS = (IMAGES, MASKS, CAPTIONS, LABELS, NAMES)
+COLUMNS = (IMAGES, CANDIDATES, MASKS, CAPTIONS, LABELS, NAMES)
 """In the order they are made."""
+
+SELECTING = (
+    "predicted_iou",
+    "stability",
+    "box_nms",
+    "crop_nms",
+    "min_area_px",
+    "max_coverage",
+    "drop_small",
+)
+"""Settings of [masks] that select from candidates; the others make them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +105,14 @@ def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts
     )
 
 
+def candidate_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
+    """Of `candidates`: what thresholds, NMS, coverage and clean-up select from. Raises WeightsError."""
+    facts = mask_facts(masks, segmenter)
+    made_by = {name: value for name, value in facts.settings.items() if name not in SELECTING}
+    floors = {"candidate_iou": masks.candidate_iou, "candidate_stability": masks.candidate_stability}
+    return dataclasses.replace(facts, settings={**made_by, **floors})
+
+
 def caption_facts(captions: CaptionSettings) -> ColumnFacts:
     """Of `captions`. Raises pipeline.weights.WeightsError."""
     from pipeline.weights import identity
@@ -113,9 +133,8 @@ def caption_reads(captions: CaptionSettings) -> tuple[str, ...]:
 
 def label_facts(labels: LabelSettings, segmenter: SegmenterSettings) -> ColumnFacts:
     """Of `labels`. Raises pipeline.weights.WeightsError, and ValueError for a vocabulary without phrases."""
-    from pipeline.vocabulary import load_vocabulary
-
     from pipeline.segmenters import weights_identity
+    from pipeline.vocabulary import load_vocabulary
     from pipeline.weights import identity
 
     assert labels.model is not None, "labels that are off have no facts"

@@ -35,6 +35,7 @@ from storage.shards import Sample
 from workers.announce import Announcement, announce, withdraw
 from workers.codec import DecodeError, decode_image, normalise
 from workers.column_writer import ColumnWriter, Draft
+from workers.columns import CANDIDATES
 from workers.meter import Meter
 from workers.read_back import ReadBack
 from workers.stages import EncodedSample, Picture, Stage, StageResult, Stages, is_out_of_memory
@@ -337,7 +338,11 @@ class _Turn:
                 lost.add(stage.column)
                 draft.discard()
                 continue
-            inputs = {IMAGES: _known(self.images)} | {c: _known(self.records[c]) for c in stage.reads}
+            inputs = {IMAGES: _known(self.images)} | {
+                column: _known(self.records[column])
+                for column in stage.reads
+                if column != CANDIDATES  # masks are the grid's, whichever candidates they were selected from
+            }
             record = draft.commit(
                 inputs={column: record.sha256 for column, record in inputs.items()},
                 models=stage.models,

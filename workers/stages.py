@@ -29,6 +29,7 @@ from storage.columns import ColumnVersion
 from storage.objects import ObjectStore, open_store
 from storage.plan import Plan, PlannedImage, load_plans
 from storage.shards import Sample
+from workers.columns import CANDIDATES
 from workers.task import MASKS, RunSpec
 
 if TYPE_CHECKING:
@@ -303,7 +304,7 @@ def build_stages(spec: RunSpec) -> Stages:
 
         torch.set_num_threads(spec.segmenter.threads)
     embeddings = SharedEmbeddings(LazySegmenter(lambda: load_segmenter(spec.segmenter)))
-    stages: list[Stage] = [_mask_stage(spec, embeddings)]
+    stages: list[Stage] = [*_mask_stages(spec, embeddings)]
     for stage in stages:
         if stage.column not in spec.idle:
             stage.prepare()
@@ -311,16 +312,32 @@ def build_stages(spec: RunSpec) -> Stages:
     return Stages(spec, store, load_plans(store), tuple(stages), embeddings)
 
 
-def _mask_stage(spec: RunSpec, embeddings: SharedEmbeddings) -> Stage:
+def _mask_stages(spec: RunSpec, embeddings: SharedEmbeddings) -> list[Stage]:
+    """What makes the masks; where candidates are kept, the stage that makes these comes before."""
     from pipeline.automask import AutomaticMasks
     from pipeline.segmenters import weights_identity
 
-    return GridMasks(
-        AutomaticMasks(embeddings, spec.masks),
-        fingerprint=spec.fingerprints[MASKS],
-        models={"segmenter": f"{spec.segmenter.model} sha256:{weights_identity(spec.segmenter)}"},
+    automatic = AutomaticMasks(embeddings, spec.masks)
+    models = {"segmenter": f"{spec.segmenter.model} sha256:{weights_identity(spec.segmenter)}"}
+    if CANDIDATES not in spec.fingerprints:
+        return [
+            GridMasks(
+                automatic,
+                fingerprint=spec.fingerprints[MASKS],
+                models=models,
+                prepare=lambda: embeddings.image_size,
+            )
+        ]
+    from workers.candidate_stage import CandidateMasks, SelectedMasks
+
+    candidates = CandidateMasks(
+        automatic,
+        spec.masks,
+        fingerprint=spec.fingerprints[CANDIDATES],
+        models=models,
         prepare=lambda: embeddings.image_size,
     )
+    return [candidates, SelectedMasks(spec.masks, fingerprint=spec.fingerprints[MASKS], models=models)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

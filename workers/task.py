@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pipeline.config import MaskSettings, SegmenterSettings
 from pipeline.word_settings import CaptionSettings, LabelSettings
 from workers.columns import (
+    CANDIDATES,
     CAPTIONS,
     IMAGES,
     LABELS,
     MASKS,
+    candidate_facts,
     caption_facts,
     fingerprints,
     image_facts,
@@ -116,7 +118,10 @@ def make_spec(
     captions = captions if captions is not None and captions.model is not None else None
     labels = labels if labels is not None and labels.model is not None else None
     check_words(captions, labels)
-    facts = {IMAGES: image_facts(ingest), MASKS: mask_facts(masks, segmenter)}
+    facts = {IMAGES: image_facts(ingest)}
+    if masks.keep_candidates:
+        facts[CANDIDATES] = candidate_facts(masks, segmenter)
+    facts[MASKS] = mask_facts(masks, segmenter)
     if captions is not None:
         facts[CAPTIONS] = caption_facts(captions)
     if labels is not None:
