@@ -3,7 +3,7 @@
 First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box
 is not, so the single-mask output answers it too. Second round: a point from the error region is added (half
 the time with the logits so far as a mask prompt), and the single-mask output answers. Predicted IoU is
-trained in both by MSE.
+trained in both by MSE. Where heads for it are given, `dense.py`'s loss of every pixel's embedding is added.
 
 Shapes: B images, P prompts, T tokens, M outputs, K = S/2 x S/2 low-resolution cells.
 """
@@ -18,9 +18,12 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from pipeline.train.decode import Decoded, decode
+from pipeline.train.dense import DenseHeads, dense_loss
 from pipeline.train.losses import iou_target, matched_cost, pair_costs
 from pipeline.train.prompts import correction_points, embed_tokens
 from pipeline.train.samples import Sample
+
+DENSE_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,24 @@ class StepResult:
         best_iou: mean IoU of the best of three outputs with the target, over point prompts.
         iou_error: mean absolute error of predicted IoU.
         second_iou: mean IoU after a correction; NaN on steps without a second round.
+        dense_loss: of the encoder's second teacher; NaN without it.
     """
 
     loss: Tensor
     best_iou: float
     iou_error: float
     second_iou: float
+    dense_loss: float = float("nan")
 
 
 def training_step(
-    sam: Sam, samples: list[Sample], generator: torch.Generator, *, second_round: bool, bfloat16: bool
+    sam: Sam,
+    samples: list[Sample],
+    generator: torch.Generator,
+    *,
+    second_round: bool,
+    bfloat16: bool,
+    heads: DenseHeads | None = None,
 ) -> StepResult:
     """The loss of a batch.
 
@@ -51,6 +62,7 @@ def training_step(
         generator: for correction points.
         second_round: correct each prompt once.
         bfloat16: run the network under autocast; losses stay float32.
+        heads: add the dense loss through them.
 
     Returns:
         Loss and figures.
@@ -68,8 +80,14 @@ def training_step(
     if second_round:
         extra, second_iou = _second_round(sam, samples, embedding, first, generator, bfloat16)
         loss = 0.5 * loss + 0.5 * extra
+    dense = float("nan")
+    if heads is not None:
+        targets = [torch.from_numpy(s.targets_Nss) for s in samples]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            taught = dense_loss(sam, heads, embedding, targets, generator)
+        loss, dense = loss + DENSE_WEIGHT * taught, float(taught.detach())
     best = float(np.nanmean([part.best_iou for part in parts]))
-    return StepResult(loss, best, float(np.mean([part.iou_error for part in parts])), second_iou)
+    return StepResult(loss, best, float(np.mean([part.iou_error for part in parts])), second_iou, dense)
 
 
 def _first_round(sample: Sample, decoded: Decoded, b: int) -> StepResult:
