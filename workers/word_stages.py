@@ -1,0 +1,53 @@
+"""The word stages of a run, in the columns' order; their models load when first asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workers.columns import CAPTIONS, caption_facts
+from workers.task import RunSpec
+
+if TYPE_CHECKING:
+    from pipeline.caption import CapFilt
+    from pipeline.word_settings import CaptionSettings
+    from workers.columns import ColumnFacts
+    from workers.stages import Stage
+
+
+def word_stages(spec: RunSpec) -> list[Stage]:
+    """The stages of the word columns that the run makes.
+
+    Args:
+        spec: of the run.
+
+    Raises:
+        pipeline.weights.WeightsError: weights that are missing.
+    """
+    stages: list[Stage] = []
+    if spec.captions is not None:
+        from workers.caption_stage import CaptionStage
+
+        captions = spec.captions
+        sources = {"captioner": captions.model, "filter": captions.filter}
+        stages.append(
+            CaptionStage(
+                captions,
+                lambda: _capfilt(captions),
+                fingerprint=spec.fingerprints[CAPTIONS],
+                models=named(sources, caption_facts(captions)),
+            )
+        )
+    return stages
+
+
+def named(sources: dict[str, str | None], facts: ColumnFacts) -> dict[str, str]:
+    """What records say of each model: its source and sha256, by role."""
+    return {role: f"{sources[role]} sha256:{sha256}" for role, sha256 in facts.models.items()}
+
+
+def _capfilt(settings: CaptionSettings) -> CapFilt:
+    from pipeline.blip import load_blip
+    from pipeline.caption import CapFilt
+
+    captioner, text_filter = load_blip(settings)
+    return CapFilt(captioner, text_filter, settings)
