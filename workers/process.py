@@ -27,10 +27,12 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from pipeline.memory import is_out_of_memory
 from storage.columns import CommitRecord, Reject, first_rejects
 from storage.errors import DamagedObject, InputError, ObjectNotFound, SourceChanged
 from storage.images import StoredImage, read_images, to_sample
 from storage.plan import PlannedImage, SourceRead, read_source, read_sources
+from storage.rewrite import forgotten_reject
 from storage.shards import Sample
 from workers.announce import Announcement, announce, withdraw
 from workers.codec import DecodeError, decode_image, normalise
@@ -38,7 +40,7 @@ from workers.column_writer import ColumnWriter, Draft
 from workers.columns import CANDIDATES
 from workers.meter import Meter
 from workers.read_back import ReadBack
-from workers.stages import EncodedSample, Picture, Stage, StageResult, Stages, is_out_of_memory
+from workers.stages import EncodedSample, Picture, Stage, StageResult, Stages
 from workers.task import IMAGES, MASKS, ShardReport, ShardTask
 from workers.threads import map_ahead, read_ahead
 
@@ -113,9 +115,14 @@ class _Turn:
 
     def _found(self, column: str) -> CommitRecord | None:
         """The record in force; of a column to be repaired, only if this very repair was made already."""
-        record = self.stages.version(column).record(self.task.shard)
-        wanted = self.repairs.get(column, 0)
-        return record if record is not None and record.repair >= wanted else None
+        wanted = self.repairs.get(column)
+        try:
+            record = self.stages.version(column).record(self.task.shard)
+        except DamagedObject:
+            if wanted is None:
+                raise
+            return None
+        return record if record is not None and record.repair >= (wanted or 0) else None
 
     @property
     def missing(self) -> list[Stage]:
@@ -172,6 +179,8 @@ class _Turn:
             yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
 
     def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
+        if source.planned.key in self.stages.plan.forgotten:
+            return forgotten_reject(source.planned.key)
         return self._or_reject(IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
 
     def _read_and_normalise(self, source: _Source) -> tuple[EncodedSample, Picture]:

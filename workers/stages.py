@@ -29,7 +29,7 @@ from storage.columns import ColumnVersion
 from storage.objects import ObjectStore, open_store
 from storage.plan import Plan, PlannedImage, load_plans
 from storage.shards import Sample
-from workers.columns import CANDIDATES
+from workers.columns import CANDIDATES, segmenter_name
 from workers.task import MASKS, RunSpec
 
 if TYPE_CHECKING:
@@ -298,13 +298,14 @@ def build_stages(spec: RunSpec) -> Stages:
         StorageError: the store cannot be read or has no plan.
     """
     from pipeline.segmenters import load_segmenter
+    from workers.word_stages import word_stages
 
     if spec.segmenter.threads is not None:
         import torch
 
         torch.set_num_threads(spec.segmenter.threads)
     embeddings = SharedEmbeddings(LazySegmenter(lambda: load_segmenter(spec.segmenter)))
-    stages: list[Stage] = [*_mask_stages(spec, embeddings)]
+    stages: list[Stage] = [*_mask_stages(spec, embeddings), *word_stages(spec)]
     for stage in stages:
         if stage.column not in spec.idle:
             stage.prepare()
@@ -315,10 +316,9 @@ def build_stages(spec: RunSpec) -> Stages:
 def _mask_stages(spec: RunSpec, embeddings: SharedEmbeddings) -> list[Stage]:
     """What makes the masks; where candidates are kept, the stage that makes these comes before."""
     from pipeline.automask import AutomaticMasks
-    from pipeline.segmenters import weights_identity
 
     automatic = AutomaticMasks(embeddings, spec.masks)
-    models = {"segmenter": f"{spec.segmenter.model} sha256:{weights_identity(spec.segmenter)}"}
+    models = {"segmenter": segmenter_name(spec.segmenter)}
     if CANDIDATES not in spec.fingerprints:
         return [
             GridMasks(
@@ -338,12 +338,6 @@ def _mask_stages(spec: RunSpec, embeddings: SharedEmbeddings) -> list[Stage]:
         prepare=lambda: embeddings.image_size,
     )
     return [candidates, SelectedMasks(spec.masks, fingerprint=spec.fingerprints[MASKS], models=models)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, or torch's on any device (its CPU allocator has no own type)."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def _rows(picture: Picture, record: Mapping[str, Any]) -> list[dict[str, object]]:

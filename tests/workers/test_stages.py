@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 import torch
 
 from pipeline.segmenters.base import ImageEmbedding, PromptableImage
 from tests.fakes import FakeMasks, Pixels
-from workers.stages import GridMasks, Picture, SharedEmbeddings, is_out_of_memory
+from workers.stages import GridMasks, Picture, SharedEmbeddings
 
 
 class CountingSegmenter:
@@ -75,17 +74,3 @@ def test_grid_masks_gives_json_and_rows_of_the_same_masks() -> None:
     assert encoded.sample.key == "000000100"
     row = encoded.rows[0]
     assert (row["area_px"], row["bbox_w"], row["image_id"], row["source"]) == (36, 5.0, 100, "here")
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("shapes differ"), False),
-        (ValueError("no"), False),
-    ],
-)
-def test_running_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) == expected
