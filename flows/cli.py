@@ -6,6 +6,7 @@ Exit codes: see flows/console.py, and `maskmill --help`.
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -17,6 +18,8 @@ from flows.commands.drill import drill
 from flows.commands.evaluate import evaluate, promote
 from flows.commands.generate import generate
 from flows.commands.inspect import export, preview, status, verify
+from flows.commands.maintain import forget, gc
+from flows.commands.relabel import relabel
 from flows.commands.settings import config_app
 from flows.commands.tune import tune
 
@@ -50,9 +53,12 @@ def maskmill(
     pass
 
 
-for command in (generate, status, verify, preview, export, log, diff, show, query, tag):
+command: Callable[..., None]
+for command in (generate, relabel, status, verify, preview, export, log, diff, show, query, tag):
     app.command()(command)
 for command in (evaluate, promote, tune, demo, scenes, photos, deploy, drill):
+    app.command()(command)
+for command in (gc, forget):
     app.command()(command)
 app.add_typer(config_app, name="config")
 

@@ -212,6 +212,11 @@ def dismiss_warm() -> None:
 _warm: deque[tuple[RunSpec, Resources, Worker]] = deque()  # a process has one Ray, so one waiting room
 
 
+def loopback_environment() -> None:
+    """For whoever starts Ray's nodes by other means: the loopback address alone, a token, no statistics."""
+    _prepare_environment(None)
+
+
 def _prepare_environment(address: str | None) -> None:
     """What Ray reads from the environment. It reads it once, at import: later, what it has is left as it
     is."""

@@ -7,6 +7,7 @@ driver's to decide (pool.py). `progress` answers from a thread of its own while 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ class ShardWorker:
     def __init__(self, spec: RunSpec, build: Callable[[RunSpec], Stages] | None) -> None:
         from workers.meter import Meter
 
+        sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow would load it, to no use
         os.environ.update(QUIET)  # not by a runtime_env: ray could not use its prestarted processes then
         self._spec = spec
         self._build = build
@@ -113,6 +115,7 @@ def start_worker(
         "max_restarts": 0,
         "max_task_retries": 0,
         "concurrency_groups": {"watch": 1},
+        "scheduling_strategy": "SPREAD",  # over the nodes: each has its own memory, network and decoders
     }
     remote: Any = ray.remote(**options)(ShardWorker)
     actor = remote.remote(spec, build)

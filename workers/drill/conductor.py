@@ -1,0 +1,387 @@
+"""Carries a drill out: rounds of new pictures, drivers that are started again and again, faults as work goes
+on, peace at the end, and then the comparison with the undisturbed job.
+
+    for each round: new inputs; a driver runs until it says that all is done
+        a fault is due whenever another part of the round's shards is done; after a stall one is due anyway
+    no more faults: a last driver completes the dataset
+    verify --deep; compare with the same job undisturbed; damage objects at rest: verify must name each
+
+Two drivers at most run at a time. What a fault met is counted where it happened (orders.py).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.errors import InputError
+from storage.objects import ObjectStore, is_s3, join_address, open_store
+from storage.verify import verify
+from workers.drill import schedule as kinds
+from workers.drill.compare import Difference, compare, work_undisturbed
+from workers.drill.damage import damage_objects
+from workers.drill.drivers import Drivers
+from workers.drill.fleet import Fleet
+from workers.drill.inputs import write_part
+from workers.drill.job import DriverJob
+from workers.drill.orders import Order, Orders
+from workers.drill.proxy import running_proxy
+from workers.drill.schedule import Round, make_schedule
+
+SHARD_SIZE = 4
+SHARDS_A_FAULT = 1.3
+MIN_SHARDS = 12
+SPREAD = 0.85  # of a round's shards, over which its faults are spread
+STALL_S = 6.0  # without a shard done, after which the next fault is due anyway
+REPLACE_S = 3.0  # after which a killed node is replaced
+MAX_OPEN = 3  # orders that wait to be met
+MAX_CRASHES = 5
+GRACE_S = 300.0  # after the time is up, to complete in peace
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillSettings:
+    """A drill.
+
+    Attributes:
+        seed: of the faults, their order, the pictures.
+        num_faults: to inject.
+        minutes: after which no more faults come.
+        store: the dataset's root, a new place (its inputs go beside it, "<store>-inputs"); None is a folder
+            in `scratch`.
+        scratch: an empty or new folder for everything else.
+        num_nodes, num_cpus: of the cluster, beside its head.
+        workers: of each driver.
+        seconds: an image takes.
+        build: see DriverJob.
+    """
+
+    seed: int = 0
+    num_faults: int = 350
+    minutes: float = 20.0
+    store: str | None = None
+    scratch: Path
+    num_nodes: int = 2
+    num_cpus: int = 2
+    workers: int = 3
+    seconds: float = 0.1
+    build: str = ""
+
+    @property
+    def dataset(self) -> str:
+        """The disturbed dataset's root."""
+        return self.store or str(self.scratch / "dataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillReport:
+    """What came of a drill.
+
+    Attributes:
+        faults: injected, by kind; num_faults in all.
+        lost, duplicated, different: keys, against the undisturbed job; all 0 if nothing came of the faults.
+        undetected: objects that were damaged at rest and not named by verify.
+        images, shards: of the dataset.
+        drivers: ended in which way.
+        problems: what is wrong, named.
+    """
+
+    seed: int
+    dataset: str
+    faults: Mapping[str, int]
+    num_faults: int
+    lost: int
+    duplicated: int
+    different: int
+    undetected: int
+    images: int
+    shards: int
+    drivers: Mapping[str, int]
+    problems: tuple[str, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Nothing lost, double, different or otherwise wrong."""
+        return not (self.lost or self.duplicated or self.different or self.undetected or self.problems)
+
+
+def run_drill(
+    settings: DrillSettings, driver: Sequence[str], tell: Callable[[str], None] = lambda text: None
+) -> DrillReport:
+    """Runs a drill; bounded by `minutes` and some more to complete and compare.
+
+    Args:
+        settings: what to do.
+        driver: the command that starts a driver; its job is appended as JSON.
+        tell: hears how it goes.
+
+    Raises:
+        InputError: the place is taken, or the store isn't on loopback.
+        ValueError: too few faults.
+    """
+    began = time.monotonic()
+    _check_free(settings)
+    drill = _Drill(settings, driver, tell)
+    drill.disturb()
+    tell("the same job undisturbed, and every byte of both")
+    difference, undetected = drill.judge()
+    faults = drill.faults()
+    plan = drill.plan_size()
+    return DrillReport(
+        seed=settings.seed,
+        dataset=settings.dataset,
+        faults=dict(sorted(faults.items())),
+        num_faults=sum(faults.values()),
+        lost=difference.lost,
+        duplicated=difference.duplicated,
+        different=difference.different,
+        undetected=undetected,
+        images=plan[0],
+        shards=plan[1],
+        drivers=dict(sorted(drill.drivers.ends.items())),
+        problems=(*difference.problems, *drill.problems, *drill.drivers.crashes),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+@dataclass(eq=False)
+class _Progress:
+    """Of a round's shards."""
+
+    pending: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    moved: float = field(default_factory=time.monotonic)
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Takes an event in."""
+        if event["kind"] == "pending":
+            self.pending |= set(event["shards"])
+            self.moved = time.monotonic()
+        elif event["kind"] == "done":
+            self.done.add(event["shard"])
+            self.moved = time.monotonic()
+
+    @property
+    def fraction(self) -> float:
+        """Done so far."""
+        return len(self.done & self.pending) / len(self.pending) if self.pending else 0.0
+
+
+class _Drill:
+    def __init__(self, settings: DrillSettings, driver: Sequence[str], tell: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.problems: list[str] = []
+        self.drivers = Drivers(driver, settings.scratch / "drivers")
+        self._tell = tell
+        self._rng = random.Random(settings.seed)
+        self._schedule = make_schedule(settings.seed, settings.num_faults, s3=is_s3(settings.dataset))
+        self._orders = Orders(settings.scratch / "orders")
+        self._inputs = str(settings.scratch / "inputs")
+        if settings.store is not None:
+            self._inputs = f"{settings.store.rstrip('/')}-inputs"
+        self._parts: list[str] = []
+        self._environment: dict[str, str] = {}
+        self._kills = Counter[str]()
+        self._num_poison = self._num_damaged = self._num_hurt = 0
+        self._replace_at: float | None = None
+        self._ends_at = time.monotonic() + settings.minutes * 60
+
+    # The disturbed job
+
+    def disturb(self) -> None:
+        """All rounds; afterwards the dataset is complete, or a problem says why not."""
+        with ExitStack() as stack:
+            if is_s3(self.settings.dataset):
+                proxy = stack.enter_context(running_proxy(_endpoint(), self._orders))
+                self._environment = {name: proxy for name in ENDPOINTS if name in os.environ}
+            self._tell("starting Ray's nodes")
+            fleet = stack.enter_context(
+                Fleet(self.settings.num_nodes, self.settings.num_cpus, self._environment)
+            )
+            stack.callback(self.drivers.kill_all)
+            left: list[Order] = []
+            number = 0
+            for i, planned in enumerate(self._schedule.rounds):
+                orders = [Order(number + j, kind) for j, kind in enumerate(planned.faults)]
+                number += len(orders)
+                self._add_part(i, planned)
+                self._tell(f"round {i + 1} of {len(self._schedule.rounds)}: {len(left) + len(orders)} faults")
+                left = self._work(fleet, deque([*left, *orders]))
+            self._orders.withdraw()
+
+    def _add_part(self, i: int, planned: Round) -> None:
+        """New pictures: locally, or through the undisturbed store."""
+        name = f"part-{i:02d}"
+        folder = self.settings.scratch / "inputs" / name
+        num_shards = max(MIN_SHARDS, round(SHARDS_A_FAULT * len(planned.faults)))
+        write_part(
+            folder,
+            seed=self.settings.seed * 1000 + i,
+            num_images=num_shards * SHARD_SIZE,
+            num_poison=planned.num_poison,
+            num_damaged=planned.num_damaged,
+        )
+        self._num_poison += planned.num_poison
+        self._num_damaged += planned.num_damaged
+        if self.settings.store is not None:
+            store = open_store(self._inputs)
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                store.put(f"{name}/{path.relative_to(folder)}", path.read_bytes())
+        self._parts.append(join_address(self._inputs, name))
+
+    def _work(self, fleet: Fleet, todo: deque[Order]) -> list[Order]:
+        """Drivers until one says that all is done and none is left; returns the faults that found no time."""
+        total, progress = len(todo), _Progress()
+        injected_at = time.monotonic()
+        while True:
+            for event in self.drivers.take_events():
+                progress.see(event)
+            ends = self.drivers.take_ends()
+            if self._is_over(ends):
+                break
+            if not self.drivers.num_live():
+                self.drivers.start(self._job(fleet), self._environment)
+            self._replace_nodes(fleet)
+            now = time.monotonic()
+            if now > self._ends_at:
+                todo.clear()
+                self._orders.withdraw()
+            due = 1 + total * min(1.0, progress.fraction / SPREAD)
+            stalled = now - max(progress.moved, injected_at) > STALL_S
+            if todo and (total - len(todo) < due or stalled) and self._inject(fleet, todo):
+                injected_at = now
+            time.sleep(0.05)
+        return [*self._orders.withdraw(), *todo]
+
+    def _is_over(self, ends: Sequence[str]) -> bool:
+        if len(self.drivers.crashes) >= MAX_CRASHES or time.monotonic() > self._ends_at + GRACE_S:
+            self.problems.append("the job was not completed in time, or its drivers kept crashing")
+            self.drivers.kill_all()
+            return True
+        return "complete" in ends and not self.drivers.num_live()
+
+    def _job(self, fleet: Fleet) -> DriverJob:
+        return DriverJob(
+            dataset=self.settings.dataset,
+            inputs=list(self._parts),
+            shard_size=SHARD_SIZE,
+            address=fleet.address,
+            workers=self.settings.workers,
+            seconds=self.settings.seconds,
+            deadline_s=60.0,
+            orders=str(self._orders.folder),
+            events=str(self.drivers.events_folder),
+            build=self.settings.build,
+        )
+
+    # Faults
+
+    def _inject(self, fleet: Fleet, todo: deque[Order]) -> bool:
+        """The next fault that is possible now; False if none is."""
+        for _ in range(len(todo)):
+            order = todo.popleft()
+            if self._carry_out(fleet, order):
+                return True
+            todo.append(order)
+        return False
+
+    def _carry_out(self, fleet: Fleet, order: Order) -> bool:
+        if order.kind not in kinds.KILLS:
+            if self._orders.num_open() >= MAX_OPEN:
+                return False
+            self._orders.give(order)
+            return True
+        done = self._kill(fleet, order.kind)
+        self._kills[order.kind] += done
+        return done
+
+    def _kill(self, fleet: Fleet, kind: str) -> bool:
+        if kind == kinds.WORKER_KILL:
+            return fleet.kill_worker(self._rng)
+        if kind == kinds.DRIVER_KILL:
+            return self.drivers.kill_one(self._rng)
+        if kind == kinds.SECOND_DRIVER:
+            if self.drivers.num_live() != 1:
+                return False
+            self.drivers.start(self._job(fleet), self._environment)
+            return True
+        if fleet.num_missing or not fleet.kill_node(self._rng):
+            return False
+        self._replace_at = time.monotonic() + REPLACE_S
+        return True
+
+    def _replace_nodes(self, fleet: Fleet) -> None:
+        if self._replace_at is not None and time.monotonic() > self._replace_at:
+            self._replace_at = None
+            fleet.add_node()
+
+    def faults(self) -> Counter[str]:
+        """What happened, by kind."""
+        inputs = Counter(
+            {
+                kinds.POISON_IMAGE: self._num_poison,
+                kinds.DAMAGED_INPUT: self._num_damaged,
+                kinds.DAMAGED_OBJECT: self._num_hurt,
+            }
+        )
+        return +(self._kills + self._orders.taken() + inputs)
+
+    # The judgement
+
+    def judge(self) -> tuple[Difference, int]:
+        """What differs from the undisturbed job; how many objects damaged at rest go unnoticed."""
+        store = open_store(self.settings.dataset)
+        undisturbed = str(self.settings.scratch / "undisturbed")
+        work_undisturbed(undisturbed, self._parts, SHARD_SIZE)
+        report = verify(store, deep=True)
+        self.problems += report.problems[:10]
+        difference = compare(store, open_store(undisturbed))
+        hurt = damage_objects(store, self._schedule.num_damaged_objects, self._rng)
+        self._num_hurt = len(hurt)
+        named = "\n".join(verify(store, deep=True).problems)
+        unnoticed = [place for place in hurt if place.name not in named]
+        self.problems += [f"verify does not name {place.name}, which was {place.how}" for place in unnoticed]
+        return difference, len(unnoticed)
+
+    def plan_size(self) -> tuple[int, int]:
+        """Images and shards."""
+        from storage.plan import load_plans
+
+        plan = load_plans(open_store(self.settings.dataset))
+        return plan.num_images, plan.num_shards
+
+
+def _check_free(settings: DrillSettings) -> None:
+    if settings.scratch.exists() and any(settings.scratch.iterdir()):
+        raise InputError(f"{settings.scratch}: is not empty; a drill needs a new folder")
+    if settings.store is not None:
+        if is_s3(settings.store):
+            _endpoint()
+        for place in (settings.store, f"{settings.store.rstrip('/')}-inputs"):
+            store: ObjectStore = open_store(place)
+            if next(iter(store.list()), None) is not None:
+                raise InputError(f"{place}: is not empty; a drill needs a new place")
+    settings.scratch.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(settings.scratch).free < 1 << 30:
+        raise InputError(f"{settings.scratch}: less than 1 GB is free")
+
+
+def _endpoint() -> str:
+    """The store's address: this machine's own, and plain HTTP, for the proxy to stand before it."""
+    found = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+    if not found.startswith(("http://127.0.0.1:", "http://localhost:")):
+        raise InputError(
+            f"a drill disturbs a store on this machine only: set {ENDPOINTS[0]} to its address, such as "
+            f"http://127.0.0.1:8000{f' (it is {found})' if found else ''}"
+        )
+    return found

@@ -1,0 +1,132 @@
+"""Ray's nodes on this machine, each with a raylet of its own, and the processes on them to be killed.
+
+The head has no CPUs, so workers run on nodes that can be lost; the drivers are attached to the head.
+What it doesn't know: other machines. Everything listens on the loopback address.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from workers.actors import ShardWorker
+
+OBJECT_STORE_BYTES = 80 * 2**20
+HEALTH = {
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 5,
+}
+"""Ray notices a lost node within about five seconds."""
+
+_TITLE = f"ray::{ShardWorker.__name__}"
+
+
+class Fleet:
+    """A cluster while the context lasts.
+
+    Args:
+        num_nodes: beside the head.
+        num_cpus: of each of them.
+        environment: of what runs on them, beside this process's own.
+    """
+
+    def __init__(self, num_nodes: int, num_cpus: int, environment: Mapping[str, str]) -> None:
+        self._num_nodes, self._num_cpus, self._environment = num_nodes, num_cpus, environment
+        self._cluster: Any = None
+
+    def __enter__(self) -> Fleet:
+        from ray.cluster_utils import Cluster
+
+        head = {
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_system_config": HEALTH,
+        }
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(self._num_nodes):
+            self.add_node()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cluster.shutdown()
+
+    @property
+    def address(self) -> str:
+        """What drivers join."""
+        return str(self._cluster.address)
+
+    @property
+    def num_missing(self) -> int:
+        """Nodes that were killed and not replaced yet."""
+        return self._num_nodes - len(self._cluster.worker_nodes)
+
+    def add_node(self) -> None:
+        """A node joins; takes some seconds."""
+        with _variables(self._environment):
+            self._cluster.add_node(num_cpus=self._num_cpus, object_store_memory=OBJECT_STORE_BYTES)
+
+    def kill_node(self, rng: random.Random) -> bool:
+        """SIGKILLs a raylet and its helpers; its workers find out by themselves. False if there is none."""
+        nodes = sorted(self._cluster.worker_nodes, key=lambda node: str(node.unique_id))
+        if nodes:
+            self._cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+        return bool(nodes)
+
+    def kill_worker(self, rng: random.Random) -> bool:
+        """SIGKILLs an actor's process. False if there is none."""
+        workers = self._workers()
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                return True
+        return False
+
+    def _workers(self) -> list[int]:
+        """The processes of live nodes' actors, loading or at work."""
+        raylets = {
+            info.process.pid for node in self._cluster.worker_nodes for info in node.all_processes["raylet"]
+        }
+        return [pid for pid in _processes() if _parent(pid) in raylets and _title(pid).startswith(_TITLE)]
+
+
+def _processes() -> list[int]:
+    return sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """The environment has these inside the block; children inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
