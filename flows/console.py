@@ -75,6 +75,23 @@ def next_steps(commands: Iterable[tuple[str, str]]) -> None:
         out.print(f"  {escape(command)}\n      [dim]{escape(purpose)}[/dim]")
 
 
+def agreed(question: str, *, yes: bool, json: bool, again: str) -> bool:
+    """Whether to go on: `--yes`, or an answer on a terminal; else says how to.
+
+    Args:
+        question: to ask.
+        yes: it was said beforehand.
+        json: standard output is for JSON, and nobody is asked.
+        again: the command that goes on without asking.
+    """
+    if yes:
+        return True
+    if sys.stdin.isatty() and err.is_terminal and not json:
+        return typer.confirm(question, err=True)
+    note(f"nothing was changed; to do it: {again}")
+    return False
+
+
 def note(text: str) -> None:
     """Something to know that is no result."""
     err.print(f"[yellow]note[/yellow] {escape(text)}")
@@ -116,6 +133,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("flows.cluster", "ClusterError"),
         ("flows.prefect_server", "PrefectServerError"),
         ("storage.errors", "StorageError"),
+        ("flows.relabel", "NotSignedOff"),
         ("pipeline.weights", "WeightsError"),
         ("workers.events", "RunStopped"),
     )

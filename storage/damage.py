@@ -158,7 +158,10 @@ class _Look:
         if record is None:
             return self._damage(column, "record", f"{version.record_name(self._shard)} is gone")
         if row is not None and record.sha256 != row.record_sha256:
-            if version.record_name(self._shard, record.repair) == row.record:
+            name = version.record_name(self._shard, record.repair)
+            if (len(name), name) < (len(row.record), row.record):  # an earlier one: the published is gone
+                return self._damage(column, "record", f"{row.record} is gone")
+            if name == row.record and record.data == row.data:
                 return self._damage(column, "record", f"{row.record} is not the one that was published")
             self.unpublished = True
         self._records[column] = record

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import console
-from flows.commands.options import Dataset, Debug, Json, Which
+from flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
 
 if TYPE_CHECKING:
+    from flows.config import RunConfig
     from storage.verify import VerifyReport
 
 
@@ -52,27 +53,94 @@ def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
 def verify(
     dataset: Dataset,
     deep: Annotated[bool, typer.Option("--deep", help="Read every object and check its sha256.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged shards again and publish; shows them first.")
+    ] = False,
+    yes: Yes = False,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Check that every image is there once and whole.
 
-    Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged.
+    Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged. --repair makes
+    damaged shards again by the settings that made them: recorded ones, or --recipe, --config and --set.
     """
-    with console.clear_errors(debug=debug):
+    with console.clear_errors(debug=debug, resume=console.command_line()):
         from storage.errors import InputError
         from storage.objects import open_store
         from storage.verify import verify as verify_dataset
 
+        repaired = None
+        if repair:
+            given = None
+            if recipe is not None or config is not None or set:
+                from flows.config import load_config
+
+                given = load_config(recipe, config, set or [])
+            repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
         report = verify_dataset(open_store(dataset), deep=deep)
         if not report.images:
             raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+        orphans = _orphans(dataset)
         if json:
-            console.print_json(dataclasses.asdict(report))
+            console.print_json({**dataclasses.asdict(report), **orphans, "repair": repaired})
         else:
             _show_verified(report, dataset, deep=deep)
+            if orphans["orphans"]:
+                size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
+                console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
         if report.missing or report.duplicated or report.damaged:
             raise typer.Exit(console.NOT_SOUND)
+
+
+def _orphans(dataset: str) -> dict[str, int]:
+    """Data objects that nothing names, however young; 0 and a note where that cannot be known."""
+    from storage.errors import DamagedObject
+    from storage.garbage import find_garbage
+    from storage.objects import open_store
+
+    try:
+        found = [one for one in find_garbage(open_store(dataset), min_age_s=0.0) if one.kind == "data"]
+    except DamagedObject as exc:
+        console.note(f"what nothing names cannot be told: {exc}")
+        found = []
+    return {"orphans": len(found), "orphan_bytes": sum(one.size_bytes for one in found)}
+
+
+def _repair(
+    dataset: str, given: RunConfig | None, *, deep: bool, yes: bool, json: bool
+) -> dict[str, Any] | None:
+    """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
+    from flows.repair import look_for_damage, repair_dataset
+    from flows.report import watching
+    from storage.lease import announce
+    from storage.objects import open_store
+
+    with console.live_watcher() as watcher, watching(watcher):
+        watcher.step("looking for damage")
+        found = look_for_damage(dataset, deep=deep)
+    if not found.damages and not found.unpublished:
+        return None
+    for damage in found.damages:
+        console.note(f"shard {damage.shard}: {damage.column}: {damage.what}: {damage.detail}")
+    if found.unpublished:
+        console.note(f"{len(found.unpublished)} shards have records that no generation names yet")
+    again = f"{console.command_line()} --yes"
+    question = f"Make {len(found.damages)} damaged column shards again, and publish?"
+    if not console.agreed(question, yes=yes, json=json, again=again):
+        return None
+    with console.live_watcher() as watcher, watching(watcher), announce(open_store(dataset), "repair"):
+        report = repair_dataset(dataset, found, deep=deep, given=given)
+    for left in report.left:
+        console.note(f"not repaired: {left}")
+    if report.published and not json:
+        console.out.print(
+            f"[green]Repaired[/green] {report.repaired} of {report.found}; generation {report.generation}"
+        )
+    return dataclasses.asdict(report)
 
 
 def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
@@ -82,7 +150,8 @@ def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
         console.note(problem)
     if report.missing or report.duplicated or report.damaged:
         console.out.print(
-            "[red]Not sound[/red]: run the same `maskmill generate` again to make what is missing."
+            "[red]Not sound[/red]: run the same `maskmill generate` again to make what is missing; "
+            "`maskmill verify --repair` makes again what is damaged."
         )
     elif deep:
         console.out.print("[green]Sound[/green]: every byte is what its record says.")

@@ -28,6 +28,7 @@ Sets = Annotated[
     typer.Option("--set", "-s", help="One setting, as section.field=value. Repeat for more.", metavar="K=V"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Which = Annotated[
     str | None,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,54 @@ def test_quick_commands_import_nothing_heavy(command: list[str], published: Publ
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_gc_shows_what_it_would_do_and_does_it_when_told(tmp_path: Path) -> None:
+    dataset = publish_dataset(tmp_path).spec.root
+    lost = Path(dataset, "masks", "1" * 16, "data", "000000.lost.tar")
+    lost.write_bytes(b"1234")
+    assert "named by nothing" in run("verify", dataset).stderr
+    assert json.loads(run("verify", dataset, "--json").stdout)["orphans"] == 1
+    assert "Nothing to remove" in run("gc", dataset).stdout, "a day is spared"
+    old = time.time() - 2 * 86_400
+    os.utime(lost, (old, old))
+    shown = run("gc", dataset)
+    assert (shown.exit_code, lost.exists()) == (0, True)
+    assert f"maskmill gc {dataset} --yes" in shown.stderr
+    found = json.loads(run("gc", dataset, "--json").stdout)
+    assert (found["removed"], found["objects"], found["bytes"], found["by_kind"]) == (
+        False,
+        1,
+        4,
+        {"data": 1},
+    )
+    assert json.loads(run("gc", dataset, "--json", "--yes").stdout)["removed"]
+    assert not lost.exists()
+    assert run("verify", dataset, "--deep").exit_code == 0
+    assert not list(Path(dataset, "drivers").iterdir())
+
+
+def test_forget_shows_what_it_would_do_and_does_it_when_told(tmp_path: Path) -> None:
+    dataset = publish_dataset(tmp_path).spec.root
+    shown = run("forget", dataset, "1")
+    assert shown.exit_code == 0
+    assert "000000001" in shown.stdout and "0.jpg" in shown.stdout and "not touched" in shown.stderr
+    assert f"maskmill forget {dataset} 000000001 --yes" in shown.stderr
+    done = json.loads(run("forget", dataset, "1", "--yes", "--json").stdout)
+    assert (done["done"], done["report"]["generation"]) == (True, 2)
+    report = json.loads(run("verify", dataset, "--deep", "--json").stdout)
+    assert (report["annotated"], report["rejected"], report["damaged"]) == (NUM_ANNOTATED - 1, 2, 0)
+    assert "Nothing to do" in run("forget", dataset, "1", "--yes").stdout
+    assert run("forget", dataset, "4711", "--yes").exit_code == 2
+
+
+def test_verify_shows_damage_before_it_repairs(tmp_path: Path) -> None:
+    lost = publish_dataset(tmp_path)
+    tar = next(Path(lost.spec.root).glob("masks/*/data/000001.*.tar"))
+    tar.unlink()
+    shown = run("verify", lost.spec.root, "--repair")
+    assert shown.exit_code == 1
+    assert "shard 1: masks: data" in shown.stderr and "--yes" in shown.stderr
+    shown = run("verify", lost.spec.root, "--repair", "--yes", "--json")
+    assert shown.exit_code == 1
+    assert "give the --recipe" in json.loads(shown.stdout)["repair"]["left"][0], "made-up fingerprints"
