@@ -105,6 +105,13 @@ def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts
     )
 
 
+def segmenter_name(segmenter: SegmenterSettings) -> str:
+    """A segmenter as records name it: model and sha256 of its weights. Raises WeightsError."""
+    from pipeline.segmenters import weights_identity
+
+    return f"{segmenter.model} sha256:{weights_identity(segmenter)}"
+
+
 def candidate_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
     """Of `candidates`: what thresholds, NMS, coverage and clean-up select from. Raises WeightsError."""
     facts = mask_facts(masks, segmenter)
