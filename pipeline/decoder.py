@@ -38,7 +38,7 @@ _CHUNK_NUMBERS_CPU = 2**21
 _CHUNK_NUMBERS_GPU = 2**27
 
 # Above this, lost digits in a norm could show in the results: see ImageKeys.cancellation.
-_MAX_CANCELLATION = 256.0
+_MAX_CANCELLATION = {torch.float32: 256.0, torch.bfloat16: 64.0}
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,12 @@ class IouFirst:
             raise ValueError(f"keep_PM must be bool{wanted}, got {keep_PM.dtype}{tuple(keep_PM.shape)}")
         height, width = self._state.embedding_1CHW.shape[-2:]
         logits_Khw = self.predicted_iou_PM.new_empty(int(keep_PM.sum()), 4 * height, 4 * width)
+        scratch = Scratch(self._state.shared.like)
         prompt, made = 0, 0
         for chunk in self._chunks:
             keep = keep_PM[prompt : prompt + len(chunk.tokens_PTC)].cpu()
             wanted_Khw = logits_Khw[made : made + int(keep.sum())]
-            self._decoder._make_masks(self._state, chunk, self.output_tokens, keep, wanted_Khw)
+            self._decoder._make_masks(self._state, chunk, self.output_tokens, keep, wanted_Khw, scratch)
             prompt, made = prompt + len(keep), made + len(wanted_Khw)
         return logits_Khw
 
@@ -157,10 +158,25 @@ class SharedImageDecoder:
         mask_decoder: `segment_anything.modeling.MaskDecoder`; any width, depth, heads and embedding size.
         chunk_numbers: size of a chunk's largest intermediate result; None chooses by device. Results differ
             by float noise only.
+        dtype: of the arithmetic on image tokens and pixels, torch.float32 or torch.bfloat16. Tokens,
+            predicted IoU and logits are in float32 always, and so is the dense form.
+
+    Raises:
+        ValueError: another dtype.
     """
 
     @torch.no_grad()
-    def __init__(self, prompt_encoder: Any, mask_decoder: Any, *, chunk_numbers: int | None = None) -> None:
+    def __init__(
+        self,
+        prompt_encoder: Any,
+        mask_decoder: Any,
+        *,
+        chunk_numbers: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if dtype not in _MAX_CANCELLATION:
+            raise ValueError(f"the decoder computes in float32 or bfloat16, not in {dtype}")
+        self._dtype = dtype
         self._prompt_encoder = prompt_encoder
         self._mask_decoder = mask_decoder
         self._position_1CHW: Tensor = prompt_encoder.get_dense_pe()
@@ -169,7 +185,8 @@ class SharedImageDecoder:
         self._stages = lowrank_shared.build_stages(
             mask_decoder.transformer, self._position_1CHW[0].flatten(1)
         )
-        self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size)
+        self._prompt_stages = lowrank_shared.stages_in(self._stages, dtype)
+        self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype)
 
     @torch.no_grad()
     def prepare(self, embedding_CHW: Tensor) -> ImageState:
@@ -185,8 +202,8 @@ class SharedImageDecoder:
         if tuple(embedding_CHW.shape) != wanted:
             raise ValueError(f"this decoder takes embeddings of {wanted}, got {tuple(embedding_CHW.shape)}")
         image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
-        shared = lowrank_shared.share(self._stages, image_CS)
-        first = Halves(*(shared.last_CS.T @ weight for weight in self._head.first_CE))
+        shared = lowrank_shared.share(self._stages, image_CS, self._dtype)
+        first = Halves(*((shared.last_CS.T @ weight).to(self._dtype) for weight in self._head.first_CE))
         return ImageState(embedding_CHW[None], shared, first)
 
     @torch.no_grad()
@@ -205,7 +222,7 @@ class SharedImageDecoder:
             raise ValueError("no prompts: give at least one")
         num_outputs = self._mask_decoder.num_mask_tokens
         output_tokens = tuple(range(1, num_outputs)) if multimask else (0,)
-        scratch = Scratch(state.shared.last_CS)
+        scratch = Scratch(state.shared.like)
         chunks = tuple(self._transform(state, chunk, scratch) for chunk in self._cut(prompts))
         first_tokens_PC = torch.cat([chunk.tokens_PTC[:, 0] for chunk in chunks])
         iou_PM = self._mask_decoder.iou_prediction_head(first_tokens_PC)[:, list(output_tokens)]
@@ -227,8 +244,9 @@ class SharedImageDecoder:
         transformer = decoder.transformer
         pays = lowrank.pays(tokens_PTC.shape[1], transformer.num_heads, transformer.embedding_dim)
         if prompts.masks_P1hw is None and pays:
-            out_PTC, keys = lowrank.transform(transformer, self._stages, state.shared, tokens_PTC, scratch)
-            if float(keys.cancellation) <= _MAX_CANCELLATION:
+            stages, shared = self._prompt_stages, state.shared
+            out_PTC, keys = lowrank.transform(transformer, stages, shared, tokens_PTC, scratch)
+            if float(keys.cancellation) <= _MAX_CANCELLATION[self._dtype]:
                 return _Chunk(out_PTC, keys)
             _log.info("%d prompts redone in dense form: cancellation %.3g", len(prompts), keys.cancellation)
         source_PCHW = state.embedding_1CHW + dense_PCHW
@@ -241,6 +259,7 @@ class SharedImageDecoder:
         output_tokens: tuple[int, ...],
         keep_PM: Tensor,
         out_Khw: Tensor,
+        scratch: Scratch,
     ) -> None:
         """The masks of one chunk's kept outputs, in order, into `out_Khw`."""
         mask_tokens_PMC = chunk.tokens_PTC[:, [1 + token for token in output_tokens]]
@@ -250,18 +269,22 @@ class SharedImageDecoder:
             assert hyper_PMG is not None
             hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]
             if isinstance(chunk.image, ImageKeys):
-                halves = self._first_upscale(state, chunk.image, prompt)
+                halves = self._first_upscale(state, chunk.image, prompt, scratch)
             else:
                 halves = self._head.from_tokens(chunk.image[prompt])
-            self._head.logits(halves, hyper_KG, out_Khw[made : made + len(hyper_KG)])
+            self._head.logits(halves, hyper_KG, out_Khw[made : made + len(hyper_KG)], scratch)
             made += len(hyper_KG)
 
-    def _first_upscale(self, state: ImageState, keys: ImageKeys, prompt: int) -> Halves:
+    def _first_upscale(self, state: ImageState, keys: ImageKeys, prompt: int, scratch: Scratch) -> Halves:
         """The first convolution, on image tokens in low-rank form."""
         weight_S, rows_KS, factors_KC = lowrank.head_rows(keys, self._stages[-1].shift_C, prompt)
         halves = []
-        for shared_SE, weight_CE in zip(state.first_upscale, self._head.first_CE, strict=True):
+        for name, shared_SE, weight_CE in zip(
+            Halves._fields, state.first_upscale, self._head.first_CE, strict=True
+        ):
             mapped_KE = factors_KC @ weight_CE
             mapped_KE[-1] += self._head.first_bias_E
-            halves.append((shared_SE * weight_S[:, None]).addmm_(rows_KS.T, mapped_KE))
+            half_SE = scratch.take(name, *shared_SE.shape)
+            torch.mul(shared_SE, weight_S[:, None], out=half_SE)
+            halves.append(half_SE.addmm_(rows_KS.T, mapped_KE.to(half_SE.dtype)))
         return Halves(*halves)

@@ -19,6 +19,9 @@ and rho one number an image token. Everything the decoder asks of `keys` follows
 
 Per prompt at 4096 image tokens this is 0.35 instead of 2.7 GFLOP, and 1.6 instead of 4 MiB kept.
 
+Where a narrow number format is asked for (`share`), X, Z and all that is multiplied at each image token
+are in it; tokens, B, alpha, rho and the squared lengths stay in the tokens' own.
+
 The squared length is a sum that may cancel where LayerNorm's own would not: `ImageKeys.cancellation`
 bounds it, and the caller decides. Where H T is not small against C the dense form is cheaper: `pays`.
 
@@ -115,13 +118,13 @@ def attend_to_image(
     scores_PHTS = _scores(keys, query_PHTD, shared.key_HDS, stage.key_position_HDS, weight_HDC, scratch)
     share_PHTS = torch.softmax(scores_PHTS, dim=-1, out=scratch.take("share", *scores_PHTS.shape))
     if keys.rho_P1S is None:
-        mixed_PHTD = _mix(share_PHTS, shared.value_HDS, scratch)
+        mixed_PHTD = _mix(share_PHTS, shared.value_HDS, scratch).to(queries_PTC.dtype)
     else:
-        share_PHTS.mul_(keys.rho_P1S[:, None])
+        share_PHTS.mul_(_as(keys.rho_P1S, share_PHTS)[:, None])
         rows_PRK = torch.bmm(share_PHTS.flatten(1, 2), keys.filled_PKS.transpose(1, 2))
-        mixed_PRC = torch.bmm(rows_PRK, keys.factors_PKC) + stage.shift_C
+        mixed_PRC = torch.bmm(_as(rows_PRK, keys.factors_PKC), keys.factors_PKC) + stage.shift_C
         if keys.alpha_P1S is not None:
-            share_PHTS.mul_(keys.alpha_P1S[:, None])
+            share_PHTS.mul_(_as(keys.alpha_P1S, share_PHTS)[:, None])
         mixed_PHTC = mixed_PRC.view(*query_PHTD.shape[:3], -1)
         mixed_PHTD = torch.matmul(mixed_PHTC, attention.value.weight_HDC.transpose(1, 2))
         mixed_PHTD += _mix(share_PHTS, shared.value_HDS, scratch)
@@ -151,7 +154,7 @@ def attend_to_tokens(
     scores_PHTS = _scores(keys, key_PHTD, shared.query_HDS, position_HDS, weight_HDC, scratch)
     share_PHTS = torch.softmax(scores_PHTS, dim=2, out=scratch.take("share", *scores_PHTS.shape))
     if keys.rho_P1S is not None:
-        keys.filled_PKS.mul_(keys.rho_P1S)
+        keys.filled_PKS.mul_(_as(keys.rho_P1S, keys.rows_PKS))
     first, last = keys.num_rows, keys.num_rows + _num_rows(*key_PHTD.shape[2:0:-1])
     rows_PHTS = _by_head(keys.rows_PKS[:, first : last - 1], key_PHTD.shape[1])
     rows_PHTS.copy_(share_PHTS[:, :, :-1])
@@ -168,6 +171,7 @@ def head_rows(keys: ImageKeys, shift_C: Tensor, prompt: int) -> tuple[Tensor, Te
     assert keys.rho_P1S is not None, "a transformer has at least one layer"
     rho_1S = keys.rho_P1S[prompt]
     alpha_1S = rho_1S if keys.alpha_P1S is None else rho_1S * keys.alpha_P1S[prompt]
+    rho_1S, alpha_1S = _as(rho_1S, keys.rows_PKS), _as(alpha_1S, keys.rows_PKS)
     rows_KS = torch.cat([keys.filled_PKS[prompt] * rho_1S, torch.ones_like(rho_1S)])
     return alpha_1S[0], rows_KS, torch.cat([keys.factors_PKC[prompt], shift_C[None]])
 
@@ -183,7 +187,7 @@ def _num_rows(num_tokens: int, num_heads: int) -> int:
 
 def _start(tokens_PTC: Tensor, num_rows: int, shared: SharedImage) -> ImageKeys:
     prompts, _, channels = tokens_PTC.shape
-    rows_PKS = shared.last_CS.new_empty(prompts, num_rows, shared.last_CS.shape[1])
+    rows_PKS = shared.like.new_empty(prompts, num_rows, shared.last_CS.shape[1])
     factors_PKC = tokens_PTC.new_empty(prompts, 0, channels)
     return ImageKeys(rows_PKS, 0, factors_PKC, [], None, None, tokens_PTC.new_ones(()))
 
@@ -206,7 +210,8 @@ def _normalise(keys: ImageKeys, step: Step, shared: SharedStage, scratch: Scratc
         cross_P1S, length_P1S = keys.alpha_P1S * cross_P1S, keys.alpha_P1S * length_P1S
     mean_square_P1S = (length_P1S.square() + 2 * cross_P1S + own_P1S) / factors_PKC.shape[-1]
     lengths_P1K = torch.linalg.vector_norm(factors_PKC, dim=-1)[:, None]
-    bound_P1S = (length_P1S + torch.bmm(lengths_P1K, keys.filled_PKS)).square() / factors_PKC.shape[-1]
+    reach_P1S = torch.bmm(_as(lengths_P1K, keys.rows_PKS), keys.filled_PKS)
+    bound_P1S = (length_P1S + reach_P1S).square() / factors_PKC.shape[-1]
     variance_P1S = mean_square_P1S.clamp_min(0) + step.eps
     keys.cancellation = torch.maximum(keys.cancellation, (bound_P1S / variance_P1S).amax())
     keys.rho_P1S = variance_P1S.rsqrt()
@@ -231,8 +236,10 @@ def _cross(keys: ImageKeys, shared: SharedStage, scratch: Scratch) -> Tensor:
         crossed_PHTS = scratch.take("weighted", prompts, heads, tokens - 1, num_image_tokens)
         products_PHTS = _products(value_PHTD[:, :, :-1], image_HDS, scratch)
         torch.mul(products_PHTS, _by_head(rows_PKS[:, :-1], heads), out=crossed_PHTS)
-        last_PS = value_PHTD[:, :, -1].flatten(1) @ image_HDS.flatten(0, 1) + constant_S
-        total_PS = total_PS + _sum_rows(crossed_PHTS.flatten(1, 2))[:, 0] + rows_PKS[:, -1] * last_PS
+        last_PD = value_PHTD[:, :, -1].flatten(1)
+        last_PS = _as(_as(last_PD, image_HDS) @ image_HDS.flatten(0, 1), last_PD) + constant_S
+        sum_PS = _as(_sum_rows(crossed_PHTS.flatten(1, 2))[:, 0], last_PD)
+        total_PS = total_PS + sum_PS + rows_PKS[:, -1] * last_PS
     return total_PS[:, None]
 
 
@@ -246,8 +253,9 @@ def _square(rows_PKS: Tensor, factors_PKC: Tensor, num_blocks: int, scratch: Scr
         gram_PKK = torch.bmm(factors_PKC[:, first:last], factors_PKC[:, :last].transpose(1, 2))
         gram_PKK[:, :, :first] *= 2
         weighted_PKS = scratch.take("weighted", prompts, size, num_image_tokens)
-        torch.bmm(gram_PKK, rows_PKS[:, :last], out=weighted_PKS)
-        total_P1S = total_P1S + _sum_rows(weighted_PKS.mul_(rows_PKS[:, first:last]))
+        torch.bmm(_as(gram_PKK, rows_PKS), rows_PKS[:, :last], out=weighted_PKS)
+        sum_P1S = _sum_rows(weighted_PKS.mul_(rows_PKS[:, first:last]))
+        total_P1S = total_P1S + _as(sum_P1S, factors_PKC)
     return total_P1S
 
 
@@ -272,18 +280,19 @@ def _scores(
         return scores_PHTS.copy_(image_PHTS)
     folded_PRC = torch.matmul(token_PHTD, weight_HDC).flatten(1, 2)
     folded_PRK = torch.bmm(folded_PRC, keys.factors_PKC.transpose(1, 2))
-    torch.bmm(folded_PRK, keys.filled_PKS, out=scores_PHTS.flatten(1, 2))
+    torch.bmm(_as(folded_PRK, keys.rows_PKS), keys.filled_PKS, out=scores_PHTS.flatten(1, 2))
     if keys.alpha_P1S is None:
         scores_PHTS.add_(image_PHTS)
     else:
-        scores_PHTS.addcmul_(image_PHTS, keys.alpha_P1S[:, None])
-    return scores_PHTS.mul_(keys.rho_P1S[:, None]).add_(_products(token_PHTD, position_HDS, scratch))
+        scores_PHTS.addcmul_(image_PHTS, _as(keys.alpha_P1S, image_PHTS)[:, None])
+    scores_PHTS.mul_(_as(keys.rho_P1S, scores_PHTS)[:, None])
+    return scores_PHTS.add_(_products(token_PHTD, position_HDS, scratch))
 
 
 def _products(token_PHTD: Tensor, image_HDS: Tensor, scratch: Scratch) -> Tensor:
     """float[P, H, T, S], a view with the heads outermost: one product a head over all prompts' tokens."""
     prompts, heads, tokens, width = token_PHTD.shape
-    token_HND = token_PHTD.transpose(0, 1).reshape(heads, prompts * tokens, width)
+    token_HND = _as(token_PHTD, image_HDS).transpose(0, 1).reshape(heads, prompts * tokens, width)
     products_HNS = scratch.take("products", heads, prompts * tokens, image_HDS.shape[-1])
     torch.bmm(token_HND, image_HDS, out=products_HNS)
     return products_HNS.view(heads, prompts, tokens, -1).transpose(0, 1)
@@ -296,6 +305,11 @@ def _mix(share_PHTS: Tensor, value_HDS: Tensor, scratch: Scratch) -> Tensor:
     share_HPTS.copy_(share_PHTS.transpose(0, 1))
     mixed_HND = torch.bmm(share_HPTS.flatten(1, 2), value_HDS.transpose(1, 2))
     return mixed_HND.view(heads, prompts, tokens, -1).transpose(0, 1)
+
+
+def _as(values: Tensor, like: Tensor) -> Tensor:
+    """In the number format of `like`; the same tensor where it is already."""
+    return values.to(like.dtype)
 
 
 def _by_head(rows_PKS: Tensor, num_heads: int) -> Tensor:

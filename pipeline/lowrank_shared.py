@@ -1,6 +1,8 @@
 """The low-rank decoder's part that does not depend on prompts: weights laid out, and an image's projections.
 
-`build_stages` works once a model, `share` once an image; lowrank.py says what for, and has the algebra.
+`build_stages` works once a model, `share` once an image; lowrank.py says what for, and has the algebra. Both
+compute in the weights' number format; `share` and `stages_in` hand out what prompts multiply with in another
+one, if asked.
 
 Shapes: P prompts, T tokens, H heads, D channels of a head, C channels, S image tokens.
 """
@@ -8,7 +10,7 @@ Shapes: P prompts, T tokens, H heads, D channels of a head, C channels, S image 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -115,6 +117,11 @@ class SharedImage:
     stages: tuple[SharedStage, ...]
     last_CS: Tensor
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor in the number format of products with image tokens."""
+        return self.stages[0].key_HDS
+
 
 def build_stages(transformer: Any, position_CS: Tensor) -> tuple[Stage, ...]:
     """The stages of a `segment_anything` TwoWayTransformer, for one embedding size.
@@ -143,8 +150,24 @@ def build_stages(transformer: Any, position_CS: Tensor) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def share(stages: Sequence[Stage], image_CS: Tensor) -> SharedImage:
-    """Project an image's tokens (float[C, S], dense prompt embedding added) once for all prompts."""
+def stages_in(stages: tuple[Stage, ...], dtype: torch.dtype) -> tuple[Stage, ...]:
+    """The same stages with what is multiplied at every image token, the positions, in another format."""
+
+    def convert(stage: Stage) -> Stage:
+        step = stage.step and replace(stage.step, query_position_HDS=stage.step.query_position_HDS.to(dtype))
+        return replace(stage, key_position_HDS=stage.key_position_HDS.to(dtype), step=step)
+
+    return tuple(convert(stage) for stage in stages)
+
+
+def share(stages: Sequence[Stage], image_CS: Tensor, dtype: torch.dtype = torch.float32) -> SharedImage:
+    """Project an image's tokens once for all prompts.
+
+    Args:
+        stages: as `build_stages` gives them.
+        image_CS: float[C, S], the dense prompt embedding added.
+        dtype: of the projections; lengths, constants and the last channels keep the image's own.
+    """
     shared: list[SharedStage] = []
     for number, stage in enumerate(stages):
         key, value = stage.attention.key.image(image_CS), stage.attention.value.image(image_CS)
@@ -152,15 +175,16 @@ def share(stages: Sequence[Stage], image_CS: Tensor) -> SharedImage:
             key = key + stage.key_position_HDS
         step = stage.step
         if step is None:
-            shared.append(SharedStage(key, value))
+            shared.append(SharedStage(key.to(dtype), value.to(dtype)))
             continue
         query = step.attention.query.image(image_CS)
         if number == 0:
             query = query + step.query_position_HDS
         image_CS = image_CS - image_CS.mean(dim=0)
-        carried = tuple(_project(weight, image_CS) for weight in step.carried_HDC)
+        carried = tuple(_project(weight, image_CS).to(dtype) for weight in step.carried_HDC)
         constants = tuple(row @ image_CS for row in step.constants_C)
         length_S = torch.linalg.vector_norm(image_CS, dim=0)
+        key, value, query = key.to(dtype), value.to(dtype), query.to(dtype)
         shared.append(SharedStage(key, value, query, carried, constants, length_S))
         image_CS = image_CS * step.scale_C[:, None]
     return SharedImage(tuple(shared), image_CS)

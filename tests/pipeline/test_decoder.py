@@ -54,7 +54,7 @@ class Model:
         logits, iou = self.mask_decoder(self.embedding[None], position, sparse, dense, multimask)
         return logits, iou
 
-    def ours(self, **options: int) -> tuple[SharedImageDecoder, ImageState]:
+    def ours(self, **options: Any) -> tuple[SharedImageDecoder, ImageState]:
         decoder = SharedImageDecoder(self.prompt_encoder, self.mask_decoder, **options)
         return decoder, decoder.prepare(self.embedding)
 
@@ -200,3 +200,47 @@ def test_wrong_input_is_named() -> None:
         Prompts()
     with pytest.raises(ValueError, match="shape"):
         Prompts(torch.zeros(2, 1, 2), torch.zeros(2, 2))
+
+
+def _relative_error(ours: Tensor, exact: Tensor) -> float:
+    return float((ours - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("shapes", [{"channels": 64}, {"channels": 128, "side": 32}])
+@torch.no_grad()
+def test_bfloat16_is_as_close_as_the_reference_in_bfloat16(shapes: dict[str, int]) -> None:
+    model = Model(**shapes)
+    prompts = model.points(6)
+    logits, iou = model.reference(prompts, multimask=True)
+    decoder, state = model.ours(dtype=torch.bfloat16)
+    result = decoder.predict(state, prompts, multimask=True)
+    ours = result.masks(torch.ones_like(iou, dtype=torch.bool))
+    assert isinstance(result._chunks[0].image, ImageKeys)
+    assert result.predicted_iou_PM.dtype == ours.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs, their_iou = model.reference(prompts, multimask=True)
+    assert 1e-5 < _relative_error(ours, logits.flatten(0, 1)) < _relative_error(theirs.float(), logits)
+    assert _relative_error(result.predicted_iou_PM, iou) < _relative_error(their_iou.float(), iou)
+
+
+@torch.no_grad()
+def test_bfloat16_serves_boxes_masks_and_many_points() -> None:
+    model = Model(channels=64)
+    points = model.points(3, points=2)
+    for prompts in (
+        Prompts(boxes_xyxy_P4=model.boxes(3)),
+        Prompts(masks_P1hw=model.masks(3)),
+        Prompts(points.points_xy_PN2, points.labels_PN, masks_P1hw=model.masks(3)),
+        model.points(2, points=10),
+    ):
+        logits, iou = model.reference(prompts, multimask=False)
+        decoder, state = model.ours(dtype=torch.bfloat16)
+        result = decoder.predict(state, prompts, multimask=False)
+        assert _relative_error(result.predicted_iou_PM, iou) < 0.01
+        ours = result.masks(torch.ones_like(iou, dtype=torch.bool))
+        assert _relative_error(ours, logits.flatten(0, 1)) < 0.03
+
+
+def test_other_number_formats_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"float32 or bfloat16, not in torch\.float16"):
+        Model().ours(dtype=torch.float16)
