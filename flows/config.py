@@ -192,7 +192,7 @@ def load_config(
         )
     name = recipe or base or DEFAULT_RECIPE
     merged = _merge(tomllib.loads(recipe_text(name)), values, source=str(file))
-    merged = _merge(merged, _parse_sets(sets), source="--set")
+    merged = _merge(merged, parse_sets(sets), source="--set")
     return validate({"recipe": name, **merged})
 
 
@@ -241,7 +241,8 @@ def _read_file(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} is not TOML: {exc}") from exc
 
 
-def _parse_sets(sets: Iterable[str]) -> Values:
+def parse_sets(sets: Iterable[str]) -> Values:
+    """`section.field=value` pairs as sections of fields. Raises ConfigError for a pair of another form."""
     values: Values = {}
     for pair in sets:
         name, equals, text = pair.partition("=")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -181,10 +182,15 @@ class ProgressArtifact:
 
 def table_artifact(report: RunReport) -> None:
     """Leaves the report as a table artifact of the run."""
+    lines_artifact(summary(report), key="maskmill-result", description=f"dataset {report.dataset}")
+
+
+def lines_artifact(lines: Iterable[tuple[str, Any]], *, key: str, description: str) -> None:
+    """Leaves names and values as a table artifact of the run; what may be secret in them is blanked."""
     from prefect.artifacts import create_table_artifact
 
-    rows = [{"what": name, "value": str(value)} for name, value in summary(report)]
-    create_table_artifact(rows, key="maskmill-result", description=f"dataset {report.dataset}")
+    rows = [{"what": name, "value": blank_secrets(str(value))} for name, value in lines]
+    create_table_artifact(rows, key=key, description=blank_secrets(description))
 
 
 def sheet_artifact(png: bytes, *, generation: int) -> bool:
@@ -193,13 +199,33 @@ def sheet_artifact(png: bytes, *, generation: int) -> bool:
     Returns:
         Whether it was left.
     """
-    from prefect.artifacts import create_image_artifact
-
     if len(png) > MAX_SHEET_BYTES:
         return False
-    address = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-    create_image_artifact(address, key="maskmill-sheet", description=f"generation {generation}, a sample")
+    image_artifact(png, key="maskmill-sheet", description=f"generation {generation}, a sample")
     return True
+
+
+def image_artifact(png: bytes, *, key: str, description: str) -> None:
+    """Leaves a picture as an image artifact of the run; it then lies in Prefect's database."""
+    from prefect.artifacts import create_image_artifact
+
+    address = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    create_image_artifact(address, key=key, description=description)
+
+
+_SECRETS = re.compile(
+    r"(://[^/@\s:]+:)[^@\s/]+(@)|((?:secret|password|auth_token|access_key|api_key)[a-z_]*\s*[=:]\s*)[^\s,;'\"]+",
+    re.I,
+)
+
+
+def blank_secrets(text: str) -> str:
+    """`text` without passwords in addresses and values of what is named a secret, token, password or key.
+
+    Settings never hold a secret (credentials come from the environment); this is the last line of defence for
+    addresses that people type.
+    """
+    return _SECRETS.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", text)
 
 
 def summary(report: RunReport) -> list[tuple[str, Any]]:

@@ -8,13 +8,16 @@ settings and weights are checked before any of it, and a run with nothing to do 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from flows import cluster, prefect_server, steps
+from flows import cluster, prefect_server, relabel_steps, steps
 from flows.config import RunConfig
+from flows.relabel_plan import RelabelCaps, make_relabel_plan
+from flows.relabel_steps import RelabelReport
 from flows.report import RunReport, watcher
 from workers.task import RunSpec
 
@@ -42,6 +45,40 @@ def run_generate(
         from flows.generate import generate
 
         return generate(dataset, list(inputs), config, limit=limit, export_to=export_to)
+
+
+def run_relabel(
+    dataset: str, inputs: Sequence[str] | None, config: RunConfig, caps: RelabelCaps, *, wait_s: float = 0.0
+) -> RelabelReport:
+    """The flow `relabel` with a quick start; see there for arguments, result and errors.
+
+    Where there is nothing to do, or only a selection from stored candidates, neither Prefect nor Ray starts,
+    unless PREFECT_API_URL names a server to tell of it.
+    """
+    began = time.monotonic()
+    with steps.writing(dataset, "relabel", wait_s=wait_s):
+        watcher().step("looking for new images")
+        relabel_steps.plan_new_images(dataset, list(inputs) if inputs is not None else None, config)
+        spec = steps.describe_run(dataset, config)
+        plan = make_relabel_plan(spec, config, caps)
+        watcher().note(f"{len(plan.chosen)} of {plan.stale_shards} stale shards are to be done")
+        if not plan.needs_model and not os.environ.get("PREFECT_API_URL"):
+            annotated = relabel_steps.recompute(spec, config, plan, watcher().tally)
+            published = steps.publish_and_verify(spec, config, made_by="relabel", partial=True)
+            return relabel_steps.make_report(plan, annotated, published, seconds=time.monotonic() - began)
+    prefect_server.quiet_environment()
+    workers = _workers(spec, config) if plan.needs_model else nullcontext()
+    with _own_server() as server, workers, _using(server):
+        from flows.relabel import relabel
+
+        report: RelabelReport = relabel(
+            dataset,
+            config,
+            inputs=list(inputs) if inputs is not None else None,
+            wait_s=wait_s,
+            **dataclasses.asdict(caps),
+        )
+        return report
 
 
 def _is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None) -> bool:

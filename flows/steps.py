@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.config import RunConfig
 from flows.report import RunReport, Tally, watcher
@@ -127,6 +127,20 @@ def driving(dataset: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Is the dataset's one writer inside the block (relabel, retraining, loop; `generate` may run beside).
+
+    Raises:
+        WriterBusy: another writer is at work, and still is after `wait_s`.
+    """
+    from storage.objects import open_store
+    from storage.writer import writing
+
+    with writing(open_store(dataset), owner, wait_s=wait_s, waiting=watcher().note):
+        yield
+
+
 def is_complete(spec: RunSpec) -> bool:
     """Whether there is a plan and every shard of it has all columns of this run."""
     from storage.objects import open_store
@@ -200,11 +214,18 @@ def annotate_shards(
         return follower.outcome()
 
 
-def publish_and_verify(spec: RunSpec, config: RunConfig) -> Published:
+def publish_and_verify(
+    spec: RunSpec, config: RunConfig, *, made_by: str = "generate", partial: bool = False
+) -> Published:
     """Publishes what is committed as the next generation, and checks the dataset's sums.
 
-    Nothing is published when the latest generation holds just that, or when it holds more shards: a run that
-    had to give shards up never replaces a fuller generation.
+    Columns that this run does not make are carried over from the generation before. Nothing is published when
+    the latest generation holds just that. Shards that lack a column of the run keep what they had; but unless
+    `partial` says that this is meant, a run that had to give shards up never replaces a fuller generation.
+
+    Args:
+        made_by: what the generation says made it.
+        partial: a generation may mix versions by shard.
 
     Raises:
         DatasetError: records contradict each other.
@@ -223,8 +244,8 @@ def publish_and_verify(spec: RunSpec, config: RunConfig) -> Published:
     }
     before = latest(store)
     generation = before
-    if records[MASKS] and (before is None or _as_full(records, before)):
-        generation = _publish(spec, config, records)
+    if records[MASKS] and (partial or before is None or _as_full(records, before)):
+        generation = _publish(spec, config, records, made_by)
     rejects = Counter(load_plans(store).rejects_by_reason)
     rejects.update(reject.reason for reject in _rejected(records))
     return Published(
@@ -236,25 +257,46 @@ def publish_and_verify(spec: RunSpec, config: RunConfig) -> Published:
     )
 
 
-def _publish(spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]]) -> Generation:
-    from storage.generations import publish
+def _publish(
+    spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
+) -> Generation:
+    from storage.columns import ColumnVersion
+    from storage.generations import Publication, check_inputs, publish_over, row_of
+    from storage.merge import count_rows, merge_rows
     from storage.objects import open_store
 
-    sections = {"recipe", "ingest", "segmenter", *spec.fingerprints}
-    written = {column: sum(record.num_written for record in found) for column, found in records.items()}
-    return publish(
-        open_store(spec.root),
-        spec.fingerprints,
-        settings=config.model_dump(mode="json", include=sections),
-        models={role: name for found in records.values() if found for role, name in found[0].models.items()},
-        totals={
-            **{column: count for column, count in written.items() if column != MASKS},
-            "annotated": _num_annotated(records),
-            "rejected": sum(1 for _ in _rejected(records)),
-            "masks": sum(record.index.num_samples for record in records[MASKS] if record.index is not None),
-        },
-        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
+    store = open_store(spec.root)
+    check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
+    made = {
+        column: [row_of(ColumnVersion(store, column, spec.fingerprints[column]), record) for record in found]
+        for column, found in records.items()
+    }
+    settings = config.model_dump(mode="json", include={"recipe", "ingest", "segmenter", *spec.fingerprints})
+    models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
+
+    def make(parent: Generation | None) -> Publication:
+        merged = merge_rows(store, made, parent)
+        for column, shards in merged.dropped.items():
+            watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
+        if parent is not None and parent.rows() == merged.rows:
+            return Publication(merged.rows, {})
+        carried = {row.column for row in merged.rows} - spec.fingerprints.keys()
+        kept = {column: parent.columns[column] for column in carried} if parent is not None else {}
+        facts = {
+            "columns": {**kept, **spec.fingerprints},
+            "settings": {**_sections(parent, carried), **settings},
+            "models": {**(parent.models if parent is not None and carried else {}), **models},
+            "totals": count_rows(store, merged.rows),
+        }
+        return Publication(merged.rows, facts)
+
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return publish_over(store, make, now, made_by=made_by)
+
+
+def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, Any]:
+    """What the generation before says of how these columns were made."""
+    return {name: parent.settings[name] for name in columns if parent is not None and name in parent.settings}
 
 
 def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
@@ -263,14 +305,6 @@ def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]
 
     for shard in _by_shard(records):
         yield from first_rejects(shard).values()
-
-
-def _num_annotated(records: Mapping[str, Sequence[CommitRecord]]) -> int:
-    """Images with a sample in every column of the run."""
-    from storage.columns import first_rejects
-
-    whole = [shard for shard in _by_shard(records) if len(shard) == len(records)]
-    return sum(shard[0].num_read - len(first_rejects(shard)) for shard in whole)
 
 
 def _by_shard(records: Mapping[str, Sequence[CommitRecord]]) -> list[list[CommitRecord]]:

@@ -138,7 +138,7 @@ def publish(
     }
     if not records:
         raise DatasetError(f"{store.root}: nothing is committed of {dict(columns)}; run `generate` first")
-    _check_inputs(store, {key: record for key, (_, record) in records.items()})
+    check_inputs(store, {key: record for key, (_, record) in records.items()})
     rows = tuple(
         row_of(version, record) for _, (version, record) in sorted(records.items(), key=lambda item: item[0])
     )
@@ -360,7 +360,8 @@ class _Stream:
             raise DamagedObject(f"{self._where}: its record rejects {min(both)}, which never reached it")
 
 
-def _check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRecord]) -> None:
+def check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRecord]) -> None:
+    """Whether records, by (shard, column), were made from each other. Raises DatasetError."""
     for (shard, column), record in records.items():
         for source, sha256 in record.inputs.items():
             found = records.get((shard, source))

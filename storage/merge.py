@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from storage.columns import CommitRecord, making_order
@@ -20,6 +21,7 @@ from storage.generations import Generation, GenerationRow, read_record
 from storage.objects import ObjectStore
 
 Rows = dict[str, GenerationRow]
+THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -44,26 +46,29 @@ def merge_rows(
 
     Args:
         store: the dataset.
-        made: by column of the run, in the order they are made: what is committed of its version.
+        made: by column of the run, in the order they are made: what is committed of its version; rows that
+            were made from each other (`generations.check_inputs`).
         parent: the generation before.
 
     Raises:
         DamagedObject: a record that has to be looked at cannot be read.
     """
-    new: dict[int, Rows] = defaultdict(dict)
+    new: defaultdict[int, Rows] = defaultdict(dict)
     for column, rows in made.items():
         for row in rows:
             new[row.shard][column] = row
-    old: dict[int, Rows] = defaultdict(dict)
+    old: defaultdict[int, Rows] = defaultdict(dict)
     for row in parent.rows() if parent is not None else ():
         old[row.shard][row.column] = row
     merged: list[GenerationRow] = []
     stale, dropped = Counter[str](), Counter[str]()
-    for shard in sorted(new.keys() | old.keys()):
-        rows = _merge_shard(store, new[shard], old[shard], set(made))
-        merged += [rows[column] for column in sorted(rows)]
-        stale.update(column for column in made if column in rows and rows[column] != new[shard].get(column))
-        dropped.update(old[shard].keys() - rows.keys())
+    shards = sorted(new.keys() | old.keys())
+    with ThreadPoolExecutor(THREADS) as threads:
+        chosen = threads.map(lambda s: _merge_shard(store, new.get(s, {}), old.get(s, {}), set(made)), shards)
+        for shard, rows in zip(shards, chosen, strict=True):
+            merged += [rows[column] for column in sorted(rows)]
+            stale.update(c for c in made if c in rows and rows[c] != new.get(shard, {}).get(c))
+            dropped.update(old.get(shard, {}).keys() - rows.keys())
     return Merged(tuple(merged), dict(stale), dict(dropped))
 
 
@@ -71,15 +76,15 @@ def _merge_shard(store: ObjectStore, new: Rows, old: Rows, made: set[str]) -> Ro
     rows = {**old, **new}
     if rows in (old, new):
         return rows  # nothing is mixed
-    fitting = _fitting(store, rows)
+    fitting = _fitting(store, rows, new)
     lost = (old.keys() & made) - fitting.keys()
     return old if lost else fitting
 
 
-def _fitting(store: ObjectStore, rows: Rows) -> Rows:
-    """The rows less those made from another record than the one beside them."""
+def _fitting(store: ObjectStore, rows: Rows, new: Rows) -> Rows:
+    """The rows less the old ones that were made from another record than the one beside them."""
     kept = dict(rows)
-    for column in _in_order(rows):
+    for column in _in_order(rows.keys() - new.keys()):
         inputs = read_record(store, rows[column]).inputs
         if any(
             source in rows and (source not in kept or kept[source].record_sha256 != sha256)
