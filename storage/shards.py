@@ -1,7 +1,7 @@
 """Samples in and out of tars.
 
-Written by webdataset's TarWriter with a fixed mtime and sorted endings: equal samples make equal bytes.
-Read as one stream while size, sha256 and the number of samples are checked against what was written, because
+Written as webdataset's TarWriter would, with a fixed mtime and sorted endings: equal samples make equal
+bytes. Read as one stream while size, sha256 and the number of samples are checked against what was written, because
 a tar cut between two members, or with a flipped header byte, reads without any error of its own.
 
 A damaged shard is known at the latest when its stream ends: whoever derives something from it publishes
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from storage.errors import DamagedObject
 from storage.objects import ObjectStore
+from storage.tar_format import Member, end_marker, member_header, padding, read_members
+from storage.tars import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -62,21 +63,18 @@ def write_shard(store: ObjectStore, name: str, samples: Iterable[Sample]) -> Wri
     Raises:
         ValueError: a key twice, a key or ending that webdataset would read otherwise, or no files.
     """
-    from webdataset.writer import TarWriter
-
     seen: set[str] = set()
     with store.open_write(name) as target:
         hashing = HashingWriter(target)
-        writer = TarWriter(hashing, encoder=False, compress=False, mtime=0)
-        try:
-            for sample in samples:
-                _check_sample(sample, seen)
-                writer.write({"__key__": sample.key, **sample.files})
-        except BaseException:
-            hashing.abandon()
-            raise
-        finally:
-            writer.close()
+        for sample in samples:
+            _check_sample(sample, seen)
+            for ending in sorted(sample.files):
+                content = sample.files[ending]
+                hashing.write(member_header(f"{sample.key}.{ending}", len(content)))
+                hashing.write(content)
+                if len(content) % BLOCK_BYTES:
+                    hashing.write(padding(len(content)))
+        hashing.write(end_marker(hashing.num_bytes))
     return WrittenObject(name, hashing.num_bytes, hashing.hexdigest(), len(seen))
 
 
@@ -93,12 +91,11 @@ def read_shard(store: ObjectStore, written: WrittenObject) -> Iterator[Sample]:
     with store.open_read(written.name) as source:
         hashing = HashingReader(source)
         try:
-            with tarfile.open(fileobj=cast(BinaryIO, hashing), mode="r|", bufsize=CHUNK_BYTES) as tar:
-                for sample in _samples(tar):
-                    num_samples += 1
-                    yield sample
-        except (tarfile.TarError, UnicodeError, EOFError) as exc:
-            raise DamagedObject(f"{store.root}/{written.name}: not a readable tar ({exc})") from exc
+            for sample in _samples(read_members(hashing.read, written.size_bytes)):
+                num_samples += 1
+                yield sample
+        except DamagedObject as exc:
+            raise DamagedObject(f"{store.root}/{written.name}: not a readable tar: {exc}") from exc
         hashing.drain()
     _check(store, written, hashing.num_bytes, hashing.hexdigest(), num_samples)
 
@@ -140,7 +137,6 @@ class HashingWriter(io.RawIOBase):
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
-        self._abandoned = False
         self._sha256 = hashlib.sha256()
         self.num_bytes = 0
 
@@ -152,16 +148,10 @@ class HashingWriter(io.RawIOBase):
 
     def write(self, data: ReadableBuffer) -> int:
         view = memoryview(data)
-        if self._abandoned:
-            return view.nbytes
         self._target.write(view)
         self._sha256.update(view)
         self.num_bytes += view.nbytes
         return view.nbytes
-
-    def abandon(self) -> None:
-        """Swallows what is still to come: a format's writer insists on finishing what it began."""
-        self._abandoned = True
 
     def hexdigest(self) -> str:
         """Of the bytes so far."""
@@ -213,19 +203,15 @@ def _check_sample(sample: Sample, seen: set[str]) -> None:
     seen.add(key)
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[Sample]:
+def _samples(members: Iterator[Member]) -> Iterator[Sample]:
     key, files = "", dict[str, bytes]()
-    for member in tar:
-        content = tar.extractfile(member)
-        if content is None:
-            raise tarfile.ReadError(f"{member.name!r} is not a plain file")
+    for member in members:
         member_key, _, ending = member.name.partition(".")
         if files and member_key != key:
             yield Sample(key, files)
             files = {}
         key = member_key
-        files[ending] = content.read()
-        tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+        files[ending] = member.content
     if files:
         yield Sample(key, files)
 

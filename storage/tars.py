@@ -68,7 +68,7 @@ def scan_tar(stream: BinaryIO, size_bytes: int) -> Iterator[TarMember | TarDamag
             consumer may read on from there.
         size_bytes: of the whole tar.
     """
-    position, extended = 0, _Extended()
+    position, extended = 0, Extended()
     while True:
         stream.seek(position)
         block = stream.read(BLOCK_BYTES)
@@ -100,18 +100,18 @@ def scan_tar(stream: BinaryIO, size_bytes: int) -> Iterator[TarMember | TarDamag
                 return
         else:
             is_file = header.type in _FILE_TYPES and not extended.sparse
-            extended = _Extended()
+            extended = Extended()
             yield TarMember(_label(name), data_start, size, is_file)
         position = data_start + -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
-class _Extended:
+class Extended:
     """What extra headers say about the next member."""
 
     def __init__(self) -> None:
         self._name: str | None = None
         self._size: int | None = None
-        self.sparse = False
+        self.sparse = self.given = False
 
     def is_one(self, header: tarfile.TarInfo) -> bool:
         """Whether it is about another member rather than one itself."""
@@ -124,6 +124,7 @@ class _Extended:
 
     def take(self, header: tarfile.TarInfo, data: bytes) -> bool:
         """Remembers an extra header's content; False if it is damaged."""
+        self.given = True
         if header.type == b"L":
             self._name = data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         elif header.type in (b"x", b"X"):

@@ -74,7 +74,6 @@ class ShardWorker:
         began = time.perf_counter()
         if self._stages is None:
             import pyarrow.parquet  # noqa: F401  (slow ones: now, not within the first shard)
-            import webdataset.writer  # noqa: F401
 
             from workers.stages import build_stages
 
