@@ -6,6 +6,7 @@ against an answer; masks without a pixel are left out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections import defaultdict
@@ -264,3 +265,20 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read: {exc}") from exc
     except ValueError as exc:
         raise InputError(f"{path}: is no JSON: {exc}") from exc
+
+
+def picture_sha256s(coco: Path, images: Path) -> dict[str, str]:
+    """The sha256 of each picture that annotations list, by file name.
+
+    Raises:
+        InputError: a picture that is missing.
+    """
+    index = index_truth(TruthSet(coco.stem, coco, images))
+    found = {}
+    for entry in index.images.values():
+        path = images / file_name(entry)
+        try:
+            found[file_name(entry)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as exc:
+            raise InputError(f"{path}: cannot be read ({exc}); is {images} right?") from exc
+    return found

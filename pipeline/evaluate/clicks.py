@@ -186,7 +186,7 @@ def answer(
     prediction = held.predict(prompts, multimask=multimask)
     predicted_PM = prediction.predicted_iou_PM
     logits = prediction.masks(torch.ones_like(predicted_PM, dtype=torch.bool))
-    full = full_size(logits.float(), held.embedding, segmenter.image_size) > segmenter.mask_threshold
+    full = full_size(logits.float(), held.embedding) > segmenter.mask_threshold
     masks_PMHW = full.view(*predicted_PM.shape, *full.shape[1:])
     iou_PM = iou_rows(masks_PMHW, as_tensor(truths_PHW, masks_PMHW)[:, None])
     rows, column = torch.arange(len(predicted_PM)), predicted_PM.argmax(dim=1)

@@ -93,7 +93,7 @@ def mask_edges(segmenter: Segmenter, image: NDArray[np.uint8], *, grid: int = GR
     for start in range(0, len(points), PROMPTS_AT_ONCE):
         got = held.predict(point_prompts(points[start : start + PROMPTS_AT_ONCE]))
         keep = torch.ones_like(got.predicted_iou_PM, dtype=torch.bool)
-        logits = full_size(got.masks(keep).float(), held.embedding, segmenter.image_size)
+        logits = full_size(got.masks(keep).float(), held.embedding)
         for logits_HW, score in zip(
             logits.cpu().numpy(), got.predicted_iou_PM.flatten().tolist(), strict=True
         ):

@@ -80,21 +80,21 @@ def iou_rows(answers_NHW: Tensor, truths_NHW: Tensor) -> Tensor:
     return common / union.clamp(min=1)
 
 
-def full_size(logits_Nhw: Tensor, embedding: ImageEmbedding, image_size: int) -> Tensor:
+def full_size(logits_Nhw: Tensor, embedding: ImageEmbedding) -> Tensor:
     """Low-resolution logits at the picture's size, as `Sam.postprocess_masks` makes them.
 
     Args:
         logits_Nhw: float32[N, h, w] over the square model input.
-        embedding: of the picture.
-        image_size: side of the model input, px.
+        embedding: of the picture; its frame says where they lie.
 
     Returns:
         float32[N, H, W].
     """
-    square = F.interpolate(
-        logits_Nhw[:, None], (image_size, image_size), mode="bilinear", align_corners=False
-    )
-    cut = square[..., : embedding.input_height, : embedding.input_width]
+    frame, square = embedding.frame, logits_Nhw[:, None]
+    if square.shape[-1] != frame.image_size:
+        side = (frame.image_size, frame.image_size)
+        square = F.interpolate(square, side, mode="bilinear", align_corners=False)
+    cut = square[..., : frame.input_height, : frame.input_width]
     size = (embedding.height, embedding.width)
     return F.interpolate(cut, size, mode="bilinear", align_corners=False)[:, 0]
 

@@ -79,7 +79,8 @@ class TrainSettings:
         for name, low, high in (
             ("steps", 1, 10**7), ("batch", 1, 65_536), ("micro_batch", 1, 1024), ("masks", 1, 64),
             ("points", 0, 32), ("bare_rounds", 0, 8), ("box_share", 0, 1), ("lr", 1e-9, 1),
-            ("warmup", 0, 10**6), ("weight_decay", 0, 1), ("layer_decay", 0.01, 1), ("drop_path", 0, 0.9), ("lora_rank", 1, 1024),
+            ("warmup", 0, 10**6), ("weight_decay", 0, 1), ("layer_decay", 0.01, 1), ("drop_path", 0, 0.9),
+            ("lora_rank", 1, 1024),
             ("max_share", 0.01, 1), ("min_area_px", 1, 10**9), ("automatic_weight", 0, 1),
             ("reviewed_repeat", 1, 1000), ("checkpoint_every", 1, 10**6), ("shuffle_shards", 1, 1024),
             ("seed", 0, 2**62),

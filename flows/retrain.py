@@ -1,0 +1,137 @@
+"""Trains the segmenter on a generation: what to start from, the gate set kept apart, the run's name.
+
+The run's name is a fingerprint of everything that changes the outcome, so the same command goes on where it
+stopped, and another setting is another run. Nothing here touches an array.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.config import RunConfig
+from flows.report import watcher
+from storage.errors import InputError
+
+if TYPE_CHECKING:
+    from storage.generations import Generation
+    from storage.models import ModelCard
+    from storage.objects import ObjectStore
+    from workers.training import StepFigures, TrainJob
+
+NEUTRAL = ("micro_batch", "checkpointing", "checkpoint_every")
+
+
+def plan_training(
+    dataset: str,
+    number: int | None,
+    config: RunConfig,
+    *,
+    gate: tuple[Path, Path] | None = None,
+    start: str = "promoted",
+) -> TrainJob:
+    """Everything a trainer needs.
+
+    Args:
+        dataset: its root.
+        number: the generation; None is the latest.
+        config: [segmenter] to start from and [retrain].
+        gate: annotations and pictures that the result will be judged on.
+        start: "promoted": from the model in force; "base": from [segmenter] as it is.
+
+    Raises:
+        DatasetError: no generation.
+        InputError: the gate set and the generation share a picture.
+        WeightsError: the weights to start from can't be used.
+    """
+    from flows.steps import generation_of
+    from storage.columns import fingerprint
+    from storage.objects import open_store
+    from workers import models
+    from workers.training import TrainJob, weights_of
+
+    store = open_store(dataset)
+    generation = generation_of(dataset, number)
+    if gate is not None:
+        refuse_overlap(store, generation, *gate)
+    settings = models.in_force(store, config.segmenter) if start == "promoted" else config.segmenter
+    counted = dataclasses.asdict(config.retrain)
+    for name in NEUTRAL:
+        del counted[name]
+    weights = weights_of(settings)
+    run = fingerprint(
+        {**counted, "model": settings.model, "generation": generation.manifest.sha256},
+        weights=weights,
+        revision=1,
+        inputs={},
+    )
+    return TrainJob(
+        root=dataset,
+        generation=generation.number,
+        segmenter=settings,
+        settings=config.retrain,
+        run=run,
+        facts={"started_from": weights, "manifest_sha256": generation.manifest.sha256},
+    )
+
+
+def refuse_overlap(store: ObjectStore, generation: Generation, coco: Path, images: Path) -> None:
+    """Raises InputError where a picture of the gate set is in the generation, byte for byte."""
+    from workers.training_stream import source_sha256s
+    from workers.truth import picture_sha256s
+
+    trained = source_sha256s(store, generation)
+    shared = sorted(name for name, sha256 in picture_sha256s(coco, images).items() if sha256 in trained)
+    if shared:
+        raise InputError(
+            f"the gate set {coco} overlaps the training set: {len(shared)} of its pictures are in "
+            f"generation {generation.number} of {store.root} ({', '.join(shared[:3])}). Gate on pictures "
+            "that are not in the dataset, or leave these out of it"
+        )
+
+
+def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> ModelCard:
+    """Trains in this process, or with several workers (or on a joined cluster) on Ray Train.
+
+    Raises:
+        RunStopped: the training cannot go on.
+        ClusterError: no cluster.
+    """
+    if workers == 1 and config.run.ray_address is None:
+        from workers.training import train
+
+        card = train(job, watch=_shown(job))
+        assert card is not None
+        return card
+    from flows import cluster
+
+    with cluster.connected(config.run.ray_address):
+        import ray
+
+        from workers.trainer import train_on_ray
+
+        seen: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = seen.get("GPU", 0) if config.segmenter.device != "cpu" else 0
+        watcher().step(f"training run {job.run} on {workers} workers")
+        return train_on_ray(
+            job,
+            num_workers=workers,
+            num_cpus=max(1.0, float(int(seen.get("CPU", 1) / (workers + 1)))),
+            use_gpu=gpus >= workers,
+        )
+
+
+def card_facts(card: ModelCard) -> dict[str, Any]:
+    """A card for JSON."""
+    return dataclasses.asdict(card)
+
+
+def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
+    watcher().step(f"training run {job.run}")
+
+    def watch(figures: StepFigures) -> None:
+        watcher().count(figures.step, job.settings.steps)
+
+    return watch
