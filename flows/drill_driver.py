@@ -52,8 +52,9 @@ def drive(job: DriverJob) -> bool:
         disk.install(Orders(Path(job.orders)), job.dataset)
     config = load_config(sets=[f"run.shard_size={job.shard_size}"])
     spec = drill_spec(job.dataset)
-    drills_own = Builder(job.seconds, Path(job.orders))
-    build: Build = pkgutil.resolve_name(job.build) if job.build else drills_own
+    build: Build = Builder(job.seconds, Path(job.orders))
+    if job.build:
+        build = pkgutil.resolve_name(job.build)(build)
     failed = False
     with steps.driving(job.dataset), Path(job.events, f"{os.getpid()}.jsonl").open("a") as events:
 

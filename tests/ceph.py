@@ -2,7 +2,7 @@
 
 Debian and Ubuntu have it: `apt-get install --no-install-recommends ceph-mon ceph-osd radosgw ceph-common`.
 Unlike stand-ins for S3 it decides concurrent conditional PUTs properly. Everything lives in memory and ends
-with the process that started it.
+with the process that started it. `python -m tests.ceph BUCKET COMMAND...` runs a command beside one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROGRAMS = ("monmaptool", "ceph-mon", "ceph", "ceph-osd", "radosgw", "radosgw-admin")
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
@@ -76,6 +79,14 @@ class Ceph:
 
     endpoint: str
     environment: dict[str, str]
+
+    def make_bucket(self, name: str) -> None:
+        """A new, empty bucket."""
+        import boto3
+
+        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
+        client: Any = boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket=name)
 
 
 def missing_programs() -> list[str]:
@@ -176,3 +187,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    """Starts a store with a bucket, runs the command with the variables that reach it, ends the store."""
+    bucket, *command = sys.argv[1:]
+    if missing := missing_programs():
+        sys.exit(f"not installed: {', '.join(missing)}")
+    with tempfile.TemporaryDirectory() as folder, running_ceph(Path(folder)) as ceph:
+        ceph.make_bucket(bucket)
+        done = subprocess.run(command, env={**os.environ, **ceph.environment}, check=False)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from storage.columns import new_attempt
 from storage.errors import StorageError
 from storage.generations import latest, publish, read_record, read_row
 from storage.objects import ObjectStore, open_store
@@ -20,7 +21,7 @@ from storage.sources import read_source
 from workers.codec import DecodeError, decode_image
 from workers.drill.stages import POISON, Builder, drill_spec
 from workers.process import run_shard
-from workers.task import MASKS, ShardTask
+from workers.task import MASKS, RunSpec, ShardTask
 
 MAX_NAMED = 20
 
@@ -53,23 +54,35 @@ def work_undisturbed(root: str, parts: Sequence[str], shard_size: int) -> None:
     spec, store = drill_spec(root), open_store(root)
     for i in range(len(parts)):
         make_plan(store, parts[: i + 1], shard_size=shard_size)
-    plan = load_plans(store)
+    work_in_peace(spec, dict.fromkeys(range(load_plans(store).num_shards), shard_size))
+    publish(store, spec.fingerprints, settings={}, models={}, totals={}, created_utc=now_utc())
+
+
+def work_in_peace(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, str]:
+    """Works shards in this process, poison left out; see `workers.repair.Work`."""
     stages = Builder()(spec)
-    for shard in range(plan.num_shards):
+    plan = load_plans(stages.store)
+    for shard in shards:
         skip = dict.fromkeys(_poison_keys(plan, shard), MASKS)
-        run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}", skip_keys=skip))
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    publish(store, spec.fingerprints, settings={}, models={}, totals={}, created_utc=created)
+        run_shard(stages, ShardTask(shard=shard, attempt=new_attempt(), skip_keys=skip))
+    return {}
+
+
+def now_utc() -> str:
+    """ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
     """What is lost, double or different in `store`'s latest generation and plan."""
-    found, duplicated = _contents(store)
-    wanted, _ = _contents(undisturbed)
+    damaged: list[str] = []
+    found, duplicated = _contents(store, damaged)
+    wanted, _ = _contents(undisturbed, [])
     lost = {place for place in wanted if place not in found}
     different = {place for place in found if place in wanted and found[place] != wanted[place]}
     unknown = {place for place in found if place not in wanted}
     problems = [
+        *damaged,
         *(f"{column} of {key} is lost" for column, key in sorted(lost)),
         *(f"{column} of {key} is there {n + 1} times" for (column, key), n in sorted(duplicated.items())),
         *(
@@ -88,15 +101,24 @@ def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
     )
 
 
-def _contents(store: ObjectStore) -> tuple[Mapping[tuple[str, str], str], Counter[tuple[str, str]]]:
-    """Digest or reject's reason by column and key, and how often too often a key is there."""
+def _contents(
+    store: ObjectStore, damaged: list[str]
+) -> tuple[Mapping[tuple[str, str], str], Counter[tuple[str, str]]]:
+    """Digest or reject's reason by column and key, and how often too often a key is there.
+
+    What cannot be read is not there; `damaged` gets why.
+    """
     found: dict[tuple[str, str], str] = {}
     again = Counter[tuple[str, str]]()
     generation = latest(store)
     for row in generation.rows() if generation is not None else ():
-        entries = [(sample.key, _digest(sample)) for sample in read_row(store, row)]
-        entries += [(reject.key, f"rejected: {reject.reason}") for reject in read_record(store, row).rejects]
-        for key, value in entries:
+        try:
+            entries = [(sample.key, _digest(sample)) for sample in read_row(store, row)]
+            rejects = read_record(store, row).rejects
+        except StorageError as exc:
+            damaged.append(str(exc))
+            continue
+        for key, value in [*entries, *((reject.key, f"rejected: {reject.reason}") for reject in rejects)]:
             again[row.column, key] += (row.column, key) in found
             found[row.column, key] = value
     return found, +again

@@ -4,7 +4,8 @@ on, peace at the end, and then the comparison with the undisturbed job.
     for each round: new inputs; a driver runs until it says that all is done
         a fault is due whenever another part of the round's shards is done; after a stall one is due anyway
     no more faults: a last driver completes the dataset
-    verify --deep; compare with the same job undisturbed; damage objects at rest: verify must name each
+    verify --deep; compare with the same job undisturbed
+    damage objects at rest: verify must name each; repair, verify and compare again
 
 Two drivers at most run at a time. What a fault met is counted where it happened (orders.py).
 """
@@ -26,7 +27,7 @@ from storage.errors import InputError
 from storage.objects import ObjectStore, is_s3, join_address, open_store
 from storage.verify import verify
 from workers.drill import schedule as kinds
-from workers.drill.compare import Difference, compare, work_undisturbed
+from workers.drill.compare import Difference, compare, now_utc, work_in_peace, work_undisturbed
 from workers.drill.damage import damage_objects
 from workers.drill.drivers import Drivers
 from workers.drill.fleet import Fleet
@@ -35,6 +36,8 @@ from workers.drill.job import DriverJob
 from workers.drill.orders import Order, Orders
 from workers.drill.proxy import running_proxy
 from workers.drill.schedule import Round, make_schedule
+from workers.drill.stages import drill_spec
+from workers.repair import repair
 
 SHARD_SIZE = 4
 SHARDS_A_FAULT = 1.3
@@ -44,6 +47,7 @@ STALL_S = 6.0  # without a shard done, after which the next fault is due anyway
 REPLACE_S = 3.0  # after which a killed node is replaced
 MAX_OPEN = 3  # orders that wait to be met
 MAX_CRASHES = 5
+MAX_IDLE_ENDS = 4  # drivers in a row that end without having completed or done anything, undisturbed
 GRACE_S = 300.0  # after the time is up, to complete in peace
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -242,12 +246,16 @@ class _Drill:
     def _work(self, fleet: Fleet, todo: deque[Order]) -> list[Order]:
         """Drivers until one says that all is done and none is left; returns the faults that found no time."""
         total, progress = len(todo), _Progress()
-        injected_at = time.monotonic()
+        injected_at, idle_ends = time.monotonic(), 0
         while True:
+            before = len(progress.done)
             for event in self.drivers.take_events():
                 progress.see(event)
             ends = self.drivers.take_ends()
-            if self._is_over(ends):
+            if todo or self._orders.num_open() or len(progress.done) > before:
+                idle_ends = 0
+            idle_ends += len(ends)
+            if self._is_over(ends, idle_ends):
                 break
             if not self.drivers.num_live():
                 self.drivers.start(self._job(fleet), self._environment)
@@ -263,7 +271,11 @@ class _Drill:
             time.sleep(0.05)
         return [*self._orders.withdraw(), *todo]
 
-    def _is_over(self, ends: Sequence[str]) -> bool:
+    def _is_over(self, ends: Sequence[str], idle_ends: int) -> bool:
+        if "complete" not in ends and idle_ends >= MAX_IDLE_ENDS:
+            self.problems.append(f"drivers cannot complete the dataset any more: {', '.join(ends)}")
+            self.drivers.kill_all()
+            return True
         if len(self.drivers.crashes) >= MAX_CRASHES or time.monotonic() > self._ends_at + GRACE_S:
             self.problems.append("the job was not completed in time, or its drivers kept crashing")
             self.drivers.kill_all()
@@ -341,17 +353,26 @@ class _Drill:
     def judge(self) -> tuple[Difference, int]:
         """What differs from the undisturbed job; how many objects damaged at rest go unnoticed."""
         store = open_store(self.settings.dataset)
-        undisturbed = str(self.settings.scratch / "undisturbed")
-        work_undisturbed(undisturbed, self._parts, SHARD_SIZE)
-        report = verify(store, deep=True)
-        self.problems += report.problems[:10]
-        difference = compare(store, open_store(undisturbed))
+        undisturbed = open_store(str(self.settings.scratch / "undisturbed"))
+        work_undisturbed(undisturbed.root, self._parts, SHARD_SIZE)
+        self.problems += verify(store, deep=True).problems[:10]
+        difference = compare(store, undisturbed)
+        if difference != Difference() or self.problems:
+            return difference, 0  # a dataset that is broken already proves nothing about repair
+        unnoticed = self._damage(store)
+        repaired = repair(store, [drill_spec(store.root)], work_in_peace, deep=True, created_utc=now_utc())
+        self.problems += [f"not repaired: {left}" for left in repaired.left]
+        self.problems += verify(store, deep=True).problems[:10]
+        return compare(store, undisturbed), unnoticed
+
+    def _damage(self, store: ObjectStore) -> int:
+        """Damages objects at rest; returns how many of them verify doesn't name."""
         hurt = damage_objects(store, self._schedule.num_damaged_objects, self._rng)
         self._num_hurt = len(hurt)
         named = "\n".join(verify(store, deep=True).problems)
         unnoticed = [place for place in hurt if place.name not in named]
         self.problems += [f"verify does not name {place.name}, which was {place.how}" for place in unnoticed]
-        return difference, len(unnoticed)
+        return len(unnoticed)
 
     def plan_size(self) -> tuple[int, int]:
         """Images and shards."""

@@ -25,7 +25,8 @@ class DriverJob:
         deadline_s: of a turn at a shard.
         orders: the folder of write faults.
         events: the folder to tell events in.
-        build: "module:function" that makes a worker's stages; "" is the drill's own.
+        build: "module:function" that takes the drill's way to make a worker's stages and gives another, for
+            tests that break something on purpose; "" keeps the drill's own.
     """
 
     dataset: str

@@ -1,0 +1,195 @@
+"""How busy the pool keeps many workers: `python -m benchmarks.scheduling [--workers 256 --shards 20000
+--seconds 2]`.
+
+The pool and Ray are the real ones, all on this machine; the workers are light actors that sleep in place of
+a shard's work and import neither torch nor webdataset (about 55 MB each), so that hundreds fit. All workers
+are up before the clock starts. Printed as JSON:
+
+    busy            of the workers' time between the first hand-out and the last shard's end; `busy_full`
+                    leaves out the end, where fewer shards are left than workers
+    idle_ms         a worker waits between two shards, on average (without the end)
+    driver_ms       of the driver's CPU time a shard, Ray's threads in it included
+    rss_mb          of the driver's memory after each tenth of the shards
+
+What it doesn't know: networks, and what models do to a node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import MaskSettings, SegmenterSettings
+from workers.settings import IngestSettings
+from workers.task import IMAGES, MASKS, Resources, RunSpec, ShardProgress, ShardReport, ShardTask
+
+ONE_CPU = Resources(num_cpus=1)
+GENTLY = {
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_maximum_startup_concurrency": "4",
+    "RAY_worker_register_timeout_seconds": "900",
+}
+"""Hundreds of processes on a few cores must not all start at once."""
+
+
+class SleepingWorker:
+    """What `workers.actors.ShardWorker` is to the pool, asleep instead of at work."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def warm(self) -> Any:
+        """Nothing to load."""
+        import ray
+
+        from workers.actors import WorkerInfo
+
+        return WorkerInfo(str(ray.get_runtime_context().get_node_id()), os.getpid(), 0.0)
+
+    def run(self, task: ShardTask) -> ShardReport:
+        """A turn."""
+        began = time.perf_counter()
+        time.sleep(self._seconds)
+        return ShardReport(
+            shard=task.shard,
+            attempt=task.attempt,
+            num_images=1,
+            num_annotated=1,
+            num_masks=1,
+            rejects={},
+            seconds_by_step={"sleep": self._seconds},
+            wall_s=time.perf_counter() - began,
+        )
+
+    def progress(self) -> ShardProgress:
+        """Nothing to tell."""
+        return ShardProgress()
+
+
+def start_workers(num_workers: int, seconds: float) -> list[Any]:
+    """Actors, all of them up."""
+    import ray
+
+    from workers.actors import Worker
+
+    options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "concurrency_groups": {"watch": 1}}
+    remote: Any = ray.remote(**options)(_with_watch(SleepingWorker))
+    actors = [remote.remote(seconds) for _ in range(num_workers)]
+    workers = [Worker(actor, actor.warm.remote()) for actor in actors]
+    ray.get([worker.ready for worker in workers])
+    return workers
+
+
+def _with_watch(kind: Any) -> Any:
+    import ray
+
+    watch: Any = ray.method(concurrency_group="watch")
+    kind.progress = watch(kind.progress)
+    return kind
+
+
+def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]:
+    """One run; see the file's header."""
+    from flows.cluster import connect
+
+    os.environ.update(GENTLY)
+    connect(num_cpus=num_workers)
+    import ray
+
+    began = time.monotonic()
+    workers = start_workers(num_workers, seconds)
+    started_s = time.monotonic() - began
+    try:
+        return {"workers": num_workers, "shards": num_shards, "shard_s": seconds} | {
+            "start_s": round(started_s, 1),
+            "worker_mb": round(_rss_mb(ray.get(workers[0].ready).pid), 1),
+            **_drive(workers, num_shards, seconds),
+        }
+    finally:
+        ray.shutdown()
+
+
+def _drive(workers: list[Any], num_shards: int, seconds: float) -> dict[str, Any]:
+    from workers.pool import ShardDone, run_pool
+
+    num_workers, waiting = len(workers), iter(workers)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = RunSpec(
+            root=str(Path(folder, "dataset")),
+            ingest=IngestSettings(),
+            masks=MaskSettings(),
+            segmenter=SegmenterSettings(),
+            fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
+        )
+        handed_out = _Counted(range(num_shards))
+        slept_s = slept_full_s = 0.0
+        rss_mb, done = [round(_rss_mb(os.getpid()), 1)], 0
+        cpu_before, began = time.process_time(), time.monotonic()
+        full_s = 0.0
+        for event in run_pool(
+            spec,
+            handed_out,
+            resources=ONE_CPU,
+            num_workers=num_workers,
+            make_actor=lambda: next(waiting),
+        ):
+            if not isinstance(event, ShardDone):
+                continue
+            done += 1
+            slept_s += event.report.wall_s
+            if not handed_out.ended:
+                full_s, slept_full_s = time.monotonic() - began, slept_s
+            if done % max(1, num_shards // 10) == 0:
+                rss_mb.append(round(_rss_mb(os.getpid()), 1))
+        wall_s = time.monotonic() - began
+    full_shards = max(1.0, slept_full_s / seconds)
+    in_flight_s = num_workers * seconds / 2  # begun and not ended when the last was handed out, on average
+    busy_full = min(1.0, (slept_full_s + in_flight_s) / (num_workers * full_s)) if full_s else 0.0
+    return {
+        "wall_s": round(wall_s, 2),
+        "busy": round(slept_s / (num_workers * wall_s), 4),
+        "busy_full": round(busy_full, 4),
+        "idle_ms": round((1 - busy_full) * num_workers * full_s / full_shards * 1000, 1),
+        "driver_ms": round((time.process_time() - cpu_before) / num_shards * 1000, 3),
+        "shards_per_s": round(num_shards / wall_s, 1),
+        "rss_mb": rss_mb,
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+
+
+class _Counted:
+    """Items, and whether the last has been taken."""
+
+    def __init__(self, items: range) -> None:
+        self._items = items
+        self.ended = False
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._items
+        self.ended = True
+
+
+def _rss_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    """Reads the sizes and prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--workers", type=int, default=256)
+    parser.add_argument("--shards", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    given = parser.parse_args()
+    print(json.dumps(measure(given.workers, given.shards, given.seconds), indent=1))
+
+
+if __name__ == "__main__":
+    main()
