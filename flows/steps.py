@@ -66,17 +66,21 @@ class Annotated:
 def describe_run(dataset: str, config: RunConfig) -> RunSpec:
     """Everything a worker needs, with the fingerprints of the columns it will write.
 
+    The segmenter is the dataset's promoted model where one is in force; see workers/models.py.
+
     Raises:
         WeightsError: a model's weights are missing or damaged.
         ValueError: a vocabulary has no phrases.
     """
+    from storage.objects import open_store
+    from workers.models import in_force
     from workers.task import make_spec
 
     return make_spec(
         dataset,
         ingest=config.ingest,
         masks=config.masks,
-        segmenter=config.segmenter,
+        segmenter=in_force(open_store(dataset), config.segmenter),
         captions=config.captions,
         labels=config.labels,
         decode_threads=config.run.decode_threads,
