@@ -298,18 +298,20 @@ def build_stages(spec: RunSpec) -> Stages:
         StorageError: the store cannot be read or has no plan.
     """
     from pipeline.segmenters import load_segmenter
+    from workers.models import bring
     from workers.word_stages import word_stages
 
     if spec.segmenter.threads is not None:
         import torch
 
         torch.set_num_threads(spec.segmenter.threads)
+    store = open_store(spec.root)
+    bring(store, spec.segmenter)
     embeddings = SharedEmbeddings(LazySegmenter(lambda: load_segmenter(spec.segmenter)))
-    stages: list[Stage] = [*_mask_stages(spec, embeddings), *word_stages(spec)]
+    stages: list[Stage] = [*_mask_stages(spec, embeddings), *word_stages(spec, embeddings)]
     for stage in stages:
         if stage.column not in spec.idle:
             stage.prepare()
-    store = open_store(spec.root)
     return Stages(spec, store, load_plans(store), tuple(stages), embeddings)
 
 
