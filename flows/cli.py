@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.catalog import diff, log, query, show, tag
+from flows.commands.catalog import diff, import_column, log, query, show, tag
 from flows.commands.demo import demo, photos, scenes
 from flows.commands.deploy import deploy
 from flows.commands.drill import drill
@@ -21,6 +21,7 @@ from flows.commands.inspect import export, preview, status, verify
 from flows.commands.maintain import forget, gc
 from flows.commands.relabel import relabel
 from flows.commands.settings import config_app
+from flows.commands.train import loop, retrain
 from flows.commands.tune import tune
 
 EPILOG = (
@@ -56,10 +57,11 @@ def maskmill(
 command: Callable[..., None]
 for command in (generate, relabel, status, verify, preview, export, log, diff, show, query, tag):
     app.command()(command)
-for command in (evaluate, promote, tune, demo, scenes, photos, deploy, drill):
+for command in (evaluate, retrain, loop, promote, tune, demo, scenes, photos, deploy, drill):
     app.command()(command)
 for command in (gc, forget):
     app.command()(command)
+app.command("import")(import_column)
 app.add_typer(config_app, name="config")
 
 

@@ -185,9 +185,9 @@ def _corrected(
     if index is None:
         for sample in join(store, generation, (IMAGES, MASKS, REVIEW)):
             if REVIEW in sample.files and MASKS in sample.files:
-                records = (json.loads(sample.files[name]["json"]) for name in (MASKS, REVIEW))
-                ours, theirs = (_of_record(record) for record in records)
-                yield ours, theirs
+                record, reviewed = (json.loads(sample.files[name]["json"]) for name in (MASKS, REVIEW))
+                if reviewed is not None:
+                    yield _of_record(record), _of_record(reviewed)
         return
     ids = by_stem(index)
     for annotated in read_annotated(store, generation):

@@ -201,11 +201,13 @@ def source_sha256s(store: ObjectStore, generation: Generation, shards: list[int]
 
 def _record(sample: JoinedSample) -> dict[str, Any] | None:
     """The review's record where there is one, else the masks'."""
-    files = sample.files.get(REVIEW) or sample.files.get(MASKS)
-    if files is None:
-        return None
     try:
-        record = json.loads(files["json"])
+        record = None
+        for column in (REVIEW, MASKS):
+            if record is None and column in sample.files:
+                record = json.loads(sample.files[column]["json"])  # null: not reviewed
+        if record is None:
+            return None
         assert isinstance(record["annotations"], list) and "width" in record["image"]
     except (ValueError, KeyError, TypeError, AssertionError) as exc:
         raise DamagedObject(f"labels of {sample.key}: not an SA-1B record ({exc})") from exc

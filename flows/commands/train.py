@@ -1,7 +1,8 @@
-"""`maskmill retrain`: a new version of the segmenter from a generation."""
+"""`maskmill retrain` and `maskmill loop`: better segmenters from the dataset that they annotate."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows import console
-from flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+from flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
 
 Gate = Annotated[
     tuple[Path, Path] | None,
@@ -77,3 +78,55 @@ def retrain(
         console.next_steps(
             [(f"maskmill promote {quoted} --to {card.number}", "let the next generation use it")]
         )
+
+
+def loop(
+    dataset: Dataset,
+    input: Inputs,
+    gate: Annotated[
+        tuple[Path, Path],
+        typer.Option(help="Annotations and pictures that rounds are judged on.", metavar="COCO IMAGES"),
+    ],
+    rounds: Annotated[int, typer.Option(min=1, help="Annotate, retrain, gate, promote: how often.")] = 3,
+    truth: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="What the oracle knows, for loop.reviewed images.", metavar="COCO IMAGES"),
+    ] = None,
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the report and its curve here.", file_okay=False)
+    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Annotate, retrain, gate, promote, and again.
+
+    Safe to stop and to repeat: the same command goes on with the step it was in.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from flows.config import ConfigError, load_config
+        from flows.loop import LoopPlan, run_loop
+        from flows.report import watching
+
+        run = load_config(recipe, config, set or [])
+        if run.loop.reviewed and truth is None:
+            raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
+        plan = LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
+        with console.live_watcher() as watcher, watching(watcher):
+            report = run_loop(plan, run, workers=workers, out=out)
+        if json:
+            console.print_json(dataclasses.asdict(report))
+            return
+        figure = run.gate.figure
+        rows = [("0", "", "", f"{report.before[figure]:.4f}", "before")]
+        for number, one in enumerate(report.rounds, 1):
+            clicks = str(one["review"]["clicks"]) if one["review"] else ""
+            after = f"{one['after'][figure]:.4f}"
+            rows.append((str(number), str(one["model"]), clicks, after, one["why"]))
+        console.print_table(("round", "model", "clicks", figure, "gate"), rows)
+        console.out.print(f"in force: model {report.promoted}; generation {report.generation}")
+        for path in report.files:
+            console.out.print(f"wrote {console.plain(path)}")
