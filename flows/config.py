@@ -99,12 +99,14 @@ class ExportSettings:
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
         images: write the images too; without them "coco" is the annotations alone.
+        column: that has the masks: "masks", or one that was imported.
     """
 
     format: str = "sa1b"
     max_images: int = 1000
     max_bytes: int = 2**30
     images: bool = True
+    column: str = "masks"
 
     def __post_init__(self) -> None:
         if self.format not in EXPORT_FORMATS:

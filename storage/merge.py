@@ -65,10 +65,10 @@ def merge_rows(
     shards = sorted(new.keys() | old.keys())
     with ThreadPoolExecutor(THREADS) as threads:
         chosen = threads.map(lambda s: _merge_shard(store, new.get(s, {}), old.get(s, {}), set(made)), shards)
-        for shard, rows in zip(shards, chosen, strict=True):
-            merged += [rows[column] for column in sorted(rows)]
-            stale.update(c for c in made if c in rows and rows[c] != new.get(shard, {}).get(c))
-            dropped.update(old.get(shard, {}).keys() - rows.keys())
+        for shard, kept in zip(shards, chosen, strict=True):
+            merged += [kept[column] for column in sorted(kept)]
+            stale.update(c for c in made if c in kept and kept[c] != new.get(shard, {}).get(c))
+            dropped.update(old.get(shard, {}).keys() - kept.keys())
     return Merged(tuple(merged), dict(stale), dict(dropped))
 
 

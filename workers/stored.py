@@ -54,6 +54,7 @@ def read_annotated(
     *,
     shards: Sequence[int] | None = None,
     pictures: bool = True,
+    column: str = "masks",
 ) -> Generator[AnnotatedSample, None, None]:
     """The images of a generation that have masks, in key order.
 
@@ -62,15 +63,16 @@ def read_annotated(
         generation: what to read.
         shards: only these, in this order.
         pictures: False leaves the photographs unread.
+        column: that has the masks; imported ones have another.
 
     Raises:
         storage.errors.DamagedObject: a shard or a record is not what was written.
         storage.errors.SourceChanged, ...: a picture kept at its source isn't there as planned.
     """
-    columns = ("images", "masks") if pictures else ("masks",)
+    columns = ("images", column) if pictures else (column,)
     for sample in join(store, generation, columns, shards=shards):
-        if "masks" in sample.files:
-            yield AnnotatedSample(sample.key, _image_of(sample), _record_of(sample))
+        if column in sample.files:
+            yield AnnotatedSample(sample.key, _image_of(sample), _record_of(sample, column))
 
 
 def _image_of(sample: JoinedSample) -> StoredImage | None:
@@ -79,9 +81,9 @@ def _image_of(sample: JoinedSample) -> StoredImage | None:
     return stored_image(Sample(sample.key, sample.files["images"]))
 
 
-def _record_of(sample: JoinedSample) -> dict[str, Any]:
+def _record_of(sample: JoinedSample, column: str) -> dict[str, Any]:
     try:
-        record = json.loads(sample.files["masks"]["json"])
+        record = json.loads(sample.files[column]["json"])
         if not isinstance(record["annotations"], list) or "width" not in record["image"]:
             raise DamagedObject(f"masks of {sample.key}: not an SA-1B record")
     except (ValueError, KeyError, TypeError) as exc:

@@ -76,15 +76,16 @@ def spread(num_items: int, num_wanted: int, seed: int) -> list[int]:
     return [draw.randrange(low, high) for low, high in pairwise(edges)]
 
 
-def mask_rows(store: ObjectStore, generation: Generation) -> tuple[GenerationRow, ...]:
-    """The generation's rows of the masks column, by shard.
+def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks") -> tuple[GenerationRow, ...]:
+    """The generation's rows of the masks column, or another that has masks, by shard.
 
     Raises:
         storage.errors.DatasetError: there are none.
     """
-    rows = tuple(row for row in generation.rows() if row.column == "masks")
+    rows = tuple(row for row in generation.rows() if row.column == column)
     if not rows:
-        raise DatasetError(f"{store.root}: generation {generation.number} has no masks; run `generate` first")
+        cure = "run `generate` first" if column == "masks" else "`maskmill import` makes such a column"
+        raise DatasetError(f"{store.root}: generation {generation.number} has no {column}; {cure}")
     return rows
 
 

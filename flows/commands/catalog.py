@@ -196,6 +196,54 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
+def import_column(
+    dataset: Dataset,
+    files: Annotated[
+        list[Path], typer.Argument(help="COCO's JSON, or SA-1B's JSON files, tars or folders.", exists=True)
+    ],
+    format: Annotated[str, typer.Option(help="coco or sa1b.")] = "coco",
+    column: Annotated[str, typer.Option(help="The column's name in the dataset.")] = "given",
+    images: Annotated[
+        list[str] | None, typer.Option("--images", help="Where the images are, if they are not in it yet.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take annotations in as a column: COCO or SA-1B.
+
+    Matched to the dataset's images by file name, and published beside its masks: `show` and
+    `export --column` use them.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from flows.config import load_config
+        from flows.steps import plan_images
+        from storage.objects import open_store
+        from workers.take_in import import_annotations
+
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with console.live_watcher() as watcher:
+            if images:
+                watcher.step("planning the images")
+                plan_images(dataset, images, load_config(), None)
+            watcher.step("importing")
+            report = import_annotations(
+                open_store(dataset),
+                files,
+                format=format,
+                column=column,
+                created_utc=now,
+                progress=watcher.count,
+            )
+        if json:
+            console.print_json(dataclasses.asdict(report))
+            return
+        console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
+        lines: list[tuple[str, Any]] = [("images", report.num_images), ("masks", report.num_masks)]
+        lines += [(f"  left out: {reason}", count) for reason, count in report.rejects.items()]
+        lines.append(("named in the files, not in the dataset", report.unmatched))
+        console.print_pairs(lines)
+
+
 def tag(
     dataset: Dataset,
     name: Annotated[str | None, typer.Argument(help="The tag; leave out to list all.")] = None,

@@ -207,6 +207,7 @@ def export(
     ] = "sa1b",
     generation: Which = None,
     images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
+    column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -219,7 +220,8 @@ def export(
         from flows.report import watching
         from flows.steps import export_generation
 
-        config = load_config(sets=[f"export.format={format}", f"export.images={str(images).lower()}"])
+        pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
+        config = load_config(sets=pairs)
         with console.live_watcher() as watcher, watching(watcher):
             watcher.step(f"exporting to {dest}")
             report = export_generation(dataset, generation, config, dest)

@@ -31,6 +31,7 @@ def export(
     images: bool = True,
     max_images: int = 1000,
     max_bytes: int = 1 << 30,
+    column: str = "masks",
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Writes a generation to a local folder or s3:// prefix, in one of `FORMATS`.
@@ -43,6 +44,7 @@ def export(
         images: False, for COCO only, leaves the photographs out.
         max_images: SA-1B and Hugging Face: images in a file.
         max_bytes: SA-1B and Hugging Face: size of a file.
+        column: that has the masks: "masks", or an imported one.
         progress: called with the number of images written so far.
 
     Returns:
@@ -61,12 +63,18 @@ def export(
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")
     if format == "coco":
-        return export_coco(store, generation, destination, images=images, progress=progress)
+        return export_coco(store, generation, destination, images=images, column=column, progress=progress)
     if not images:
         raise ValueError(f"{format} always holds its images: leave images on, or export as coco")
     if format == "yolo":
-        return export_yolo(store, generation, destination, progress=progress)
+        return export_yolo(store, generation, destination, column=column, progress=progress)
     write = export_hf if format == "hf" else export_sa1b
     return write(
-        store, generation, destination, max_images=max_images, max_bytes=max_bytes, progress=progress
+        store,
+        generation,
+        destination,
+        max_images=max_images,
+        max_bytes=max_bytes,
+        column=column,
+        progress=progress,
     )

@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 from storage.objects import open_store
 from storage.shards import HashingWriter
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
-from workers.exports.samples import ExportImage, count_unannotated, export_images
+from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def export_coco(
     destination: str,
     *,
     images: bool = True,
+    column: str = "masks",
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Writes `annotations.json` and, if wanted, `images/sa_<image id>.jpg`.
@@ -51,6 +52,7 @@ def export_coco(
         generation: what of it to export.
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
         images: also write the photographs, upright, as the masks fit them.
+        column: that has the masks; an imported one is written in the words it came in.
         progress: called with the number of images written so far.
 
     Returns:
@@ -61,7 +63,10 @@ def export_coco(
         storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     plan = ExportPlan(
-        format="coco", dataset=store.root, generation=generation.number, options={"images": images}
+        format="coco",
+        dataset=store.root,
+        generation=generation.number,
+        options={"images": images, **column_option(column)},
     )
     target = open_store(destination)
     complete = find_complete(target, plan)
@@ -69,7 +74,7 @@ def export_coco(
         return complete
     started_s = time.monotonic()
     claim(target, plan)
-    file, image_bytes = _write_all(store, generation, target, images, progress)
+    file, image_bytes = _write_all(store, generation, target, images, column, progress)
     report = ExportReport(
         format="coco",
         destination=target.root,
@@ -80,7 +85,7 @@ def export_coco(
         files=(file,),
         size_bytes=file.size_bytes + image_bytes,
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation),
+        num_unannotated=count_unannotated(generation, column),
         num_loose_images=file.num_images if images else 0,
     )
     finish(target, plan, report)
@@ -92,19 +97,20 @@ def _write_all(
     generation: Generation,
     target: ObjectStore,
     images: bool,
+    column: str,
     progress: Callable[[int], None] | None,
 ) -> tuple[ExportedFile, int]:
     num_images, num_masks, image_bytes = 0, 0, 0
     with target.open_write(ANNOTATIONS) as published, tempfile.TemporaryFile() as spool:
         out = HashingWriter(published)
-        out.write(_head(generation))
-        for image in export_images(store, generation, pictures=images):
+        out.write(_head(generation, column))
+        for image in export_images(store, generation, pictures=images, column=column):
             out.write((b",\n" if num_images else b"\n") + _dump(image_entry(image)))
-            for annotation in image.record["annotations"]:
-                spool.write((b",\n" if num_masks else b"\n") + _dump(annotation_entry(image, annotation)))
+            for entry in annotation_entries(image):
+                spool.write((b",\n" if num_masks else b"\n") + _dump(entry))
                 num_masks += 1
             if images:
-                target.put(f"images/{image.stem}.jpg", image.jpeg)
+                target.put(f"images/{image_entry(image)['file_name']}", image.jpeg)
                 image_bytes += len(image.jpeg)
             num_images += 1
             if progress is not None:
@@ -123,17 +129,25 @@ def _write_all(
     return file, image_bytes
 
 
-def _head(generation: Generation) -> bytes:
-    info = {
-        "description": f"maskmill generation {generation.number}",
-        "version": str(generation.number),
-        "contributor": "maskmill",
-    }
-    return b'{"info": %s,\n"licenses": [],\n"categories": [%s],\n"images": [' % (_dump(info), _dump(CATEGORY))
+def _head(generation: Generation, column: str) -> bytes:
+    """The file's beginning; of imported COCO annotations, as it came in."""
+    given = generation.settings.get(column, {})
+    head = dict(given.get("head", {})) if isinstance(given, Mapping) else {}
+    if not head:
+        info = {
+            "description": f"maskmill generation {generation.number}",
+            "version": str(generation.number),
+            "contributor": "maskmill",
+        }
+        head = {"info": info, "licenses": [], "categories": [CATEGORY]}
+    lines = b"".join(b"%s: %s,\n" % (_dump(name), _dump(value)) for name, value in head.items())
+    return b"{" + lines + b'"images": ['
 
 
 def image_entry(image: ExportImage) -> dict[str, Any]:
     """COCO's image: id, file name, width, height; `source` and `caption` where known."""
+    if image.original is not None:
+        return dict(image.original)
     info = image.record["image"]
     extra = {name: info[name] for name in ("source", "caption") if info.get(name) is not None}
     return {
@@ -143,6 +157,15 @@ def image_entry(image: ExportImage) -> dict[str, Any]:
         "height": info["height"],
         **extra,
     }
+
+
+def annotation_entries(image: ExportImage) -> Iterator[dict[str, Any]]:
+    """COCO's annotations of an image: as they came in, where they were imported."""
+    if image.original is not None:
+        yield from (dict(annotation) for annotation in image.original_annotations)
+        return
+    for annotation in image.record["annotations"]:
+        yield annotation_entry(image, annotation)
 
 
 def annotation_entry(image: ExportImage, annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,5 +193,5 @@ def annotation_entry(image: ExportImage, annotation: Mapping[str, Any]) -> dict[
     }
 
 
-def _dump(value: Mapping[str, Any]) -> bytes:
+def _dump(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("ascii")

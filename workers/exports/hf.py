@@ -23,7 +23,7 @@ from storage.objects import open_store
 from storage.shards import HashingWriter
 from workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
-from workers.exports.samples import ExportImage, count_unannotated, export_images
+from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def export_hf(
     *,
     max_images: int = 1000,
     max_bytes: int = 1 << 30,
+    column: str = "masks",
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Writes a generation as Parquet files and a dataset card.
@@ -53,7 +54,11 @@ def export_hf(
     """
     if max_images < 1 or max_bytes < 1:
         raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
-    options = {"max_images": max_images, "max_bytes": max_bytes}
+    options: dict[str, int | bool | str] = {
+        "max_images": max_images,
+        "max_bytes": max_bytes,
+        **column_option(column),
+    }
     plan = ExportPlan(format="hf", dataset=store.root, generation=generation.number, options=options)
     target = open_store(destination)
     complete = find_complete(target, plan)
@@ -63,7 +68,7 @@ def export_hf(
     claim(target, plan)
     files = finished_parts(target, _file_name)
     first = sum(file.num_images for file in files)
-    images = Ahead(export_images(store, generation, skip=first), first, progress)
+    images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)
     while images.next is not None:
         files.append(_write_file(target, len(files), images, max_images, max_bytes))
     card = _card(generation, files)
@@ -75,7 +80,7 @@ def export_hf(
         num_images=sum(file.num_images for file in files),
         num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation),
+        num_unannotated=count_unannotated(generation, column),
         files=tuple(files),
         size_bytes=sum(file.size_bytes for file in files) + len(card),
         seconds=time.monotonic() - started_s,

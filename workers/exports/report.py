@@ -43,7 +43,7 @@ class ExportPlan:
     format: str
     dataset: str
     generation: int
-    options: Mapping[str, int | bool]
+    options: Mapping[str, int | bool | str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from storage.objects import open_store
 from storage.shards import Sample, write_shard
 from workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
-from workers.exports.samples import ExportImage, count_unannotated, export_images
+from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def export_sa1b(
     *,
     max_images: int = 1000,
     max_bytes: int = 1 << 30,
+    column: str = "masks",
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Writes a generation as SA-1B tars.
@@ -44,6 +45,7 @@ def export_sa1b(
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
         max_images: images in a tar.
         max_bytes: size of a tar; a single larger image still gets a tar of its own.
+        column: that has the masks.
         progress: called with the number of images written so far.
 
     Returns:
@@ -56,7 +58,11 @@ def export_sa1b(
     """
     if max_images < 1 or max_bytes < 1:
         raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
-    options = {"max_images": max_images, "max_bytes": max_bytes}
+    options: dict[str, int | bool | str] = {
+        "max_images": max_images,
+        "max_bytes": max_bytes,
+        **column_option(column),
+    }
     plan = ExportPlan(format="sa1b", dataset=store.root, generation=generation.number, options=options)
     target = open_store(destination)
     complete = find_complete(target, plan)
@@ -66,7 +72,7 @@ def export_sa1b(
     claim(target, plan)
     files = finished_parts(target, _tar_name)
     first = sum(file.num_images for file in files)
-    images = Ahead(export_images(store, generation, skip=first), first, progress)
+    images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)
     while images.next is not None:
         files.append(_write_tar(target, len(files), images, max_images, max_bytes))
     report = ExportReport(
@@ -76,7 +82,7 @@ def export_sa1b(
         num_images=sum(file.num_images for file in files),
         num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation),
+        num_unannotated=count_unannotated(generation, column),
         files=tuple(files),
         size_bytes=sum(file.size_bytes for file in files),
         seconds=time.monotonic() - started_s,

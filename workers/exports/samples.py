@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,14 @@ class ExportImage:
         stem: `sa_<image id>`: what its files are called, without ending.
         record: the SA-1B record with `file_name` of the export; the image's `key`, and `source` and
             `caption` where known, are added.
+        original, original_annotations: of imported masks: the words of the file they came from.
     """
 
     stem: str
     record: dict[str, Any]
     sample: AnnotatedSample
+    original: Mapping[str, Any] | None = None
+    original_annotations: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
     def jpeg(self) -> bytes:
@@ -46,7 +49,12 @@ class ExportImage:
 
 
 def export_images(
-    store: ObjectStore, generation: Generation, *, skip: int = 0, pictures: bool = True
+    store: ObjectStore,
+    generation: Generation,
+    *,
+    skip: int = 0,
+    pictures: bool = True,
+    column: str = "masks",
 ) -> Iterator[ExportImage]:
     """The generation's annotated images, in key order.
 
@@ -55,16 +63,18 @@ def export_images(
         generation: what to read.
         skip: leave out this many from the start; whole shards of them are not read.
         pictures: False leaves the photographs unread; then neither source nor caption is known.
+        column: that has the masks.
 
     Raises:
         storage.errors.DatasetError: the generation has no masks.
         storage.errors.DamagedObject: what is read is not what was written.
     """
-    for row in mask_rows(store, generation):
+    for row in mask_rows(store, generation, column):
         if skip >= row.num_written:
             skip -= row.num_written
             continue
-        for sample in read_annotated(store, generation, shards=[row.shard], pictures=pictures):
+        samples = read_annotated(store, generation, shards=[row.shard], pictures=pictures, column=column)
+        for sample in samples:
             if skip:
                 skip -= 1
             else:
@@ -75,16 +85,26 @@ def _export_image(sample: AnnotatedSample) -> ExportImage:
     info = dict(sample.record["image"])
     stem = f"sa_{info['image_id']}"
     info |= {"file_name": f"{stem}.jpg", "key": sample.key}
+    original = info.pop("original", None)
     if sample.image is not None:
         info["source"] = sample.image.source
         if sample.image.caption is not None:
             info["caption"] = sample.image.caption
-    return ExportImage(stem, {**sample.record, "image": info}, sample)
+    if original is None:
+        return ExportImage(stem, {**sample.record, "image": info}, sample)
+    rows = [dict(annotation) for annotation in sample.record["annotations"]]
+    originals = tuple(row.pop("original") for row in rows)
+    return ExportImage(stem, {"image": info, "annotations": rows}, sample, original, originals)
 
 
-def count_unannotated(generation: Generation) -> int:
+def count_unannotated(generation: Generation, column: str = "masks") -> int:
     """Images whose shard has no masks in this generation yet."""
-    annotated = {row.shard for row in generation.rows() if row.column == "masks"}
+    annotated = {row.shard for row in generation.rows() if row.column == column}
     return sum(
         row.num_written for row in generation.rows() if row.column == "images" and row.shard not in annotated
     )
+
+
+def column_option(column: str) -> dict[str, str]:
+    """What an export's plan says of the column it read: nothing of the masks column."""
+    return {} if column == "masks" else {"column": column}

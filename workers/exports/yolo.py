@@ -28,7 +28,7 @@ from storage.errors import DamagedObject
 from storage.objects import open_store
 from workers.exports.polygons import joined, rings_of
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
-from workers.exports.samples import ExportImage, count_unannotated, export_images
+from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def export_yolo(
     generation: Generation,
     destination: str,
     *,
+    column: str = "masks",
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Writes a generation as YOLO segmentation data.
@@ -54,6 +55,7 @@ def export_yolo(
         store: the dataset.
         generation: what of it to export.
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
+        column: that has the masks.
         progress: called with the number of images written so far.
 
     Returns:
@@ -63,7 +65,9 @@ def export_yolo(
         ExportError: the destination holds something else.
         storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    plan = ExportPlan(format="yolo", dataset=store.root, generation=generation.number, options={})
+    plan = ExportPlan(
+        format="yolo", dataset=store.root, generation=generation.number, options=column_option(column)
+    )
     target = open_store(destination)
     complete = find_complete(target, plan)
     if complete is not None:
@@ -71,7 +75,7 @@ def export_yolo(
     started_s = time.monotonic()
     claim(target, plan)
     written = _Written()
-    for image in export_images(store, generation):
+    for image in export_images(store, generation, column=column):
         _write_image(target, image, written)
         if progress is not None:
             progress(written.num_images)
@@ -95,7 +99,7 @@ def export_yolo(
         ),
         size_bytes=written.size_bytes + len(settings),
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation),
+        num_unannotated=count_unannotated(generation, column),
         num_loose_images=written.num_images,
     )
     finish(target, plan, report)
