@@ -106,13 +106,14 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
             "file_name": file_name,
         },
         "annotations": [
-            _annotation_to_sa1b(annotation, first_id, index)
+            annotation_to_sa1b(annotation, first_id, index)
             for index, annotation in enumerate(image.annotations)
         ],
     }
 
 
-def _annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dict[str, Any]:
+def annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dict[str, Any]:
+    """One annotation of an SA-1B record; its id is `first_id` plus its place."""
     return {
         "id": first_id + index,
         "segmentation": annotation.segmentation.to_coco(),
@@ -141,7 +142,7 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
         info, rows = record["image"], record["annotations"]
         width, height = int(info["width"]), int(info["height"])
         place_of_id = {int(row["id"]): place for place, row in enumerate(rows)}
-        annotations = tuple(_annotation_from_sa1b(row, place_of_id) for row in rows)
+        annotations = tuple(annotation_from_sa1b(row, place_of_id) for row in rows)
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an SA-1B record: {error!r}") from error
     for place, annotation in enumerate(annotations):
@@ -153,7 +154,8 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
     return AnnotatedImage(width=width, height=height, annotations=annotations)
 
 
-def _annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
+def annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
+    """The inverse of `annotation_to_sa1b`, by each id's place. Raises ValueError, KeyError, TypeError."""
     from pipeline.rle import Rle  # here, so that reading settings and records' types stays light
 
     parent_id, output_token = row.get("parent"), row.get("output_token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,99 @@ def enlarge(model: torch.nn.Module, factor: float = 8.0) -> None:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(factor)
+
+
+def save_grounding_dino(folder: Path, *, seed: int = 0, max_text_len: int = 32) -> Path:
+    """A Grounding DINO with a tiny Swin backbone and BERT, with its processor."""
+    from transformers import (
+        BertTokenizer,
+        GroundingDinoConfig,
+        GroundingDinoForObjectDetection,
+        GroundingDinoImageProcessor,
+        GroundingDinoProcessor,
+    )
+
+    tokenizer = BertTokenizer(str(write_vocabulary(folder)))
+    config = GroundingDinoConfig(
+        backbone_config={
+            "model_type": "swin",
+            "image_size": 32,
+            "patch_size": 4,
+            "embed_dim": 8,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 1, 2, 2],
+            "window_size": 4,
+            "out_indices": [2, 3, 4],
+        },
+        text_config={
+            "model_type": "bert",
+            "vocab_size": len(tokenizer.get_vocab()),
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 64,
+        },
+        d_model=64,
+        encoder_layers=1,
+        encoder_ffn_dim=24,
+        encoder_attention_heads=2,
+        decoder_layers=2,
+        decoder_ffn_dim=24,
+        decoder_attention_heads=2,
+        num_queries=12,
+        num_feature_levels=4,
+        encoder_n_points=2,
+        decoder_n_points=2,
+        max_text_len=max_text_len,
+        disable_custom_kernels=True,
+    )
+    torch.manual_seed(seed)
+    model = GroundingDinoForObjectDetection(config)
+    enlarge(model, 3.0)
+    model.save_pretrained(folder)
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 48, "longest_edge": 96})
+    processor: Any = GroundingDinoProcessor(images, tokenizer)  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_owl(folder: Path, *, seed: int = 0) -> Path:
+    """An OWLv2 that reads 8 tokens a phrase, with its processor."""
+    from transformers import (
+        CLIPTokenizer,
+        Owlv2Config,
+        Owlv2ForObjectDetection,
+        Owlv2ImageProcessor,
+        Owlv2Processor,
+    )
+
+    tokenizer = CLIPTokenizer(**write_bpe(folder))
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Owlv2Config(
+        text_config={**sizes, "vocab_size": len(tokenizer.get_vocab()), "max_position_embeddings": 8},
+        vision_config={**sizes, "image_size": 32, "patch_size": 8},
+        projection_dim=32,
+    )
+    torch.manual_seed(seed)
+    model = Owlv2ForObjectDetection(config)
+    enlarge(model, 2.0)
+    with torch.no_grad():  # random, they make most scores equal
+        for head in (model.class_head.logit_scale, model.class_head.logit_shift):
+            head.weight.zero_()
+            head.bias.fill_(0.5)
+    model.save_pretrained(folder)
+    images = Owlv2ImageProcessor(size={"height": 32, "width": 32})
+    processor: Any = Owlv2Processor(images, tokenizer)  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
+    return folder
+
+
+def write_bpe(folder: Path) -> dict[str, str]:
+    """CLIP's vocabulary of letters, and no merges."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [chr(ord("a") + i) for i in range(26)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return {"vocab": str(folder / "vocab.json"), "merges": str(folder / "merges.txt")}

@@ -141,16 +141,13 @@ def caption_reads(captions: CaptionSettings) -> tuple[str, ...]:
 def label_facts(labels: LabelSettings, segmenter: SegmenterSettings) -> ColumnFacts:
     """Of `labels`. Raises pipeline.weights.WeightsError, and ValueError for a vocabulary without phrases."""
     from pipeline.segmenters import weights_identity
-    from pipeline.vocabulary import load_vocabulary
     from pipeline.weights import identity
 
     assert labels.model is not None, "labels that are off have no facts"
-    uses_vocabulary = labels.text != "captions" and labels.vocabulary is not None
-    phrases = load_vocabulary(labels.vocabulary) if uses_vocabulary and labels.vocabulary is not None else ()
     return ColumnFacts(
         settings={
             **output_settings(labels),
-            "phrases": list(phrases),
+            "phrases": list(looked_for(labels)),
             "segmenter": output_settings(segmenter),
         },
         revision=LABELS_REVISION,
@@ -160,6 +157,15 @@ def label_facts(labels: LabelSettings, segmenter: SegmenterSettings) -> ColumnFa
             "segmenter": weights_identity(segmenter),
         },
     )
+
+
+def looked_for(labels: LabelSettings) -> tuple[str, ...]:
+    """The phrases of the labels' vocabulary, none where captions alone are grounded. Raises ValueError."""
+    from pipeline.vocabulary import load_vocabulary
+
+    if labels.text == "captions" or labels.vocabulary is None:
+        return ()
+    return load_vocabulary(labels.vocabulary)
 
 
 def label_reads(labels: LabelSettings) -> tuple[str, ...]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workers.columns import CAPTIONS, caption_facts
+from workers.columns import CAPTIONS, LABELS, caption_facts, label_facts, looked_for
 from workers.task import RunSpec
 
 if TYPE_CHECKING:
     from pipeline.caption import CapFilt
-    from pipeline.word_settings import CaptionSettings
+    from pipeline.ground import Grounder
+    from pipeline.segmenters.base import Segmenter
+    from pipeline.word_settings import CaptionSettings, LabelSettings
     from workers.columns import ColumnFacts
     from workers.stages import Stage
 
 
-def word_stages(spec: RunSpec) -> list[Stage]:
+def word_stages(spec: RunSpec, segmenter: Segmenter) -> list[Stage]:
     """The stages of the word columns that the run makes.
 
     Args:
         spec: of the run.
+        segmenter: makes masks of boxes, on the embeddings that the masks stage shares.
 
     Raises:
         pipeline.weights.WeightsError: weights that are missing.
@@ -37,6 +40,19 @@ def word_stages(spec: RunSpec) -> list[Stage]:
                 models=named(sources, caption_facts(captions)),
             )
         )
+    if spec.labels is not None:
+        from workers.label_stage import LabelStage
+
+        labels = spec.labels
+        sources = {"detector": labels.model, "segmenter": spec.segmenter.model}
+        stages.append(
+            LabelStage(
+                labels,
+                lambda: _grounder(labels, segmenter),
+                fingerprint=spec.fingerprints[LABELS],
+                models=named(sources, label_facts(labels, spec.segmenter)),
+            )
+        )
     return stages
 
 
@@ -51,3 +67,11 @@ def _capfilt(settings: CaptionSettings) -> CapFilt:
 
     captioner, text_filter = load_blip(settings)
     return CapFilt(captioner, text_filter, settings)
+
+
+def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
+    from pipeline.detectors import load_detector
+    from pipeline.ground import Grounder
+
+    _ = segmenter.image_size  # loads it now
+    return Grounder(load_detector(settings), segmenter, looked_for(settings), settings)
