@@ -46,8 +46,9 @@ def drive(job: DriverJob) -> bool:
     Raises:
         StorageError, RunStopped, ClusterError: the run cannot go on; start it again.
     """
-    from workers.drill.stages import Builder, drill_spec
+    from workers.drill.stages import Builder, drill_spec, leave_pandas_out
 
+    leave_pandas_out()
     if not is_s3(job.dataset):
         disk.install(Orders(Path(job.orders)), job.dataset)
     config = load_config(sets=[f"run.shard_size={job.shard_size}"])

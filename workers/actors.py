@@ -7,7 +7,6 @@ driver's to decide (pool.py). `progress` answers from a thread of its own while 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -62,7 +61,6 @@ class ShardWorker:
     def __init__(self, spec: RunSpec, build: Callable[[RunSpec], Stages] | None) -> None:
         from workers.meter import Meter
 
-        sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow would load it, to no use
         os.environ.update(QUIET)  # not by a runtime_env: ray could not use its prestarted processes then
         self._spec = spec
         self._build = build

@@ -49,11 +49,12 @@ class Maskmill:
             check=False,
         )
 
-    def start(self, dataset: Path, inputs: Path, *more: str) -> subprocess.Popen[str]:
+    def start(self, dataset: Path, inputs: Path, *more: str, separate: bool = False) -> subprocess.Popen[str]:
+        """In the background; both outputs are one unless `separate`."""
         return subprocess.Popen(
             self.words(dataset, inputs, *more),
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if separate else subprocess.STDOUT,
             text=True,
             env=self.environment,
             start_new_session=True,

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.drill
-def test_a_lost_node_is_not_held_against_its_shard(
+@pytest.mark.ray
+def test_a_lost_node_is_not_held_against_its_shard_and_one_that_joins_is_used(
     make_dataset: Callable[..., Dataset], tmp_path: Path
 ) -> None:
-    data = make_dataset(60, 6)
+    data = make_dataset(240, 6)
     (tmp_path / "spec").write_bytes(pickle.dumps(data.spec))
     drill = subprocess.run(
         [sys.executable, "-m", "tests.workers.node_drill", tmp_path / "spec", str(data.num_shards)],
@@ -35,8 +36,11 @@ def test_a_lost_node_is_not_held_against_its_shard(
     assert drill.returncode == 0, drill.stderr
     seen = json.loads(drill.stdout.splitlines()[-1])
     assert not seen["failed"], seen
-    assert sorted(shard for shard, _ in seen["done"]) == list(range(10))
+    assert sorted(shard for shard, _ in seen["done"]) == list(range(40))
     held = [shard for shard, _ in seen["lost"] if shard is not None]  # others were starting or between shards
     assert len(held) == 1, seen
+    done_again = sum(attempts - 1 for _, attempts in seen["done"])
+    assert done_again <= 1, "only the shard in flight on the lost node"
+    assert min(seen["ready"][seen["ready"].index(2) :]) == 1 and seen["ready"][-1] == 2, "shrunk, then grown"
     for column in (IMAGES, MASKS):
-        assert len(data.contents(column)) == 60
+        assert len(data.contents(column)) == 240

@@ -48,6 +48,7 @@ REPLACE_S = 3.0  # after which a killed node is replaced
 MAX_OPEN = 3  # orders that wait to be met
 MAX_CRASHES = 5
 MAX_IDLE_ENDS = 4  # drivers in a row that end without having completed or done anything, undisturbed
+MAX_FRUITLESS_ENDS = 25  # the same among faults
 GRACE_S = 300.0  # after the time is up, to complete in peace
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -246,16 +247,17 @@ class _Drill:
     def _work(self, fleet: Fleet, todo: deque[Order]) -> list[Order]:
         """Drivers until one says that all is done and none is left; returns the faults that found no time."""
         total, progress = len(todo), _Progress()
-        injected_at, idle_ends = time.monotonic(), 0
+        injected_at, fruitless = time.monotonic(), 0
         while True:
             before = len(progress.done)
             for event in self.drivers.take_events():
                 progress.see(event)
             ends = self.drivers.take_ends()
-            if todo or self._orders.num_open() or len(progress.done) > before:
-                idle_ends = 0
-            idle_ends += len(ends)
-            if self._is_over(ends, idle_ends):
+            if len(progress.done) > before:
+                fruitless = 0
+            fruitless += len(ends)
+            peace = not todo and not self._orders.num_open()
+            if self._is_over(ends, fruitless, MAX_IDLE_ENDS if peace else MAX_FRUITLESS_ENDS):
                 break
             if not self.drivers.num_live():
                 self.drivers.start(self._job(fleet), self._environment)
@@ -271,8 +273,8 @@ class _Drill:
             time.sleep(0.05)
         return [*self._orders.withdraw(), *todo]
 
-    def _is_over(self, ends: Sequence[str], idle_ends: int) -> bool:
-        if "complete" not in ends and idle_ends >= MAX_IDLE_ENDS:
+    def _is_over(self, ends: Sequence[str], fruitless: int, patience: int) -> bool:
+        if "complete" not in ends and ends and fruitless >= patience:
             self.problems.append(f"drivers cannot complete the dataset any more: {', '.join(ends)}")
             self.drivers.kill_all()
             return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +17,16 @@ from typing import Any
 
 from workers.actors import ShardWorker
 
-OBJECT_STORE_BYTES = 80 * 2**20
-HEALTH = {
-    "health_check_period_ms": 1000,
-    "health_check_timeout_ms": 5000,
-    "health_check_failure_threshold": 5,
+START_TRIES = 5
+"""Ray gives a node's helpers 15 s to start, fixed in its code; a busy machine may take more tries."""
+
+_SMALL = {"object_store_memory": 80 * 2**20}
+_QUICK = {
+    "_system_config": {
+        "health_check_period_ms": 1000,
+        "health_check_timeout_ms": 5000,
+        "health_check_failure_threshold": 5,
+    }
 }
 """Ray notices a lost node within about five seconds."""
 
@@ -44,13 +49,8 @@ class Fleet:
     def __enter__(self) -> Fleet:
         from ray.cluster_utils import Cluster
 
-        head = {
-            "num_cpus": 0,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_system_config": HEALTH,
-        }
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = Cluster(initialize_head=False)
+        _patiently(lambda: self._cluster.add_node(num_cpus=0, include_dashboard=False, **_SMALL, **_QUICK))
         for _ in range(self._num_nodes):
             self.add_node()
         return self
@@ -73,7 +73,7 @@ class Fleet:
     def add_node(self) -> None:
         """A node joins; takes some seconds."""
         with _variables(self._environment):
-            self._cluster.add_node(num_cpus=self._num_cpus, object_store_memory=OBJECT_STORE_BYTES)
+            _patiently(lambda: self._cluster.add_node(num_cpus=self._num_cpus, **_SMALL))
 
     def kill_node(self, rng: random.Random) -> bool:
         """SIGKILLs a raylet and its helpers; its workers find out by themselves. False if there is none."""
@@ -97,6 +97,17 @@ class Fleet:
             info.process.pid for node in self._cluster.worker_nodes for info in node.all_processes["raylet"]
         }
         return [pid for pid in _processes() if _parent(pid) in raylets and _title(pid).startswith(_TITLE)]
+
+
+def _patiently(start: Callable[[], object]) -> None:
+    for tries_left in reversed(range(START_TRIES)):
+        try:
+            start()
+            return
+        except Exception as exc:  # a node that doesn't start in time is a bare Exception
+            known = type(exc) is Exception or isinstance(exc, RuntimeError | TimeoutError | ConnectionError)
+            if not known or not tries_left:
+                raise
 
 
 def _processes() -> list[int]:

@@ -53,7 +53,7 @@ def running_proxy(store_url: str, orders: Orders) -> Iterator[str]:
     Handler.orders = orders
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="drill-proxy", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="drill-proxy", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Builder:
     orders_folder: Path | None = None
 
     def __call__(self, spec: RunSpec) -> Stages:
+        leave_pandas_out()
         if self.orders_folder is not None and not is_s3(spec.root):
             disk.install(Orders(self.orders_folder), spec.root)
         store = open_store(spec.root)
@@ -71,6 +73,18 @@ class Builder:
             BandMasks(self.seconds), fingerprint=spec.fingerprints[MASKS], models={"segmenter": "bands"}
         )
         return Stages(spec, store, load_plans(store), (stage,))
+
+
+def leave_pandas_out() -> None:
+    """pyarrow loads pandas, where it is installed, to look at lists: a second of every worker's start."""
+    if not any(isinstance(finder, _NoPandas) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _NoPandas())
+
+
+class _NoPandas:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("left out of a drill", name=name)
 
 
 @dataclass(frozen=True)
