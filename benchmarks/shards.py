@@ -93,7 +93,7 @@ def compare_reading(folder: Path, samples: list[Sample], runs: int) -> dict[str,
 def read_by_tarfile(path: Path, mode: str) -> int:
     """All members by tarfile, all their bytes into one sha256."""
     sha256, count = hashlib.sha256(), 0
-    with tarfile.open(path, mode, bufsize=1 << 20) as tar:  # type: ignore[call-overload]
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
         for member in tar:
             file = tar.extractfile(member)
             sha256.update(file.read())
@@ -128,7 +128,7 @@ def write_by_tarfile(path: Path, samples: list[Sample], *, fsync: bool) -> int:
     """The same members by tarfile, sha256 of the tar."""
     with path.open("wb") as file:
         hashing = HashingWriter(file)
-        with tarfile.open(fileobj=hashing, mode="w|", bufsize=1 << 20) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=hashing, mode="w") as tar:
             for sample in samples:
                 for ending, content in sorted(sample.files.items()):
                     info = tarfile.TarInfo(f"{sample.key}.{ending}")

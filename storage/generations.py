@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from storage.arrow import read_table, table_of
 from storage.columns import ColumnVersion, CommitRecord, Reject, new_attempt
 from storage.errors import DamagedObject, DatasetError, Forgotten, ObjectNotFound, StoreUnavailable
 from storage.images import resolved_samples
@@ -425,18 +426,17 @@ def _manifest_bytes(rows: Sequence[GenerationRow]) -> bytes:
         table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
         table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(table, _manifest_schema()), sink, compression="zstd")
+    pq.write_table(table_of(table, _manifest_schema()), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
 @lru_cache(maxsize=4)
 def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(read_object(store, manifest)), schema=_manifest_schema())
-    except pa.ArrowException as exc:
+        table = read_table(read_object(store, manifest)).select(_manifest_schema().names)
+    except (pa.ArrowException, KeyError) as exc:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
     rows = tuple(
         GenerationRow(**{name: row[name] for name in _PLAIN}, data=_object(row, "data"), index=_index(row))

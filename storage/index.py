@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from storage.arrow import read_table, table_of
 from storage.errors import DamagedObject
 from storage.objects import ObjectStore
 from storage.shards import HashingWriter, WrittenObject, read_object
@@ -58,9 +59,9 @@ def write_index(store: ObjectStore, name: str, rows: Sequence[Mapping[str, objec
         if row.keys() != set(schema.names):
             raise ValueError(f"an index row has columns {sorted(row)}; it needs {sorted(schema.names)}")
     try:
-        table = pa.Table.from_pylist(list(rows), schema)
+        table = table_of({name: [row[name] for row in rows] for name in schema.names}, schema)
         table.validate(full=True)
-    except pa.ArrowException as exc:
+    except (ValueError, pa.ArrowException) as exc:
         raise ValueError(f"index rows don't fit the schema: {exc}") from exc
     lacking = [field.name for field in schema if not field.nullable and table[field.name].null_count]
     if lacking:
@@ -74,10 +75,9 @@ def write_index(store: ObjectStore, name: str, rows: Sequence[Mapping[str, objec
 def read_index(store: ObjectStore, written: WrittenObject) -> pa.Table:
     """A shard's rows, checked against the record. Raises DamagedObject, ObjectNotFound."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(read_object(store, written)))
+        table = read_table(read_object(store, written))
     except pa.ArrowException as exc:
         raise DamagedObject(f"{store.root}/{written.name}: not a readable Parquet file ({exc})") from exc
     if table.num_rows != written.num_samples:

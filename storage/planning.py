@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from storage.arrow import table_of
 from storage.columns import new_attempt
 from storage.errors import InputError, StoreUnavailable
 from storage.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
@@ -306,7 +307,6 @@ class _Table:
         self._rows.append(row)
 
     def _flush(self) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if self._hashing is None:
@@ -315,7 +315,7 @@ class _Table:
                 self._hashing, self._schema, compression="zstd", write_page_checksum=True
             )
         columns = {name: [row[name] for row in self._rows] for name in self._schema.names}
-        self._writer.write_table(pa.Table.from_pydict(columns, self._schema), row_group_size=len(self._rows))
+        self._writer.write_table(table_of(columns, self._schema), row_group_size=len(self._rows))
         self._num_rows += len(self._rows)
         self._rows = []
 

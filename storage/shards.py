@@ -1,8 +1,8 @@
 """Samples in and out of tars.
 
 Written as webdataset's TarWriter would, with a fixed mtime and sorted endings: equal samples make equal
-bytes. Read as one stream while size, sha256 and the number of samples are checked against what was written, because
-a tar cut between two members, or with a flipped header byte, reads without any error of its own.
+bytes. Read as one stream while size, sha256 and the number of samples are checked against what was written,
+because a tar cut between two members, or with a flipped header byte, reads without an error elsewhere.
 
 A damaged shard is known at the latest when its stream ends: whoever derives something from it publishes
 only after the last sample.
