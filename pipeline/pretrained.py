@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 ModelT = TypeVar("ModelT")
+ConfigT = TypeVar("ConfigT")
 ProcessorT = TypeVar("ProcessorT")
 
 _SHOWN_KEYS = 3
@@ -130,6 +131,24 @@ def load_model(model_class: type[ModelT], found: Pretrained, *, dtype: torch.dty
     _check_whole(info, found, model_class.__name__)
     whole: ModelT = model.eval().requires_grad_(False)
     return whole
+
+
+def load_config(config_class: type[ConfigT], found: Pretrained) -> ConfigT:
+    """Its config.json, every default filled in.
+
+    Raises:
+        WrongWeights: settings that the class refuses.
+    """
+    maker: Any = config_class
+    try:
+        with _quiet():
+            config: ConfigT = maker.from_pretrained(found.folder, local_files_only=True)
+    except (ValueError, TypeError) as error:
+        raise weights.WrongWeights(
+            f"{found.role}: the config.json in {found.folder} is no {config_class.__name__}: "
+            f"{_first_line(error)}"
+        ) from error
+    return config
 
 
 def load_processor(processor_class: type[ProcessorT], found: Pretrained) -> ProcessorT:

@@ -209,6 +209,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return _named_tensors(held, path)
 
 
+def read_folder(folder: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of all weights files of a model's folder; errors as `read_tensors`."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in model_files(folder):
+        if path.suffix in _FILE_SUFFIXES:
+            tensors |= read_tensors(path)
+    return tensors
+
+
 def _is_safetensors(path: Path) -> bool:
     """By content: eight bytes of header length, then JSON; or by name, for a file cut before that."""
     with path.open("rb") as file:
@@ -315,6 +324,7 @@ def looks_like(tensors: Mapping[str, torch.Tensor]) -> str:
         "image_encoder.stem.": "a maskmill student such as nano",
         "image_encoder.trunk.": "SAM 2",
         "image_encoder.patch_embed.seq.": "MobileSAM",
+        "image_encoder.features.": "EdgeSAM",
         "vision_encoder.": "SAM saved by transformers",
         "image_encoder.": "a model with segment_anything's layout, of another size",
     }

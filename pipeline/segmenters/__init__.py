@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import weights
 from pipeline.config import SegmenterSettings
+from pipeline.models import family_of
 
 if TYPE_CHECKING:
     from pipeline.segmenters.base import Segmenter
@@ -24,9 +25,21 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         pipeline.weights.WeightsError: weights that are missing, damaged, refused or another model's.
         ValueError: a device that this machine lacks.
     """
-    from pipeline.segmenters.sam import load_sam_segmenter
+    if settings.threads is not None:
+        import torch
 
-    return load_sam_segmenter(settings)
+        torch.set_num_threads(settings.threads)
+    family = family_of("segmenter", settings.model)
+    if family.decoder == "shared":
+        from pipeline.segmenters.sam import load_sam_segmenter
+
+        return load_sam_segmenter(settings)
+    from pipeline import pretrained
+    from pipeline.segmenters.families import load_family
+
+    path = weights.resolve(settings)
+    found = pretrained.find(str(path), role="segmenter", model_types=family.model_types)
+    return load_family(found, family.name, device=settings.device, dtype=settings.dtype)
 
 
 def weights_identity(settings: SegmenterSettings) -> str:

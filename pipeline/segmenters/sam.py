@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from segment_anything.build_sam import sam_model_registry
 from torch.nn import functional as F
 
-from pipeline import decoder, weights
+from pipeline import decoder, pretrained, weights
 from pipeline.config import SegmenterSettings
 from pipeline.encoder import fuse_attention
+from pipeline.models import STUDENT
+from pipeline.resize import resize
 from pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
+from pipeline.segmenters.from_transformers import set_pixel_statistics
 from pipeline.upsample import Frame
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ class SamSegmenter:
     Args:
         sam: the model; taken over: moved, set to evaluation.
         device: "auto" is CUDA where there is one, else the CPU.
-        dtype: of the image encoder, "float32", "bfloat16" or "float16"; prompts and masks stay float32.
+        dtype: "float32"; "bfloat16": encoder and decoder compute in it, predicted IoU and logits in
+            float32; "float16": the encoder alone.
 
     Raises:
         ValueError: a device that this machine lacks.
@@ -51,18 +54,21 @@ class SamSegmenter:
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._sam = sam.eval().requires_grad_(False).to(self.device)
         self._encoder = fuse_attention(sam.image_encoder.to(self._dtype))
-        self._decoder = decoder.SharedImageDecoder(sam.prompt_encoder, sam.mask_decoder)
+        self._decoder = decoder.SharedImageDecoder(
+            sam.prompt_encoder,
+            sam.mask_decoder,
+            dtype=torch.bfloat16 if self._dtype == torch.bfloat16 else torch.float32,
+        )
         self.image_size: int = sam.image_encoder.img_size
         self.mask_threshold: float = sam.mask_threshold
-        batch_pixels = _BATCH_PIXELS_CPU if self.device.type == "cpu" else _BATCH_PIXELS_GPU
-        self.images_per_batch = max(1, batch_pixels // self.image_size**2)
+        self.images_per_batch = images_per_batch(self.image_size, self.device)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
         """See `Segmenter.embed`."""
         if not images:
             return []
-        frames = [_frame_of(image, self.image_size) for image in images]
+        frames = [checked_image(image, self.image_size) for image in images]
         inputs_B3HW = torch.stack(
             [self._preprocess(image, frame) for image, frame in zip(images, frames, strict=True)]
         )
@@ -78,8 +84,9 @@ class SamSegmenter:
 
     def _preprocess(self, image: npt.NDArray[np.uint8], frame: Frame) -> torch.Tensor:
         """float32[3, S, S]: resized, normalised, zeros at the right and below."""
-        size = (frame.input_width, frame.input_height)
-        resized = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+        resized = resize(
+            image, height=frame.input_height, width=frame.input_width, threads=torch.get_num_threads()
+        )
         pixels_3HW = torch.tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
         normal_3HW = (pixels_3HW - self._sam.pixel_mean) / self._sam.pixel_std
         return F.pad(
@@ -122,22 +129,39 @@ class SamImage:
 
 
 def load_sam_segmenter(settings: SegmenterSettings) -> SamSegmenter:
-    """The segmenter that settings name; see `pipeline.segmenters.load_segmenter`."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    """The segmenter that settings name, of a family with SAM's decoder; see `load_segmenter`."""
     path = weights.resolve(settings)
-    tensors = weights.read_tensors(path)
-    if settings.model == "nano":
-        from pipeline.segmenters.student import load_student
+    return SamSegmenter(load_sam(settings.model, path), device=settings.device, dtype=settings.dtype)
 
+
+def load_sam(model: str, path: Path) -> Sam:
+    """A model with SAM's decoder, in float32 on the CPU.
+
+    Args:
+        model: a family whose decoder is "shared" (`pipeline.models`).
+        path: of its weights: a file, or a folder of transformers' SAM.
+
+    Raises:
+        WeightsError: weights that are damaged, refused or another model's.
+    """
+    from pipeline.segmenters import from_transformers, mobile, student
+
+    if model == "sam":
+        found = pretrained.find(str(path), role="segmenter", model_types=("sam",))
+        return from_transformers.load_sam(found)
+    if path.is_dir():
+        pretrained.find(str(path), role="segmenter", model_types=("sam",))
+        return build_sam(model, from_transformers.rename(weights.read_folder(path)), path)
+    tensors = weights.read_tensors(path)
+    if model == "nano":
         if not weights.looks_like(tensors).startswith("a maskmill student"):
             raise weights.WrongWeights(
                 f"weights file {path} does not fit nano: it looks like {weights.looks_like(tensors)}"
             )
-        sam = load_student(path)
-    else:
-        sam = build_sam(settings.model, tensors, path)
-    return SamSegmenter(sam, device=settings.device, dtype=settings.dtype)
+        return student.load_student(path)
+    if model.startswith(f"{STUDENT}:"):
+        return mobile.load_mobile(model.partition(":")[2], tensors, path)
+    return build_sam(model, tensors, path)
 
 
 def build_sam(model: str, tensors: dict[str, torch.Tensor], path: Path) -> Sam:
@@ -155,9 +179,7 @@ def build_sam(model: str, tensors: dict[str, torch.Tensor], path: Path) -> Sam:
         sam = sam_model_registry[model]()
     weights.check_fit(tensors, sam.state_dict(), model=model, path=path)
     sam.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    # not part of a checkpoint
-    sam.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
-    sam.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)
+    set_pixel_statistics(sam)
     return sam
 
 
@@ -179,7 +201,14 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def _frame_of(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
+def images_per_batch(image_size: int, device: torch.device) -> int:
+    """How many images of a model input's side to embed together."""
+    batch_pixels = _BATCH_PIXELS_CPU if device.type == "cpu" else _BATCH_PIXELS_GPU
+    return max(1, batch_pixels // image_size**2)
+
+
+def checked_image(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
+    """Where an image lies in a padded model input. Raises ValueError for what is no image, or too thin."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(
             f"an image must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"

@@ -1,0 +1,189 @@
+"""transformers' SAM as a `segment_anything` `Sam`: the same network, its tensors renamed.
+
+So a `facebook/sam-vit-*` folder gets the shared-image decoder and the fused encoder like a .pth of the same
+model. Sizes come from config.json. The one difference kept is the layer norms' epsilon of the decoder's
+transformer: transformers has 1e-6 where segment_anything has 1e-5, and each is followed for its own files.
+Images are resized as segment_anything does (PIL on uint8); transformers' processor may differ by one level.
+
+The map of names (transformers -> segment_anything), the inverse of transformers' own conversion script:
+
+    vision_encoder.layers.N.layer_normK            image_encoder.blocks.N.normK
+    vision_encoder.patch_embed.projection          image_encoder.patch_embed.proj
+    vision_encoder.neck.{conv1,layer_norm1,...}    image_encoder.neck.{0,1,2,3}
+    prompt_encoder.point_embed                     prompt_encoder.point_embeddings
+    prompt_encoder.mask_embed.{conv1,...}          prompt_encoder.mask_downscaling.{0,1,3,4,6}
+    *shared*embedding.positional_embedding         prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    mask_decoder.upscale_{conv1,layer_norm,conv2}  mask_decoder.output_upscaling.{0,1,3}
+    mask_decoder.transformer.*.layer_norm*         mask_decoder.transformer.*.norm*
+    *.proj_in, *.layers.N, *.proj_out              *.layers.0, *.layers.N+1, *.layers.last
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import Tensor, nn
+
+from pipeline import pretrained, weights
+
+if TYPE_CHECKING:
+    from pipeline.pretrained import Pretrained
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+_RENAMES = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"^vision_encoder\.patch_embed\.projection\.", "image_encoder.patch_embed.proj."),
+        (r"^vision_encoder\.neck\.conv1\.", "image_encoder.neck.0."),
+        (r"^vision_encoder\.neck\.layer_norm1\.", "image_encoder.neck.1."),
+        (r"^vision_encoder\.neck\.conv2\.", "image_encoder.neck.2."),
+        (r"^vision_encoder\.neck\.layer_norm2\.", "image_encoder.neck.3."),
+        (r"^vision_encoder\.layers\.(\d+)\.layer_norm(\d)\.", r"image_encoder.blocks.\1.norm\2."),
+        (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
+        (r"^vision_encoder\.", "image_encoder."),
+        (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
+        (r"^prompt_encoder\.mask_embed\.conv1\.", "prompt_encoder.mask_downscaling.0."),
+        (r"^prompt_encoder\.mask_embed\.layer_norm1\.", "prompt_encoder.mask_downscaling.1."),
+        (r"^prompt_encoder\.mask_embed\.conv2\.", "prompt_encoder.mask_downscaling.3."),
+        (r"^prompt_encoder\.mask_embed\.layer_norm2\.", "prompt_encoder.mask_downscaling.4."),
+        (r"^prompt_encoder\.mask_embed\.conv3\.", "prompt_encoder.mask_downscaling.6."),
+        (r"^prompt_encoder\.shared_embedding\.positional_embedding$", _POSITIONS),
+        (r"^shared_image_embedding\.positional_embedding$", _POSITIONS),
+        (r"^mask_decoder\.upscale_conv1\.", "mask_decoder.output_upscaling.0."),
+        (r"^mask_decoder\.upscale_layer_norm\.", "mask_decoder.output_upscaling.1."),
+        (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
+        (r"^(mask_decoder\.transformer\.layers\.\d+)\.layer_norm(\d)\.", r"\1.norm\2."),
+        (r"^mask_decoder\.transformer\.layer_norm_final_attn\.", "mask_decoder.transformer.norm_final_attn."),
+    )
+)
+_MLP = re.compile(
+    r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.(proj_in|proj_out|layers\.(\d+))\."
+)
+
+
+def rename(tensors: Mapping[str, Tensor], *, iou_head_depth: int = 3) -> dict[str, Tensor]:
+    """transformers' SAM tensors under segment_anything's names.
+
+    Args:
+        tensors: as `SamModel.state_dict()` names them.
+        iou_head_depth: layers of the predicted-IoU head; other MLPs have three.
+    """
+    return {_renamed(name, iou_head_depth): tensor for name, tensor in tensors.items()}
+
+
+def _renamed(name: str, iou_head_depth: int) -> str:
+    mlp = _MLP.match(name)
+    if mlp is not None:
+        depth = iou_head_depth if "iou" in mlp[1] else 3
+        place = {"proj_in": 0, "proj_out": depth - 1}.get(mlp[2])
+        return f"{mlp[1]}.layers.{int(mlp[3]) + 1 if place is None else place}.{name[mlp.end() :]}"
+    for pattern, new in _RENAMES:
+        name, changed = pattern.subn(new, name)
+        if changed:
+            break
+    return name
+
+
+def load_sam(found: Pretrained) -> Sam:
+    """The `Sam` of a folder that `SamModel.save_pretrained` wrote, in float32 on the CPU.
+
+    Args:
+        found: a folder of model type "sam".
+
+    Raises:
+        WrongWeights: weights that don't fit its own config.json, or settings that segment_anything lacks.
+        DamagedWeights, UnsafeWeights: as `weights.read_tensors`.
+    """
+    from transformers import SamConfig
+
+    config: Any = pretrained.load_config(SamConfig, found)
+    _check(config, found.folder)
+    with torch.device("meta"):
+        sam = build_sam(config)
+    tensors = rename(
+        weights.read_folder(found.folder), iou_head_depth=config.mask_decoder_config.iou_head_depth
+    )
+    weights.check_fit(tensors, sam.state_dict(), model="sam", path=found.folder)
+    sam.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    set_pixel_statistics(sam)
+    return sam.eval()
+
+
+def build_sam(config: Any) -> Sam:
+    """A `Sam` of the sizes of a `SamConfig`, with fresh weights."""
+    vision, prompt, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
+    grid = vision.image_size // vision.patch_size
+    transformer = TwoWayTransformer(
+        depth=decoder.num_hidden_layers,
+        embedding_dim=decoder.hidden_size,
+        mlp_dim=decoder.mlp_dim,
+        num_heads=decoder.num_attention_heads,
+        attention_downsample_rate=decoder.attention_downsample_rate,
+    )
+    for layer in transformer.layers:
+        for norm in (layer.norm1, layer.norm2, layer.norm3, layer.norm4):
+            norm.eps = decoder.layer_norm_eps
+    return Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=vision.image_size,
+            patch_size=vision.patch_size,
+            in_chans=vision.num_channels,
+            embed_dim=vision.hidden_size,
+            depth=vision.num_hidden_layers,
+            num_heads=vision.num_attention_heads,
+            mlp_ratio=vision.mlp_dim / vision.hidden_size,
+            out_chans=vision.output_channels,
+            qkv_bias=vision.qkv_bias,
+            norm_layer=partial(nn.LayerNorm, eps=vision.layer_norm_eps),
+            use_abs_pos=vision.use_abs_pos,
+            use_rel_pos=vision.use_rel_pos,
+            window_size=vision.window_size,
+            global_attn_indexes=tuple(vision.global_attn_indexes),
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=prompt.hidden_size,
+            image_embedding_size=(grid, grid),
+            input_image_size=(vision.image_size, vision.image_size),
+            mask_in_chans=prompt.mask_input_channels,
+        ),
+        mask_decoder=MaskDecoder(
+            num_multimask_outputs=decoder.num_multimask_outputs,
+            transformer=transformer,
+            transformer_dim=decoder.hidden_size,
+            iou_head_depth=decoder.iou_head_depth,
+            iou_head_hidden_dim=decoder.iou_head_hidden_dim,
+        ),
+        pixel_mean=list(PIXEL_MEAN),
+        pixel_std=list(PIXEL_STD),
+    )
+
+
+def set_pixel_statistics(sam: Sam) -> None:
+    """What no checkpoint holds: mean and deviation of the pixels, for a `Sam` built on no device."""
+    sam.pixel_mean = torch.tensor(PIXEL_MEAN).view(-1, 1, 1)
+    sam.pixel_std = torch.tensor(PIXEL_STD).view(-1, 1, 1)
+
+
+def _check(config: Any, folder: Path) -> None:
+    """What segment_anything's network has no setting for must be as it is there."""
+    vision, decoder = config.vision_config, config.mask_decoder_config
+    wanted = {
+        "vision_config.hidden_act": (vision.hidden_act, "gelu"),
+        "mask_decoder_config.hidden_act": (decoder.hidden_act, "relu"),
+        "prompt_encoder_config.hidden_act": (config.prompt_encoder_config.hidden_act, "gelu"),
+        "prompt_encoder_config.num_point_embeddings": (config.prompt_encoder_config.num_point_embeddings, 4),
+    }
+    for name, (value, known) in wanted.items():
+        if value != known:
+            raise weights.WrongWeights(
+                f"folder {folder}: {name}={value!r} is no SAM known here: use {known!r}"
+            )
