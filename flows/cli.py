@@ -21,8 +21,9 @@ from flows.commands.inspect import export, preview, status, verify
 from flows.commands.maintain import forget, gc
 from flows.commands.relabel import relabel
 from flows.commands.settings import config_app
-from flows.commands.train import loop, retrain
+from flows.commands.train import distill, loop, retrain
 from flows.commands.tune import tune
+from flows.commands.up import up
 
 EPILOG = (
     "Exit codes: 0 done; 1 the dataset is not sound (missing, duplicated or damaged images); 2 a command, "
@@ -57,7 +58,7 @@ def maskmill(
 command: Callable[..., None]
 for command in (generate, relabel, status, verify, preview, export, log, diff, show, query, tag):
     app.command()(command)
-for command in (evaluate, retrain, loop, promote, tune, demo, scenes, photos, deploy, drill):
+for command in (evaluate, retrain, distill, loop, promote, tune, demo, scenes, photos, up, deploy, drill):
     app.command()(command)
 for command in (gc, forget):
     app.command()(command)

@@ -135,3 +135,38 @@ def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
         watcher().count(figures.step, job.settings.steps)
 
     return watch
+
+
+def run_distillation(dataset: str, number: int | None, config: RunConfig, student: str) -> ModelCard:
+    """Distils [segmenter] into a student on a generation, by [distill].
+
+    Raises:
+        InputError: an unknown student, or too few images.
+        RunStopped: the loss is no number.
+    """
+    from flows.steps import generation_of
+    from storage.columns import fingerprint
+    from storage.objects import open_store
+    from workers import models
+    from workers.distilling import DistillJob, distill
+    from workers.training import weights_of
+
+    generation = generation_of(dataset, number)
+    teacher = models.in_force(open_store(dataset), config.segmenter)
+    counted = {key: value for key, value in dataclasses.asdict(config.distill).items() if key not in NEUTRAL}
+    weights = weights_of(teacher)
+    facts = {**counted, "teacher": teacher.model, "student": student}
+    job = DistillJob(
+        root=dataset,
+        generation=generation.number,
+        teacher=teacher,
+        student=student,
+        settings=config.distill,
+        run=fingerprint(
+            {**facts, "generation": generation.manifest.sha256}, weights=weights, revision=1, inputs={}
+        ),
+        facts={"teacher": teacher.model, "teacher_sha256": weights},
+    )
+    watcher().step(f"distilling run {job.run}")
+    total = config.distill.encoder_steps + config.distill.prompt_steps
+    return distill(job, watch=lambda step, loss: watcher().count(step, total))

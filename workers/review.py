@@ -2,7 +2,8 @@
 
 A sample holds null for an image that nobody reviewed, else an SA-1B record like that of `masks`, with more:
 
-    {"image": ..., "annotations": [{..., "made_by": "person" | "automatic", "clicks": 3, "clicked_iou": 0.93, "drawn": false}],
+    {"image": ..., "annotations": [{..., "made_by": "person" | "automatic", "clicks": 3,
+                                    "clicked_iou": 0.93, "drawn": false}],
      "review": {"by": "oracle", "mode": "assisted", "complete": true, "ignore": null}}
 
 No stage writes this column and none overwrites it: a further review is a new version that holds all earlier

@@ -1,4 +1,4 @@
-"""`maskmill retrain` and `maskmill loop`: better segmenters from the dataset that they annotate."""
+"""`maskmill retrain`, `distill` and `loop`: better segmenters from the dataset that they annotate."""
 
 from __future__ import annotations
 
@@ -130,3 +130,38 @@ def loop(
         console.out.print(f"in force: model {report.promoted}; generation {report.generation}")
         for path in report.files:
             console.out.print(f"wrote {console.plain(path)}")
+
+
+def distill(
+    teacher: Annotated[str, typer.Argument(help="nano, vit_b, ..., or MODEL=WEIGHTS.")],
+    student: Annotated[str, typer.Argument(help="The student's shape: nano or tiny.")],
+    dataset: Dataset,
+    generation: Annotated[
+        int | None, typer.Option("--generation", "-g", min=1, help="Its pictures; the latest by default.")
+    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Teach a smaller model what a larger one knows.
+
+    First its encoder alone, then with prompts in the loop. The student becomes a model of DATASET. Safe to
+    stop and to repeat.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from flows.commands.evaluate import named
+        from flows.config import load_config
+        from flows.report import watching
+        from flows.retrain import card_facts, run_distillation
+
+        run = load_config(recipe, config, set or [])
+        run = run.model_copy(update={"segmenter": named(teacher, run.segmenter)})
+        with console.live_watcher() as watcher, watching(watcher):
+            card = run_distillation(dataset, generation, run, student)
+        if json:
+            console.print_json(card_facts(card))
+            return
+        console.out.print(f"[green]Done[/green]: model {card.number}, {student} taught by {teacher}")
+        console.print_pairs([("weights", card.weights.name), ("images seen", card.trained["images_seen"])])
