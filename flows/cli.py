@@ -17,6 +17,7 @@ from flows.commands.deploy import deploy
 from flows.commands.drill import drill
 from flows.commands.evaluate import evaluate, promote
 from flows.commands.generate import generate
+from flows.commands.ingest import ingest
 from flows.commands.inspect import export, preview, status, verify
 from flows.commands.maintain import forget, gc
 from flows.commands.relabel import relabel
@@ -56,7 +57,7 @@ def maskmill(
 
 
 command: Callable[..., None]
-for command in (generate, relabel, status, verify, preview, export, log, diff, show, query, tag):
+for command in (generate, ingest, relabel, status, verify, preview, export, log, diff, show, query, tag):
     app.command()(command)
 for command in (evaluate, retrain, distill, loop, promote, tune, demo, scenes, photos, up, deploy, drill):
     app.command()(command)

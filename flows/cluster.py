@@ -28,6 +28,7 @@ from workers.task import Resources, RunSpec
 
 if TYPE_CHECKING:
     from workers.actors import Worker
+    from workers.stages import Stages
 
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -143,6 +144,20 @@ def plan_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]] | None = N
     return _cpu_crew(config, nodes)
 
 
+def cpu_crew(config: RunConfig) -> Crew:
+    """A CPU each on any node, as many as there are or as [run] workers asks for.
+
+    Raises:
+        ClusterError: the cluster has no CPU.
+    """
+    from workers.nodes import node_resources
+
+    cpus = sum(int(node.get("CPU", 0.0)) for node in node_resources())
+    if not cpus:
+        raise ClusterError("the cluster has no CPU to give: start Ray's nodes with --num-cpus")
+    return Crew(config.run.workers or cpus, Resources(num_cpus=1))
+
+
 def _gpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
     """A GPU each, or an equal part of one, and its share of the CPUs of the node with the fewest a GPU."""
     gpus = sum(int(node["GPU"]) for node in nodes)
@@ -188,8 +203,14 @@ def warm_up(spec: RunSpec, crew: Crew) -> None:
     _warm.append((spec, crew.resources, start_worker(spec, crew.resources)))
 
 
-def worker_source(spec: RunSpec, resources: Resources) -> Callable[[], Worker]:
-    """What gives the pool its workers: those that were warmed up for this spec first, then new ones."""
+def worker_source(
+    spec: RunSpec, resources: Resources, build: Callable[[RunSpec], Stages] | None = None
+) -> Callable[[], Worker]:
+    """What gives the pool its workers: those that were warmed up for this spec first, then new ones.
+
+    Args:
+        build: as `workers.actors.start_worker` has it.
+    """
     from workers.actors import start_worker
 
     def next_worker() -> Worker:
@@ -198,7 +219,7 @@ def worker_source(spec: RunSpec, resources: Resources) -> Callable[[], Worker]:
             if (warmed_spec, warmed_resources) == (spec, resources):
                 return worker
             _dismiss(worker)
-        return start_worker(spec, resources)
+        return start_worker(spec, resources, build)
 
     return next_worker
 

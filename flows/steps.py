@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from storage.verify import VerifyReport
     from workers.events import PoolEvent, Progress
     from workers.exports import ExportReport
+    from workers.stages import Stages
     from workers.task import RunSpec
 
 
@@ -181,9 +182,17 @@ def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
 
 
 def annotate_shards(
-    spec: RunSpec, config: RunConfig, shards: Mapping[int, int], on_tally: Callable[[Tally], None]
+    spec: RunSpec,
+    config: RunConfig,
+    shards: Mapping[int, int],
+    on_tally: Callable[[Tally], None],
+    *,
+    build: Callable[[RunSpec], Stages] | None = None,
 ) -> Annotated:
     """Ingests and annotates `shards` on a pool of Ray workers; returns when each is committed or given up.
+
+    Args:
+        build: makes a worker's stages where they are no models: workers then take a CPU each, wherever.
 
     Raises:
         ClusterError: no cluster.
@@ -192,12 +201,12 @@ def annotate_shards(
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
-    from flows import cluster
+    from flows import cluster, services
 
-    with cluster.connected(config.run.ray_address):
+    with cluster.connected(services.ray_address(config.run.ray_address)):
         from workers.pool import run_pool  # imports Ray, which reads its environment then: after `connected`
 
-        crew = cluster.plan_crew(config)
+        crew = cluster.plan_crew(config) if build is None else cluster.cpu_crew(config)
         events = run_pool(
             spec,
             shards,
@@ -205,7 +214,7 @@ def annotate_shards(
             num_workers=min(crew.num_workers, len(shards)),
             max_attempts=config.run.max_attempts,
             deadline_s=config.run.deadline_s,
-            make_actor=cluster.worker_source(spec, crew.resources),
+            make_actor=cluster.worker_source(spec, crew.resources, build),
             autoscale=config.run.autoscale,
         )
         follower = _Follower(shards, on_tally)
