@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
     """make_dataset(num_images, shard_size, special={place: colour}, **RunSpec fields) -> Dataset."""
 
     def make(
-        num_images: int, shard_size: int, *, special: Colours | None = None, name: str = "data", **fields: int
+        num_images: int, shard_size: int, *, special: Colours | None = None, name: str = "data", **fields: Any
     ) -> Dataset:
         inputs = tmp_path / "inputs"
         if not inputs.exists():
@@ -77,7 +78,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
     return make
 
 
-def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: int) -> Dataset:
+def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: Any) -> Dataset:
     """Plans these inputs and makes up fingerprints."""
     from pipeline.config import MaskSettings, SegmenterSettings
 
