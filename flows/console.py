@@ -134,6 +134,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("flows.prefect_server", "PrefectServerError"),
         ("storage.errors", "StorageError"),
         ("flows.relabel", "NotSignedOff"),
+        ("flows.services", "ServicesError"),
         ("pipeline.weights", "WeightsError"),
         ("workers.events", "RunStopped"),
     )

@@ -1,75 +1,193 @@
-"""The flow as a Prefect deployment: the same `generate`, started by schedules, Prefect's pages or its API.
+"""Flows as Prefect deployments: started by schedules, Prefect's pages or its API.
 
-Two ways: `serve` keeps this process to run it, `register` hands it to a process work pool whose workers have
-maskmill installed. Both need a Prefect server that stays; the one that a command starts for itself does not.
+A deployment's parameter form comes from the flow's signature and the settings' own schema. Each has a
+schedule (cron, time zone), a limit of one run at a time that queues the next, tags, and what its runs need in
+their environment. One writer per dataset is held by the dataset itself (storage/writer.py), across
+deployments, machines and plain commands: a run waits `WAIT_S` for another, then is refused with the reason.
+
+Work pools: "process" (a worker of Prefect's runs each as a process; maskmill is installed there) or
+"kubernetes" (each is a job of an image that holds maskmill; see infra/).
+
+It needs a Prefect server that stays: `maskmill up`, or one of yours.
 """
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import importlib
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from flows import services
 from flows.config import RunConfig
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+FLOWS = {
+    "generate": "flows.generate",
+    "relabel": "flows.relabel",
+    "evaluate": "flows.evaluate_flow",
+    "retrain": "flows.train_flows",
+    "loop": "flows.train_flows",
+}
+POOL_TYPES = ("process", "kubernetes")
+WAIT_S = 6 * 3600.0
+_CRON = re.compile(r"\S+(\s+\S+){4}")
 
 
 class DeployError(ValueError):
     """The deployment cannot be made: says why and the cure."""
 
 
-def parameters(dataset: str, inputs: Sequence[str], config: RunConfig) -> dict[str, Any]:
-    """The deployment's parameters as JSON; local paths made absolute, since its runs start elsewhere."""
-    return {
-        "dataset": _absolute(dataset),
-        "inputs": [_absolute(text) for text in inputs],
-        "config": config.model_dump(mode="json"),
-    }
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What to register.
+
+    Args:
+        flow: one of `FLOWS`.
+        name: of the deployment.
+        parameters: JSON; see `parameters`.
+        pool: the work pool. pool_type: one of `POOL_TYPES`.
+        cron: when to run, five fields; None is never by itself. timezone: of it, by IANA's name.
+        image: for Kubernetes: holds maskmill.
+        sign_off: relabel only: a person must agree before a generation is published.
+        tags: for people, and Prefect's filters.
+    """
+
+    flow: str
+    name: str
+    parameters: Mapping[str, Any]
+    pool: str
+    pool_type: str = "process"
+    cron: str | None = None
+    timezone: str = "UTC"
+    image: str | None = None
+    sign_off: bool = False
+    tags: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.flow not in FLOWS:
+            raise DeployError(f"flow {self.flow!r} is unknown: use one of {', '.join(FLOWS)}")
+        if self.pool_type not in POOL_TYPES:
+            raise DeployError(f"pool type {self.pool_type!r} is unknown: use one of {', '.join(POOL_TYPES)}")
+        if self.pool_type == "kubernetes" and not self.image:
+            raise DeployError("a Kubernetes pool runs an image: name it with --image")
+        if self.cron is not None and not _CRON.fullmatch(self.cron.strip()):
+            raise DeployError(f'cron {self.cron!r} is no schedule: use five fields, such as "0 3 * * *"')
+        if self.sign_off and self.flow != "relabel":
+            raise DeployError("--sign-off is for relabel: it asks before a generation is published")
+        _check_timezone(self.timezone)
 
 
-def serve(name: str, parameters: dict[str, Any], cron: str | None) -> None:
-    """Runs the deployment's runs from this process until it is interrupted.
+def parameters(
+    flow: str, dataset: str, inputs: Sequence[str], config: RunConfig | None, *, sign_off: bool = False
+) -> dict[str, Any]:
+    """The deployment's parameters as JSON; local paths made absolute, since its runs start elsewhere.
 
     Raises:
-        DeployError: no Prefect server is named.
+        DeployError: `generate` without inputs or settings.
     """
-    _need_server()
-    from flows.generate import generate
+    found: dict[str, Any] = {"dataset": absolute(dataset)}
+    if config is not None:
+        found["config"] = config.model_dump(mode="json")
+    if flow == "generate":
+        if not inputs:
+            raise DeployError("generate needs images: name them with --input")
+        found["inputs"] = [absolute(text) for text in inputs]
+    if flow == "relabel":
+        found |= {"wait_s": WAIT_S, "sign_off": sign_off}
+        found |= {"inputs": [absolute(text) for text in inputs]} if inputs else {}
+    if flow == "loop" and inputs:
+        found["inputs"] = [absolute(text) for text in inputs]
+    if flow in ("retrain", "loop"):
+        found["wait_s"] = WAIT_S
+    return found
 
-    generate.serve(name=name, parameters=parameters, cron=cron, print_starting_message=False)
 
+def register(deployment: Deployment) -> str:
+    """Registers a deployment with its work pool, which is made if it isn't there; the same again updates it.
 
-def register(name: str, parameters: dict[str, Any], cron: str | None, pool: str) -> None:
-    """Registers the deployment with a process work pool, which is made if it isn't there.
+    Returns:
+        "flow/name", as Prefect's commands take it.
 
     Raises:
-        DeployError: no Prefect server is named.
+        DeployError: no Prefect server is named, or it refuses.
     """
-    _need_server()
+    need_server()
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.zombies import make_pool
+
+    queue = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+    schedules = [CronSchedule(cron=deployment.cron, timezone=deployment.timezone)] if deployment.cron else []
+    try:
+        make_pool(deployment.pool, deployment.pool_type)
+        made = load_flow(deployment.flow).to_deployment(
+            name=deployment.name,
+            parameters=dict(deployment.parameters),
+            schedules=schedules,
+            concurrency_limit=queue,
+            tags=["maskmill", deployment.flow, *deployment.tags],
+            work_pool_name=deployment.pool,
+            job_variables=_job_variables(deployment),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        assert isinstance(made, RunnerDeployment)  # a coroutine only inside an event loop
+        made.apply()
+    except PrefectHTTPStatusError as exc:
+        raise DeployError(f"Prefect's server refuses: {exc}") from exc
+    return f"{deployment.flow}/{deployment.name}"
+
+
+def load_flow(name: str) -> Flow[..., Any]:
+    """A flow by its deployment's name."""
     from prefect import Flow
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
 
-    from flows.generate import generate
-
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-    source = generate.from_source(str(Path(__file__).parent.parent), "flows/generate.py:generate")
-    assert isinstance(source, Flow)  # a coroutine only inside an event loop
-    source.deploy(name=name, work_pool_name=pool, parameters=parameters, cron=cron, print_next_steps=False)
+    found = getattr(importlib.import_module(FLOWS[name]), name)
+    assert isinstance(found, Flow)
+    return found
 
 
-def _need_server() -> None:
+def _job_variables(deployment: Deployment) -> dict[str, Any]:
+    """What the pool's worker gives each run."""
+    environment = {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(services.HEARTBEAT_S),
+        "PREFECT_CLIENT_MAX_RETRIES": "10",
+        "DO_NOT_TRACK": "1",
+    }
+    if deployment.pool_type == "kubernetes":
+        return {"env": environment, "image": deployment.image, "finished_job_ttl": 3600}
+    return {"env": environment}
+
+
+def need_server() -> None:
+    """Finds the Prefect server that deployments are registered with. Raises DeployError."""
+    services.use_server()
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
         raise DeployError(
-            "a deployment needs a Prefect server that stays: run `prefect server start`, then "
-            "`export PREFECT_API_URL=http://127.0.0.1:4200/api`, or name yours"
+            "a deployment needs a Prefect server that stays: run `maskmill up` (or `prefect server start`, "
+            "then `export PREFECT_API_URL=http://127.0.0.1:4200/api`), or name yours"
         )
 
 
-def _absolute(text: str) -> str:
+def absolute(text: str) -> str:
+    """A local path that means the same elsewhere on this machine; addresses as they are."""
     return text if "://" in text else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - globs too
+
+
+def _check_timezone(name: str) -> None:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as exc:
+        raise DeployError(f"time zone {name!r} is unknown: use IANA's names, such as Europe/Berlin") from exc

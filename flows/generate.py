@@ -17,8 +17,10 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import steps
 from flows.config import RunConfig, load_config
+from flows.patience import patient
 from flows.report import ProgressArtifact, RunReport, Tally, sheet_artifact, table_artifact, watcher
 from flows.steps import Annotated, Published
+from flows.zombies import note_process
 from storage.errors import StorageError
 from workers.task import RunSpec
 
@@ -51,10 +53,11 @@ def generate(
     """
     began = time.monotonic()
     config = load_config(config) if isinstance(config, str) else config
+    note_process()
     spec = steps.describe_run(dataset, config)
     with steps.driving(dataset):
         plan(dataset, inputs, config, limit)
-        annotated = annotate(spec, config)
+        annotated = patient(annotate)(spec, config)
         published = verify_and_publish(spec, config)
         exported = export(dataset, published, config, export_to) if export_to else None
     report = steps.make_report(dataset, annotated, published, exported, seconds=time.monotonic() - began)

@@ -18,6 +18,7 @@ from prefect.input import RunInput
 
 from flows import relabel_steps, steps
 from flows.config import RunConfig
+from flows.patience import patient
 from flows.relabel_plan import RelabelCaps, RelabelPlan, make_relabel_plan, plan_lines, settings_of
 from flows.relabel_steps import RelabelReport
 from flows.report import (
@@ -29,6 +30,7 @@ from flows.report import (
     watcher,
 )
 from flows.steps import Annotated, Published
+from flows.zombies import note_process
 from workers.task import RunSpec
 
 SIGN_OFF_TIMEOUT_S = 7 * 24 * 3600
@@ -74,13 +76,14 @@ def relabel(
         ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
     """
     began = time.monotonic()
+    note_process()
     caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order)
     run = config if isinstance(config, RunConfig) else settings_of(dataset, config, None, ())
     with steps.writing(dataset, "relabel", wait_s=wait_s):
         look_for_images(dataset, inputs, run)
         spec = steps.describe_run(dataset, run)
         plan = find_stale(spec, run, caps)
-        annotated = recompute(spec, run, plan)
+        annotated = patient(recompute)(spec, run, plan)
         if sign_off and relabel_steps.would_publish(spec, plan, annotated):
             ask_person(plan, annotated)
         published = publish(spec, run)

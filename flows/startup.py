@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from flows import cluster, prefect_server, relabel_steps, steps
+from flows import cluster, prefect_server, relabel_steps, services, steps
 from flows.config import RunConfig
 from flows.relabel_plan import RelabelCaps, make_relabel_plan
 from flows.relabel_steps import RelabelReport
@@ -32,6 +32,7 @@ def run_generate(
 ) -> RunReport:
     """The flow `generate` with a quick start; see there for arguments, result and errors."""
     began = time.monotonic()
+    config = _joining_services(config)
     spec = steps.describe_run(dataset, config)
     steps.check_inputs(dataset, inputs)
     complete = _is_complete_with(spec, inputs, config, limit)
@@ -56,13 +57,14 @@ def run_relabel(
     unless PREFECT_API_URL names a server to tell of it.
     """
     began = time.monotonic()
+    config = _joining_services(config)
     with steps.writing(dataset, "relabel", wait_s=wait_s):
         watcher().step("looking for new images")
         relabel_steps.plan_new_images(dataset, list(inputs) if inputs is not None else None, config)
         spec = steps.describe_run(dataset, config)
         plan = make_relabel_plan(spec, config, caps)
         watcher().note(f"{len(plan.chosen)} of {plan.stale_shards} stale shards are to be done")
-        if not plan.needs_model and not os.environ.get("PREFECT_API_URL"):
+        if not plan.needs_model and (not plan.chosen or not os.environ.get("PREFECT_API_URL")):
             annotated = relabel_steps.recompute(spec, config, plan, watcher().tally)
             published = steps.publish_and_verify(spec, config, made_by="relabel", partial=True)
             return relabel_steps.make_report(plan, annotated, published, seconds=time.monotonic() - began)
@@ -79,6 +81,13 @@ def run_relabel(
             **dataclasses.asdict(caps),
         )
         return report
+
+
+def _joining_services(config: RunConfig) -> RunConfig:
+    """Where `maskmill up` runs here, its Prefect server and Ray are used; what the user named comes first."""
+    services.use_server()
+    run = dataclasses.replace(config.run, ray_address=services.ray_address(config.run.ray_address))
+    return config.model_copy(update={"run": run})
 
 
 def _is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None) -> bool:

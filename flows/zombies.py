@@ -1,0 +1,157 @@
+"""Runs whose process is gone must not stay "running": they are started again, or marked as crashed.
+
+Prefect marks a run as crashed only while its worker lives. When worker and run are killed together, or a run
+was a plain command, nobody is left to tell. Two nets catch these:
+
+* `sweep`: a run notes the process it runs in (`note_process`); where that is one of this machine's and gone,
+  a deployment's run is scheduled again (storage knows what it had done), at most `MAX_STARTS` times in all;
+  others are marked as crashed. `maskmill up` sweeps every few seconds.
+* an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
+  is marked as crashed.
+
+`python -m flows.zombies setup POOL` makes the pool and the automation; it is a process of its own because
+Prefect's client takes seconds to import.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+MAX_STARTS = 3
+SILENCE_S = 120
+AUTOMATION = "maskmill: runs without a heartbeat"
+_STATES = ["RUNNING", "CANCELLING"]
+
+
+def note_process() -> None:
+    """Writes into the current flow run which process it is; nothing outside of one."""
+    from prefect import runtime
+    from prefect.client.orchestration import get_client
+
+    if runtime.flow_run.id:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(runtime.flow_run.id, infrastructure_pid=own_process())
+
+
+def own_process() -> str:
+    """This process, as runs note it: host:pid."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def sweep(api_url: str, *, auth: str | None = None) -> Iterator[str]:
+    """Sets right every run of this machine whose process is gone; says what was done, a sentence each."""
+    question = {"flow_runs": {"state": {"type": {"any_": _STATES}}}, "limit": 200}
+    try:
+        runs = _post(api_url, "/flow_runs/filter", question, auth)
+    except (urllib.error.URLError, OSError, ValueError):
+        return  # the server is starting again: the next sweep finds them
+    for run in runs:
+        if is_gone(run.get("infrastructure_pid")):
+            yield _set_right(api_url, run, auth)
+
+
+def is_gone(process: str | None) -> bool:
+    """Whether a noted process was one of this machine's and is no more; unknown ones are not."""
+    host, _, pid = (process or "").rpartition(":")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _set_right(api_url: str, run: dict[str, Any], auth: str | None) -> str:
+    again = (
+        run["state_type"] == "RUNNING"
+        and run.get("deployment_id") is not None
+        and int(run.get("run_count") or 0) < MAX_STARTS
+    )
+    process = run["infrastructure_pid"]
+    message = f"its process {process} is gone"
+    state = (
+        {"type": "SCHEDULED", "name": "AwaitingRetry", "message": f"{message}: started again"}
+        if again
+        else {"type": "CRASHED", "name": "Crashed", "message": message}
+    )
+    try:
+        _post(api_url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True}, auth)
+    except (urllib.error.URLError, OSError, ValueError) as exc:
+        return f"run {run['name']} lost its process and could not be marked yet: {exc}"
+    return f"run {run['name']}: {message}; {'started again' if again else 'marked as crashed'}"
+
+
+def _post(api_url: str, path: str, body: dict[str, Any], auth: str | None) -> Any:
+    headers = {"Content-Type": "application/json"}
+    if auth:
+        headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
+    request = urllib.request.Request(
+        api_url + path, data=json.dumps(body).encode(), headers=headers, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def make_pool(name: str, kind: str = "process") -> None:
+    """A work pool of this name, unless there is one."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind))
+
+
+def make_automation() -> None:
+    """The server's own net, unless it is there."""
+    from datetime import timedelta
+
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+
+    with contextlib.suppress(ValueError):  # there is none of this name
+        if isinstance(Automation.read(name=AUTOMATION), Automation):
+            return
+    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended", "AwaitingRetry")
+    trigger = EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+        match={"prefect.resource.id": ["prefect.flow-run.*"]},
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=SILENCE_S),
+    )
+    message = f"no heartbeat for {SILENCE_S} s"
+    action = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message, force=False)
+    made = Automation(name=AUTOMATION, trigger=trigger, actions=[action]).create()
+    assert isinstance(made, Automation)  # a coroutine only inside an event loop
+
+
+def main() -> None:
+    """`python -m flows.zombies setup POOL`."""
+    if len(sys.argv) != 3 or sys.argv[1] != "setup":
+        raise SystemExit("use: python -m flows.zombies setup POOL")
+    make_pool(sys.argv[2])
+    make_automation()
+    auth = os.environ.get("PREFECT_API_AUTH_STRING")
+    for line in sweep(os.environ["PREFECT_API_URL"], auth=auth):
+        sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
