@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from workers.task import ShardReport
 
@@ -48,7 +49,10 @@ class WorkerLost:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Sums over the whole run so far, shards in work included; at most one a `progress_every_s`."""
+    """Sums over the whole run so far, shards in work included; at most one a `progress_every_s`.
+
+    `gpu_bytes`: of each worker in work, by its number.
+    """
 
     images_done: int
     masks_done: int
@@ -57,6 +61,7 @@ class Progress:
     shards_in_work: tuple[int, ...]
     workers_ready: int
     workers_starting: int
+    gpu_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 PoolEvent = ShardDone | ShardFailed | WorkerLost | Progress

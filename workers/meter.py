@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -71,11 +72,19 @@ class Meter:
     def progress(self) -> ShardProgress:
         """Where the shard stands now."""
         with self._lock:
-            return self._progress
+            return _replace(self._progress, gpu_bytes=_gpu_bytes())
 
     def _change(self, **values: object) -> None:
         with self._lock:
             self._progress = _replace(self._progress, **values)
+
+
+def _gpu_bytes() -> int:
+    """What torch holds of the GPUs' memory in this process; never imports torch or wakes a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(torch.cuda.memory_reserved(device) for device in range(torch.cuda.device_count()))
 
 
 def _replace(progress: ShardProgress, **values: object) -> ShardProgress:

@@ -375,6 +375,7 @@ class _Pool:
             shards_in_work=tuple(sorted(_held(seat).shard for seat in in_work)),
             workers_ready=sum(seat.info is not None for seat in self._seats),
             workers_starting=sum(seat.info is None for seat in self._seats),
+            gpu_bytes={seat.number: seat.progress.gpu_bytes for seat in in_work},
         )
 
     def _poll(self, seat: _Seat) -> None:

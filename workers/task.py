@@ -196,7 +196,10 @@ class ShardReport:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardProgress:
-    """Where a worker stands inside its shard; `shard` is None between shards."""
+    """Where a worker stands inside its shard; `shard` is None between shards.
+
+    `gpu_bytes` is what its process holds of a GPU's memory, 0 without one.
+    """
 
     shard: int | None = None
     attempt: str | None = None
@@ -204,3 +207,4 @@ class ShardProgress:
     images_done: int = 0
     masks_done: int = 0
     num_rejects: int = 0
+    gpu_bytes: int = 0
