@@ -18,7 +18,11 @@ CAPTIONS_REVISION = 1
 LABELS_REVISION = 1
 """Raised by hand when the ground stage gives other labels for the same settings and weights."""
 
+NAMES_REVISION = 1
+"""Raised by hand when the name stage gives other names for the same settings and weights."""
+
 DTYPES = ("float32", "bfloat16", "float16")
+NAME_CROPS = ("auto", "all", "none")
 LABEL_TEXTS = ("captions", "vocabulary", "both")
 
 _NEUTRAL = {"neutral": True}
@@ -151,6 +155,66 @@ class LabelSettings:
         check_int("max_boxes", self.max_boxes, 1, 10_000)
         check_range("link_iou", self.link_iou, 1e-6, 1.0)
         check_role(self.batch_size, self.device, self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NameSettings:
+    """How masks are named in an open vocabulary; `model` None turns the column off.
+
+    Args:
+        model: folder or hub id of a CLIP or SigLIP model. Neutral: its sha256 stands for it.
+        vocabulary: the words, or what names them: "coco", "lvis", or a text file with a word a line.
+            Neutral: the words stand for it.
+        templates: prompts with {} where the word goes; a word's features are the mean over them.
+        top_k: names of a mask that are kept, 1 to 100.
+        dense_side: px of the longer side of the image that the dense map is made of, 32 to 4096.
+        crops: which masks are named again from crops: "auto" (the small and the uncertain), "all", "none".
+        small_patches: a mask under fewer patches of the dense map than this is small, 0 to 10,000.
+        uncertain: a mask whose best word leads the next by less than this, in logits, is uncertain, 0 to 100.
+        max_crops: masks of an image that are cropped at most, the smallest first, 0 to 100,000.
+        margin: what crops show around a mask's box, as a share of its longer side, 0 to 2.
+        batch_size: crops together, at least 2; halved where memory runs out. Neutral.
+        device, dtype: as of the segmenter; the device is neutral.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Source: Zhou et al., Extract Free Dense Labels from CLIP (2022), for the dense map.
+    """
+
+    model: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
+    vocabulary: str | tuple[str, ...] = dataclasses.field(default="coco", metadata=_NEUTRAL)
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    top_k: int = 5
+    dense_side: int = 448
+    crops: str = "auto"
+    small_patches: float = 4.0
+    uncertain: float = 1.0
+    max_crops: int = 64
+    margin: float = 0.1
+    batch_size: int = dataclasses.field(default=32, metadata=_NEUTRAL)
+    device: str = dataclasses.field(default="auto", metadata=_NEUTRAL)
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_model("model", self.model)
+        if not self.vocabulary:
+            raise ValueError(
+                'vocabulary is empty: give a list of words, a text file with a word a line, "coco" or "lvis"'
+            )
+        if not self.templates or any("{}" not in template for template in self.templates):
+            raise ValueError(
+                f"templates={list(self.templates)}: give at least one, each with {{}} where the word goes"
+            )
+        check_int("top_k", self.top_k, 1, 100)
+        check_int("dense_side", self.dense_side, 32, 4096)
+        check_choice("crops", self.crops, NAME_CROPS)
+        check_range("small_patches", self.small_patches, 0.0, 10_000.0)
+        check_range("uncertain", self.uncertain, 0.0, 100.0)
+        check_int("max_crops", self.max_crops, 0, 100_000)
+        check_range("margin", self.margin, 0.0, 2.0)
+        check_role(self.batch_size, self.device, self.dtype)
+        check_int("batch_size", self.batch_size, 2, 65_536)
 
 
 def check_model(name: str, value: str | None) -> None:
