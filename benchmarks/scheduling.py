@@ -5,11 +5,10 @@ The pool and Ray are the real ones, all on this machine; the workers are light a
 a shard's work and import neither torch nor webdataset (about 55 MB each), so that hundreds fit. All workers
 are up before the clock starts. Printed as JSON:
 
-    busy            of the workers' time between the first hand-out and the last shard's end; `busy_full`
-                    leaves out the end, where fewer shards are left than workers
-    idle_ms         a worker waits between two shards, on average (without the end)
+    busy            of the workers' time between the first hand-out and the last shard's end
+    idle_ms         of a worker's time a shard that isn't work, the end included, where shards run out
     driver_ms       of the driver's CPU time a shard, Ray's threads in it included
-    rss_mb          of the driver's memory after each tenth of the shards
+    driver_mb       of the driver's memory after each tenth of the shards
 
 What it doesn't know: networks, and what models do to a node.
 """
@@ -22,7 +21,6 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +107,14 @@ def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]
     try:
         return {"workers": num_workers, "shards": num_shards, "shard_s": seconds} | {
             "start_s": round(started_s, 1),
-            "worker_mb": round(_rss_mb(ray.get(workers[0].ready).pid), 1),
-            **_drive(workers, num_shards, seconds),
+            "worker_mb": _memory_mb(ray.get(workers[0].ready).pid),
+            **_drive(workers, num_shards),
         }
     finally:
         ray.shutdown()
 
 
-def _drive(workers: list[Any], num_shards: int, seconds: float) -> dict[str, Any]:
+def _drive(workers: list[Any], num_shards: int) -> dict[str, Any]:
     from workers.pool import ShardDone, run_pool
 
     num_workers, waiting = len(workers), iter(workers)
@@ -128,14 +126,11 @@ def _drive(workers: list[Any], num_shards: int, seconds: float) -> dict[str, Any
             segmenter=SegmenterSettings(),
             fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
         )
-        handed_out = _Counted(range(num_shards))
-        slept_s = slept_full_s = 0.0
-        rss_mb, done = [round(_rss_mb(os.getpid()), 1)], 0
+        slept_s, done, rss_mb = 0.0, 0, [_memory_mb(os.getpid())]
         cpu_before, began = time.process_time(), time.monotonic()
-        full_s = 0.0
         for event in run_pool(
             spec,
-            handed_out,
+            range(num_shards),
             resources=ONE_CPU,
             num_workers=num_workers,
             make_actor=lambda: next(waiting),
@@ -144,41 +139,26 @@ def _drive(workers: list[Any], num_shards: int, seconds: float) -> dict[str, Any
                 continue
             done += 1
             slept_s += event.report.wall_s
-            if not handed_out.ended:
-                full_s, slept_full_s = time.monotonic() - began, slept_s
             if done % max(1, num_shards // 10) == 0:
-                rss_mb.append(round(_rss_mb(os.getpid()), 1))
-        wall_s = time.monotonic() - began
-    full_shards = max(1.0, slept_full_s / seconds)
-    in_flight_s = num_workers * seconds / 2  # begun and not ended when the last was handed out, on average
-    busy_full = min(1.0, (slept_full_s + in_flight_s) / (num_workers * full_s)) if full_s else 0.0
+                rss_mb.append(_memory_mb(os.getpid()))
+        wall_s, cpu_s = time.monotonic() - began, time.process_time() - cpu_before
     return {
         "wall_s": round(wall_s, 2),
         "busy": round(slept_s / (num_workers * wall_s), 4),
-        "busy_full": round(busy_full, 4),
-        "idle_ms": round((1 - busy_full) * num_workers * full_s / full_shards * 1000, 1),
-        "driver_ms": round((time.process_time() - cpu_before) / num_shards * 1000, 3),
+        "idle_ms": round((num_workers * wall_s - slept_s) / num_shards * 1000, 1),
+        "driver_ms": round(cpu_s / num_shards * 1000, 3),
         "shards_per_s": round(num_shards / wall_s, 1),
-        "rss_mb": rss_mb,
+        "driver_mb": rss_mb,
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
 
 
-class _Counted:
-    """Items, and whether the last has been taken."""
-
-    def __init__(self, items: range) -> None:
-        self._items = items
-        self.ended = False
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self._items
-        self.ended = True
-
-
-def _rss_mb(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def _memory_mb(pid: int) -> float:
+    """A process's share of the memory, in MB: what it shares with others is split among them."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return round(int(line.split()[1]) / 1024, 1)
+    raise AssertionError("smaps_rollup without Pss")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,15 +18,11 @@ if TYPE_CHECKING:
     from tests.workers.conftest import Dataset
 
 
-@pytest.mark.drill
-@pytest.mark.ray
-def test_a_lost_node_is_not_held_against_its_shard_and_one_that_joins_is_used(
-    make_dataset: Callable[..., Dataset], tmp_path: Path
-) -> None:
-    data = make_dataset(240, 6)
+def run_drill(name: str, data: Dataset, tmp_path: Path) -> dict[str, Any]:
+    """What a drill of this folder prints."""
     (tmp_path / "spec").write_bytes(pickle.dumps(data.spec))
     drill = subprocess.run(
-        [sys.executable, "-m", "tests.workers.node_drill", tmp_path / "spec", str(data.num_shards)],
+        [sys.executable, "-m", f"tests.workers.{name}", tmp_path / "spec", str(data.num_shards)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         timeout=280,
@@ -34,7 +30,17 @@ def test_a_lost_node_is_not_held_against_its_shard_and_one_that_joins_is_used(
         check=False,
     )
     assert drill.returncode == 0, drill.stderr
-    seen = json.loads(drill.stdout.splitlines()[-1])
+    seen: dict[str, Any] = json.loads(drill.stdout.splitlines()[-1])
+    return seen
+
+
+@pytest.mark.drill
+@pytest.mark.ray
+def test_a_lost_node_is_not_held_against_its_shard_and_one_that_joins_is_used(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    data = make_dataset(240, 6)
+    seen = run_drill("node_drill", data, tmp_path)
     assert not seen["failed"], seen
     assert sorted(shard for shard, _ in seen["done"]) == list(range(40))
     held = [shard for shard, _ in seen["lost"] if shard is not None]  # others were starting or between shards
@@ -44,3 +50,16 @@ def test_a_lost_node_is_not_held_against_its_shard_and_one_that_joins_is_used(
     assert min(seen["ready"][seen["ready"].index(2) :]) == 1 and seen["ready"][-1] == 2, "shrunk, then grown"
     for column in (IMAGES, MASKS):
         assert len(data.contents(column)) == 240
+
+
+@pytest.mark.drill
+@pytest.mark.ray
+def test_an_autoscaler_brings_nodes_for_the_pool_and_takes_them_away(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    data = make_dataset(36, 6)
+    seen = run_drill("autoscaling_drill", data, tmp_path)
+    assert seen["before"] == 0 and not seen["wrong"], seen
+    assert sorted(seen["done"]) == list(range(6))
+    assert seen["most"] >= 1 and seen["room"] >= 1 and seen["after"] == 0, seen
+    assert len(data.contents(MASKS)) == 36

@@ -1,0 +1,119 @@
+"""A cluster that starts without a worker node: `python -m tests.workers.autoscaling_drill SPEC NUM_SHARDS`
+prints JSON about how Ray's autoscaler brought nodes for the pool and took them away. The nodes are raylets on
+this machine, by Ray's own fake provider."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import AutoscalingCluster
+
+from tests import fakes
+from workers.actors import start_worker
+from workers.nodes import room_for
+from workers.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
+from workers.task import Resources, RunSpec
+
+ONE_CPU = Resources(num_cpus=1)
+NODE = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+IDLE_MINUTES = 0.05
+
+
+def main() -> None:
+    """Runs the pool, then waits for the nodes to go again."""
+    spec: RunSpec = pickle.loads(Path(sys.argv[1]).read_bytes())
+    with autoscaling_head() as address:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.cloudpickle.register_pickle_by_value(fakes)
+        seen: dict[str, Any] = {"before": room_for(ONE_CPU), "done": [], "wrong": [], "most": 0}
+        build = functools.partial(fakes.build_fake_stages, masks=fakes.FakeMasks(seconds=0.3))
+        for event in run_pool(
+            spec,
+            range(int(sys.argv[2])),
+            resources=ONE_CPU,
+            num_workers=2,
+            make_actor=lambda: start_worker(spec, ONE_CPU, build),
+            autoscale=True,
+        ):
+            if isinstance(event, Progress):
+                seen["most"] = max(seen["most"], event.workers_ready)
+            elif isinstance(event, ShardDone):
+                seen["done"].append(event.report.shard)
+            elif isinstance(event, ShardFailed | WorkerLost):
+                seen["wrong"].append(str(event))
+        seen["room"] = room_for(ONE_CPU)
+        end = time.monotonic() + 60
+        while room_for(ONE_CPU) and time.monotonic() < end:
+            time.sleep(1)
+        seen["after"] = room_for(ONE_CPU)
+        print(json.dumps(seen))  # noqa: T201
+        ray.shutdown()
+
+
+@contextmanager
+def autoscaling_head() -> Iterator[str]:
+    """A head without CPUs and an autoscaler that may add two nodes of one; all of it ends with the block."""
+    made = AutoscalingCluster({"CPU": 0}, {"node": NODE}, idle_timeout_minutes=IDLE_MINUTES)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as config:
+        json.dump(made._config, config)
+        config.flush()
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+        options = [f"--port={port}", "--num-cpus=0", f"--autoscaling-config={config.name}"]
+        options += ["--include-dashboard=false", "--object-store-memory=83886080"]
+        environment = {**os.environ, "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+        head = subprocess.Popen(
+            [*command, *options],
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _await_port(port, head)
+            yield f"127.0.0.1:{port}"
+        finally:
+            for pid in [*_descendants(head.pid), head.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            head.wait()
+
+
+def _await_port(port: int, head: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and head.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                time.sleep(3)  # the raylet comes after the port
+                return
+        time.sleep(0.5)
+    raise RuntimeError("the head did not start")
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in task.read_text().split():
+                found += [*_descendants(int(child)), int(child)]
+    return found
+
+
+if __name__ == "__main__":
+    main()
