@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from pipeline.evaluate.truth import Boxes, Truth
+from pipeline.rle import Rle, decode
 from storage.errors import InputError
 from workers.codec import DecodeError, decode_image
 
@@ -241,21 +242,16 @@ def _mask(one: Mapping[str, Any], entry: Mapping[str, Any], where: Path) -> Bool
     height, width = int(entry["height"]), int(entry["width"])
     shape = one.get("segmentation")
     try:
-        if isinstance(shape, list):
-            rle = coco_mask.merge(coco_mask.frPyObjects(shape, height, width)) if shape else None
-        elif isinstance(shape, dict) and isinstance(shape.get("counts"), list):
-            rle = coco_mask.frPyObjects(shape, height, width)
-        else:
-            rle = shape
-        decoded = np.zeros((height, width), np.uint8) if not rle else coco_mask.decode(rle)
+        if isinstance(shape, list) and shape:
+            shape = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
+        decoded = decode(Rle.from_coco(shape)) if shape else np.zeros((height, width), np.bool_)
     except (ValueError, TypeError, KeyError, IndexError) as exc:
         raise InputError(f"{where}: annotation {one.get('id')} has no readable mask ({exc})") from exc
     if decoded.shape != (height, width):
         raise InputError(
             f"{where}: annotation {one.get('id')} has a mask of {decoded.shape}, its image {(height, width)}"
         )
-    found: Bools = decoded.astype(np.bool_)
-    return found
+    return decoded
 
 
 def _read_json(path: Path) -> Any:

@@ -220,8 +220,13 @@ def count_edges(
         )
     reach_px = max_distance * float(np.hypot(*strength_HW.shape))
     counts = np.zeros((4, thresholds), np.int64)
+    before_HW = None
     for t in range(thresholds):
-        drawn_HW = thin(strength_HW >= (t + 1) / (thresholds + 1))  # type: ignore[no-untyped-call]
+        above_HW = strength_HW >= (t + 1) / (thresholds + 1)
+        if before_HW is not None and np.array_equal(above_HW, before_HW):
+            counts[:, t] = counts[:, t - 1]
+            continue
+        before_HW, drawn_HW = above_HW, thin(above_HW)  # type: ignore[no-untyped-call]
         matched_HW = np.zeros_like(drawn_HW)
         for truth_HW in annotators:
             ours, theirs = match_pixels(drawn_HW, truth_HW, reach_px)

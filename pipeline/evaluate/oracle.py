@@ -102,7 +102,7 @@ def _clicked(
         session.correct()
     found = []
     for p, iou in enumerate(best_P):
-        drawn = draw_rest and iou < wanted
+        drawn = draw_rest and bool(iou < wanted)
         mask_HW = truths_PHW[p] if drawn else kept_PHW[p]
         point = float(starts[p, 0]), float(starts[p, 1])
         found.append(Corrected(encode_mask(mask_HW), int(session.clicks_P[p]), float(iou), drawn, point))

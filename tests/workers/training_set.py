@@ -5,6 +5,7 @@ Run as a program it trains: the drill kills it and starts it again.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from workers.settings import IngestSettings
 from workers.stages import GridMasks, Picture, Stages
 from workers.task import IMAGES, MASKS, RunSpec, ShardTask
 from workers.training import TrainJob
+from workers.truth import TruthSet
 
 SIZE = 64
 STUDENT = StudentConfig(
@@ -80,7 +82,7 @@ def scene_of(source: str) -> Truth:
     image = draw.integers(0, 60, (SIZE, SIZE, 3)).astype(np.uint8)
     masks = np.zeros((3, SIZE, SIZE), np.bool_)
     for i, mask in enumerate(masks):
-        top, left = draw.integers(2, 26, 2) + (0, 20 * (i % 2))
+        top, left = draw.integers(2, 26, 2) + np.array([0, 20 * (i % 2)])
         height, width = draw.integers(8, 18, 2)
         mask[top : top + height, left : left + width] = True
         image[mask] = draw.integers(90, 255, 3).astype(np.uint8)
@@ -108,6 +110,24 @@ def publish_scenes(folder: Path, *, count: int = 6, first: int = 0, empty: bool 
         store, spec.fingerprints, settings={}, models={"segmenter": "truth"}, totals={},
         created_utc="2025-01-01T00:00:00+00:00",
     )  # fmt: skip
+
+
+def write_coco(folder: Path, *, first: int, count: int) -> TruthSet:
+    """Pictures and COCO annotations of blocks that `publish_scenes` would make of these seeds."""
+    (folder / "images").mkdir(parents=True)
+    images, rows = [], []
+    for seed in range(first, first + count):
+        truth = scene_of(str(seed))
+        (folder / "images" / f"{seed}.jpg").write_bytes(jpeg_bytes(truth.image))
+        images.append({"id": seed + 1, "file_name": f"{seed}.jpg", "height": SIZE, "width": SIZE})
+        for mask in truth.masks_NHW:
+            left, top, right, bottom = box_xyxy(encode_mask(mask))
+            box = [left, top, right - left + 1, bottom - top + 1]
+            shape = {"segmentation": encode_mask(mask).to_coco(), "area": int(mask.sum()), "bbox": box}
+            rows.append({"id": len(rows) + 1, "image_id": seed + 1, "category_id": 1, "iscrowd": 0, **shape})
+    coco = folder / "blocks.json"
+    coco.write_text(json.dumps({"images": images, "annotations": rows, "categories": [{"id": 1}]}))
+    return TruthSet("blocks", coco, folder / "images")
 
 
 def write_student(path: Path) -> Path:
