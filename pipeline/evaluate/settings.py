@@ -25,7 +25,7 @@ class EvaluateSettings:
     """
 
     measures: str = "points,random_points,boxes,boundary"
-    clicks: str = "1,2,3,5,9"
+    clicks: str | int = "1,2,3,5,9"
     grid: int = 64
     box_nms: float = 0.9
     max_images: int | None = None
@@ -54,7 +54,7 @@ class EvaluateSettings:
     @property
     def counts(self) -> tuple[int, ...]:
         """The clicks as numbers."""
-        words = self.clicks.split(",")
+        words = str(self.clicks).split(",")
         if not all(word.strip().isdigit() for word in words):
             raise ValueError(f"clicks={self.clicks!r}: write whole numbers joined by commas")
         return tuple(int(word) for word in words)

@@ -56,7 +56,7 @@ class TrainSettings:
     box_share: float = 0.5
     lr: float = 1e-4
     warmup: int = 25
-    lr_drops: str = "0.67,0.95"
+    lr_drops: str | float = "0.67,0.95"
     weight_decay: float = 0.1
     layer_decay: float = 0.8
     drop_path: float = 0.0
@@ -104,7 +104,7 @@ class TrainSettings:
     def drops(self) -> tuple[float, ...]:
         """Where the learning rate falls, as shares of the steps."""
         try:
-            return tuple(float(word) for word in self.lr_drops.split(",") if word.strip())
+            return tuple(float(word) for word in str(self.lr_drops).split(",") if word.strip())
         except ValueError as exc:
             raise ValueError(f"lr_drops={self.lr_drops!r}: write shares joined by commas") from exc
 
