@@ -62,6 +62,8 @@ class RunSettings:
         ray_address: "host:port" of a running Ray cluster; None starts one on this machine.
         autoscale: workers beyond what the cluster's nodes hold, up to `workers`, wait in Ray's queue for its
             autoscaler to add nodes; without an autoscaler they wait in vain.
+        metrics_port: where Prometheus finds the run's metrics, 1 to 65535; None opens nothing.
+        log_file: a file of the driver's that gets every event as a line of JSON; None writes none.
     """
 
     workers: int | None = None
@@ -73,6 +75,8 @@ class RunSettings:
     images_per_batch: int = 1
     ray_address: str | None = None
     autoscale: bool = False
+    metrics_port: int | None = None
+    log_file: str | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None:
@@ -87,6 +91,8 @@ class RunSettings:
         _check_between("decode_threads", self.decode_threads, 1, 64)
         _check_between("encode_threads", self.encode_threads, 1, 64)
         _check_between("images_per_batch", self.images_per_batch, 1, 1024)
+        if self.metrics_port is not None:
+            _check_between("metrics_port", self.metrics_port, 1, 65535)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """One JSON document on a line of standard output, at once."""
+    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
 def print_pairs(pairs: Iterable[tuple[str, Any]], *, title: str | None = None) -> None:
     """Names and values in two columns on standard output."""
     table = Table.grid(padding=(0, 3))

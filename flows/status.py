@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from storage.columns import list_columns, list_versions, making_order
@@ -48,3 +50,36 @@ def describe(dataset: str) -> dict[str, Any]:
         },
         "drivers": [driver.owner for driver in others(store)],
     }
+
+
+def watched(
+    dataset: str,
+    *,
+    every_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[dict[str, Any]]:
+    """Looks at a dataset again and again; adds the pace since the first look, and the time left by it.
+
+    The pace counts images of the column that is furthest behind among those of the latest work: shards whose
+    every column is committed.
+    """
+    first: tuple[float, int] | None = None
+    while True:
+        found = describe(dataset)
+        done = _images_committed(found)
+        now = clock()
+        if first is None:
+            first = (now, done)
+        elapsed_s, new = now - first[0], done - first[1]
+        pace = new / elapsed_s if elapsed_s > 0 and new else None
+        left = (found["images"] - done) / pace if pace else None
+        yield {**found, "images_committed": done, "images_per_s": pace, "left_s": left}
+        sleep(every_s)
+
+
+def _images_committed(found: dict[str, Any]) -> int:
+    """About how many images have masks: shards committed of the fullest version, in images."""
+    shards = [version["committed"] for version in found["columns"] if version["column"] == "masks"]
+    share = max(shards, default=0) / found["shards"] if found["shards"] else 0.0
+    return round(share * int(found["images"]))

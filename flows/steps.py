@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -202,6 +204,7 @@ def annotate_shards(
         return Annotated()
     spec = without_idle(spec, shards)
     from flows import cluster, services
+    from flows.observe import observed
 
     with cluster.connected(services.ray_address(config.run.ray_address)):
         from workers.pool import run_pool  # imports Ray, which reads its environment then: after `connected`
@@ -219,12 +222,21 @@ def annotate_shards(
         )
         follower = _Follower(shards, on_tally)
         try:
-            for event in events:
-                follower.see(event)
+            with observed(config, spec.root, shards, run_name()) as observe:
+                for event in events:
+                    follower.see(event)
+                    observe(event)
         finally:
             events.close()
             cluster.dismiss_warm()
         return follower.outcome()
+
+
+def run_name() -> str:
+    """What metrics and logs call this run: Prefect's name of it, or this process."""
+    runtime = sys.modules.get("prefect.runtime")
+    name = runtime.flow_run.name if runtime is not None else None
+    return str(name or f"process-{os.getpid()}")
 
 
 def publish_and_verify(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,17 +12,27 @@ import typer
 
 from flows import console
 from flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
+from flows.report import duration
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
     from storage.verify import VerifyReport
 
 
-def status(dataset: Dataset, json: Json = False, debug: Debug = False) -> None:
+def status(
+    dataset: Dataset,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 5.0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Say what a dataset holds, and who works on it now."""
     with console.clear_errors(debug=debug):
-        from flows.status import describe
+        from flows.status import describe, watched
 
+        if watch:
+            _watch(watched(dataset, every_s=every), json=json)
+            return
         found = describe(dataset)
         if json:
             console.print_json(found)
@@ -31,6 +42,20 @@ def status(dataset: Dataset, json: Json = False, debug: Debug = False) -> None:
             console.next_steps(
                 [(f"maskmill generate {shlex.quote(dataset)} --input IMAGES", "annotate images into it")]
             )
+
+
+def _watch(looks: Iterator[dict[str, Any]], *, json: bool) -> None:
+    """Shows each look, with what changed since the last; with --json a line of JSON each."""
+    for found in looks:
+        if json:
+            console.print_json_line(found)
+            continue
+        console.out.clear()
+        lines = _status_lines(found)
+        if found["images_per_s"] is not None:
+            left = f", {duration(found['left_s'])} left" if found["left_s"] is not None else ""
+            lines.append(("pace", f"{found['images_per_s']:.1f} images/s{left}"))
+        console.print_pairs(lines, title=f"{found['dataset']}  (Ctrl-C ends)")
 
 
 def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
