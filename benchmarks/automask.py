@@ -1,18 +1,22 @@
 """The grid-mask stage against the public generator: speed, agreement, memory.
 
     python -m benchmarks.automask --segmenter nano --size 640x480 --runs 3 --json
+    python -m benchmarks.automask --segmenter vit_b --size 1500x2250 --dtype float32,bfloat16 --image A B
 
-Both sides have the same model, settings and image and give COCO run lengths. Runs are paired
-(reference, then ours) because the machine's speed drifts; `speedup` is the median of the pairs' ratios.
-With --clock cpu the ratio is of the process's CPU time, the fairer one for a single thread on a busy
-machine. Memory is measured first, before the reference has run in the process: peak resident bytes
-above what is held with the model loaded (on CUDA: peak allocated above it).
+Both sides have the same model, settings and image and give COCO run lengths. Runs are paired (reference, then
+ours in each number format) because the machine's speed drifts; `speedup` is the median of the pairs' ratios
+of wall time, `speedup_cpu` that of the process's CPU time, the fairer one on a busy machine. The reference is
+in float32 always. Several images take turns: run i has image i, modulo their number. Memory is measured
+first, before the reference has run in the process: peak resident bytes above what is held with the model
+loaded and the photograph decoded (on CUDA: peak allocated above it).
 
-Unequal counts are explained: each mask that one side lacks is listed with its distance to
-the nearest threshold (predicted IoU, stability, and box IoU to the other masks for NMS).
+Masks are paired by IoU. Each mask that one side lacks is listed with its distance to the nearest threshold
+(predicted IoU, stability, coverage, and box IoU to the other masks for NMS).
 
-ViT-B has random weights unless --weights names a checkpoint: `pipeline.reference.adjust_heads` makes
-its masks pass the thresholds, and `share_passing` says which part of all masks passes predicted IoU.
+ViT-B has random weights unless --weights names a checkpoint: `pipeline.reference.adjust_heads` makes its
+masks pass the thresholds, and `share_passing` says which part of all masks passes predicted IoU. nano has
+its own weights and, with every recipe, its own recipe's thresholds of predicted IoU and stability
+(`thresholds`). With several formats the result is the first one's, the others' are under `also`.
 """
 
 from __future__ import annotations
@@ -21,12 +25,15 @@ import argparse
 import copy
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -35,24 +42,33 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from pycocotools import mask as coco
-from scipy.optimize import linear_sum_assignment
 from segment_anything.build_sam import sam_model_registry
 
+from benchmarks.agreement import agreement, merge
 from pipeline import weights
-from pipeline.annotation import AnnotatedImage, Annotation
-from pipeline.automask import AutomaticMasks
+from pipeline.annotation import AnnotatedImage
+from pipeline.automask import AutomaticMasks, warm_up
 from pipeline.config import FAST, SA1B, MaskSettings
 from pipeline.reference import ReferenceGenerator, adjust_heads
+from pipeline.segmenters.base import point_prompts
 from pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
 from pipeline.segmenters.student import load_student
 
 NANO = MaskSettings(  # as the nano recipe sets them
-    points_per_side=16, predicted_iou=0.7, stability=0.85, min_area_px=25, max_coverage=0.95, drop_small=True
+    points_per_side=16, predicted_iou=0.5, stability=0.25, min_area_px=25, max_coverage=0.95, drop_small=True
 )
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-PAIR_IOU = 0.5
+
+Photo = npt.NDArray[np.uint8]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """Seconds of one call, and by step."""
+
+    wall: float
+    cpu: float
+    by_step: dict[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,13 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    image = load_image(options.image, options.size)
-    sam, weights_note = load_sam(options.segmenter, options.weights, image)
-    if options.adjust_heads:
-        adjust_heads(sam, np.array(Image.fromarray(image).resize((256, 256))))
-        weights_note += ", heads adjusted"
-    result = compare(sam, image, options)
-    result["weights"] = weights_note
+    images = [load_image(path, options.size) for path in options.image or [None]]
+    sam, note = load_sam(options, images[0])
+    result = compare(sam, images, options)
+    result["weights"] = note
     if options.json:
         print(json.dumps(result))
         return
@@ -78,9 +91,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.automask")
     parser.add_argument("--segmenter", choices=("nano", "vit_b", "vit_l", "vit_h"), default="nano")
     parser.add_argument("--weights", type=Path, help="checkpoint; without it nano's own, or random ones")
-    parser.add_argument("--size", type=_size, default=(640, 480), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--image", type=Path, help="resized to --size; without it scikit-image's coffee")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--input-size", type=int, help="nano's weights on a larger square input, in px")
+    parser.add_argument("--size", type=_size, default=(640, 480), metavar="WIDTHxHEIGHT|native")
+    parser.add_argument("--image", type=Path, nargs="+", help="resized to --size; else scikit-image's coffee")
+    parser.add_argument("--dtype", type=_dtypes, default=["float32"], help="one of them or both, by comma")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="fast")
     parser.add_argument("--points-per-side", type=int, help="for a shorter run than the recipe's")
@@ -89,88 +103,197 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--reference-points-per-batch", type=int, default=64)
     parser.add_argument("--no-reference", action="store_true", help="time and memory of ours alone")
-    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="cpu where others share it")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str) -> tuple[int, int] | None:
+    if text == "native":
+        return None
     width, _, height = text.partition("x")
     return int(width), int(height)
 
 
-def load_image(path: Path | None, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def _dtypes(text: str) -> list[str]:
+    names = text.split(",")
+    if not set(names) <= {"float32", "bfloat16"}:
+        raise argparse.ArgumentTypeError(f"{text!r}: use float32, bfloat16 or float32,bfloat16")
+    return names
+
+
+def load_image(path: Path | None, size: tuple[int, int] | None) -> Photo:
     """uint8[H, W, 3] of the size; scikit-image's coffee cup without a path."""
-    if path is None:
-        picture = Image.open(str(files("skimage.data") / "coffee.png")).convert("RGB")
-    else:
-        picture = Image.open(path).convert("RGB")
-    return np.array(picture.resize(size, Image.Resampling.LANCZOS))
+    picture = Image.open(path or str(files("skimage.data") / "coffee.png")).convert("RGB")
+    return np.array(picture.resize(size, Image.Resampling.LANCZOS) if size else picture)
 
 
-def load_sam(name: str, path: Path | None, image: npt.NDArray[np.uint8]) -> tuple[Any, str]:
+def load_sam(options: argparse.Namespace, image: Photo) -> tuple[Any, str]:
     """The model in float32 on the CPU, and what its weights are."""
-    if name == "nano":
-        if path or weights.NANO_WEIGHTS.is_file():
-            return load_student(path or weights.NANO_WEIGHTS), str((path or weights.NANO_WEIGHTS).name)
-        raise weights.MissingWeights(f"{weights.NANO_WEIGHTS} does not exist: train nano, or give --weights")
-    if path:
-        return build_sam(name, weights.read_tensors(path), path), path.name
-    torch.manual_seed(0)
-    sam = sam_model_registry[name]()
-    adjust_heads(sam, np.array(Image.fromarray(image).resize((256, 256))))
-    return sam, "random, heads adjusted"
+    path = options.weights
+    adjust = options.adjust_heads
+    if options.segmenter == "nano":
+        path = path or weights.NANO_WEIGHTS
+        sam, note = load_student(path), f"{path.name} {weights.sha256_of(path)[:12]}"
+        if options.input_size:
+            sam, note = _widened(sam, path, options.input_size), f"{note} at {options.input_size} px"
+    elif path:
+        sam, note = build_sam(options.segmenter, weights.read_tensors(path), path), path.name
+    else:
+        torch.manual_seed(0)
+        sam, note, adjust = sam_model_registry[options.segmenter](), "random", True
+    if adjust:
+        adjust_heads(sam, np.array(Image.fromarray(image).resize((256, 256))))
+        note += ", heads adjusted"
+    return sam, note
 
 
-def compare(sam: Any, image: npt.NDArray[np.uint8], options: argparse.Namespace) -> dict[str, Any]:
-    """Runs both sides; see the file's head."""
+def _widened(sam: Any, path: Path, image_size: int) -> Any:
+    """nano's weights, which are free of sizes, behind a larger input."""
+    from pipeline.segmenters.student import build_student, stored_config
+
+    wide = build_student(dataclasses.replace(stored_config(path), image_size=image_size))
+    wide.load_state_dict(sam.state_dict())
+    return wide
+
+
+def settings_of(options: argparse.Namespace) -> MaskSettings:
+    """The recipe's, with nano's own thresholds for nano."""
     settings = RECIPES[options.recipe]
+    if options.segmenter == "nano" and not options.adjust_heads:
+        settings = dataclasses.replace(settings, predicted_iou=NANO.predicted_iou, stability=NANO.stability)
     if options.points_per_side:
         settings = dataclasses.replace(settings, points_per_side=options.points_per_side)
-    own = sam if options.dtype == "float32" else copy.deepcopy(sam)  # the reference stays in float32
-    segmenter = SamSegmenter(own, device=options.device, dtype=options.dtype)
-    small = MaskSettings(points_per_side=2, points_per_batch=1, min_area_px=10)
-    AutomaticMasks(segmenter, small)([np.ascontiguousarray(image[:64, :64])])  # compiles, fills caches
-    stage = AutomaticMasks(segmenter, settings)
-    (ours,), peak_bytes = with_peak_bytes(lambda: stage([image]))
-    reference_settings = dataclasses.replace(settings, points_per_batch=options.reference_points_per_batch)
-    reference = ReferenceGenerator(sam, reference_settings)
-    seconds_ours, seconds_reference = [], []
-    clock = CLOCKS[options.clock]
-    theirs = ours
-    for _ in range(options.runs):
+    return settings
+
+
+def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> dict[str, Any]:
+    """Runs both sides; see the file's head."""
+    settings = settings_of(options)
+    warm_up()
+    stages, peaks, shares = {}, {}, {}
+    for dtype in options.dtype:
+        own = sam if dtype == "float32" else copy.deepcopy(sam)  # the reference stays in float32
+        segmenter = SamSegmenter(own, device=options.device, dtype=dtype)
+        stages[dtype] = AutomaticMasks(segmenter, settings)
+        stages[dtype]([images[0][:64, :64]])  # fills caches
+        _, peaks[dtype] = with_peak_bytes(partial(stages[dtype], images[:1]))
+        shares[dtype] = share_passing(segmenter, images[0], settings)
+    reference = Reference(
+        sam, dataclasses.replace(settings, points_per_batch=options.reference_points_per_batch)
+    )
+    spent: dict[str, list[Spent]] = {name: [] for name in ("reference", *stages)}
+    agreed: dict[str, list[dict[str, Any]]] = {dtype: [] for dtype in stages}
+    for run in range(options.runs):
+        image = images[run % len(images)]
+        theirs = None
         if not options.no_reference:
-            seconds, theirs = _timed(lambda: reference.annotate(image), clock)
-            seconds_reference.append(seconds)
-        seconds, (ours,) = _timed(lambda: stage([image]), clock)
-        seconds_ours.append(seconds)
-    ratios = [slow / fast for slow, fast in zip(seconds_reference, seconds_ours, strict=False)]
+            theirs, seconds = timed(partial(reference.annotate, image), reference.by_step)
+            spent["reference"].append(seconds)
+        for dtype, stage in stages.items():
+            (ours,), seconds = timed(partial(stage, [image]))
+            spent[dtype].append(dataclasses.replace(seconds, by_step=dict(ours.seconds_by_step)))
+            agreed[dtype].append(agreement(ours, theirs or ours, settings))
+        _tell(run, spent)
+    results = [
+        {
+            "segmenter": options.segmenter,
+            "size": "x".join(map(str, options.size)) if options.size else "native",
+            "recipe": options.recipe,
+            "points_per_side": settings.points_per_side,
+            "thresholds": [settings.predicted_iou, settings.stability],
+            "images": min(len(images), options.runs),
+            "dtype": dtype,
+            **speed(spent["reference"], spent[dtype]),
+            "peak_bytes": peaks[dtype],
+            "share_passing": shares[dtype],
+            **merge(agreed[dtype]),
+        }
+        for dtype in stages
+    ]
     return {
-        "segmenter": options.segmenter,
-        "size": "x".join(map(str, options.size)),
-        "recipe": options.recipe,
-        "points_per_side": settings.points_per_side,
-        "dtype": options.dtype,
-        "speedup": round(statistics.median(ratios), 2) if ratios else None,
-        "ratios": [round(ratio, 2) for ratio in ratios],
-        "seconds_reference": round(statistics.median(seconds_reference), 3) if ratios else None,
-        "seconds_ours": round(statistics.median(seconds_ours), 3),
-        "peak_bytes": peak_bytes,
-        "seconds_by_step": {name: round(value, 3) for name, value in ours.seconds_by_step.items()},
-        "share_passing": share_passing(sam, image, settings),
-        **agreement(ours, theirs, settings),
-        "clock": options.clock,
+        **results[0],
         "device": str(choose_device(options.device)),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "also": results[1:],
     }
 
 
-def _timed(work: Callable[[], Any], clock: Callable[[], float]) -> tuple[float, Any]:
-    start_s = clock()
+class Reference:
+    """The public generator, with the seconds of its model's parts."""
+
+    def __init__(self, sam: Any, settings: MaskSettings) -> None:
+        self._generator = ReferenceGenerator(sam, settings)
+        self.by_step: dict[str, float] = {}
+        postprocess = sam.postprocess_masks
+        sam.postprocess_masks = lambda *a, **k: self._clocked("upsample", lambda: postprocess(*a, **k))
+        predictor = self._generator.predictor
+        for name, method in (("embed", "set_image"), ("predict", "predict_torch")):
+            inner = getattr(predictor, method)
+            setattr(predictor, method, self._wrapped(name, inner))
+
+    def annotate(self, image: Photo) -> AnnotatedImage:
+        """As the generator; `by_step` is this image's afterwards."""
+        self.by_step.clear()
+        return self._generator.annotate(image)
+
+    def _wrapped(self, name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self._clocked(name, lambda: inner(*args, **kwargs))
+
+    def _clocked(self, name: str, work: Callable[[], Any]) -> Any:
+        start_s = time.perf_counter()
+        result = work()
+        self.by_step[name] = self.by_step.get(name, 0.0) + time.perf_counter() - start_s
+        return result
+
+
+def timed(work: Callable[[], Any], by_step: dict[str, float] | None = None) -> tuple[Any, Spent]:
+    """The result, and what it took; `by_step` is filled by `work`."""
+    wall, cpu = time.perf_counter(), time.process_time()
     result = work()
-    return clock() - start_s, result
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    steps = dict(by_step or {})
+    if "predict" in steps:  # the predictor's call is the decoder and the upsampling
+        steps["decode"] = steps.pop("predict") - steps["upsample"]
+        steps["filter_and_encode"] = wall - sum(steps.values())
+    return result, Spent(wall, cpu, steps)
+
+
+def speed(reference: Sequence[Spent], ours: Sequence[Spent]) -> dict[str, Any]:
+    """Medians of paired ratios and of seconds."""
+    pairs = list(zip(reference, ours, strict=False))
+    wall = [slow.wall / fast.wall for slow, fast in pairs]
+    cpu = [slow.cpu / fast.cpu for slow, fast in pairs]
+    return {
+        "speedup": round(statistics.median(wall), 2) if pairs else None,
+        "speedup_cpu": round(statistics.median(cpu), 2) if pairs else None,
+        "ratios": [round(ratio, 2) for ratio in wall],
+        "ratios_cpu": [round(ratio, 2) for ratio in cpu],
+        "seconds_reference": _median([spent.wall for spent in reference]),
+        "seconds_ours": _median([spent.wall for spent in ours]),
+        "cpu_seconds_ours": _median([spent.cpu for spent in ours]),
+        "seconds": _median_steps(ours),
+        "seconds_reference_by_step": _median_steps(reference),
+    }
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(statistics.median(values), 4) if values else None
+
+
+def _median_steps(spent: Sequence[Spent]) -> dict[str, float | None]:
+    return {
+        name: _median([one.by_step.get(name, 0.0) for one in spent]) for name in (spent or _NONE)[0].by_step
+    }
+
+
+_NONE = [Spent(0.0, 0.0, {})]
+
+
+def _tell(run: int, spent: dict[str, list[Spent]]) -> None:
+    last = {name: round(values[-1].wall, 2) for name, values in spent.items() if values}
+    print(f"run {run}: seconds {last}", file=sys.stderr, flush=True)
 
 
 def with_peak_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
@@ -180,6 +303,7 @@ def with_peak_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
         held = torch.cuda.memory_allocated()
         result = work()
         return result, torch.cuda.max_memory_allocated() - held
+    gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory freed but not given back would hide the peak
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
     held = _status_bytes("VmRSS")
@@ -194,64 +318,14 @@ def _status_bytes(name: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def share_passing(sam: Any, image: npt.NDArray[np.uint8], settings: MaskSettings) -> float:
+@torch.inference_mode()
+def share_passing(segmenter: SamSegmenter, image: Photo, settings: MaskSettings) -> float:
     """Which part of the masks of an 8x8 grid passes predicted IoU."""
-    from segment_anything import SamPredictor
-    from segment_anything.utils.amg import build_point_grid
-
-    small = np.array(Image.fromarray(image).resize((image.shape[1] // 4, image.shape[0] // 4)))
-    predictor = SamPredictor(sam)
-    predictor.set_image(small)
-    points = build_point_grid(8) * np.array([small.shape[1], small.shape[0]])
-    prompts = torch.as_tensor(predictor.transform.apply_coords(points, small.shape[:2]))[:, None]
-    labels = torch.ones(len(points), 1, dtype=torch.int)
-    _, predicted_iou_PM, _ = predictor.predict_torch(prompts.to(sam.device), labels.to(sam.device))
+    (embedding,) = segmenter.embed([image])
+    axis = (np.arange(8) + 0.5) / 8
+    points_xy = np.stack(np.meshgrid(axis * image.shape[1], axis * image.shape[0]), -1).reshape(-1, 2)
+    predicted_iou_PM = segmenter.prompt(embedding).predict(point_prompts(points_xy)).predicted_iou_PM
     return round(float((predicted_iou_PM > settings.predicted_iou).float().mean()), 3)
-
-
-def agreement(ours: AnnotatedImage, theirs: AnnotatedImage, settings: MaskSettings) -> dict[str, Any]:
-    """Counts, the worst pair's IoU, equal boxes, and the masks that one side lacks."""
-    iou_OT = pair_ious(ours.annotations, theirs.annotations)
-    rows, columns = linear_sum_assignment(-iou_OT)
-    pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if iou_OT[i, j] > PAIR_IOU]
-    alone = set(range(len(ours.annotations))) - {i for i, _ in pairs}
-    missed = set(range(len(theirs.annotations))) - {j for _, j in pairs}
-    same_box = [ours.annotations[i].bbox_xywh == theirs.annotations[j].bbox_xywh for i, j in pairs]
-    return {
-        "masks_reference": len(theirs.annotations),
-        "masks_ours": len(ours.annotations),
-        "min_iou": min((float(iou_OT[pair]) for pair in pairs), default=None),
-        "boxes_equal": sum(same_box),
-        "pairs": len(pairs),
-        "only_reference": [explain(theirs.annotations[place], theirs, settings) for place in sorted(missed)],
-        "only_ours": [explain(ours.annotations[place], ours, settings) for place in sorted(alone)],
-    }
-
-
-def pair_ious(first: Sequence[Annotation], second: Sequence[Annotation]) -> npt.NDArray[np.float64]:
-    """float64[len(first), len(second)]."""
-    if not first or not second:
-        return np.zeros((len(first), len(second)))
-    coded = [[annotation.segmentation.to_coco() for annotation in side] for side in (first, second)]
-    ious: npt.NDArray[np.float64] = coco.iou(coded[0], coded[1], [0] * len(second))
-    return ious
-
-
-def explain(mask: Annotation, image: AnnotatedImage, settings: MaskSettings) -> dict[str, Any]:
-    """A mask's distances to the thresholds that may have dropped it on the other side."""
-    boxes = [list(other.bbox_xywh) for other in image.annotations if other is not mask]
-    box_ious = coco.iou([list(mask.bbox_xywh)], boxes, [0] * len(boxes))[0] if boxes else [0.0]
-    distances = {
-        "predicted_iou": abs(mask.predicted_iou - settings.predicted_iou),
-        "stability": abs(mask.stability_score - settings.stability),
-        "box_nms": min(abs(float(iou) - settings.box_nms) for iou in box_ious),
-    }
-    return {
-        "bbox_xywh": mask.bbox_xywh,
-        "area_px": mask.area_px,
-        "distance_to_threshold": min(distances.values()),
-        **{name: round(value, 7) for name, value in distances.items()},
-    }
 
 
 if __name__ == "__main__":

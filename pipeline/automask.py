@@ -33,7 +33,7 @@ from pipeline.config import MASKS_REVISION, MaskSettings
 from pipeline.geometry import Crop, crop_boxes, cut_by_crop, layer_grids
 from pipeline.masks import MaskBatch
 from pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
-from pipeline.upsample import Frame, MaskMeasures, measure
+from pipeline.upsample import Frame, MaskMeasures, measure, runs_batch
 
 REVISION = MASKS_REVISION
 """Of this stage; see there."""
@@ -311,6 +311,21 @@ def _finish(
         _annotation(batch, row, crops[batch.crop_N[row]], parents[row]) for row in range(len(batch))
     ]
     return AnnotatedImage(width, height, tuple(annotations), clock.seconds)
+
+
+def warm_up() -> None:
+    """Has every compiled kernel of the stage ready, so that the first image doesn't wait for the compiler.
+
+    Loads machine code from numba's cache, or compiles it (once a machine where the cache can be written).
+    """
+    frame = Frame.of_image(16, height=24, width=20)
+    logits_NHW = np.full((2, 8, 8), -5.0, np.float32)
+    logits_NHW[:, 2:6, 2:6] = 5.0
+    logits_NHW[0, 0, 0] = 5.0
+    measure(logits_NHW, frame, threads=1)
+    rles = runs_batch(logits_NHW, frame, threads=1)
+    cleaned = regions.clean(rles, 5.0, threads=1)
+    regions.parents([mask.rle for mask in cleaned], containment=PARENT_CONTAINMENT)
 
 
 def _cut(image: Image, crop: Crop) -> Image:

@@ -21,7 +21,7 @@ Scalar = str | int | float | bool | None
 MODELS = SEGMENTERS
 DTYPES = ("float32", "bfloat16", "float16")
 
-MASKS_REVISION = 1
+MASKS_REVISION = 2
 """Raised by hand when the grid-mask stage gives other masks for the same settings and weights; part of every
 fingerprint. Here, so that drivers can read it without importing torch."""
 
@@ -121,7 +121,8 @@ class SegmenterSettings:
             which a model takes); None is the shipped file, which only nano has. Neutral: the sha256 of
             what it holds stands for it in fingerprints.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps". Neutral.
-        dtype: the number format of the model, one of `DTYPES`.
+        dtype: the number format of the model, one of `DTYPES`. With bfloat16, predicted IoU and the logits
+            that decide stay float32; with float16 only the encoder computes in it.
         threads: torch's CPU threads; None leaves torch's own choice. Neutral.
 
     Raises:

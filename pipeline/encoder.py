@@ -104,6 +104,9 @@ def attend(attention: Any, tokens_BHWC: Tensor, block_numbers: int) -> Tensor:
     qkv = attention.qkv(tokens_BHWC).view(batch, length, 3, heads, channels // heads)
     qkv_3GND = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, channels // heads)
     query_GND, key_GND, value_GND = qkv_3GND.unbind(0)
+    key_GDN = key_GND.transpose(
+        1, 2
+    ).contiguous()  # once: a bfloat16 product copies a transposed side each time
     mixed_GND = torch.empty_like(query_GND)
     rows = min(length, max(1, block_numbers // length))
     groups = max(1, block_numbers // (length * length))
@@ -122,7 +125,7 @@ def attend(attention: Any, tokens_BHWC: Tensor, block_numbers: int) -> Tensor:
                 down_GQh, across_GQw = (term[some, row : row + rows] for term in positions)
                 torch.add(down_GQh[..., None], across_GQw[..., None, :], out=scores_GQhw)
             scores_GQN = scores_GQhw.view(*shape[:2], length)
-            scores_GQN.baddbmm_(query_GQD, key_GND[some].transpose(1, 2), alpha=attention.scale)
+            scores_GQN.baddbmm_(query_GQD, key_GDN[some], alpha=attention.scale)
             torch.softmax(scores_GQN, dim=-1, out=scores_GQN)
             mixed_GND[some, row : row + rows] = torch.bmm(scores_GQN, value_GND[some])
     mixed = mixed_GND.view(batch, heads, height, width, -1).permute(0, 2, 3, 1, 4)

@@ -4,7 +4,8 @@
 convolution of kernel 2 and stride 2 is one linear map per pixel and position under it (y, x). Each map is cut
 by y, so that a product's rows are pixels of one row of the finer image, in order: nothing is shuffled.
 
-Pixels may be in a narrower number format (`dtype`); the last product, which gives the logits, has the weights'.
+Pixels may be in a narrower number format (`dtype`); the last product, which gives the logits, is in the
+weights'.
 
 Shapes: S image tokens (H x W), C channels, E = C / 4 channels after the first map, G = C / 8 after the
 second, M wanted outputs.

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from numba.core.dispatcher import Dispatcher
 from pycocotools import mask as coco
+from scipy.optimize import linear_sum_assignment
 from segment_anything import SamAutomaticMaskGenerator
 
-from pipeline import automask
+from pipeline import automask, regions, rle, upsample_kernels
 from pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
 from pipeline.automask import AutomaticMasks
 from pipeline.config import MaskSettings
@@ -280,3 +282,32 @@ def test_a_change_of_the_masks_raises_the_revision(stage: Any, photo: Any) -> No
     assert golden["revision"] == automask.REVISION, "write the golden masks anew: see this test"
     assert_same(ours, theirs)
     assert [a.parent for a in ours.annotations] == [a.parent for a in theirs.annotations]
+
+
+def test_after_the_warm_up_nothing_is_compiled(stage: Any, photo: Any) -> None:
+    automask.warm_up()
+    kernels = [
+        value
+        for module in (regions, rle, upsample_kernels)
+        for value in vars(module).values()
+        if isinstance(value, Dispatcher)
+    ]
+    before = [len(kernel.signatures) for kernel in kernels]
+    assert len(kernels) > 15
+    assert sum(before) >= 7
+    stage(PAPER)([photo])
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+def test_bfloat16_finds_the_same_masks(stage: Any, make_tiny_sam: Any, photo: Any) -> None:
+    sam = make_tiny_sam()
+    adjust_heads(sam, photo)
+    (narrow,) = AutomaticMasks(SamSegmenter(sam, device="cpu", dtype="bfloat16"), GRID)([photo])
+    (exact,) = stage(GRID)([photo])
+    ious = _ious(narrow.annotations, exact.annotations)
+    rows, columns = linear_sum_assignment(-ious)
+    matched = ious[rows, columns]
+    assert len(exact.annotations) > 5
+    assert 0.7 < len(narrow.annotations) / len(exact.annotations) < 1.5
+    assert np.median(matched) > 0.97
+    assert narrow != exact
