@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.config import MaskSettings, SegmenterSettings
-from pipeline.word_settings import CaptionSettings, LabelSettings
+from pipeline.word_settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
 from workers.loop_settings import (
     DistillSettings,
     EvaluateSettings,
@@ -137,6 +137,8 @@ class RunConfig(BaseModel):
     masks: MaskSettings = Field(default_factory=MaskSettings)
     captions: CaptionSettings = Field(default_factory=CaptionSettings)
     labels: LabelSettings = Field(default_factory=LabelSettings)
+    names: NameSettings = Field(default_factory=NameSettings)
+    boxes: BoxSettings = Field(default_factory=BoxSettings)
     run: RunSettings = Field(default_factory=RunSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)

@@ -86,6 +86,8 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
         segmenter=in_force(open_store(dataset), config.segmenter),
         captions=config.captions,
         labels=config.labels,
+        names=config.names,
+        boxes=config.boxes,
         decode_threads=config.run.decode_threads,
         encode_threads=config.run.encode_threads,
         images_per_batch=config.run.images_per_batch,
@@ -296,7 +298,8 @@ def _publish(
         column: [row_of(ColumnVersion(store, column, spec.fingerprints[column]), record) for record in found]
         for column, found in records.items()
     }
-    settings = config.model_dump(mode="json", include={"recipe", "ingest", "segmenter", *spec.fingerprints})
+    sections = {"recipe", "ingest", "segmenter", *(["boxes"] if spec.boxes else []), *spec.fingerprints}
+    settings = config.model_dump(mode="json", include=sections)
     models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
 
     def make(parent: Generation | None) -> Publication:

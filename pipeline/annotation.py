@@ -37,6 +37,9 @@ class Annotation:
         output_token: which of the model's three outputs gave it (0, 1, 2: the model's own order, roughly
             subpart to whole in SAM); None where unknown, as in files written by others.
         parent: place in the image's annotations of the smallest mask that contains it; None if none does.
+        label: what the giver of its box or points called it; None from the grid.
+        given_id: of the box or points in the file that gave them.
+        given_box_xywh: the box as given, in px of the image, x, y, width, height as in COCO.
     """
 
     segmentation: Rle
@@ -48,6 +51,9 @@ class Annotation:
     point_xy: tuple[tuple[float, float], ...]
     output_token: int | None = None
     parent: int | None = None
+    label: str | None = None
+    given_id: int | None = None
+    given_box_xywh: BoxXywh | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +66,7 @@ class AnnotatedImage:
         annotations: the masks; their order is the stage's.
         seconds_by_step: time the stage spent on this image, by the name of its step; never part of the data
             and left out of comparisons.
+        dropped: given boxes and points that gave no mask, by reason.
 
     Raises:
         ValueError: a parent that is no other annotation's place.
@@ -69,6 +76,7 @@ class AnnotatedImage:
     height: int
     annotations: tuple[Annotation, ...]
     seconds_by_step: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, annotation in enumerate(self.annotations):
@@ -86,7 +94,8 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
         file_name: of the image, as the record names it.
 
     Returns:
-        `{"image": {...}, "annotations": [...]}`; an annotation's `parent` is its parent's id or None.
+        `{"image": {...}, "annotations": [...]}`; an annotation's `parent` is its parent's id or None. What
+        came with a given box (`label`, `given_id`, `given_box`) and `dropped` are there only where they are.
 
     Raises:
         ValueError: a negative image_id, or more masks than an image has ids for.
@@ -109,11 +118,17 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
             annotation_to_sa1b(annotation, first_id, index)
             for index, annotation in enumerate(image.annotations)
         ],
+        **({"dropped": dict(image.dropped)} if image.dropped else {}),
     }
 
 
 def annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dict[str, Any]:
     """One annotation of an SA-1B record; its id is `first_id` plus its place."""
+    given = {
+        "label": annotation.label,
+        "given_id": annotation.given_id,
+        "given_box": None if annotation.given_box_xywh is None else list(annotation.given_box_xywh),
+    }
     return {
         "id": first_id + index,
         "segmentation": annotation.segmentation.to_coco(),
@@ -125,6 +140,7 @@ def annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dic
         "point_coords": [list(point) for point in annotation.point_xy],
         "output_token": annotation.output_token,
         "parent": None if annotation.parent is None else first_id + annotation.parent,
+        **{name: value for name, value in given.items() if value is not None},
     }
 
 
@@ -143,6 +159,7 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
         width, height = int(info["width"]), int(info["height"])
         place_of_id = {int(row["id"]): place for place, row in enumerate(rows)}
         annotations = tuple(annotation_from_sa1b(row, place_of_id) for row in rows)
+        dropped = {str(reason): int(count) for reason, count in record.get("dropped", {}).items()}
     except (KeyError, TypeError) as error:
         raise ValueError(f"not an SA-1B record: {error!r}") from error
     for place, annotation in enumerate(annotations):
@@ -151,7 +168,7 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
             raise ValueError(
                 f"annotation {place} has size {size}, its image {(height, width)} (height, width)"
             )
-    return AnnotatedImage(width=width, height=height, annotations=annotations)
+    return AnnotatedImage(width=width, height=height, annotations=annotations, dropped=dropped)
 
 
 def annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
@@ -171,6 +188,9 @@ def annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int])
         point_xy=tuple((float(x), float(y)) for x, y in row["point_coords"]),
         output_token=None if output_token is None else int(output_token),
         parent=None if parent_id is None else place_of_id[parent_id],
+        label=None if row.get("label") is None else str(row["label"]),
+        given_id=None if row.get("given_id") is None else int(row["given_id"]),
+        given_box_xywh=None if row.get("given_box") is None else _box(row["given_box"]),
     )
 
 

@@ -12,19 +12,18 @@ Shape suffixes: N prompts and masks, K points of a prompt.
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pipeline.annotation import Annotation, BoxXywh
+from pipeline.memory import Batches
 from pipeline.segmenters.base import PromptableImage, Prompts
 from pipeline.upsample import measure, runs_batch
 
 STABILITY_OFFSET = 1.0
-
-log = logging.getLogger(__name__)
 
 
 def masks_of_boxes(
@@ -66,17 +65,13 @@ def masks_of_prompts(
         prompts: boxes, points or both, in px of the image; at least one.
     """
     check_prompts(prompts, width=image.embedding.width, height=image.embedding.height)
-    found: list[Annotation] = []
-    while len(found) < len(prompts):
-        part = slice(len(found), len(found) + batch)
-        try:
-            found += _masks_of_batch(image, _rows(prompts, part), mask_threshold)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _ran_out(error) or batch == 1:
-                raise
-            log.warning("out of memory with %d prompts a batch: going on with %d", batch, batch // 2)
-            batch //= 2
-    return tuple(found)
+    batches = Batches(batch, "segmenter")
+    return tuple(
+        batches.run(
+            range(len(prompts)),
+            lambda rows: _masks_of_batch(image, _rows(prompts, rows), mask_threshold),
+        )
+    )
 
 
 def check_prompts(prompts: Prompts, *, width: int, height: int) -> None:
@@ -127,9 +122,11 @@ def _masks_of_batch(image: PromptableImage, prompts: Prompts, threshold: float) 
     ]
 
 
-def _rows(prompts: Prompts, part: slice) -> Prompts:
+def _rows(prompts: Prompts, rows: Sequence[int]) -> Prompts:
     columns = {field.name: getattr(prompts, field.name) for field in dataclasses.fields(prompts)}
-    return Prompts(**{name: None if column is None else column[part] for name, column in columns.items()})
+    return Prompts(
+        **{name: None if column is None else column[list(rows)] for name, column in columns.items()}
+    )
 
 
 def _foreground(prompts: Prompts, row: int) -> tuple[tuple[float, float], ...]:
@@ -141,7 +138,3 @@ def _foreground(prompts: Prompts, row: int) -> tuple[tuple[float, float], ...]:
 def _xywh(box_xyxy: npt.NDArray[np.int64]) -> BoxXywh:
     x0, y0, x1, y1 = box_xyxy.tolist()
     return float(x0), float(y0), float(x1 - x0), float(y1 - y0)
-
-
-def _ran_out(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -13,9 +13,9 @@ Shape suffixes: N masks, W words, D dimensions, H x W positions of the map or pi
 from __future__ import annotations
 
 import dataclasses
-import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.annotation import AnnotatedImage, Annotation
+from pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImage, Annotation
+from pipeline.memory import Batches
 from pipeline.namers import Image, Namer, check_rgb
 from pipeline.rle import decode
 from pipeline.word_settings import NameSettings
@@ -33,8 +34,6 @@ CROPS = "crops"
 
 MIN_CROP_PX = 16
 """A crop shows at least this much of the image on a side, so that a mask of one pixel has a surrounding."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +64,48 @@ class NamedImage:
     seconds_by_step: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
 
+def names_to_record(named: NamedImage, *, image_id: int, file_name: str) -> dict[str, Any]:
+    """The record of an image's names, ready for `json.dumps`; `id` is the mask's annotation id.
+
+    Args:
+        named: the names of its masks, in order.
+        image_id: unique over the dataset, from 0.
+        file_name: of the image, as the record names it.
+    """
+    first_id = image_id * ANNOTATION_IDS_PER_IMAGE
+    return {
+        "image": {"image_id": image_id, "file_name": file_name},
+        "names": [
+            {
+                "id": first_id + place,
+                "names": [
+                    {"name": name, "score": score}
+                    for name, score in zip(mask.names, mask.scores, strict=True)
+                ],
+                "by": mask.by,
+            }
+            for place, mask in enumerate(named.masks)
+        ],
+    }
+
+
+def names_from_record(record: Mapping[str, Any]) -> NamedImage:
+    """The inverse of `names_to_record`. Raises ValueError for what is no such record."""
+    try:
+        return NamedImage(
+            tuple(
+                MaskNames(
+                    tuple(str(one["name"]) for one in row["names"]),
+                    tuple(float(one["score"]) for one in row["names"]),
+                    str(row["by"]),
+                )
+                for row in record["names"]
+            )
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a record of names: {error!r}") from error
+
+
 class MaskNamer:
     """The stage: an image and its masks in, names out.
 
@@ -72,9 +113,6 @@ class MaskNamer:
         namer: with its weights, on its device.
         vocabulary: the words, at least one.
         settings: of the stage.
-
-    Attributes:
-        batch_size: crops embedded at once: the setting, halved whenever memory ran out.
 
     Raises:
         ValueError: no words.
@@ -85,7 +123,7 @@ class MaskNamer:
         self._settings = settings
         self.vocabulary = tuple(vocabulary)
         self._words_WD = namer.text_features(self.vocabulary, settings.templates)
-        self.batch_size = settings.batch_size
+        self._pairs = Batches(settings.batch_size // 2, "namer")
 
     @torch.inference_mode()
     def __call__(self, image: Image, masks: AnnotatedImage) -> NamedImage:
@@ -130,23 +168,13 @@ class MaskNamer:
 
     def crop_features(self, image: Image, annotations: Sequence[Annotation]) -> Tensor:
         """float32[N, D] of length 1: the mean of both crops' features of each mask."""
-        found: list[Tensor] = []
-        start = 0
-        while start < len(annotations):
-            some = annotations[start : start + max(1, self.batch_size // 2)]
-            crops = [
-                crop
-                for a in some
-                for crop in crops_of(image, a, self._settings.margin, self._namer.pixel_mean)
-            ]
-            try:
-                features_2ND = self._namer.image_features(crops).view(len(some), 2, -1)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve_batch(error)
-                continue
-            found.append(F.normalize(features_2ND.mean(dim=1), dim=-1))
-            start += len(some)
-        return torch.cat(found)
+
+        def embed(some: Sequence[Annotation]) -> Sequence[Tensor]:
+            pairs = [crops_of(image, a, self._settings.margin, self._namer.pixel_mean) for a in some]
+            features_2ND = self._namer.image_features([crop for pair in pairs for crop in pair])
+            return list(F.normalize(features_2ND.view(len(some), 2, -1).mean(dim=1), dim=-1))
+
+        return torch.stack(self._pairs.run(annotations, embed))
 
     def _to_crop(self, features_ND: Tensor, masks: AnnotatedImage) -> npt.NDArray[np.int64]:
         """The masks to name from crops, those under the fewest patches first."""
@@ -169,16 +197,6 @@ class MaskNamer:
             MaskNames(tuple(self.vocabulary[word] for word in words), tuple(scores), str(how))
             for words, scores, how in zip(words_NK, scores_NK, by, strict=True)
         )
-
-    def _halve_batch(self, error: RuntimeError) -> None:
-        """Goes on with half the crops where memory ran out; raises anything else."""
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-            raise error
-        if self.batch_size <= 2:
-            raise error
-        halved = max(2, self.batch_size // 2)
-        log.warning("out of memory with %d crops a batch: going on with %d", self.batch_size, halved)
-        self.batch_size = halved
 
 
 def margins(logits_NW: Tensor) -> npt.NDArray[np.float32]:

@@ -10,9 +10,10 @@ Imports no torch: drivers read the phrases for fingerprints.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+
+from pipeline.text import clean_text
 
 SHIPPED = ("coco", "lvis")
 MAX_PHRASES = 100_000
@@ -35,7 +36,9 @@ def load_vocabulary(source: str | Sequence[str]) -> tuple[str, ...]:
         lines, title = _read(source), f"vocabulary {source!r}"
     else:
         lines, title = list(source), "the vocabulary given as a list"
-    phrases = dict.fromkeys(phrase for line in lines if (phrase := _clean(line)))
+    phrases = dict.fromkeys(
+        phrase for line in lines if (phrase := clean_text(str(line), max_chars=MAX_PHRASE_CHARS + 1))
+    )
     if not phrases:
         raise ValueError(
             f'{title} has no phrases: give at least one, a phrase a line, or use "coco" or "lvis"'
@@ -60,12 +63,3 @@ def _read(source: str) -> list[str]:
             f'vocabulary {source!r} cannot be read ({error}): name a UTF-8 text file, "coco" or "lvis"'
         ) from error
     return [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-
-
-def _clean(text: str) -> str:
-    """NFC, one line, without control characters or doubled spaces."""
-    normal = unicodedata.normalize("NFC", str(text))
-    visible = "".join(
-        " " if unicodedata.category(char).startswith("Z") or char in "\t\n\r" else char for char in normal
-    )
-    return " ".join("".join(char for char in visible if unicodedata.category(char)[0] != "C").split())

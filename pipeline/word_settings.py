@@ -18,6 +18,9 @@ CAPTIONS_REVISION = 1
 LABELS_REVISION = 1
 """Raised by hand when the ground stage gives other labels for the same settings and weights."""
 
+BOXES_REVISION = 1
+"""Raised by hand when given boxes give other masks for the same settings and weights."""
+
 NAMES_REVISION = 1
 """Raised by hand when the name stage gives other names for the same settings and weights."""
 
@@ -215,6 +218,31 @@ class NameSettings:
         check_range("margin", self.margin, 0.0, 2.0)
         check_role(self.batch_size, self.device, self.dtype)
         check_int("batch_size", self.batch_size, 2, 65_536)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxSettings:
+    """Masks from given boxes and points instead of the grid; `file` None is the grid.
+
+    Args:
+        file: a COCO detection file, a local path or s3:// address that every worker reaches. Neutral: its
+            sha256 stands for it.
+        min_score: boxes whose `score` is lower are dropped, in [0, 1].
+        batch_size: prompts decoded together, at least 1; halved where memory runs out. Neutral.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    file: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
+    min_score: float = 0.0
+    batch_size: int = dataclasses.field(default=64, metadata=_NEUTRAL)
+
+    def __post_init__(self) -> None:
+        if self.file is not None and (not isinstance(self.file, str) or not self.file.strip()):
+            raise ValueError(f"file={self.file!r} is no path: name a COCO detection file, or none")
+        check_range("min_score", self.min_score, 0.0, 1.0)
+        check_int("batch_size", self.batch_size, 1, 65_536)
 
 
 def check_model(name: str, value: str | None) -> None:

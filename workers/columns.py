@@ -18,7 +18,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.config import MASKS_REVISION, output_settings
-from pipeline.word_settings import CAPTIONS_REVISION, LABELS_REVISION, CaptionSettings, LabelSettings
+from pipeline.word_settings import (
+    BOXES_REVISION,
+    CAPTIONS_REVISION,
+    LABELS_REVISION,
+    NAMES_REVISION,
+    BoxSettings,
+    CaptionSettings,
+    LabelSettings,
+    NameSettings,
+)
 from storage.columns import fingerprint
 from workers.settings import INGEST_REVISION, IngestSettings
 
@@ -105,6 +114,19 @@ def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts
     )
 
 
+def box_facts(boxes: BoxSettings, segmenter: SegmenterSettings) -> ColumnFacts:
+    """Of `masks` from given boxes. Raises pipeline.weights.WeightsError, storage.errors.InputError."""
+    from pipeline.segmenters import weights_identity
+    from workers.given_boxes import sha256_of
+
+    assert boxes.file is not None, "without a file masks come from the grid"
+    return ColumnFacts(
+        settings={**output_settings(boxes), "file": sha256_of(boxes.file), **output_settings(segmenter)},
+        revision=BOXES_REVISION,
+        models={"segmenter": weights_identity(segmenter)},
+    )
+
+
 def segmenter_name(segmenter: SegmenterSettings) -> str:
     """A segmenter as records name it: model and sha256 of its weights. Raises WeightsError."""
     from pipeline.segmenters import weights_identity
@@ -171,3 +193,17 @@ def looked_for(labels: LabelSettings) -> tuple[str, ...]:
 def label_reads(labels: LabelSettings) -> tuple[str, ...]:
     """What labels are made from beside images: grid masks to link to, and captions to look for."""
     return (MASKS,) if labels.text == "vocabulary" else (MASKS, CAPTIONS)
+
+
+def name_facts(names: NameSettings) -> ColumnFacts:
+    """Of `names`. Raises pipeline.weights.WeightsError, and ValueError for a vocabulary without words."""
+    from pipeline.vocabulary import load_vocabulary
+    from pipeline.weights import identity
+
+    assert names.model is not None, "names that are off have no facts"
+    return ColumnFacts(
+        settings={**output_settings(names), "words": list(load_vocabulary(names.vocabulary))},
+        revision=NAMES_REVISION,
+        reads=(MASKS,),
+        models={"namer": identity(names.model, role="namer")},
+    )

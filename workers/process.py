@@ -319,8 +319,8 @@ class _Turn:
         try:
             with self._in_hand(stage.column, ", ".join(picture.key for picture in pictures)):
                 return list(stage.run(pictures))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except (MemoryError, RuntimeError, DecodeError) as error:
+            if not isinstance(error, DecodeError) and not is_out_of_memory(error):
                 raise
             return [result for picture in pictures for result in self._results(stage, [picture])]
 

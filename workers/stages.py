@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,6 +35,7 @@ from workers.task import MASKS, RunSpec
 
 if TYPE_CHECKING:
     from pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
+    from pipeline.word_settings import BoxSettings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -315,10 +317,34 @@ def build_stages(spec: RunSpec) -> Stages:
     return Stages(spec, store, load_plans(store), tuple(stages), embeddings)
 
 
+def _box_stage(boxes: BoxSettings, spec: RunSpec, embeddings: SharedEmbeddings) -> Stage:
+    from workers.box_stage import BoxMasks
+    from workers.given_boxes import read_given_boxes
+
+    assert boxes.file is not None
+    file = boxes.file
+    return BoxMasks(
+        embeddings,
+        lambda: read_given_boxes(file, min_score=boxes.min_score),
+        batch_size=boxes.batch_size,
+        fingerprint=spec.fingerprints[MASKS],
+        models={"segmenter": segmenter_name(spec.segmenter)},
+    )
+
+
 def _mask_stages(spec: RunSpec, embeddings: SharedEmbeddings) -> list[Stage]:
     """What makes the masks; where candidates are kept, the stage that makes these comes before."""
-    from pipeline.automask import AutomaticMasks
+    from pipeline.automask import AutomaticMasks, warm_up
 
+    def prepare() -> None:
+        """Loads the model, and the compiled kernels meanwhile."""
+        with ThreadPoolExecutor(1, "warm-up") as pool:
+            kernels = pool.submit(warm_up)
+            embeddings.image_size  # noqa: B018  (asking loads it)
+            kernels.result()
+
+    if spec.boxes is not None:
+        return [_box_stage(spec.boxes, spec, embeddings)]
     automatic = AutomaticMasks(embeddings, spec.masks)
     models = {"segmenter": segmenter_name(spec.segmenter)}
     if CANDIDATES not in spec.fingerprints:
@@ -327,7 +353,7 @@ def _mask_stages(spec: RunSpec, embeddings: SharedEmbeddings) -> list[Stage]:
                 automatic,
                 fingerprint=spec.fingerprints[MASKS],
                 models=models,
-                prepare=lambda: embeddings.image_size,
+                prepare=prepare,
             )
         ]
     from workers.candidate_stage import CandidateMasks, SelectedMasks
@@ -337,7 +363,7 @@ def _mask_stages(spec: RunSpec, embeddings: SharedEmbeddings) -> list[Stage]:
         spec.masks,
         fingerprint=spec.fingerprints[CANDIDATES],
         models=models,
-        prepare=lambda: embeddings.image_size,
+        prepare=prepare,
     )
     return [candidates, SelectedMasks(spec.masks, fingerprint=spec.fingerprints[MASKS], models=models)]
 

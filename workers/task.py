@@ -9,17 +9,21 @@ What it doesn't know: how a shard is worked (process.py), by whom (actors.py), h
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from pipeline.config import MaskSettings, SegmenterSettings
-from pipeline.word_settings import CaptionSettings, LabelSettings
+from pipeline.word_settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
 from workers.columns import (
     CANDIDATES,
     CAPTIONS,
     IMAGES,
     LABELS,
     MASKS,
+    NAMES,
+    box_facts,
     candidate_facts,
     caption_facts,
     fingerprints,
@@ -27,8 +31,11 @@ from workers.columns import (
     label_facts,
     label_reads,
     mask_facts,
+    name_facts,
 )
 from workers.settings import IngestSettings
+
+SettingsT = TypeVar("SettingsT")
 
 __all__ = [
     "IMAGES",
@@ -67,7 +74,8 @@ class RunSpec:
     Attributes:
         root: the dataset's root, a local path or s3://bucket/prefix.
         fingerprints: column name -> 16 hex digits, in the order the columns are made; see `make_spec`.
-        captions, labels: settings of a word column, None where the run doesn't make it.
+        captions, labels, names: settings of a word column, None where the run doesn't make it.
+        boxes: of given boxes that masks are made from; None makes them from the grid.
         idle: columns that no shard of the run lacks: their models are loaded only when asked for.
         decode_threads: threads that read and decode ahead of the model in each worker.
         encode_threads: threads that turn annotations into JSON and rows behind it.
@@ -82,6 +90,8 @@ class RunSpec:
     fingerprints: Mapping[str, str]
     captions: CaptionSettings | None = None
     labels: LabelSettings | None = None
+    names: NameSettings | None = None
+    boxes: BoxSettings | None = None
     idle: tuple[str, ...] = ()
     decode_threads: int = 2
     encode_threads: int = 1
@@ -102,6 +112,8 @@ def make_spec(
     segmenter: SegmenterSettings,
     captions: CaptionSettings | None = None,
     labels: LabelSettings | None = None,
+    names: NameSettings | None = None,
+    boxes: BoxSettings | None = None,
     decode_threads: int = 2,
     encode_threads: int = 1,
     images_per_batch: int = 1,
@@ -109,23 +121,35 @@ def make_spec(
     """Computes the fingerprints of a run's columns; reads each weights file once for its sha256.
 
     Args:
-        captions, labels: None, or settings without a model, leave the column out.
+        captions, labels, names: None, or settings without a model, leave the column out.
+        boxes: None, or settings without a file, make masks from the grid.
+
+    Models of the hub are pinned to their commit of now, so that every worker loads the same.
 
     Raises:
         pipeline.weights.WeightsError: weights are missing or damaged.
-        ValueError: a column reads another that is off, or a vocabulary has no phrases.
+        storage.errors.InputError: the boxes' file is missing.
+        ValueError: a column reads another that is off, a vocabulary has no phrases, or candidates are to be
+            kept of a grid that given boxes replace.
     """
-    captions = captions if captions is not None and captions.model is not None else None
-    labels = labels if labels is not None and labels.model is not None else None
+    captions = _on(captions, "model", "filter")
+    labels = _on(labels, "model")
+    names = _on(names, "model")
+    boxes = boxes if boxes is not None and boxes.file is not None else None
+    segmenter = _pinned(segmenter, "weights")
     check_words(captions, labels)
+    if boxes is not None and masks.keep_candidates:
+        raise ValueError("boxes.file makes masks without a grid: masks.keep_candidates has nothing to keep")
     facts = {IMAGES: image_facts(ingest)}
     if masks.keep_candidates:
         facts[CANDIDATES] = candidate_facts(masks, segmenter)
-    facts[MASKS] = mask_facts(masks, segmenter)
+    facts[MASKS] = mask_facts(masks, segmenter) if boxes is None else box_facts(boxes, segmenter)
     if captions is not None:
         facts[CAPTIONS] = caption_facts(captions)
     if labels is not None:
         facts[LABELS] = label_facts(labels, segmenter)
+    if names is not None:
+        facts[NAMES] = name_facts(names)
     return RunSpec(
         root=root,
         ingest=ingest,
@@ -134,10 +158,30 @@ def make_spec(
         fingerprints=fingerprints(facts),
         captions=captions,
         labels=labels,
+        names=names,
+        boxes=boxes,
         decode_threads=decode_threads,
         encode_threads=encode_threads,
         images_per_batch=images_per_batch,
     )
+
+
+def _on(settings: SettingsT | None, *sources: str) -> SettingsT | None:
+    """Settings with their models pinned; None where the first of `sources` is unset."""
+    if settings is None or getattr(settings, sources[0]) is None:
+        return None
+    return _pinned(settings, *sources)
+
+
+def _pinned(settings: SettingsT, *sources: str) -> SettingsT:
+    """Settings whose named fields, models by path or hub id, stand for the same weights from now on."""
+    from pipeline.weights import pinned
+
+    given = {name: value for name in sources if (value := getattr(settings, name)) is not None}
+    changed = {name: new for name, value in given.items() if (new := pinned(value)) != value}
+    whole: Any = settings
+    result: SettingsT = dataclasses.replace(whole, **changed) if changed else settings
+    return result
 
 
 def check_words(captions: CaptionSettings | None, labels: LabelSettings | None) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workers.columns import CAPTIONS, LABELS, caption_facts, label_facts, looked_for
+from workers.columns import CAPTIONS, LABELS, NAMES, caption_facts, label_facts, looked_for, name_facts
 from workers.task import RunSpec
 
 if TYPE_CHECKING:
     from pipeline.caption import CapFilt
     from pipeline.ground import Grounder
+    from pipeline.name import MaskNamer
     from pipeline.segmenters.base import Segmenter
-    from pipeline.word_settings import CaptionSettings, LabelSettings
+    from pipeline.word_settings import CaptionSettings, LabelSettings, NameSettings
     from workers.columns import ColumnFacts
     from workers.stages import Stage
 
@@ -53,6 +54,17 @@ def word_stages(spec: RunSpec, segmenter: Segmenter) -> list[Stage]:
                 models=named(sources, label_facts(labels, spec.segmenter)),
             )
         )
+    if spec.names is not None:
+        from workers.name_stage import NameStage
+
+        names = spec.names
+        stages.append(
+            NameStage(
+                lambda: _mask_namer(names),
+                fingerprint=spec.fingerprints[NAMES],
+                models=named({"namer": names.model}, name_facts(names)),
+            )
+        )
     return stages
 
 
@@ -75,3 +87,13 @@ def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
 
     _ = segmenter.image_size  # loads it now
     return Grounder(load_detector(settings), segmenter, looked_for(settings), settings)
+
+
+def _mask_namer(settings: NameSettings) -> MaskNamer:
+    from pipeline.name import MaskNamer
+    from pipeline.namers import load_namer
+    from pipeline.vocabulary import load_vocabulary
+
+    assert settings.model is not None
+    namer = load_namer(settings.model, device=settings.device, dtype=settings.dtype)
+    return MaskNamer(namer, load_vocabulary(settings.vocabulary), settings)

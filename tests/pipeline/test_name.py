@@ -201,7 +201,7 @@ def test_crops_that_do_not_fit_are_halved(
     monkeypatch.setattr(namers["clip"], "image_features", short)
     again = stage(IMAGE, masks)
     assert [f.names for f in again.masks] == [f.names for f in whole.masks]
-    assert stage.batch_size == 2 and "going on with 4" in caplog.text
+    assert "namer: out of memory with 3 together; going on with 1" in caplog.text
 
 
 def test_no_masks_have_no_names(namers: dict[str, Namer]) -> None:
