@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.train.decode import Decoded, decode
 from pipeline.train.prompts import (
@@ -150,7 +151,7 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
     coords = torch.from_numpy(prompts.coords_PT2)[None].to(device)
     labels = torch.from_numpy(prompts.labels_PT)[None].to(device)
     size = image.image_3SS.shape[-1]
-    decoded = decode(sam, embedding_1CHW, embed_tokens(sam.prompt_encoder, coords, labels, size))
+    decoded = _decode(sam, settings, embedding_1CHW, embed_tokens(sam.prompt_encoder, coords, labels, size))
     first = _first_round(decoded, cells, image.complete, settings)
     losses, answer = [first.loss], first
     for with_point in kinds:
@@ -162,11 +163,19 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
         prior = answer.logits_PK.detach().view(shape)
         dense = sam.prompt_encoder.mask_downscaling(prior.flatten(0, 1)).unflatten(0, shape[:2])
         tokens = embed_tokens(sam.prompt_encoder, coords, labels, size)
-        decoded = decode(sam, embedding_1CHW, tokens, dense)
+        decoded = _decode(sam, settings, embedding_1CHW, tokens, dense)
         answer = _later_round(decoded, cells, settings)
         losses.append(answer.loss)
     loss = torch.stack(losses).mean()
     return ImageLoss(loss, float(first.iou), float(answer.iou), float(answer.iou_error))
+
+
+def _decode(sam: Sam, settings: TrainSettings, *given: Tensor) -> Decoded:
+    """A round's decoding, its activations kept or to be made again."""
+    if not settings.checkpointing:
+        return decode(sam, *given)
+    again: Decoded = checkpoint(decode, sam, *given, use_reentrant=False)
+    return again
 
 
 @dataclass(frozen=True, eq=False)

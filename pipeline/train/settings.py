@@ -36,7 +36,8 @@ class TrainSettings:
         flips: turn and mirror images at random.
         clip: largest norm of the gradient; None leaves it.
         number: "float32" or "bfloat16" (autocast).
-        checkpointing: recompute the encoder's activations instead of keeping them.
+        checkpointing: recompute activations (a ViT's blocks, the decoder in each round) instead of keeping
+            them.
         checkpoint_every: steps between checkpoints.
         shuffle_shards: shards read together and shuffled.
         seed: of everything drawn.

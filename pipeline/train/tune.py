@@ -5,7 +5,8 @@
   learn. `merged_state` folds them into W, so the result loads wherever the model did.
 * Layer decay: block i of n learns with lr x decay^(n - i); what lies below the first block, slowest.
 * Drop path: a block is skipped at random per image, more often the higher it lies; the kept ones are scaled.
-* Checkpointing: a block's activations are made again in the backward pass.
+* Checkpointing: activations of a ViT's block, and of the decoder in each round (recipe.py), are made again in
+  the backward pass.
 
 The memory of ViT-H is worked out in docs/loop.md.
 
@@ -66,8 +67,7 @@ def prepare(sam: Sam, settings: TrainSettings) -> None:
         settings: the run's.
 
     Raises:
-        ValueError: LoRA for an encoder without linear layers, or drop path or checkpointing for one without
-            blocks.
+        ValueError: LoRA for an encoder without linear layers, or drop path for one without blocks.
     """
     torch.manual_seed(settings.seed)  # LoRA's start is the same in every process
     sam.train()
@@ -75,11 +75,8 @@ def prepare(sam: Sam, settings: TrainSettings) -> None:
     if settings.encoder == "lora":
         _add_low_rank(sam.image_encoder, settings.lora_rank)
     blocks = _blocks(sam.image_encoder)
-    if (settings.drop_path or settings.checkpointing) and not blocks:
-        raise ValueError(
-            f"drop_path={settings.drop_path}, checkpointing={settings.checkpointing}: this encoder has no "
-            "blocks to skip or to recompute; leave both off"
-        )
+    if settings.drop_path and not blocks:
+        raise ValueError(f"drop_path={settings.drop_path}: this encoder has no blocks to skip; leave it at 0")
     if settings.drop_path and settings.encoder != "frozen":
         for i, block in enumerate(blocks):
             share = settings.drop_path * i / max(1, len(blocks) - 1)

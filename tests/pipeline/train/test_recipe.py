@@ -241,3 +241,45 @@ def test_first_prompts_are_points_and_boxes_alike() -> None:
     ]
     assert 0.35 < np.mean([kind == BOX_START for kind in kinds]) < 0.65
     assert recipe.PAD == PAD
+
+
+def test_activations_made_again_change_nothing() -> None:
+    image, grads = picture(), []
+    for again in (False, True):
+        sam, settings = student(), dataclasses.replace(SETTINGS, checkpointing=again)
+        tune.prepare(sam, settings)
+        embedding = sam.image_encoder(torch.from_numpy(image.image_3SS)[None])
+        image_loss(sam, embedding, image, settings).loss.backward()
+        grads.append([one.grad.clone() for one in sam.parameters() if one.grad is not None])
+    assert all(torch.equal(kept, made) for kept, made in zip(*grads, strict=True))
+    with pytest.raises(ValueError, match="no blocks to skip"):
+        tune.prepare(student(), dataclasses.replace(SETTINGS, drop_path=0.1))
+
+
+def test_a_vit_s_blocks_drop_out_and_are_made_again() -> None:
+    """segment_anything's own encoder, two blocks deep."""
+    from functools import partial
+
+    from segment_anything.modeling import ImageEncoderViT
+
+    sam = student()
+    torch.manual_seed(1)
+    sam.image_encoder = ImageEncoderViT(
+        img_size=64, patch_size=8, embed_dim=16, depth=2, num_heads=2, out_chans=32, window_size=4,
+        global_attn_indexes=(1,), norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), use_rel_pos=True,
+    )  # fmt: skip
+    pixels = torch.rand(2, 3, 64, 64)
+    plain, names = sam.image_encoder(pixels), set(sam.state_dict())
+    tune.prepare(
+        sam, dataclasses.replace(SETTINGS, drop_path=0.9, checkpointing=True, lora_rank=2, encoder="lora")
+    )
+    torch.testing.assert_close(sam.eval().image_encoder(pixels), plain)
+    sam.train()
+    torch.manual_seed(3)
+    changed = sam.image_encoder(pixels)
+    assert not torch.allclose(changed, plain)
+    changed.sum().backward()
+    assert sam.image_encoder.blocks[0].mlp.lin1.up.grad is not None
+    optimiser = tune.optimiser_of(sam, SETTINGS)
+    assert len({group["scale"] for group in optimiser.param_groups}) == 3
+    assert set(tune.merged_state(sam)) == names
