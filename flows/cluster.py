@@ -144,6 +144,14 @@ def plan_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]] | None = N
     return _cpu_crew(config, nodes)
 
 
+def most_workers(config: RunConfig, crew: Crew) -> int | None:
+    """The pool's limit: None lets it grow with nodes that join, where nothing but CPUs and GPUs limits it."""
+    from workers.nodes import room_for
+
+    follows_nodes = config.run.workers is None and room_for(crew.resources) == crew.num_workers
+    return None if follows_nodes else crew.num_workers
+
+
 def cpu_crew(config: RunConfig) -> Crew:
     """A CPU each on any node, as many as there are or as [run] workers asks for.
 

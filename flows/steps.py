@@ -216,7 +216,7 @@ def annotate_shards(
             spec,
             shards,
             resources=crew.resources,
-            num_workers=min(crew.num_workers, len(shards)),
+            num_workers=cluster.most_workers(config, crew),
             max_attempts=config.run.max_attempts,
             deadline_s=config.run.deadline_s,
             make_actor=cluster.worker_source(spec, crew.resources, build),
