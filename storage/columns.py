@@ -26,6 +26,7 @@ from itertools import count, islice
 
 from storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from storage.in_order import in_order
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 from storage.shards import Sample, WrittenObject, check_size, read_shard
 
@@ -119,7 +120,7 @@ def parse_record(data: bytes) -> CommitRecord:
         DamagedObject: not such JSON, of a newer format, or its numbers contradict each other.
     """
     try:
-        fields = json.loads(data)
+        fields = load_json(data)
         if fields["format_version"] != FORMAT_VERSION:
             raise DamagedObject(
                 f"a record of format {fields['format_version']}; this one reads {FORMAT_VERSION}: update"

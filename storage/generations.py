@@ -24,6 +24,7 @@ from storage.arrow import read_table, table_of
 from storage.columns import ColumnVersion, CommitRecord, Reject, new_attempt
 from storage.errors import DamagedObject, DatasetError, Forgotten, ObjectNotFound, StoreUnavailable
 from storage.images import resolved_samples
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 from storage.plan import load_plans
 from storage.shards import Sample, WrittenObject, read_object, read_shard, write_object
@@ -228,7 +229,7 @@ def load_generation(store: ObjectStore, number: int) -> Generation:
         there = list_generations(store)
         raise ObjectNotFound(f"{store.root}: no generation {number}; there are {there or 'none'}") from exc
     try:
-        fields = json.loads(data)
+        fields = load_json(data)
         if fields.pop("format_version") != FORMAT_VERSION:
             raise DamagedObject(f"{store.root}/{name}: of a newer format; update maskmill")
         fields["manifest"] = WrittenObject(**fields["manifest"])
@@ -279,7 +280,9 @@ def join(
 def join_shard(store: ObjectStore, rows: Sequence[GenerationRow]) -> Iterator[JoinedSample]:
     """The samples of one shard, the first row's column leading; see join."""
     lead, *others = rows
-    streams = {row.column: _Stream(store, row) for row in others}
+    left_out = {reject.key for reject in read_record(store, lead).rejects}
+    passed_over = frozenset[str]() if lead.column == "images" else frozenset(left_out)
+    streams = {row.column: _Stream(store, row, passed_over) for row in others}
     for sample in read_row(store, lead):
         files = {lead.column: sample.files}
         rejects = {}
@@ -291,7 +294,7 @@ def join_shard(store: ObjectStore, rows: Sequence[GenerationRow]) -> Iterator[Jo
                 files[column] = found.files
         yield JoinedSample(sample.key, lead.shard, files, rejects)
     for stream in streams.values():
-        stream.finish({reject.key for reject in read_record(store, lead).rejects})
+        stream.finish(left_out)
 
 
 def read_record(store: ObjectStore, row: GenerationRow) -> CommitRecord:
@@ -334,12 +337,17 @@ def _forgotten(store: ObjectStore, row: GenerationRow) -> Forgotten | None:
 
 
 class _Stream:
-    """A following column's samples, taken in step with the leading one."""
+    """A following column's samples, taken in step with the leading one.
 
-    def __init__(self, store: ObjectStore, row: GenerationRow) -> None:
+    Args:
+        passed_over: keys that the leading column rejected and this one may well have.
+    """
+
+    def __init__(self, store: ObjectStore, row: GenerationRow, passed_over: frozenset[str]) -> None:
         self._where = f"{store.root}/{row.data.name}"
-        self._samples = read_row(store, row)
-        self._rejects = {reject.key: reject for reject in read_record(store, row).rejects}
+        self._samples = (sample for sample in read_row(store, row) if sample.key not in passed_over)
+        rejects = read_record(store, row).rejects
+        self._rejects = {reject.key: reject for reject in rejects if reject.key not in passed_over}
 
     def take(self, key: str) -> Sample | Reject:
         if key in self._rejects:

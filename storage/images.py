@@ -14,6 +14,7 @@ from typing import Any
 
 from storage.columns import ColumnVersion, CommitRecord
 from storage.errors import DamagedObject
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 from storage.shards import Sample, WrittenObject, read_shard
 from storage.sources import PlannedImage, read_sources, source_label
@@ -129,7 +130,7 @@ def _resolve(waiting: list[Sample], shard: int) -> Iterator[Sample]:
 
 def _info(sample: Sample) -> dict[str, Any]:
     try:
-        info = json.loads(sample.files["json"])
+        info = load_json(sample.files["json"])
     except (ValueError, KeyError) as exc:
         raise DamagedObject(f"image {sample.key}: has no readable json ({exc})") from exc
     if not isinstance(info, dict):

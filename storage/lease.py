@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from storage.errors import ObjectNotFound, StorageError
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def others(
         if not found.name.endswith(".json"):
             continue
         try:
-            info = DriverInfo(**json.loads(store.read(found.name)))
+            info = DriverInfo(**load_json(store.read(found.name)))
         except ObjectNotFound:
             continue  # ended since
         except (ValueError, TypeError) as exc:

@@ -23,6 +23,7 @@ from typing import Any
 
 from storage.columns import new_attempt
 from storage.errors import DamagedObject, ObjectNotFound, StoreUnavailable
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 from storage.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object
 
@@ -319,7 +320,7 @@ def _numbered(store: ObjectStore, folder: str) -> list[int]:
 
 def _read(store: ObjectStore, name: str) -> dict[str, Any]:
     try:
-        fields = json.loads(store.read(name))
+        fields = load_json(store.read(name))
         if fields.pop("format_version") != FORMAT_VERSION:
             raise DamagedObject(f"{store.root}/{name}: of a newer format; update maskmill")
     except (ValueError, KeyError, AttributeError, TypeError) as exc:

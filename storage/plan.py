@@ -26,6 +26,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import DamagedObject, DatasetError
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 from storage.shards import WrittenObject, check_size
 from storage.sources import PlannedImage as PlannedImage
@@ -283,7 +284,7 @@ def part_bytes(part: PlanPart) -> bytes:
 
 def _parse_part(store: ObjectStore, name: str) -> PlanPart:
     try:
-        fields = json.loads(store.read(name))
+        fields = load_json(store.read(name))
         if fields["format_version"] not in (1, FORMAT_VERSION):
             raise DamagedObject(
                 f"{store.root}/{name}: format {fields['format_version']}; this version reads {FORMAT_VERSION}"

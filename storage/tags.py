@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 
 from storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
 from storage.generations import load_generation
+from storage.json_text import load_json
 from storage.objects import ObjectStore
 
 FORMAT_VERSION = 1
@@ -118,7 +119,7 @@ def _numbers(store: ObjectStore, name: str) -> Iterator[int]:
 
 def _read(store: ObjectStore, name: str) -> Tag:
     try:
-        fields = json.loads(store.read(name))
+        fields = load_json(store.read(name))
         if fields.pop("format_version") != FORMAT_VERSION:
             raise DamagedObject(f"{store.root}/{name}: of a newer format; update maskmill")
         return Tag(**fields)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from storage.errors import DamagedObject, ObjectNotFound, StorageError
+from storage.json_text import load_json
 from storage.lease import DriverInfo, announce, others
 from storage.objects import ObjectStore
 
@@ -154,7 +155,7 @@ def _numbers(store: ObjectStore) -> list[int]:
 
 def _read(store: ObjectStore, number: int) -> Hold | None:
     try:
-        return Hold(**json.loads(store.read(_name(number))))
+        return Hold(**load_json(store.read(_name(number))))
     except ObjectNotFound:
         return None
     except (ValueError, TypeError) as exc:
