@@ -18,13 +18,13 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import count, islice
 
-from storage.errors import DamagedObject, DatasetError, ObjectNotFound
+from storage.errors import DamagedObject, DatasetError, ObjectNotFound, StorageError
 from storage.in_order import in_order
 from storage.json_text import load_json
 from storage.objects import ObjectStore
@@ -231,26 +231,43 @@ class ColumnVersion:
         Raises:
             DamagedObject: none of a shard's records can be read.
         """
-        listed = iter(sorted(self._repairs().items()))
-        units = iter(lambda: list(islice(listed, RECORDS_PER_UNIT)), [])
-        with closing(in_order(units, self._read_records, num_threads)) as found:
-            yield from found
+        repairs = self._repairs()
+        with closing(self._read_all(sorted(repairs.items()), num_threads)) as found:
+            for _, record in found:
+                if isinstance(record, StorageError):
+                    raise record
+                yield record
 
-    def _read_records(self, listed: list[tuple[int, int]]) -> Iterator[CommitRecord]:
-        for shard, highest in listed:
-            damage = None
-            for repair in range(highest, -1, -1):
-                try:
-                    found = self.read_record(self.record_name(shard, repair), shard)
-                except DamagedObject as exc:
-                    damage = damage or exc
-                    continue
-                if found is not None:
-                    yield found
-                    break
-            else:
-                name = f"{self.store.root}/{self.record_name(shard, highest)}"
-                raise damage or DatasetError(f"{name}: listed, but not there")
+    def read_shards(
+        self, shards: Collection[int], num_threads: int = READ_THREADS
+    ) -> Generator[tuple[int, CommitRecord | StorageError]]:
+        """The record in force of each of these shards, by number, or what keeps it from being read."""
+        repairs = self._repairs()
+        yield from self._read_all([(shard, repairs.get(shard, 0)) for shard in sorted(shards)], num_threads)
+
+    def _read_all(
+        self, wanted: Sequence[tuple[int, int]], num_threads: int
+    ) -> Generator[tuple[int, CommitRecord | StorageError]]:
+        listed = iter(wanted)
+        units = iter(lambda: list(islice(listed, RECORDS_PER_UNIT)), [])
+        return in_order(units, self._read_unit, num_threads)
+
+    def _read_unit(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, CommitRecord | StorageError]]:
+        for shard, highest in wanted:
+            yield shard, self._newest(shard, highest)
+
+    def _newest(self, shard: int, highest: int) -> CommitRecord | StorageError:
+        damage: StorageError | None = None
+        for repair in range(highest, -1, -1):
+            try:
+                found = self.read_record(self.record_name(shard, repair), shard)
+            except DamagedObject as exc:
+                damage = damage or exc
+                continue
+            if found is not None:
+                return found
+        name = f"{self.store.root}/{self.record_name(shard, highest)}"
+        return damage or DatasetError(f"{name}: listed, but not there")
 
     def read_record(self, name: str, shard: int) -> CommitRecord | None:
         """A record by its object's name, which must be of this version and shard; None if absent."""

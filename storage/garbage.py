@@ -16,6 +16,7 @@ Memory: a digest for each named object (about 50 bytes), and what is found.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +24,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from itertools import islice
 
-from storage.columns import READ_THREADS, ColumnVersion, CommitRecord, list_columns, list_versions
+from storage.columns import ColumnVersion, CommitRecord, list_columns, list_versions
 from storage.digests import DigestTable
-from storage.errors import DamagedObject
 from storage.generations import FOLDER as GENERATIONS
 from storage.generations import list_generations, load_generation, named_objects
 from storage.in_order import in_order
@@ -38,8 +37,9 @@ from storage.plan import FOLDER as PLANS
 from storage.plan import load_plans
 
 MIN_AGE_S = 86_400.0
-SHARDS_PER_UNIT = 64
 REMOVE_THREADS = 16
+
+_MANIFEST = re.compile(rf"{GENERATIONS}/\d+/manifest\.[^/]*")
 
 
 @dataclass(frozen=True)
@@ -139,19 +139,9 @@ def _cutoff(store: ObjectStore, own_id: str | None, min_age_s: float, clock: Cal
 def _of_version(version: ColumnVersion, kept: DigestTable, cutoff_s: float) -> list[Garbage]:
     """Records are read first: what one names later is younger than any cutoff."""
     unreadable: set[int] = set()
-    shards = iter(sorted(version.committed()))
-    units = iter(lambda: list(islice(shards, SHARDS_PER_UNIT)), [])
-
-    def read(unit: list[int]) -> Iterator[tuple[int, CommitRecord | None]]:
-        for shard in unit:
-            try:
-                yield shard, version.record(shard)
-            except DamagedObject:
-                yield shard, None
-
-    with closing(in_order(units, read, READ_THREADS)) as records:
+    with closing(version.read_shards(version.committed())) as records:
         for shard, record in records:
-            if record is None:
+            if not isinstance(record, CommitRecord):
                 unreadable.add(shard)
                 continue
             for written in (record.data, record.index):
@@ -176,7 +166,7 @@ def _lost_manifests(store: ObjectStore) -> Iterator[ObjectInfo]:
     numbers = set(list_generations(store))
     named = {load_generation(store, number).manifest.name for number in numbers}
     for info in store.list(f"{GENERATIONS}/"):
-        if info.name.endswith(".parquet") and info.name not in named:
+        if _MANIFEST.fullmatch(info.name) and info.name not in named:
             yield info
 
 

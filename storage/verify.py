@@ -150,16 +150,13 @@ def _rows_in_force(store: ObjectStore, plan: Plan) -> tuple[dict[int, dict[str, 
     problems = []
     for column, fingerprint in columns.items():
         version = ColumnVersion(store, column, fingerprint)
-        for shard in sorted(version.committed()):
-            if column in by_shard.get(shard, {}):
-                continue
-            try:
-                record = version.record(shard)
-            except StorageError as exc:
-                problems.append(str(exc))
-                continue
-            if record is not None:
-                by_shard.setdefault(shard, {})[column] = row_of(version, record)
+        newer = {shard for shard in version.committed() if column not in by_shard.get(shard, {})}
+        with closing(version.read_shards(newer)) as records:
+            for shard, record in records:
+                if isinstance(record, StorageError):
+                    problems.append(str(record))
+                else:
+                    by_shard.setdefault(shard, {})[column] = row_of(version, record)
     return by_shard, problems
 
 
@@ -174,12 +171,11 @@ def _fullest_versions(store: ObjectStore) -> dict[str, str]:
 def _check_plan(store: ObjectStore, plan: Plan, deep: bool) -> _Finding:
     problems = []
     for part in plan.parts:
-        for table in (part.rows, part.rejects):
-            if table is not None:
-                try:
-                    (check_object if deep else check_size)(store, table.written)
-                except StorageError as exc:
-                    problems.append(str(exc))
+        for table in part.tables:
+            try:
+                (check_object if deep else check_size)(store, table.written)
+            except StorageError as exc:
+                problems.append(str(exc))
     return _Finding(problems=tuple(problems))
 
 

@@ -119,3 +119,14 @@ def test_unfinished_uploads_are_found_and_aborted(s3_bucket: str, monkeypatch: p
 def test_the_stores_clock_leaves_nothing(store: ObjectStore) -> None:
     assert abs(store_clock(store)() - time.time()) < 60
     assert list(store.list()) == []
+
+
+def test_what_others_keep_beside_generations_is_no_garbage(local_store: ObjectStore, tmp_path: Path) -> None:
+    make_dataset(local_store, str(tmp_path / "photos"))
+    for name in (
+        "generations/000001/audits/1.parquet",
+        "models/segmenter/000001/w.safetensors",
+        "tags/a/1.json",
+    ):
+        local_store.put(name, b"kept")
+    assert find_garbage(local_store, clock=in_two_days) == []
