@@ -75,6 +75,8 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
     sets = question.sets()
     if question.dataset is not None:
         segmenter = models.in_force(open_store(question.dataset), segmenter)
+    elif segmenter.weights == models.PROMOTED:
+        raise InputError("--segmenter promoted is a dataset's: name the dataset first")
     watcher().step("measuring")
     found = evaluate(
         models.load(segmenter),

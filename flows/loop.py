@@ -4,8 +4,8 @@ Every round's outcome is a put-if-absent record, and every step before it goes o
 was stopped anywhere is continued by running it again. Its name is a fingerprint of its settings; another
 setting is another loop, on the same dataset.
 
-    loops/<name>/000000.json     before the first round: the model in force, measured
-    loops/<name>/000001.json     a round: generation, review, model, decision, figures
+    loops/loop-<name>/000000.json     before the first round: the model in force, measured
+    loops/loop-<name>/000001.json     a round: generation, review, model, decision, figures
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _once(store: ObjectStore, name: str, number: int, make: Any) -> dict[str, An
     """A round's record: as it is stored, or made now."""
     from storage.errors import ObjectNotFound
 
-    place = f"{FOLDER}/{name}/{number:06d}.json"
+    place = f"{FOLDER}/loop-{name}/{number:06d}.json"
     try:
         found: dict[str, Any] = json.loads(store.read(place))
     except ObjectNotFound:

@@ -24,7 +24,9 @@ def evaluate(
     ] = None,
     segmenter: Annotated[
         str | None,
-        typer.Option("--segmenter", help="A model (nano, vit_b, ...), or MODEL=WEIGHTS.", metavar="ID"),
+        typer.Option(
+            "--segmenter", help="A model (nano, vit_b, ...), MODEL=WEIGHTS, or promoted.", metavar="ID"
+        ),
     ] = None,
     coco: Annotated[
         Path | None, typer.Option(help="Ground truth, COCO's or LVIS's JSON.", dir_okay=False)
@@ -95,7 +97,7 @@ def evaluate(
 
 
 def named(identity: str | None, settings: SegmenterSettings) -> SegmenterSettings:
-    """Settings with the model that `MODEL` or `MODEL=WEIGHTS` names; as they are for None.
+    """Settings with the model that `MODEL`, `MODEL=WEIGHTS` or "promoted" names; as they are for None.
 
     Raises:
         ConfigError: an unknown model.
@@ -104,6 +106,8 @@ def named(identity: str | None, settings: SegmenterSettings) -> SegmenterSetting
 
     if identity is None:
         return settings
+    if identity == "promoted":
+        return dataclasses.replace(settings, weights=identity)
     model, _, weights = identity.partition("=")
     same = model == settings.model
     try:

@@ -24,6 +24,7 @@ from storage.errors import InputError
 from storage.models import list_models, load_model, promote, promoted
 from storage.objects import open_store
 from storage.planning import make_plan
+from storage.verify import verify
 from tests.workers.training_set import STUDENT, write_coco, write_student
 from workers.process import run_shard
 from workers.stages import build_stages
@@ -114,6 +115,8 @@ def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
     again = run_loop(dataclasses.replace(plan, rounds=2), config)
     assert again.rounds[0] == first.rounds[0] and again.before == first.before
     assert again.rounds[1]["review"]["new"] == 0, "who was reviewed stays reviewed"
+    sound = verify(open_store(place.dataset), deep=True)
+    assert (sound.images, sound.annotated, sound.rejected) == (4, 4, 0) and not sound.problems
     assert [name for name, _ in curves(again, config.gate.figure)] == ["candidate", "in force"]
     assert [len(points) for _, points in curves(again, config.gate.figure)] == [3, 3]
     other = config.model_copy(update={"loop": dataclasses.replace(config.loop, seed=1)})
