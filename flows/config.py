@@ -36,7 +36,7 @@ from workers.task import check_words
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "nano"
-EXPORT_FORMATS = ("sa1b", "coco", "yolo", "hf")
+EXPORT_FORMATS = ("sa1b", "coco", "lvis", "yolo", "hf")
 UNSET = "none"
 
 Values = dict[str, dict[str, Any]]
@@ -100,11 +100,12 @@ class ExportSettings:
     """How `export` writes a generation out.
 
     Args:
-        format: "sa1b" (tars of jpg + json), "coco" (images + one annotations file), "yolo" (Ultralytics:
-            images + polygons) or "hf" (Parquet for Hugging Face's datasets).
+        format: "sa1b" (tars of jpg + json), "coco" (images + one annotations file), "lvis" (the same with
+            LVIS's fields), "yolo" (Ultralytics: images + polygons) or "hf" (Parquet for Hugging Face's
+            datasets).
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
-        images: write the images too; without them "coco" is the annotations alone.
+        images: write the images too; without them "coco" and "lvis" are the annotations alone.
         column: that has the masks: "masks", or one that was imported.
     """
 
@@ -119,8 +120,10 @@ class ExportSettings:
             raise ValueError(f"format={self.format!r} is unknown: use one of {', '.join(EXPORT_FORMATS)}")
         _check_between("max_images", self.max_images, 1, 1_000_000)
         _check_between("max_bytes", self.max_bytes, 1_000_000, 2**40)
-        if self.format != "coco" and not self.images:
-            raise ValueError('images=False leaves nothing but JSON: only format="coco" can leave images out')
+        if self.format not in ("coco", "lvis") and not self.images:
+            raise ValueError(
+                'images=False leaves nothing but JSON: only "coco" and "lvis" can leave images out'
+            )
 
 
 class RunConfig(BaseModel):

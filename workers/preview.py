@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from pipeline.annotation import AnnotatedImage
 from storage.plan import load_plans
 from workers.charts import Histogram, count, svg
 from workers.mask_paths import UNITS_PER_PX, mask_path
@@ -174,13 +173,14 @@ def _card(sample: SampledImage, number: int) -> str:
     return (
         f'<figure><input type="checkbox" id="bare{number}"><label for="bare{number}" class="stage" '
         f'style="aspect-ratio:{size[0]}/{size[1]}"><img alt="" width="{size[0]}" height="{size[1]}" '
-        f'src="{_jpeg_uri(picture)}">{_overlay(sample.annotated, size, scale)}</label>'
+        f'src="{_jpeg_uri(picture)}">{_overlay(sample, size, scale)}</label>'
         f'<figcaption><b title="{_text(sample.source)}">{_text(_short(sample.source))}</b>'
         f"<span>{masks:,} {_plural(masks, 'mask')}</span></figcaption>{caption}</figure>"
     )
 
 
-def _overlay(annotated: AnnotatedImage, size: tuple[int, int], scale: float) -> str:
+def _overlay(sample: SampledImage, size: tuple[int, int], scale: float) -> str:
+    annotated = sample.annotated
     order = sorted(range(len(annotated.annotations)), key=lambda i: -annotated.annotations[i].area_px)
     colours = mask_colours(len(annotated.annotations))
     paths = []
@@ -193,8 +193,9 @@ def _overlay(annotated: AnnotatedImage, size: tuple[int, int], scale: float) -> 
             f"IoU {annotation.predicted_iou:.3f} · stability {annotation.stability_score:.3f} · "
             f"{annotation.area_px:,} px"
         )
+        called = f"{sample.words[i]} · " if i < len(sample.words) and sample.words[i] else ""
         colour = colours[i].tobytes().hex()
-        paths.append(f'<path color="#{colour}" d="{path}"><title>{tip}</title></path>')
+        paths.append(f'<path color="#{colour}" d="{path}"><title>{_text(called + tip)}</title></path>')
     view = f"0 0 {size[0] * UNITS_PER_PX} {size[1] * UNITS_PER_PX}"
     return f'<svg viewBox="{view}" preserveAspectRatio="none">{"".join(paths)}</svg>'
 

@@ -18,6 +18,8 @@ from storage.generations import join
 from storage.images import StoredImage, stored_image
 from storage.shards import Sample
 from workers.codec import DecodeError, normalise
+from workers.columns import MASKS
+from workers.joined import WORDS, with_words
 from workers.settings import IngestSettings
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class AnnotatedSample:
     Attributes:
         key: of the sample.
         image: the photograph as stored, None where only masks were asked for.
-        record: the SA-1B record, as stored.
+        record: the SA-1B record, as stored, or with the words of other columns put in.
     """
 
     key: str
@@ -55,6 +57,7 @@ def read_annotated(
     shards: Sequence[int] | None = None,
     pictures: bool = True,
     column: str = "masks",
+    words: bool = False,
 ) -> Generator[AnnotatedSample, None, None]:
     """The images of a generation that have masks, in key order.
 
@@ -64,21 +67,35 @@ def read_annotated(
         shards: only these, in this order.
         pictures: False leaves the photographs unread.
         column: that has the masks; imported ones have another.
+        words: put captions, labels and names in, as far as the generation has them; see joined.py.
 
     Raises:
         storage.errors.DamagedObject: a shard or a record is not what was written.
         storage.errors.SourceChanged, ...: a picture kept at its source isn't there as planned.
     """
-    columns = ("images", column) if pictures else (column,)
+    columns = (*(("images",) if pictures else ()), column, *(WORDS if words and column == MASKS else ()))
     for sample in join(store, generation, columns, shards=shards):
-        if column in sample.files:
-            yield AnnotatedSample(sample.key, _image_of(sample), _record_of(sample, column))
+        if column not in sample.files:
+            continue
+        record = _record_of(sample, column)
+        found = {name: _json_of(sample, name) for name in WORDS if name in sample.files}
+        yield AnnotatedSample(sample.key, _image_of(sample), with_words(record, found) if found else record)
 
 
 def _image_of(sample: JoinedSample) -> StoredImage | None:
     if "images" not in sample.files:
         return None
     return stored_image(Sample(sample.key, sample.files["images"]))
+
+
+def _json_of(sample: JoinedSample, column: str) -> dict[str, Any]:
+    try:
+        record = json.loads(sample.files[column]["json"])
+    except (ValueError, KeyError) as exc:
+        raise DamagedObject(f"{column} of {sample.key}: has no readable json ({exc})") from exc
+    if not isinstance(record, dict):
+        raise DamagedObject(f"{column} of {sample.key}: its json is no object")
+    return record
 
 
 def _record_of(sample: JoinedSample, column: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from storage.errors import DamagedObject, DatasetError
 from storage.generations import GenerationRow, read_record
 from storage.index import read_index
 from workers.codec import decode_image
+from workers.joined import category_of
 from workers.stored import AnnotatedSample, read_annotated
 
 if TYPE_CHECKING:
@@ -37,13 +38,17 @@ RECORD_THREADS = 16
 
 @dataclass(frozen=True, eq=False)
 class SampledImage:
-    """An image with its masks, decoded; `source` is `tar::member` for a member of a tar."""
+    """An image with its masks, decoded; `source` is `tar::member` for a member of a tar.
+
+    `words` says what each mask is called, "" where nothing does.
+    """
 
     key: str
     source: str
     image_HW3: NDArray[np.uint8]
     annotated: AnnotatedImage
     caption: str | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +126,7 @@ def _take(
     store: ObjectStore, generation: Generation, shard: int, places: Sequence[int]
 ) -> Iterator[SampledImage]:
     """The samples at these places of a shard, read no further than the last."""
-    with closing(read_annotated(store, generation, shards=[shard])) as samples:
+    with closing(read_annotated(store, generation, shards=[shard], words=True)) as samples:
         for place, sample in enumerate(islice(samples, max(places) + 1)):
             if place in places:
                 yield _decode(sample)
@@ -138,7 +143,8 @@ def _decode(sample: AnnotatedSample) -> SampledImage:
         source=sample.image.source,
         image_HW3=decode_image(sample.jpeg()),
         annotated=annotated,
-        caption=sample.image.caption,
+        caption=sample.record["image"].get("caption", sample.image.caption),
+        words=tuple(category_of(row) or "" for row in sample.record["annotations"]),
     )
 
 

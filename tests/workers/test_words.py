@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import html
+import io
 import json
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pycocotools.coco import COCO
 
 import pipeline.segmenters
+from pipeline.annotation import from_sa1b
 from pipeline.caption import captions_from_record
 from pipeline.config import MaskSettings, SegmenterSettings
 from pipeline.ground import labels_from_record
@@ -26,6 +32,8 @@ from tests.fakes import Pixels
 from tests.tiny_models import save_blip, save_grounding_dino
 from tests.workers.published import write_inputs
 from workers.columns import CAPTIONS, LABELS
+from workers.exports import export
+from workers.preview import preview_page
 from workers.process import run_shard
 from workers.settings import IngestSettings
 from workers.stages import Stages, build_stages
@@ -268,3 +276,66 @@ def test_what_cannot_be_is_told_before_work_starts(annotated: Annotated, tmp_pat
         make(Path(spec.root), CaptionSettings(), spec.labels)
     with pytest.raises(ValueError, match="captioner"):
         make(Path(spec.root), dataclasses.replace(spec.captions, model=str(tmp_path / "no")), spec.labels)
+
+
+@pytest.fixture(scope="module")
+def published(annotated: Annotated) -> Generation:
+    return publish_columns(annotated.stages.store, annotated.spec)
+
+
+def test_the_joined_sample_exports_to_sa1b(
+    annotated: Annotated, published: Generation, tmp_path: Path
+) -> None:
+    report = export(annotated.stages.store, published, str(tmp_path), format="sa1b")
+    with tarfile.open(tmp_path / "sa_000000.tar") as tar:
+        members = [member for member in tar if member.name.endswith(".json")]
+        records = [json.loads(tar.extractfile(member).read()) for member in members]  # type: ignore[union-attr]
+    masks, captions, labels = (annotated.contents(column) for column in (MASKS, CAPTIONS, LABELS))
+    assert len(records) == NUM_IMAGES
+    for record in records:
+        key = record["image"]["key"]
+        assert record["image"]["caption"] == captions[key]["caption"]
+        assert record["image"]["captions"] == captions[key]["texts"]
+        assert len(record["annotations"]) == len(masks[key]["annotations"]) + len(labels[key]["annotations"])
+        told = [label["label"] for row in record["annotations"] for label in row["labels"]]
+        told += [box["label"] for box in record["image"].get("boxes", [])]
+        assert sorted(told) == sorted(label["label"] for label in labels[key]["labels"])
+        assert from_sa1b(record).annotations  # still the released dataset's form
+    assert report.num_masks == sum(len(record["annotations"]) for record in records)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("form", ["coco", "lvis"])
+def test_the_joined_sample_exports_to_json_that_pycocotools_loads(
+    annotated: Annotated, published: Generation, tmp_path: Path, form: Literal["coco", "lvis"]
+) -> None:
+    export(annotated.stages.store, published, str(tmp_path), format=form, images=False)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(tmp_path / "annotations.json"))
+    labels = annotated.contents(LABELS)
+    names = {category["name"] for category in coco.loadCats(coco.getCatIds())}
+    found = {label["label"] for record in labels.values() for label in record["labels"] if label["mask"]}
+    assert "object" in names and names <= {"object", *found} and len(names) > 2
+    assert len(coco.imgs) == NUM_IMAGES
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        assert int(coco.annToMask(annotation).sum()) == annotation["area"]
+        called = annotation["labels"][0]["label"] if annotation["labels"] else "object"
+        assert coco.cats[annotation["category_id"]]["name"] == called
+    if form == "lvis":
+        for image in coco.imgs.values():
+            of_image = {one["category_id"] for one in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))}
+            assert (
+                image["not_exhaustive_category_ids"] == sorted(of_image) and image["neg_category_ids"] == []
+            )
+        assert {"synset", "frequency", "image_count", "instance_count"} <= coco.cats[1].keys()
+        assert coco.cats[1]["frequency"] == "r"
+        counted = sum(category["instance_count"] for category in coco.cats.values())
+        assert counted == len(coco.anns)
+
+
+def test_words_are_shown_escaped(annotated: Annotated, published: Generation) -> None:
+    page = preview_page(annotated.stages.store, published)
+    captions = annotated.contents(CAPTIONS)
+    assert all(html.escape(record["caption"]) in page for record in captions.values())
+    assert "red cat" in page or "big dog" in page
+    assert "<b>& a cat" not in page

@@ -1,8 +1,8 @@
 """Datasets in other people's formats: one file a format.
 
-`sa1b`: self-contained SA-1B tars, jpg + json. `coco`: one COCO JSON and a folder of photographs. `yolo`:
-Ultralytics' segmentation data, photographs and polygons. `hf`: Parquet for Hugging Face's `datasets`. All are
-whole or resumable, and closed by an `export.json`; see report.py.
+`sa1b`: self-contained SA-1B tars, jpg + json. `coco`: one COCO JSON and a folder of photographs. `lvis`: the
+same with LVIS's fields. `yolo`: Ultralytics' segmentation data, photographs and polygons. `hf`: Parquet for
+Hugging Face's `datasets`. All are whole or resumable, and closed by an `export.json`; see report.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from storage.generations import Generation
     from storage.objects import ObjectStore
 
-ExportFormat = Literal["sa1b", "coco", "yolo", "hf"]
-FORMATS: tuple[ExportFormat, ...] = ("sa1b", "coco", "yolo", "hf")
+ExportFormat = Literal["sa1b", "coco", "lvis", "yolo", "hf"]
+FORMATS: tuple[ExportFormat, ...] = ("sa1b", "coco", "lvis", "yolo", "hf")
 
 __all__ = ["FORMATS", "ExportError", "ExportFormat", "ExportReport", "ExportedFile", "export"]
 
@@ -41,7 +41,7 @@ def export(
         generation: what of it to export.
         destination: empty, new, or one where the same export was begun.
         format: one of `FORMATS`.
-        images: False, for COCO only, leaves the photographs out.
+        images: False, for COCO and LVIS only, leaves the photographs out.
         max_images: SA-1B and Hugging Face: images in a file.
         max_bytes: SA-1B and Hugging Face: size of a file.
         column: that has the masks: "masks", or an imported one.
@@ -62,8 +62,16 @@ def export(
 
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")
-    if format == "coco":
-        return export_coco(store, generation, destination, images=images, column=column, progress=progress)
+    if format in ("coco", "lvis"):
+        return export_coco(
+            store,
+            generation,
+            destination,
+            images=images,
+            column=column,
+            lvis=format == "lvis",
+            progress=progress,
+        )
     if not images:
         raise ValueError(f"{format} always holds its images: leave images on, or export as coco")
     if format == "yolo":

@@ -1,10 +1,12 @@
-"""A generation as one COCO JSON, with run-length masks, and the photographs beside it.
+"""A generation as one COCO JSON, with run-length masks, and the photographs beside it; or LVIS-style.
 
 How it works: image entries stream into the file while annotations wait in a temporary file on the local
-disk, which is appended at the end; memory stays flat whatever the number of masks. Every mask is of the one
-category "object". `bbox` is pycocotools' `toBbox` (its width and height count pixels: one more than in the
-SA-1B record), because COCO's readers clip and compare with that rule. Ids are those of the records, which
-are never 0: pycocotools' evaluation takes an annotation of id 0 for "no match".
+disk, which is appended at the end, categories last; memory stays flat whatever the number of masks. A mask is
+of the category of its best label, else of its best name, else "object". LVIS's fields say what is known: no
+category was looked for in vain, none searched to the end. `bbox` is pycocotools' `toBbox` (its width and
+height count pixels: one more than in the SA-1B record), because COCO's readers clip and compare with that
+rule. Ids are those of the records, which are never 0: pycocotools' evaluation takes an annotation of id 0 for
+"no match".
 
 What it does not know: a JSON beyond some hundred thousand images is valid, but few readers can load it; use
 the SA-1B tars then.
@@ -16,15 +18,17 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
 
 from storage.objects import open_store
 from storage.shards import HashingWriter
+from workers.exports.categories import Categories
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
 from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from workers.joined import category_of
 from workers.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from storage.objects import ObjectStore
 
 ANNOTATIONS = "annotations.json"
-CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
 COPY_BYTES = 1 << 20
 
 
@@ -43,6 +46,7 @@ def export_coco(
     *,
     images: bool = True,
     column: str = "masks",
+    lvis: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> ExportReport:
     """Writes `annotations.json` and, if wanted, `images/sa_<image id>.jpg`.
@@ -53,17 +57,21 @@ def export_coco(
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
         images: also write the photographs, upright, as the masks fit them.
         column: that has the masks; an imported one is written in the words it came in.
+        lvis: add the fields that LVIS has beyond COCO's; not for an imported column.
         progress: called with the number of images written so far.
 
     Returns:
         What was written; an export that is complete already is only reported.
 
     Raises:
+        ValueError: LVIS of an imported column.
         ExportError: the destination holds something else.
         storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
+    if lvis and column != "masks":
+        raise ValueError(f'column={column!r} is exported in the words it came in: use format="coco"')
     plan = ExportPlan(
-        format="coco",
+        format="lvis" if lvis else "coco",
         dataset=store.root,
         generation=generation.number,
         options={"images": images, **column_option(column)},
@@ -74,9 +82,9 @@ def export_coco(
         return complete
     started_s = time.monotonic()
     claim(target, plan)
-    file, image_bytes = _write_all(store, generation, target, images, column, progress)
+    file, image_bytes = _write_all(store, generation, target, images, column, lvis, progress)
     report = ExportReport(
-        format="coco",
+        format=plan.format,
         destination=target.root,
         generation=generation.number,
         num_images=file.num_images,
@@ -98,15 +106,21 @@ def _write_all(
     target: ObjectStore,
     images: bool,
     column: str,
+    lvis: bool,
     progress: Callable[[int], None] | None,
 ) -> tuple[ExportedFile, int]:
     num_images, num_masks, image_bytes = 0, 0, 0
+    categories = Categories()
+    head = _head(generation, column)
     with target.open_write(ANNOTATIONS) as published, tempfile.TemporaryFile() as spool:
         out = HashingWriter(published)
-        out.write(_head(generation, column))
+        out.write(b"{" + b"".join(b"%s: %s,\n" % (_dump(name), _dump(value)) for name, value in head.items()))
+        out.write(b'"images": [')
         for image in export_images(store, generation, pictures=images, column=column):
-            out.write((b",\n" if num_images else b"\n") + _dump(image_entry(image)))
-            for entry in annotation_entries(image):
+            entries = list(annotation_entries(image, categories))
+            shown = {**image_entry(image), **(_lvis_image(entries) if lvis else {})}
+            out.write((b",\n" if num_images else b"\n") + _dump(shown))
+            for entry in entries:
                 spool.write((b",\n" if num_masks else b"\n") + _dump(entry))
                 num_masks += 1
             if images:
@@ -118,7 +132,8 @@ def _write_all(
         out.write(b'\n],\n"annotations": [')
         spool.seek(0)
         shutil.copyfileobj(spool, cast(BinaryIO, out), COPY_BYTES)
-        out.write(b"\n]}\n")
+        listed = categories.lvis() if lvis else categories.coco()
+        out.write(b"\n]}\n" if "categories" in head else b'\n],\n"categories": %s}\n' % _dump(listed))
     file = ExportedFile(
         name=ANNOTATIONS,
         size_bytes=out.num_bytes,
@@ -129,19 +144,18 @@ def _write_all(
     return file, image_bytes
 
 
-def _head(generation: Generation, column: str) -> bytes:
-    """The file's beginning; of imported COCO annotations, as it came in."""
+def _head(generation: Generation, column: str) -> dict[str, Any]:
+    """What the file begins with; of imported COCO annotations, all that came in, categories included."""
     given = generation.settings.get(column, {})
     head = dict(given.get("head", {})) if isinstance(given, Mapping) else {}
-    if not head:
-        info = {
-            "description": f"maskmill generation {generation.number}",
-            "version": str(generation.number),
-            "contributor": "maskmill",
-        }
-        head = {"info": info, "licenses": [], "categories": [CATEGORY]}
-    lines = b"".join(b"%s: %s,\n" % (_dump(name), _dump(value)) for name, value in head.items())
-    return b"{" + lines + b'"images": ['
+    if head:
+        return head
+    info = {
+        "description": f"maskmill generation {generation.number}",
+        "version": str(generation.number),
+        "contributor": "maskmill",
+    }
+    return {"info": info, "licenses": []}
 
 
 def image_entry(image: ExportImage) -> dict[str, Any]:
@@ -149,7 +163,8 @@ def image_entry(image: ExportImage) -> dict[str, Any]:
     if image.original is not None:
         return dict(image.original)
     info = image.record["image"]
-    extra = {name: info[name] for name in ("source", "caption") if info.get(name) is not None}
+    told = ("source", "caption", "captions", "boxes")
+    extra = {name: info[name] for name in told if info.get(name) is not None}
     return {
         "id": info["image_id"],
         "file_name": f"{image.stem}.jpg",
@@ -159,17 +174,24 @@ def image_entry(image: ExportImage) -> dict[str, Any]:
     }
 
 
-def annotation_entries(image: ExportImage) -> Iterator[dict[str, Any]]:
+def _lvis_image(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What LVIS says of an image: nothing was looked for in vain, and nothing searched to the end."""
+    found = sorted({int(entry["category_id"]) for entry in entries})
+    return {"coco_url": "", "neg_category_ids": [], "not_exhaustive_category_ids": found}
+
+
+def annotation_entries(image: ExportImage, categories: Categories) -> Iterator[dict[str, Any]]:
     """COCO's annotations of an image: as they came in, where they were imported."""
     if image.original is not None:
         yield from (dict(annotation) for annotation in image.original_annotations)
         return
-    for annotation in image.record["annotations"]:
-        yield annotation_entry(image, annotation)
+    rows = image.record["annotations"]
+    for category_id, row in zip(categories.count(category_of(row) for row in rows), rows, strict=True):
+        yield annotation_entry(image, row, category_id)
 
 
-def annotation_entry(image: ExportImage, annotation: Mapping[str, Any]) -> dict[str, Any]:
-    """COCO's annotation of one SA-1B annotation; scores, `output_token` and `parent` ride along.
+def annotation_entry(image: ExportImage, annotation: Mapping[str, Any], category_id: int) -> dict[str, Any]:
+    """COCO's annotation of one SA-1B annotation; scores, `output_token`, `parent` and words ride along.
 
     Raises:
         ValueError: the run lengths are not COCO's.
@@ -181,7 +203,7 @@ def annotation_entry(image: ExportImage, annotation: Mapping[str, Any]) -> dict[
     return {
         "id": annotation["id"],
         "image_id": image.record["image"]["image_id"],
-        "category_id": CATEGORY["id"],
+        "category_id": category_id,
         "segmentation": segmentation,
         "area": annotation["area"],
         "bbox": [float(value) for value in box_xywh],
@@ -190,6 +212,7 @@ def annotation_entry(image: ExportImage, annotation: Mapping[str, Any]) -> dict[
         "stability_score": annotation["stability_score"],
         "output_token": annotation.get("output_token"),
         "parent": annotation.get("parent"),
+        **{name: annotation[name] for name in ("caption", "labels", "names") if name in annotation},
     }
 
 

@@ -23,7 +23,8 @@ class ExportImage:
     Attributes:
         stem: `sa_<image id>`: what its files are called, without ending.
         record: the SA-1B record with `file_name` of the export; the image's `key`, and `source` and
-            `caption` where known, are added.
+            `caption` where known, are added, and the words of other columns (workers/joined.py). The
+            `caption` is the captions column's best, else what came with the image.
         original, original_annotations: of imported masks: the words of the file they came from.
     """
 
@@ -73,7 +74,9 @@ def export_images(
         if skip >= row.num_written:
             skip -= row.num_written
             continue
-        samples = read_annotated(store, generation, shards=[row.shard], pictures=pictures, column=column)
+        samples = read_annotated(
+            store, generation, shards=[row.shard], pictures=pictures, column=column, words=True
+        )
         for sample in samples:
             if skip:
                 skip -= 1
@@ -89,7 +92,7 @@ def _export_image(sample: AnnotatedSample) -> ExportImage:
     if sample.image is not None:
         info["source"] = sample.image.source
         if sample.image.caption is not None:
-            info["caption"] = sample.image.caption
+            info.setdefault("caption", sample.image.caption)
     if original is None:
         return ExportImage(stem, {**sample.record, "image": info}, sample)
     rows = [dict(annotation) for annotation in sample.record["annotations"]]
