@@ -7,11 +7,14 @@ object of its own per attempt, overwritten for each image; it is no truth, only 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
-from storage.errors import ObjectNotFound
+from storage.errors import ObjectNotFound, StoreUnavailable
 from storage.objects import ObjectStore
 from workers.task import ShardTask
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,14 @@ def announce(store: ObjectStore, task: ShardTask, announcement: Announcement) ->
 
 
 def last_announced(store: ObjectStore, shard: int, attempt: str) -> Announcement | None:
-    """What an attempt said last; None if it died before its first image, or had finished its last."""
+    """What an attempt said last; None if it died before its first image, had finished its last, or the store
+    doesn't answer now: a finger that cannot be seen points nowhere."""
     try:
         body = json.loads(store.read(_name(shard, attempt)))
     except (ObjectNotFound, json.JSONDecodeError):
+        return None
+    except StoreUnavailable as exc:
+        log.warning("what a worker had in hand of shard %d is not known: %s", shard, exc)
         return None
     return Announcement(column=body["column"], key=body["key"])
 
