@@ -78,10 +78,11 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost error that is ours, else the last line of what Ray says."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, StorageError | RunStopped):
-            return str(seen)
-        seen = seen.__cause__ or getattr(seen, "cause", None)
+    """The error of ours behind it, else the last line of what Ray says."""
+    behind: list[BaseException] = [error, *getattr(error, "worker_failures", {}).values()]
+    while behind:
+        one = behind.pop(0)
+        if isinstance(one, StorageError | RunStopped):
+            return str(one)
+        behind += [cause for cause in (one.__cause__, getattr(one, "cause", None)) if cause is not None]
     return str(error).strip().splitlines()[-1]

@@ -41,6 +41,7 @@ from storage.generations import load_generation
 from storage.models import ModelCard, add_model, last_checkpoint, read_checkpoint, save_checkpoint
 from storage.objects import ObjectStore, open_store
 from workers.events import RunStopped
+from workers.models import bring
 from workers.threads import map_ahead
 from workers.training_stream import Place, RawImage, TrainStream
 
@@ -109,6 +110,7 @@ def train(
             f"retrain.batch={job.settings.batch} images can't be shared by {world} workers: use a multiple"
         )
     store = open_store(job.root)
+    bring(store, job.segmenter)
     loop = _Loop(job, store, rank, world)
     loop.resume()
     loop.run(watch)
