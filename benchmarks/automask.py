@@ -16,7 +16,9 @@ Masks are paired by IoU. Each mask that one side lacks is listed with its distan
 ViT-B has random weights unless --weights names a checkpoint: `pipeline.reference.adjust_heads` makes its
 masks pass the thresholds, and `share_passing` says which part of all masks passes predicted IoU. nano has
 its own weights and, with every recipe, its own recipe's thresholds of predicted IoU and stability
-(`thresholds`). With several formats the result is the first one's, the others' are under `also`.
+(`thresholds`). `floor_share` sets each step's counted arithmetic, at the speed of a large product
+(`peak_gflops`), against its time: see floor.py. With several formats the result is the first one's, the
+others' are under `also`.
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ from PIL import Image
 from segment_anything.build_sam import sam_model_registry
 
 from benchmarks.agreement import agreement, merge
+from benchmarks.floor import against_floor, count_gflop
 from pipeline import weights
 from pipeline.annotation import AnnotatedImage
 from pipeline.automask import AutomaticMasks, warm_up
 from pipeline.config import FAST, SA1B, MaskSettings
 from pipeline.reference import ReferenceGenerator, adjust_heads
-from pipeline.segmenters.base import point_prompts
 from pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
 from pipeline.segmenters.student import load_student
 
@@ -170,14 +172,14 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
     """Runs both sides; see the file's head."""
     settings = settings_of(options)
     warm_up()
-    stages, peaks, shares = {}, {}, {}
+    stages, peaks, gflop, shares = {}, {}, {}, {}
     for dtype in options.dtype:
         own = sam if dtype == "float32" else copy.deepcopy(sam)  # the reference stays in float32
         segmenter = SamSegmenter(own, device=options.device, dtype=dtype)
         stages[dtype] = AutomaticMasks(segmenter, settings)
         stages[dtype]([images[0][:64, :64]])  # fills caches
         _, peaks[dtype] = with_peak_bytes(partial(stages[dtype], images[:1]))
-        shares[dtype] = share_passing(segmenter, images[0], settings)
+        gflop[dtype], shares[dtype] = count_gflop(segmenter, images[0], settings)
     reference = Reference(
         sam, dataclasses.replace(settings, points_per_batch=options.reference_points_per_batch)
     )
@@ -204,6 +206,7 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
             "images": min(len(images), options.runs),
             "dtype": dtype,
             **speed(spent["reference"], spent[dtype]),
+            **_floor(gflop[dtype], spent[dtype], dtype, settings),
             "peak_bytes": peaks[dtype],
             "share_passing": shares[dtype],
             **merge(agreed[dtype]),
@@ -218,6 +221,13 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "also": results[1:],
     }
+
+
+def _floor(
+    gflop: dict[str, float], spent: Sequence[Spent], dtype: str, settings: MaskSettings
+) -> dict[str, Any]:
+    """See benchmarks/floor.py; nothing with crops, whose arithmetic is not counted."""
+    return {} if settings.crop_layers else against_floor(gflop, _median_steps(spent), getattr(torch, dtype))
 
 
 class Reference:
@@ -316,16 +326,6 @@ def _status_bytes(name: str) -> int:
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {name}")
-
-
-@torch.inference_mode()
-def share_passing(segmenter: SamSegmenter, image: Photo, settings: MaskSettings) -> float:
-    """Which part of the masks of an 8x8 grid passes predicted IoU."""
-    (embedding,) = segmenter.embed([image])
-    axis = (np.arange(8) + 0.5) / 8
-    points_xy = np.stack(np.meshgrid(axis * image.shape[1], axis * image.shape[0]), -1).reshape(-1, 2)
-    predicted_iou_PM = segmenter.prompt(embedding).predict(point_prompts(points_xy)).predicted_iou_PM
-    return round(float((predicted_iou_PM > settings.predicted_iou).float().mean()), 3)
 
 
 if __name__ == "__main__":
