@@ -26,7 +26,7 @@ from itertools import count, islice
 
 from storage.errors import DamagedObject, DatasetError, ObjectNotFound, StorageError
 from storage.in_order import in_order
-from storage.json_text import load_json
+from storage.json_text import from_json, load_object
 from storage.objects import ObjectStore
 from storage.shards import Sample, WrittenObject, check_size, read_shard
 
@@ -120,16 +120,13 @@ def parse_record(data: bytes) -> CommitRecord:
         DamagedObject: not such JSON, of a newer format, or its numbers contradict each other.
     """
     try:
-        fields = load_json(data)
-        if fields["format_version"] != FORMAT_VERSION:
+        fields = load_object(data)
+        if fields.get("format_version") != FORMAT_VERSION:
             raise DamagedObject(
-                f"a record of format {fields['format_version']}; this one reads {FORMAT_VERSION}: update"
+                f"a record of format {fields.get('format_version')}; this one reads {FORMAT_VERSION}: update"
             )
-        fields["data"] = WrittenObject(**fields["data"])
-        fields["index"] = WrittenObject(**fields["index"]) if fields["index"] else None
-        fields["rejects"] = tuple(Reject(**reject) for reject in fields["rejects"])
-        return CommitRecord(**fields)
-    except (ValueError, KeyError, TypeError, AssertionError) as exc:
+        return from_json(CommitRecord, fields)
+    except ValueError as exc:
         raise DamagedObject(f"not a readable commit record ({exc})") from exc
 
 

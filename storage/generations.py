@@ -24,7 +24,7 @@ from storage.arrow import read_table, table_of
 from storage.columns import ColumnVersion, CommitRecord, Reject, new_attempt
 from storage.errors import DamagedObject, DatasetError, Forgotten, ObjectNotFound, StoreUnavailable
 from storage.images import resolved_samples
-from storage.json_text import load_json
+from storage.json_text import from_json, load_object
 from storage.objects import ObjectStore
 from storage.plan import load_plans
 from storage.shards import Sample, WrittenObject, read_object, read_shard, write_object
@@ -229,12 +229,11 @@ def load_generation(store: ObjectStore, number: int) -> Generation:
         there = list_generations(store)
         raise ObjectNotFound(f"{store.root}: no generation {number}; there are {there or 'none'}") from exc
     try:
-        fields = load_json(data)
-        if fields.pop("format_version") != FORMAT_VERSION:
+        fields = load_object(data)
+        if fields.pop("format_version", None) != FORMAT_VERSION:
             raise DamagedObject(f"{store.root}/{name}: of a newer format; update maskmill")
-        fields["manifest"] = WrittenObject(**fields["manifest"])
-        generation = Generation(**fields, store=store)
-    except (ValueError, KeyError, TypeError) as exc:
+        generation = from_json(Generation, fields, store=store)
+    except ValueError as exc:
         raise DamagedObject(f"{store.root}/{name}: not a readable generation ({exc})") from exc
     if generation.number != number:
         raise DamagedObject(f"{store.root}/{name}: says it is generation {generation.number}")

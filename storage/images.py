@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from storage.columns import ColumnVersion, CommitRecord
 from storage.errors import DamagedObject
-from storage.json_text import load_json
+from storage.json_text import from_json, load_object
 from storage.objects import ObjectStore
 from storage.shards import Sample, WrittenObject, read_shard
 from storage.sources import PlannedImage, read_sources, source_label
@@ -75,20 +74,19 @@ def read_images(version: ColumnVersion, record: CommitRecord) -> Iterator[Stored
 def stored_image(sample: Sample) -> StoredImage:
     """A resolved sample of the `images` column, typed. Raises DamagedObject."""
     info = _info(sample)
-    try:
-        return StoredImage(
-            key=sample.key,
-            image_id=info["image_id"],
-            jpeg=sample.files["jpg"],
-            width=info["width"],
-            height=info["height"],
-            caption=info["caption"],
-            source=source_label(info["source"], info["member"]),
-            converted=info["converted"],
-            by_reference=info["reference"],
-        )
-    except KeyError as exc:
-        raise DamagedObject(f"image {sample.key}: has no {exc}") from exc
+    if "jpg" not in sample.files:
+        raise DamagedObject(f"image {sample.key}: has no jpg")
+    return StoredImage(
+        key=sample.key,
+        image_id=info.image_id,
+        jpeg=sample.files["jpg"],
+        width=info.width,
+        height=info.height,
+        caption=info.caption,
+        source=source_label(info.source, info.member),
+        converted=info.converted,
+        by_reference=info.reference,
+    )
 
 
 def resolved_samples(store: ObjectStore, data: WrittenObject, shard: int) -> Iterator[Sample]:
@@ -100,7 +98,7 @@ def resolved_samples(store: ObjectStore, data: WrittenObject, shard: int) -> Ite
     """
     waiting: list[Sample] = []
     for sample in read_shard(store, data):
-        refers = bool(_info(sample).get("reference"))
+        refers = _info(sample).reference
         if refers:
             waiting.append(sample)
         if not refers or len(waiting) == MAX_REFERENCES:
@@ -115,12 +113,8 @@ def _resolve(waiting: list[Sample], shard: int) -> Iterator[Sample]:
     images = []
     for sample in waiting:
         info = _info(sample)
-        try:
-            images.append(
-                PlannedImage(key=sample.key, shard=shard, **{name: info[name] for name in _PLANNED})
-            )
-        except KeyError as exc:
-            raise DamagedObject(f"image {sample.key}: refers to no source ({exc} is missing)") from exc
+        planned = {name: getattr(info, name) for name in _PLANNED}
+        images.append(PlannedImage(key=sample.key, shard=shard, **planned))
     for sample, found in zip(waiting, read_sources(images), strict=True):
         if found.data is None:
             assert found.error is not None
@@ -128,11 +122,30 @@ def _resolve(waiting: list[Sample], shard: int) -> Iterator[Sample]:
         yield Sample(sample.key, {**sample.files, "jpg": found.data})
 
 
-def _info(sample: Sample) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Info:
+    """An image's json, as to_sample writes it."""
+
+    image_id: int
+    source: str
+    member: str
+    offset: int
+    size_bytes: int
+    etag: str
+    sha256: str
+    caption: str | None
+    width: int
+    height: int
+    converted: str
+    reference: bool
+
+    def __post_init__(self) -> None:
+        assert self.offset >= 0 and self.size_bytes >= 0, "bytes lie somewhere"
+
+
+def _info(sample: Sample) -> _Info:
     try:
-        info = load_json(sample.files["json"])
+        found = load_object(sample.files["json"])
+        return from_json(_Info, {name: found[name] for name in _Info.__dataclass_fields__ if name in found})
     except (ValueError, KeyError) as exc:
         raise DamagedObject(f"image {sample.key}: has no readable json ({exc})") from exc
-    if not isinstance(info, dict):
-        raise DamagedObject(f"image {sample.key}: its json is no object")
-    return info

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from storage.errors import ObjectNotFound, StorageError
-from storage.json_text import load_json
+from storage.json_text import from_json, load_object
 from storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -129,10 +129,10 @@ def others(
         if not found.name.endswith(".json"):
             continue
         try:
-            info = DriverInfo(**load_json(store.read(found.name)))
+            info = from_json(DriverInfo, load_object(store.read(found.name)))
         except ObjectNotFound:
             continue  # ended since
-        except (ValueError, TypeError) as exc:
+        except ValueError as exc:
             log.warning("%s/%s is no heartbeat: %s", store.root, found.name, exc)
             continue
         fresh = clock() - info.beat_s <= MISSED_BEATS * info.interval_s + CLOCK_SKEW_S

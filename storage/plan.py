@@ -26,7 +26,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import DamagedObject, DatasetError
-from storage.json_text import load_json
+from storage.json_text import from_json, load_object
 from storage.objects import ObjectStore
 from storage.shards import WrittenObject, check_size
 from storage.sources import PlannedImage as PlannedImage
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2  # 1 kept the scanned tars in the JSON, and knew of nothing forgotten
 FOLDER = "plan"
+MAX_SHARD_SIZE = 1_000_000
 TAIL_BYTES = 64 << 10  # read at once to find a footer
 
 
@@ -123,6 +124,12 @@ class PlanPart:
     forgotten: tuple[str, ...] = ()
     listed_tars: tuple[KnownTar, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.shard_size <= MAX_SHARD_SIZE, "a shard holds a few images to many"
+        assert self.num_shards == -(-self.num_images // self.shard_size), "images are cut into these shards"
+        num_rows = self.rows.written.num_samples if self.rows is not None else 0
+        assert num_rows == self.num_images >= 0, "each image has a row"
 
     @property
     def tables(self) -> tuple[PlanTable, ...]:
@@ -284,25 +291,15 @@ def part_bytes(part: PlanPart) -> bytes:
 
 def _parse_part(store: ObjectStore, name: str) -> PlanPart:
     try:
-        fields = load_json(store.read(name))
-        if fields["format_version"] not in (1, FORMAT_VERSION):
-            raise DamagedObject(
-                f"{store.root}/{name}: format {fields['format_version']}; this version reads {FORMAT_VERSION}"
-            )
-        if fields["format_version"] == 1:
-            fields |= {"listed_tars": fields["tars"], "tars": None}
-        for key in ("rows", "rejects", "tars"):
-            fields[key] = _parse_table(fields[key]) if fields[key] else None
-        for key in ("inputs", "row_group_shards", "resolved", "forgotten"):
-            fields[key] = tuple(fields.get(key, ()))
-        fields["listed_tars"] = tuple(KnownTar(**tar) for tar in fields.get("listed_tars", ()))
-        return PlanPart(**fields)
-    except (ValueError, KeyError, TypeError) as exc:
+        fields = load_object(store.read(name))
+        version = fields.get("format_version")
+        if version not in (1, FORMAT_VERSION):
+            raise DamagedObject(f"{store.root}/{name}: format {version}; this version reads {FORMAT_VERSION}")
+        if version == 1:
+            fields |= {"listed_tars": fields.get("tars", []), "tars": None}
+        return from_json(PlanPart, fields)
+    except ValueError as exc:
         raise DamagedObject(f"{store.root}/{name}: not a readable plan ({exc})") from exc
-
-
-def _parse_table(fields: dict[str, Any]) -> PlanTable:
-    return PlanTable(WrittenObject(**fields["written"]), fields["footer_sha256"])
 
 
 IMAGE_COLUMNS = tuple(PlannedImage.__dataclass_fields__)

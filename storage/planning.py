@@ -22,6 +22,7 @@ from storage.ledger import Ledger, digest
 from storage.objects import ObjectStore, ensure_writable
 from storage.plan import (
     FOLDER,
+    MAX_SHARD_SIZE,
     REJECT_COLUMNS,
     TAR_COLUMNS,
     Plan,
@@ -97,6 +98,8 @@ def make_plan(
     """
     if shard_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"shard_size {shard_size} and limit {limit} must be at least 1")
+    if shard_size > MAX_SHARD_SIZE:
+        raise ValueError(f"shard_size {shard_size} is too large: use at most {MAX_SHARD_SIZE}")
     listing = list_inputs(inputs, dataset_root=store.root)
     ensure_writable(store)
     for _ in range(MAX_RACES):
