@@ -126,6 +126,18 @@ def audit_generation(
     return {**dataclasses.asdict(found), "card": put_on_card(store, found, created_utc=now_utc())}
 
 
+def measure_text(dataset: str, number: int | None, question: Question) -> dict[str, Any]:
+    """How well a generation's labels find the true masks of their names."""
+    from flows.steps import generation_of
+    from storage.objects import open_store
+    from workers.text_masks import text_to_mask
+
+    sets = question.sets()
+    if len(sets) != 1:
+        raise InputError("--text holds a generation's labels against one set: give --coco and --images")
+    return dataclasses.asdict(text_to_mask(open_store(dataset), generation_of(dataset, number), sets[0]))
+
+
 def now_utc() -> str:
     """The time, as records keep it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

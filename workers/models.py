@@ -50,9 +50,7 @@ def in_force(store: ObjectStore, settings: SegmenterSettings) -> SegmenterSettin
     now = promoted(store)
     if now is None or now.model == SHIPPED:
         if settings.weights == PROMOTED:
-            raise InputError(
-                f"{store.root}: no model is promoted; `maskmill promote` puts one in force"
-            )
+            raise InputError(f"{store.root}: no model is promoted; `maskmill promote` puts one in force")
         return settings
     card = load_model(store, now.model)
     if settings.weights is None and card.model != settings.model:

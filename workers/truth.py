@@ -53,6 +53,7 @@ class TruthIndex:
         annotations: image id -> its annotations.
         frequency: category id -> LVIS's "r", "c" or "f"; empty for COCO.
         boxes: image id -> given boxes; empty without a file of them.
+        names: category id -> its name; empty where none is given.
     """
 
     source: TruthSet
@@ -60,6 +61,7 @@ class TruthIndex:
     annotations: Mapping[int, Sequence[Mapping[str, Any]]]
     frequency: Mapping[int, str] = field(default_factory=dict)
     boxes: Mapping[int, Boxes] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_manifest(path: Path) -> list[TruthSet]:
@@ -105,6 +107,7 @@ def index_truth(source: TruthSet) -> TruthIndex:
         for one in data["annotations"]:
             annotations[int(one["image_id"])].append(one)
         kinds = {int(one["id"]): str(one.get("frequency", "")) for one in data.get("categories", ())}
+        names = {int(one["id"]): str(one["name"]) for one in data.get("categories", ()) if "name" in one}
     except (KeyError, TypeError, ValueError) as exc:
         raise InputError(f"{source.coco}: not COCO annotations ({exc!r})") from exc
     strangers = sorted(annotations.keys() - images.keys())
@@ -117,6 +120,7 @@ def index_truth(source: TruthSet) -> TruthIndex:
         annotations,
         {kind: letter for kind, letter in kinds.items() if letter},
         _given_boxes(source.boxes) if source.boxes else {},
+        names,
     )
 
 

@@ -44,6 +44,9 @@ def evaluate(
     audit: Annotated[
         bool, typer.Option("--audit", help="Hold DATASET's masks against --coco, or its reviews.")
     ] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="Hold DATASET's labels against --coco: text to mask.")
+    ] = False,
     agree: Annotated[
         tuple[int, int] | None,
         typer.Option(help="Compare two generations of DATASET.", metavar="N M"),
@@ -81,11 +84,13 @@ def evaluate(
             dataset=dataset,
             out=out,
         )
-        if (audit or agree) and dataset is None:
-            raise InputError("--audit and --agree look at a dataset: name it first")
+        if (audit or agree or text) and dataset is None:
+            raise InputError("--audit, --text and --agree look at a dataset: name it first")
         with console.live_watcher() as watcher, watching(watcher):
             if agree is not None and dataset is not None:
                 found = steps.compare_generations(dataset, *agree)
+            elif text and dataset is not None:
+                found = steps.measure_text(dataset, generation, question)
             elif audit and dataset is not None:
                 found = steps.audit_generation(dataset, generation, question, run.evaluate)
             else:

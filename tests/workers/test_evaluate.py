@@ -185,3 +185,25 @@ def test_charts_are_pictures_and_refuse_nothing_at_all() -> None:
         assert len(image.getcolors(100_000) or ()) > 10
     with pytest.raises(ValueError, match="no point"):
         line_chart("t", [Line("a", ())], x_label="x", y_label="y")
+
+
+def test_words_find_the_masks_of_their_names(tmp_path: Path) -> None:
+    from tests.workers.training_set import annotation, scene_of
+    from workers.text_masks import _answers, _union_ious, text_to_mask
+
+    generation = publish_scenes(tmp_path, count=1)
+    store, known = open_store(str(tmp_path / "dataset")), write_coco(tmp_path / "known", first=0, count=1)
+    with pytest.raises(InputError, match="categories have no names"):
+        text_to_mask(store, generation, known)
+    data = json.loads(known.coco.read_text())
+    known.coco.write_text(json.dumps({**data, "categories": [{"id": 1, "name": "Block"}]}))
+    with pytest.raises(InputError, match="no image of generation 1 has labels"):
+        text_to_mask(store, generation, known)
+    truth = scene_of("0")
+    named = ((0, "block", 0.9), (1, "BLOCK", 0.8), (2, "sky", 0.7))
+    shapes = [annotation(mask).segmentation.to_coco() for mask in truth.masks_NHW]
+    rows = [{"segmentation": shapes[i], "labels": [{"label": name, "score": s}]} for i, name, s in named]
+    found = _answers({"annotations": rows}, {"block": 1})
+    assert [(score, kind) for _, score, kind in found] == [(0.9, 1), (0.8, 1)]
+    both = truth.masks_NHW[:2].any(axis=0).sum() / truth.masks_NHW.any(axis=0).sum()
+    assert _union_ious(truth, found) == pytest.approx([both])
