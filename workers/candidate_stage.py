@@ -87,6 +87,7 @@ class SelectedMasks:
 
     column = MASKS
     has_index = True
+    needs_pixels = False
     reads: tuple[str, ...] = (CANDIDATES,)
 
     def __init__(self, settings: MaskSettings, *, fingerprint: str, models: Mapping[str, str]) -> None:

@@ -27,6 +27,8 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+
 from pipeline.memory import is_out_of_memory
 from storage.columns import CommitRecord, Reject, first_rejects
 from storage.errors import DamagedObject, InputError, ObjectNotFound, SourceChanged
@@ -48,6 +50,9 @@ T = TypeVar("T")
 
 CRASHED = "crashed_the_worker"
 GONE = ("source_missing", "source_changed")
+
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+"""Of a picture whose stages need none."""
 
 _AHEAD_PER_THREAD = 3
 _READ_DEPTH = 4
@@ -220,9 +225,28 @@ class _Turn:
                 if (record := self.records[column]) is not None
             }
         )
-        for image in read_images(self.stages.version(IMAGES), images):
+        pixels = any(getattr(stage, "needs_pixels", True) for stage in self.missing)
+        pictures = read_images(self.stages.version(IMAGES), images) if pixels else self._unseen(images)
+        for image in pictures:
             yield _Stored(image, read_back.take(image.key))
         read_back.finish()
+
+    def _unseen(self, images: CommitRecord) -> Iterator[StoredImage]:
+        """The shard's images as the plan knows them: nothing is read for pixels that nobody needs."""
+        rejected = {reject.key for reject in images.rejects}
+        for planned in self.stages.planned(self.task.shard):
+            if planned.key not in rejected:
+                yield StoredImage(
+                    key=planned.key,
+                    image_id=planned.image_id,
+                    jpeg=b"",
+                    width=0,
+                    height=0,
+                    caption=planned.caption,
+                    source=planned.label,
+                    converted="",
+                    by_reference=True,
+                )
 
     def _decode_one(self, column: str, stored: _Stored) -> Picture | Reject:
         return self._or_reject(column, stored.image.key, lambda: self._decode(column, stored))
@@ -230,7 +254,7 @@ class _Turn:
     def _decode(self, column: str, stored: _Stored) -> Picture:
         image = stored.image
         with self.meter.step(f"{column}.decode_jpeg"):
-            pixels_HWC = decode_image(image.jpeg)
+            pixels_HWC = decode_image(image.jpeg) if image.jpeg else NO_PIXELS
         return Picture(
             key=image.key,
             image_id=image.image_id,

@@ -99,6 +99,9 @@ class Stage(Protocol):
         models: identity of each model it uses, by role.
         has_index: whether its samples carry rows.
         reads: columns whose outputs it needs, beside the images; they come before it.
+
+    A stage whose class says `needs_pixels = False` may get pictures without any; where no stage of a turn
+    needs them, no photograph is read.
     """
 
     column: str

@@ -19,7 +19,7 @@ def test_parameters_are_json_with_absolute_local_paths(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = load_config("fast")
-    found = deploy.parameters("data", ["in/*.jpg", "s3://bucket/in"], config)
+    found = deploy.parameters("generate", "data", ["in/*.jpg", "s3://bucket/in"], config)
     assert (found["dataset"], found["inputs"]) == (
         f"{tmp_path}/data",
         [f"{tmp_path}/in/*.jpg", "s3://bucket/in"],
@@ -28,12 +28,14 @@ def test_parameters_are_json_with_absolute_local_paths(
 
 
 @pytest.mark.ray
-def test_a_deployment_is_registered_with_its_pool_schedule_and_parameters(tmp_path: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+def test_flows_are_registered_with_pool_schedule_limit_and_forms(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "MASKMILL_HOME": str(tmp_path)}
     server = prefect_server.start_server(environment)
     try:
         prefect_server.wait_ready(server)
+        flows = ("generate", "relabel", "retrain", "evaluate", "loop")
         words = ["deploy", "data", "--input", "in", "--pool", "local", "--cron", "0 3 * * *"]
+        words += ["--timezone", "Europe/Berlin", "--tag", "night", *(w for f in flows for w in ("--flow", f))]
         ran = subprocess.run(
             [sys.executable, "-c", "from flows.cli import main; main()", *words],
             env={**environment, "PREFECT_API_URL": server.url},
@@ -43,17 +45,26 @@ def test_a_deployment_is_registered_with_its_pool_schedule_and_parameters(tmp_pa
         )
         assert ran.returncode == 0, ran.stderr
         assert "prefect worker start --pool local" in ran.stdout
-        (made,) = ask(server.url, "deployments")
-        assert (made["name"], made["work_pool_name"]) == ("default", "local")
-        assert made["entrypoint"].endswith("flows/generate.py:generate")
-        assert made["parameters"]["config"]["recipe"] == "nano"
-        assert made["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
+        made = {found["entrypoint"].rpartition(".")[2]: found for found in ask(server.url, "deployments")}
+        assert set(made) == set(flows)
+        relabel = made["relabel"]
+        assert (relabel["name"], relabel["work_pool_name"]) == ("default", "local")
+        assert relabel["entrypoint"] == "flows.relabel.relabel"
+        schedule = relabel["schedules"][0]["schedule"]
+        assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * *", "Europe/Berlin")
+        assert relabel["global_concurrency_limit"]["limit"] == 1
+        assert {"maskmill", "relabel", "night"} <= set(relabel["tags"])
+        assert "config" not in relabel["parameters"], "by the settings of the generation it finds"
+        assert made["generate"]["parameters"]["config"]["recipe"] == "nano"
+        form = relabel["parameter_openapi_schema"]
+        assert {"max_shards", "max_gpu_hours", "order", "sign_off"} <= set(form["properties"])
+        assert "MaskSettings" in form["definitions"], "settings are a form of their own"
     finally:
         prefect_server.stop_server(server)
 
 
 def test_without_a_server_the_cure_is_named(tmp_path: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "MASKMILL_HOME": str(tmp_path)}
     environment.pop("PREFECT_API_URL", None)
     ran = subprocess.run(
         [
@@ -73,5 +84,5 @@ def test_without_a_server_the_cure_is_named(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 2
-    assert "prefect server start" in ran.stderr
+    assert "maskmill up" in ran.stderr
     assert "Traceback" not in ran.stderr
