@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -117,11 +118,20 @@ def test_a_broken_connection_is_resumed(real_store: ObjectStore) -> None:
         assert begun + source.read() == data
 
 
-def test_a_long_listing_is_complete_and_sorted(real_store: ObjectStore) -> None:
-    names = [f"commits/{number:06d}.json" for number in range(2300)]
+def test_a_long_listing_is_complete_and_sorted_and_holds_a_page_at_a_time(real_store: ObjectStore) -> None:
+    names = [f"commits/{number:06d}.json" for number in range(3300)]
     with ThreadPoolExecutor(32) as pool:
         assert all(pool.map(lambda name: real_store.put_if_absent(name, name.encode()), names))
     assert [info.name for info in real_store.list("commits/")] == names
+
+    def peak_bytes(prefix: str) -> int:
+        tracemalloc.start()
+        assert sum(1 for _ in real_store.list(prefix)) > 0
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert peak_bytes("commits/") < 1.5 * peak_bytes("commits/001"), "four pages take no more than one"
 
 
 def test_shards_round_trip(real_store: ObjectStore) -> None:
