@@ -161,7 +161,7 @@ def supervise(settings: UpSettings, tell: Callable[[str], None], *, ready: Calla
     children = {name: _Child(name, *spec, settings.home) for name, spec in _commands(settings).items()}
     try:
         with _stoppable() as stopped:
-            _start_all(settings, children, tell)
+            _start_all(settings, children, tell, stopped)
             ready()
             _watch(settings, children, tell, stopped)
     finally:
@@ -273,7 +273,12 @@ def client_environment(settings: UpSettings) -> dict[str, str]:
     }
 
 
-def _start_all(settings: UpSettings, children: Mapping[str, _Child], tell: Callable[[str], None]) -> None:
+def _start_all(
+    settings: UpSettings,
+    children: Mapping[str, _Child],
+    tell: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> None:
     """Server and Ray side by side; the worker once the server answers and has its pool."""
     if "ray" in children:
         _make_ray_token()
@@ -281,12 +286,12 @@ def _start_all(settings: UpSettings, children: Mapping[str, _Child], tell: Calla
     children["server"].start()
     _write_state(settings, children)
     tell("starting Prefect's server" + (" and Ray" if "ray" in children else ""))
-    _wait(lambda: _answers(settings.api_url), children, "server")
+    _wait(lambda: _answers(settings.api_url), children, "server", stopped)
     _setup(settings, tell)
     if "worker" in children:
         children["worker"].start()
     if "ray" in children:
-        _wait(lambda: _listens(HOST, settings.ray_port), children, "ray")
+        _wait(lambda: _listens(HOST, settings.ray_port), children, "ray", stopped)
     _write_state(settings, children)
 
 
@@ -350,9 +355,13 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _wait(answers: Callable[[], bool], children: Mapping[str, _Child], name: str) -> None:
+def _wait(
+    answers: Callable[[], bool], children: Mapping[str, _Child], name: str, stopped: Callable[[], bool]
+) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not answers():
+        if stopped():
+            raise KeyboardInterrupt
         process = children[name].process
         if process is None or process.poll() is not None or time.monotonic() > deadline:
             raise ServicesError(f"{name} did not start; it wrote:\n{children[name].last_words()}")
