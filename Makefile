@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 S3_PACKAGES := ceph-mon ceph-osd radosgw ceph-common
 
-.PHONY: help setup demo check test test-all bench nano lock clean
+.PHONY: help setup demo check test test-all bench fuzz nano lock clean
 
 help:  ## what each target does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 	for size in 640x480 1500x2250; do $(BIN)/python -m benchmarks.automask --segmenter nano --size $$size --runs 3; done
 	$(BIN)/python -m benchmarks.postprocess
 	$(BIN)/python -m benchmarks.nano
+
+fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
+	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
 
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on where it stopped
 	$(BIN)/python -m pipeline.train.nano --out build/nano --minutes 180 --resume

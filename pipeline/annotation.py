@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ANNOTATION_IDS_PER_IMAGE = 100_000
 """Annotation ids are image_id times this plus the place in the image: unique over the dataset, below 2^53."""
 
+SINGLE_OUTPUT = -1
+"""`output_token` of a mask from the model's single-mask output, as boxes get."""
+
 BoxXywh = tuple[float, float, float, float]
 
 
@@ -35,7 +38,7 @@ class Annotation:
         crop_box_xywh: the crop that the mask was found in, in px of the image.
         point_xy: the prompt points, in px of the image.
         output_token: which of the model's three outputs gave it (0, 1, 2: the model's own order, roughly
-            subpart to whole in SAM); None where unknown, as in files written by others.
+            subpart to whole in SAM), or `SINGLE_OUTPUT`; None where unknown, as in files written by others.
         parent: place in the image's annotations of the smallest mask that contains it; None if none does.
         label: what the giver of its box or points called it; None from the grid.
         given_id: of the box or points in the file that gave them.
@@ -160,7 +163,7 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
         place_of_id = {int(row["id"]): place for place, row in enumerate(rows)}
         annotations = tuple(annotation_from_sa1b(row, place_of_id) for row in rows)
         dropped = {str(reason): int(count) for reason, count in record.get("dropped", {}).items()}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an SA-1B record: {error!r}") from error
     for place, annotation in enumerate(annotations):
         size = (annotation.segmentation.height, annotation.segmentation.width)

@@ -272,7 +272,7 @@ def captions_from_record(record: Mapping[str, Any]) -> ImageCaptions:
                 for crop in record["crops"]
             ),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a captions record: {error!r}") from error
 
 

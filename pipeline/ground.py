@@ -328,7 +328,7 @@ def labels_from_record(record: Mapping[str, Any]) -> ImageLabels:
             num_queries=int(record["num_queries"]),
             dropped=dict(record["dropped"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a labels record: {error!r}") from error
 
 

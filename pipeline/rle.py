@@ -50,15 +50,18 @@ class Rle:
             ValueError: no size or counts, or lengths that do not fill height x width (found now for a list,
                 at the first use of the lengths for a string).
         """
-        if "size" not in segmentation or "counts" not in segmentation:
-            raise ValueError(f'a COCO mask has "size" and "counts"; this one has {sorted(segmentation)}')
-        height, width = (int(side) for side in segmentation["size"])
+        if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
+            raise ValueError(f'a COCO mask has "size" and "counts"; this is {str(segmentation)[:80]}')
         counts = segmentation["counts"]
-        if isinstance(counts, str):
-            counts = counts.encode("ascii")
-        if isinstance(counts, bytes):
-            return cls(height, width, counts)
-        return from_run_lengths(height, width, counts)
+        try:
+            height, width = (int(side) for side in segmentation["size"])
+            if isinstance(counts, str):
+                counts = counts.encode("ascii")
+            if isinstance(counts, bytes):
+                return cls(height, width, counts)
+            return from_run_lengths(height, width, counts)
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"not a COCO mask ({error}): {str(segmentation)[:80]}") from error
 
 
 def encode_mask(mask_HW: BoolHW) -> Rle:
@@ -100,7 +103,8 @@ def from_run_lengths(height: int, width: int, lengths: npt.ArrayLike) -> Rle:
     """
     _check_size(height, width)
     run = np.ascontiguousarray(lengths, np.int64)
-    if run.ndim != 1 or run.sum() != height * width or (run < 0).any():
+    most = height * width  # each one too: a sum can wrap around
+    if run.ndim != 1 or run.sum() != most or (run < 0).any() or (run > most).any():
         raise ValueError(
             f"run lengths of a {height} x {width} mask must be positive and add up to {height * width}; "
             f"these add up to {run.sum()}"
