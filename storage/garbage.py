@@ -6,6 +6,7 @@
     plan         tables of plans that lost theirs
     driver       heartbeats of drivers that were killed
     unfinished   multipart uploads on S3, temporary files on a disk
+    version      only if asked for: all of a column version that no generation names, its records first
 
 Spared: whatever a generation or a record in force names, all of a shard whose records cannot be read,
 anything younger than `min_age_s`, and anything written since the oldest living driver started. Commit
@@ -64,6 +65,7 @@ def find_garbage(
     *,
     own_id: str | None = None,
     min_age_s: float = MIN_AGE_S,
+    versions: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> list[Garbage]:
     """Everything that nothing names; changes nothing.
@@ -72,20 +74,26 @@ def find_garbage(
         store: the dataset.
         own_id: the caller's own heartbeat, which spares nothing.
         min_age_s: younger objects are spared.
+        versions: also column versions that no generation names: settings that were tried and left, but also
+            a first run that was stopped before it published. None without a generation.
         clock: seconds since 1970, as the store sees it (see `store_clock`).
 
     Raises:
         DamagedObject: a plan or a manifest cannot be read, so nobody knows what it names.
     """
     cutoff_s = _cutoff(store, own_id, min_age_s, clock)
-    kept = DigestTable(16, 1)
+    kept, published = DigestTable(16, 1), set[str]()
     for number in list_generations(store):
         for name in named_objects(load_generation(store, number)):
             kept.put(_digest(name), b"g")
+            published.add(name.rsplit("/", 2)[0])
     found: list[Garbage] = []
     for column in list_columns(store):
         for version in list_versions(store, column):
-            found += _of_version(version, kept, cutoff_s)
+            if versions and published and version.folder not in published:
+                found += _whole_version(version, cutoff_s)
+            else:
+                found += _of_version(version, kept, cutoff_s)
     for kind, listed in (
         ("attempt", store.list("attempts/")),
         ("driver", store.list(f"{DRIVERS}/")),
@@ -113,10 +121,17 @@ def remove_garbage(
             store.delete(one.name)
         yield None
 
-    with closing(in_order(found, remove, REMOVE_THREADS)) as removed:
-        for number, _ in enumerate(removed, start=1):
-            if progress is not None:
-                progress(number)
+    records = [one for one in found if _is_record(one)]
+    number = 0
+    for part in (records, [one for one in found if not _is_record(one)]):  # a record never outlives its data
+        with closing(in_order(part, remove, REMOVE_THREADS)) as removed:
+            for number, _ in enumerate(removed, start=number + 1):
+                if progress is not None:
+                    progress(number)
+
+
+def _is_record(one: Garbage) -> bool:
+    return one.kind == "version" and "/commits/" in one.name
 
 
 def store_clock(store: ObjectStore) -> Callable[[], float]:
@@ -134,6 +149,14 @@ def _cutoff(store: ObjectStore, own_id: str | None, min_age_s: float, clock: Cal
         datetime.fromisoformat(driver.started_utc).timestamp() for driver in others(store, own_id=own_id)
     ]
     return min([clock() - min_age_s, *(start - CLOCK_SKEW_S for start in started_s)])
+
+
+def _whole_version(version: ColumnVersion, cutoff_s: float) -> list[Garbage]:
+    """Everything, if all of it is old enough; `commits/` sorts first: no record outlives its objects."""
+    listed = list(version.store.list(f"{version.folder}/"))
+    if any(info.modified_s >= cutoff_s for info in listed):
+        return []
+    return [Garbage("version", info.name, info.size_bytes) for info in listed]
 
 
 def _of_version(version: ColumnVersion, kept: DigestTable, cutoff_s: float) -> list[Garbage]:

@@ -25,10 +25,19 @@ KINDS = {
     "plan": "tables of plans that lost theirs",
     "driver": "heartbeats of killed drivers",
     "unfinished": "unfinished uploads and temporary files",
+    "version": "column versions in no generation",
 }
 
 
-def gc(dataset: Dataset, yes: Yes = False, json: Json = False, debug: Debug = False) -> None:
+def gc(
+    dataset: Dataset,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Also whole column versions that no generation names.")
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Remove what nothing names any more.
 
     Leftovers of lost races and killed writers, older than a day, that no generation, no record in force and
@@ -45,7 +54,7 @@ def gc(dataset: Dataset, yes: Yes = False, json: Json = False, debug: Debug = Fa
         if not load_plans(store).parts:
             raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
         with announce(store, "gc") as lease:
-            found = find_garbage(store, own_id=lease.driver_id, clock=store_clock(store))
+            found = find_garbage(store, own_id=lease.driver_id, versions=versions, clock=store_clock(store))
         if not json:
             _show_garbage(dataset, found)
         done = bool(found) and console.agreed(

@@ -11,7 +11,15 @@ from storage.garbage import find_garbage, remove_garbage, store_clock
 from storage.lease import announce
 from storage.objects import ObjectStore, open_store
 from storage.verify import verify
-from tests.storage.datasets import IMAGES, MASKS, commit_images, commit_masks, make_dataset, plan_pictures
+from tests.storage.datasets import (
+    IMAGES,
+    MASKS,
+    commit_images,
+    commit_masks,
+    make_dataset,
+    plan_pictures,
+    publish_all,
+)
 
 DAY = 86_400.0
 Clock = Callable[[], float]
@@ -130,3 +138,20 @@ def test_what_others_keep_beside_generations_is_no_garbage(local_store: ObjectSt
     ):
         local_store.put(name, b"kept")
     assert find_garbage(local_store, clock=in_two_days) == []
+
+
+def test_versions_in_no_generation_go_only_if_asked_for(local_store: ObjectStore, tmp_path: Path) -> None:
+    plan_pictures(local_store, str(tmp_path / "photos"), 4)
+    images = commit_images(local_store, 0)
+    commit_masks(local_store, images)
+    assert find_garbage(local_store, versions=True, clock=in_two_days) == [], "nothing is published yet"
+    publish_all(local_store)
+    tried = commit_masks(local_store, images, digits="9" * 16)
+    assert tried.index is not None
+    assert find_garbage(local_store, clock=in_two_days) == []
+    assert find_garbage(local_store, versions=True) == [], "a day is spared"
+    found = find_garbage(local_store, versions=True, clock=in_two_days)
+    record = ColumnVersion(local_store, "masks", "9" * 16).record_name(0)
+    assert [one.name for one in found] == [record, tried.data.name, tried.index.name], "the record first"
+    remove_garbage(local_store, found)
+    assert verify(local_store, deep=True).ok
