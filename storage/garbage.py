@@ -122,12 +122,13 @@ def remove_garbage(
         yield None
 
     records = [one for one in found if _is_record(one)]
-    number = 0
+    done = 0
     for part in (records, [one for one in found if not _is_record(one)]):  # a record never outlives its data
         with closing(in_order(part, remove, REMOVE_THREADS)) as removed:
-            for number, _ in enumerate(removed, start=number + 1):
+            for _ in removed:
+                done += 1
                 if progress is not None:
-                    progress(number)
+                    progress(done)
 
 
 def _is_record(one: Garbage) -> bool:
