@@ -13,17 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.config import RunConfig
-from flows.evaluate import Question, measure, now_utc
+from flows.evaluate import Question, measure
+from flows.loop import review
 from flows.startup import run_generate
 from pipeline.config import SegmenterSettings
 from pipeline.rle import encode_mask
 from pipeline.scenes import generate_scene
-from storage.generations import latest
 from storage.objects import open_store
 from workers import models
-from workers.loop_settings import LoopSettings
-from workers.review import review_by_oracle
-from workers.training import weights_of
 from workers.truth import TruthSet
 
 Look = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -87,22 +84,11 @@ def pool_folder(coco: Path, images: Path, target: Path) -> Path:
 def with_truth(dataset: str, inputs: list[str], truth: TruthSet, config: RunConfig) -> int:
     """Annotates, then puts the truth of every image into the review column; returns the generation."""
     run_generate(dataset, inputs, config)
-    store = open_store(dataset)
-    found = latest(store)
-    assert found is not None
-    settings = models.in_force(store, config.segmenter)
     count = len(json.loads(truth.coco.read_text())["images"])
-    by_hand = LoopSettings(reviewed=count, most_clicks=1, wanted_iou=1.0)
-    report = review_by_oracle(
-        store,
-        found,
-        truth,
-        models.load(settings),
-        by_hand,
-        weights=weights_of(settings),
-        created_utc=now_utc(),
-    )
-    return report.generation
+    by_hand = dataclasses.replace(config.loop, reviewed=count, review_mode="given")
+    given = config.model_copy(update={"loop": by_hand})
+    generation: int = review(dataset, (truth.coco, truth.images), given)["generation"]
+    return generation
 
 
 def figures(

@@ -22,7 +22,7 @@ from flows.commands.inspect import export, preview, status, verify
 from flows.commands.maintain import forget, gc
 from flows.commands.relabel import relabel
 from flows.commands.settings import config_app
-from flows.commands.train import distill, loop, retrain
+from flows.commands.train import distill, loop, retrain, review
 from flows.commands.tune import tune
 from flows.commands.up import up
 
@@ -59,7 +59,21 @@ def maskmill(
 command: Callable[..., None]
 for command in (generate, ingest, relabel, status, verify, preview, export, log, diff, show, query, tag):
     app.command()(command)
-for command in (evaluate, retrain, distill, loop, promote, tune, demo, scenes, photos, up, deploy, drill):
+for command in (
+    evaluate,
+    review,
+    retrain,
+    distill,
+    loop,
+    promote,
+    tune,
+    demo,
+    scenes,
+    photos,
+    up,
+    deploy,
+    drill,
+):
     app.command()(command)
 for command in (gc, forget):
     app.command()(command)

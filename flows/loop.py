@@ -157,6 +157,22 @@ def _annotate(plan: LoopPlan, config: RunConfig) -> int | None:
 
 
 def _review(plan: LoopPlan, config: RunConfig) -> dict[str, Any] | None:
+    if plan.truth is None or not config.loop.reviewed:
+        return None
+    return review(plan.dataset, plan.truth, config)
+
+
+def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[str, Any]:
+    """Reviews images of the latest generation, by [loop], and publishes the next one with the reviews.
+
+    Args:
+        dataset: its root.
+        truth: annotations and pictures: what the oracle knows, or a person's own masks.
+        config: [segmenter], which answers the oracle's clicks, and [loop].
+
+    Raises:
+        InputError: fewer images with truth than are to be reviewed.
+    """
     from flows.steps import generation_of
     from storage.objects import open_store
     from workers import models
@@ -164,18 +180,17 @@ def _review(plan: LoopPlan, config: RunConfig) -> dict[str, Any] | None:
     from workers.training import weights_of
     from workers.truth import TruthSet
 
-    if plan.truth is None or not config.loop.reviewed:
-        return None
-    store = open_store(plan.dataset)
+    store = open_store(dataset)
     settings = models.in_force(store, config.segmenter)
-    watcher().step("reviewing by the oracle")
+    given = config.loop.review_mode == "given"
+    watcher().step("reviewing")
     report = review_by_oracle(
         store,
-        generation_of(plan.dataset),
-        TruthSet(plan.truth[0].stem, *plan.truth),
-        models.load(settings),
+        generation_of(dataset),
+        TruthSet(truth[0].stem, *truth),
+        None if given else models.load(settings),
         config.loop,
-        weights=weights_of(settings),
+        weights="given" if given else weights_of(settings),
         created_utc=now_utc(),
         progress=watcher().count,
     )

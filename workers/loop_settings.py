@@ -9,7 +9,7 @@ from pipeline.train.settings import DistillSettings, TrainSettings
 
 __all__ = ["DistillSettings", "EvaluateSettings", "GateSettings", "LoopSettings", "TrainSettings"]
 
-REVIEW_MODES = ("assisted", "semi")
+REVIEW_MODES = ("assisted", "semi", "given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class LoopSettings:
     Args:
         reviewed: images that the oracle annotates, drawn by the seed, at least 0.
         review_mode: "assisted": every object by clicks; "semi": confident automatic masks are kept as they
-            are, only what they miss is clicked.
+            are, only what they miss is clicked; "given": no oracle, a person's own masks as they are.
         wanted_iou: an object is done at this IoU, in (0, 1].
         most_clicks: then it is given up, 1 to 100.
         draw_rest: finish a given-up object by hand (it is stored as it is in truth, and counted); else the
@@ -42,7 +42,7 @@ class LoopSettings:
     def __post_init__(self) -> None:
         if self.review_mode not in REVIEW_MODES or self.start not in ("base", "promoted"):
             raise ValueError(
-                f"review_mode={self.review_mode!r}, start={self.start!r}: use assisted or semi, "
+                f"review_mode={self.review_mode!r}, start={self.start!r}: use assisted, semi or given, "
                 "base or promoted"
             )
         if self.reviewed < 0 or self.seed < 0 or not 1 <= self.most_clicks <= 100:

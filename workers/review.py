@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
 from pipeline.evaluate.oracle import Corrected, correct, missing_from
 from pipeline.rle import Rle, area_px, box_xyxy, encode_mask
+from pipeline.train.prompts import centre_point
 from storage.columns import ColumnVersion, CommitRecord, fingerprint, new_attempt
 from storage.errors import InputError
 from storage.generations import Publication, join, publish_over, read_record, row_of
@@ -35,6 +36,7 @@ from workers.training_stream import BY_PERSON, REVIEW
 from workers.truth import TruthSet, index_truth, truth_of
 
 if TYPE_CHECKING:
+    from pipeline.evaluate.truth import Truth
     from pipeline.segmenters.base import Segmenter
     from storage.generations import Generation, GenerationRow
     from storage.objects import ObjectStore
@@ -75,7 +77,7 @@ def review_by_oracle(
     store: ObjectStore,
     generation: Generation,
     truth: TruthSet,
-    segmenter: Segmenter,
+    segmenter: Segmenter | None,
     settings: LoopSettings,
     *,
     weights: str,
@@ -90,7 +92,7 @@ def review_by_oracle(
         store: the dataset.
         generation: the latest.
         truth: annotations whose file names are the dataset's sources'.
-        segmenter: answers the oracle's clicks; `weights` is its sha256.
+        segmenter: answers the oracle's clicks; `weights` is its sha256. None for masks that are given.
         settings: how many images, how they are worked.
         created_utc: ISO 8601.
         progress: told images done and to do.
@@ -147,7 +149,7 @@ class _Oracle:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Segmenter | None,
         index: TruthIndex,
         ids: Mapping[str, int],
         settings: LoopSettings,
@@ -169,14 +171,7 @@ class _Oracle:
                 {**row, "made_by": AUTOMATIC, "clicks": 0, "drawn": False} for row in masks["annotations"]
             ]
             wanted = missing_from(truth, [Rle.from_coco(row["segmentation"]) for row in kept])
-        found = correct(
-            self._segmenter,
-            wanted,
-            wanted_iou=settings.wanted_iou,
-            most_clicks=settings.most_clicks,
-            draw_rest=settings.draw_rest,
-        )
-        found = [one for one in found if area_px(one.mask)]
+        found = [one for one in self._worked(wanted) if area_px(one.mask)]
         self._done += 1
         self._progress(self._done, self._total)
         first_id = int(masks["image"]["image_id"]) * ANNOTATION_IDS_PER_IMAGE
@@ -186,12 +181,30 @@ class _Oracle:
             row["id"], row["parent"] = first_id + place, None
         crowd = encode_mask(truth.crowd_HW).to_coco() if truth.crowd_HW is not None else None
         facts = {
-            "by": "oracle",
+            "by": "person" if settings.review_mode == "given" else "oracle",
             "mode": settings.review_mode,
             "complete": True,
             "ignore": crowd,
         }
         return {"image": masks["image"], "annotations": rows, "review": facts}
+
+    def _worked(self, truth: Truth) -> list[Corrected]:
+        """By the oracle's clicks, or as a person gave them."""
+        settings = self._settings
+        if settings.review_mode == "given":
+            points = [centre_point(mask) for mask in truth.masks_NHW]
+            return [
+                Corrected(encode_mask(mask), 0, 1.0, True, (float(x), float(y)))
+                for mask, (x, y) in zip(truth.masks_NHW, points, strict=True)
+            ]
+        assert self._segmenter is not None
+        return correct(
+            self._segmenter,
+            truth,
+            wanted_iou=settings.wanted_iou,
+            most_clicks=settings.most_clicks,
+            draw_rest=settings.draw_rest,
+        )
 
 
 def _annotation(one: Corrected, size: tuple[float, float]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`maskmill retrain`, `distill` and `loop`: better segmenters from the dataset that they annotate."""
+"""`maskmill review`, `retrain`, `distill` and `loop`: better segmenters from the dataset they annotate."""
 
 from __future__ import annotations
 
@@ -165,3 +165,40 @@ def distill(
             return
         console.out.print(f"[green]Done[/green]: model {card.number}, {student} taught by {teacher}")
         console.print_pairs([("weights", card.weights.name), ("images seen", card.trained["images_seen"])])
+
+
+def review(
+    dataset: Dataset,
+    truth: Annotated[
+        tuple[Path, Path],
+        typer.Option(
+            help="Masks by people, COCO's JSON, and the folder of their pictures.", metavar="COCO IMAGES"
+        ),
+    ],
+    images: Annotated[int, typer.Option(min=1, help="How many images; drawn by loop.seed.")],
+    mode: Annotated[
+        str, typer.Option(help="given (the masks as they are), or an oracle: assisted or semi.")
+    ] = "given",
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put people's masks into the dataset, or an oracle's that clicks as they would.
+
+    They are a column of their own, which nothing overwrites and training weighs most.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from flows.config import load_config
+        from flows.loop import review as run_review
+        from flows.report import watching
+
+        pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
+        run = load_config(recipe, config, pairs)
+        with console.live_watcher() as watcher, watching(watcher):
+            found = run_review(dataset, truth, run)
+        if json:
+            console.print_json(found)
+        else:
+            console.print_pairs(found.items())

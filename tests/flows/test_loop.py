@@ -152,8 +152,13 @@ def test_commands_refuse_what_makes_no_sense(place: Place, tmp_path: Path) -> No
         result = runner.invoke(app, command)
         assert result.exit_code in (2, 3), result.output
         assert words in " ".join(result.stderr.split())
+    given = runner.invoke(
+        app, ["review", place.dataset, "--truth", *map(str, place.truth), "--images", "4", "--json"]
+    )
+    found = json.loads(given.stdout)
+    assert (found["images"], found["objects"], found["clicks"], found["generation"]) == (4, 12, 0, 2)
     shown = runner.invoke(app, ["promote", place.dataset, "--json"])
     assert json.loads(shown.stdout) == {"promoted": None, "promotions": [], "models": []}
     with pytest.raises(ConfigError, match="student"):
         load_config(sets=["distill.student=tiny"])
-    assert generation_of(place.dataset).number == 1
+    assert generation_of(place.dataset).number == 2
