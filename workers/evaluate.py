@@ -115,7 +115,7 @@ def evaluate(
             _measure(segmenter, truth, settings, meter, worst)
             progress(next(done), total)
         meters.append(meter)
-    found = measure_edges(segmenter, *bsds) if bsds else {}
+    found = measure_edges(segmenter, *bsds, grid=settings.edge_grid) if bsds else {}
     return Evaluation(tuple(_result(meter) for meter in meters), found, worst.cells())
 
 
@@ -133,11 +133,13 @@ def measure_truths(
     return _result(meter)
 
 
-def measure_edges(segmenter: Segmenter, images: Path, truth: Path) -> dict[str, EdgeFigures]:
+def measure_edges(
+    segmenter: Segmenter, images: Path, truth: Path, *, grid: int = 16
+) -> dict[str, EdgeFigures]:
     """BSDS's figures of the model, and of Sobel and Canny beside it."""
     counts: dict[str, list[Any]] = {name: [] for name in ("model", *METHODS)}
     for _, image, annotators in read_bsds(images, truth):
-        counts["model"].append(count_edges(mask_edges(segmenter, image), annotators))
+        counts["model"].append(count_edges(mask_edges(segmenter, image, grid=grid), annotators))
         for name, method in METHODS.items():
             counts[name].append(count_edges(method(image), annotators))
     return {name: edge_figures(some) for name, some in counts.items()}

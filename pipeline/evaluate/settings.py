@@ -15,6 +15,7 @@ class EvaluateSettings:
         measures: words of `MEASURES`, joined by commas. "proposals" asks a dense point grid and is slow.
         clicks: counts of clicks, rising from 1, joined by commas.
         grid: points along each side for proposals, 1 to 256; SAM's is 64.
+        edge_grid: likewise for edges; SAM's is 16.
         box_nms: box IoU above which the worse of two proposals is dropped, 0 to 1; SAM's is 0.9.
         max_images: images of each set, drawn by the seed; None is all.
         seed: draws images and random points.
@@ -27,6 +28,7 @@ class EvaluateSettings:
     measures: str = "points,random_points,boxes,boundary"
     clicks: str | int = "1,2,3,5,9"
     grid: int = 64
+    edge_grid: int = 16
     box_nms: float = 0.9
     max_images: int | None = None
     seed: int = 0
@@ -38,6 +40,8 @@ class EvaluateSettings:
             raise ValueError(f"measures={self.measures!r}: use words of {', '.join(MEASURES)}")
         if list(self.counts) != sorted(set(self.counts)) or self.counts[0] != 1 or self.counts[-1] > 50:
             raise ValueError(f"clicks={self.clicks!r} must rise from 1, to 50 at most, such as 1,2,3,5,9")
+        if not 1 <= self.edge_grid <= 256:
+            raise ValueError(f"edge_grid={self.edge_grid}: use 1 to 256")
         if not 1 <= self.grid <= 256 or not 0 <= self.box_nms <= 1 or not 0 <= self.failures <= 100:
             raise ValueError(
                 f"grid={self.grid}, box_nms={self.box_nms}, failures={self.failures}: use 1 to 256, "
