@@ -116,3 +116,41 @@ def test_reading_a_run_imports_nothing_heavy() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_word_columns_are_off_until_their_model_is_named(tmp_path: Path) -> None:
+    resolved = load_config("sa1b")
+    assert (resolved.captions.model, resolved.labels.model) == (None, None)
+    sets = [
+        "captions.model=owner/captioner",
+        "captions.filter=none",
+        "labels.model=owner/detector",
+        "labels.text=both",
+        'labels.vocabulary=["dog", "traffic light"]',
+    ]
+    on = load_config("sa1b", sets=sets)
+    assert (on.captions.model, on.captions.filter) == ("owner/captioner", None)
+    assert on.labels.vocabulary == ("dog", "traffic light")
+    file = tmp_path / "run.toml"
+    file.write_text(to_toml(on))
+    assert load_config(file=file) == on
+    assert (
+        load_config("sa1b", sets=[*sets, "captions.model=none", "labels.model=none"]).captions.model is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("sets", "told"),
+    [
+        (["labels.model=m"], r"captions are off: name captions.model, or use labels.text=.vocabulary."),
+        (["labels.model=m", "labels.text=vocabulary"], r"needs a vocabulary"),
+        (["captions.strategy=nucleu"], r"strategy='nucleu' is unknown: use one of nucleus, beam"),
+        (["captions.model=''"], r"model='' is no model"),
+        (["captions.strategy=beam", "captions.num_candidates=5"], r"num_beams=3 gives fewer than"),
+        (["captions.treshold=0.4"], r"did you mean 'threshold'\?"),
+        (["labels.link_iou=1.5"], r"link_iou=1.5 is out of range"),
+    ],
+)
+def test_word_settings_that_cannot_be_are_refused(sets: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_config("sa1b", sets=sets)
