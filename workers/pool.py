@@ -31,7 +31,7 @@ from itertools import cycle, islice
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
 from storage.objects import open_store
@@ -255,7 +255,8 @@ class _Pool:
             except RayTaskError as error:
                 yield from self._raised(seat, error)
             except RayError as error:
-                yield from self._lost(seat, _first_line(error))
+                preempted = isinstance(error, RayActorError) and error.preempted
+                yield from self._lost(seat, _first_line(error), node_lost=preempted)
             else:
                 seat.waiting = None
                 if isinstance(result, WorkerInfo):
@@ -288,11 +289,13 @@ class _Pool:
         history.counted += 1
         yield from self._again_or_failed(history, f"{type(cause).__name__}: {cause}")
 
-    def _lost(self, seat: _Seat, reason: str, *, sent_away: bool = False) -> Iterator[PoolEvent]:
+    def _lost(
+        self, seat: _Seat, reason: str, *, sent_away: bool = False, node_lost: bool = False
+    ) -> Iterator[PoolEvent]:
         """The worker is gone, or is sent away."""
         self._seats.remove(seat)
         ray.kill(seat.worker.actor)
-        node_lost = seat.info is not None and seat.info.node_id not in live_nodes()
+        node_lost = node_lost or (seat.info is not None and seat.info.node_id not in live_nodes())
         self._losses += 1
         history, task = seat.history, seat.task
         shard = history.shard if history else None
