@@ -5,7 +5,8 @@ was a plain command, nobody is left to tell. Two nets catch these:
 
 * `sweep`: a run notes the process it runs in (`note_process`); where that is one of this machine's and gone,
   a deployment's run is scheduled again (storage knows what it had done), at most `MAX_STARTS` times in all;
-  others are marked as crashed. `maskmill up` sweeps every few seconds.
+  others are marked as crashed. So are a deployment's runs that Prefect's worker has just marked as crashed.
+  `maskmill up` sweeps every few seconds.
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import json
 import os
 import socket
@@ -29,7 +31,9 @@ from typing import Any
 MAX_STARTS = 3
 SILENCE_S = 120
 AUTOMATION = "maskmill: runs without a heartbeat"
-_STATES = ["RUNNING", "CANCELLING"]
+FRESH_S = 300
+"""A run that crashed longer ago than this is history, and is left alone."""
+_STATES = ["RUNNING", "CANCELLING", "CRASHED"]
 
 
 def note_process() -> None:
@@ -49,13 +53,14 @@ def own_process() -> str:
 
 def sweep(api_url: str, *, auth: str | None = None) -> Iterator[str]:
     """Sets right every run of this machine whose process is gone; says what was done, a sentence each."""
-    question = {"flow_runs": {"state": {"type": {"any_": _STATES}}}, "limit": 200}
+    order = {"sort": "START_TIME_DESC", "limit": 200}
+    question = {"flow_runs": {"state": {"type": {"any_": _STATES}}}, **order}
     try:
         runs = _post(api_url, "/flow_runs/filter", question, auth)
     except (urllib.error.URLError, OSError, ValueError):
         return  # the server is starting again: the next sweep finds them
     for run in runs:
-        if is_gone(run.get("infrastructure_pid")):
+        if is_gone(run.get("infrastructure_pid")) and (run["state_type"] != "CRASHED" or _is_fresh(run)):
             yield _set_right(api_url, run, auth)
 
 
@@ -73,12 +78,24 @@ def is_gone(process: str | None) -> bool:
     return False
 
 
+def _may_start_again(run: dict[str, Any]) -> bool:
+    """Whether a worker would take the run up again, and has not done so too often."""
+    known = run.get("deployment_id") is not None and run["state_type"] != "CANCELLING"
+    return known and int(run.get("run_count") or 0) < MAX_STARTS
+
+
+def _is_fresh(run: dict[str, Any]) -> bool:
+    """Whether a crashed run crashed just now and may start again."""
+    try:
+        ended = datetime.datetime.fromisoformat(str(run.get("end_time")).replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    age = datetime.datetime.now(datetime.UTC) - ended
+    return age.total_seconds() < FRESH_S and _may_start_again(run)
+
+
 def _set_right(api_url: str, run: dict[str, Any], auth: str | None) -> str:
-    again = (
-        run["state_type"] == "RUNNING"
-        and run.get("deployment_id") is not None
-        and int(run.get("run_count") or 0) < MAX_STARTS
-    )
+    again = _may_start_again(run)
     process = run["infrastructure_pid"]
     message = f"its process {process} is gone"
     state = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import socket
@@ -118,11 +119,14 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
     ended.wait()
     gone = f"{socket.gethostname()}:{ended.pid}"
     common = {"state_type": "RUNNING", "run_count": 1, "infrastructure_pid": gone}
+    crashed, now = {**common, "state_type": "CRASHED"}, datetime.datetime.now(datetime.UTC)
     FakeServer.runs[:] = [
         {**common, "id": "nightly", "name": "nightly", "deployment_id": "d"},
         {**common, "id": "often", "name": "often", "deployment_id": "d", "run_count": zombies.MAX_STARTS},
         {**common, "id": "typed", "name": "typed", "deployment_id": None},
         {**common, "id": "alive", "name": "alive", "infrastructure_pid": zombies.own_process()},
+        {**crashed, "id": "fresh", "name": "fresh", "deployment_id": "d", "end_time": now.isoformat()},
+        {**crashed, "id": "old", "name": "old", "deployment_id": "d", "end_time": "2025-01-01T00:00:00Z"},
         {**common, "id": "far", "name": "far", "infrastructure_pid": "elsewhere:1"},
     ]
     FakeServer.states.clear()
@@ -138,8 +142,8 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
         thread.join()
         server.server_close()
     kinds = {run: body["state"]["type"] for run, body in FakeServer.states.items()}
-    assert kinds == {"nightly": "SCHEDULED", "often": "CRASHED", "typed": "CRASHED"}
-    assert len(said) == 3 and "started again" in said[0]
+    assert kinds == {"nightly": "SCHEDULED", "often": "CRASHED", "typed": "CRASHED", "fresh": "SCHEDULED"}
+    assert len(said) == 4 and "started again" in said[0]
     assert set(FakeServer.auth) == {"Basic dXNlcjpwYXNzd29yZA=="}
     assert list(zombies.sweep(url)) == [], "a server that is away is asked again later"
 

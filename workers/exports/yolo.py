@@ -29,6 +29,7 @@ from storage.objects import open_store
 from workers.exports.polygons import joined, rings_of
 from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
 from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from workers.joined import category_of
 from workers.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> 
 
 
 def class_name(annotation: Mapping[str, Any]) -> str:
-    """A mask's class: its label or name where it has one."""
-    return str(annotation.get("label") or annotation.get("name") or OBJECT)
+    """A mask's class: its best label, else the class its box was given with, else its best name."""
+    return category_of(annotation) or str(annotation.get("label") or OBJECT)
 
 
 def _settings(target: ObjectStore, written: _Written) -> bytes:

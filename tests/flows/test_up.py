@@ -1,0 +1,149 @@
+"""`maskmill up` with a real Prefect server and worker: what is killed is started again, nothing hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config import load_config
+from storage.generations import latest
+from storage.objects import open_store
+from storage.writer import writing
+from tests.fakes import write_pictures
+from tests.flows.asking import ask
+from tests.flows.test_relabel import SETS, annotate
+
+pytestmark = pytest.mark.ray
+
+
+@dataclass
+class Up:
+    """A running `maskmill up`, without Ray."""
+
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+    home: Path
+    url: str
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.home / "up.json").read_text())
+        return found
+
+    def run(self, *words: str) -> None:
+        code = "from flows.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start_run(self) -> str:
+        (made,) = ask(self.url, "deployments")
+        body = json.dumps({"state": {"type": "SCHEDULED"}}).encode()
+        request = urllib.request.Request(
+            f"{self.url}/deployments/{made['id']}/create_flow_run",
+            data=body,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(json.load(answer)["id"])
+
+    def look(self, run: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/flow_runs/{run}", timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def until(happens: Callable[[], Any], what: str, timeout_s: float = 150.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if found := happens():
+                return found
+        except (urllib.error.URLError, OSError, ValueError):
+            pass  # the server is starting again
+        time.sleep(0.3)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+def started_again(up: Up, name: str, before: int) -> bool:
+    return bool(up.state()["children"].get(name, before) != before)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "MASKMILL_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    environment.pop("PREFECT_API_URL", None)
+    words = ["up", "--port", str(port), "--ray-port", "0"]
+    with (tmp_path / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from flows.cli import main; main()", *words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    found = Up(process, environment, tmp_path / "home", f"http://127.0.0.1:{port}/api")
+    try:
+        until(lambda: "worker" in found.state()["children"], "up is up")
+        yield found
+    finally:
+        children = found.state()["children"] if (found.home / "up.json").exists() else {}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(90) == 0, (tmp_path / "up.log").read_text()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in children.values()), "nothing is left running"
+
+
+def test_a_relabel_survives_the_death_of_its_process_of_the_worker_and_of_the_server(
+    up: Up, tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "inputs", 2)
+    root = str(tmp_path / "data")
+    annotate(root, [str(tmp_path / "inputs")], load_config("nano", sets=SETS))
+    changed = [word for pair in (*SETS, "masks.predicted_iou=0.4") for word in ("--set", pair)]
+    up.run("deploy", root, "--flow", "relabel", *changed)
+
+    with writing(open_store(root), "test"):  # the run waits for us, and can be killed meanwhile
+        run = up.start_run()
+        until(
+            lambda: up.look(run)["state_type"] == "RUNNING" and up.look(run)["infrastructure_pid"], "it runs"
+        )
+        time.sleep(2)
+        host, _, pid = until(lambda: up.look(run)["infrastructure_pid"], "its process is noted").rpartition(
+            ":"
+        )
+        assert host == socket.gethostname()
+        os.kill(int(pid), signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}").exists(), "it is gone")
+    until(lambda: up.look(run)["state_type"] == "COMPLETED", "it is started again and ends")
+    assert up.look(run)["run_count"] > 1
+    generation = latest(open_store(root))
+    assert generation is not None and generation.number == 2 and generation.made_by == "relabel"
+
+    for name in ("worker", "server"):
+        before = up.state()["children"]
+        os.kill(before[name], signal.SIGKILL)
+        until(partial(started_again, up, name, before[name]), f"{name} again")
+    last = until(up.start_run, "the server answers")
+    until(lambda: up.look(last)["state_type"] == "COMPLETED", "a run with nothing to do")
+    newest = latest(open_store(root))
+    assert newest is not None and newest.number == 2
