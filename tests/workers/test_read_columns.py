@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,13 @@ from pipeline.annotation import AnnotatedImage
 from storage.columns import ColumnVersion, CommitRecord, first_rejects
 from storage.errors import DamagedObject
 from storage.objects import open_store
-from storage.shards import Sample
 from storage.verify import verify
 from tests.fakes import NEEDS_MEMORY, FakeMasks, Pixels, build_fake_stages
+from tests.words import Word
 from workers.announce import last_announced
 from workers.columns import CAPTIONS, LABELS
 from workers.process import CRASHED, run_shard
-from workers.stages import EncodedSample, Picture, StageResult, Stages
+from workers.stages import Picture, StageResult, Stages
 from workers.task import IMAGES, MASKS, ShardReport, ShardTask
 
 if TYPE_CHECKING:
@@ -29,42 +28,6 @@ if TYPE_CHECKING:
 
 MakeDataset = Callable[..., "Dataset"]
 A, B = "a" * 16, "b" * 16
-
-
-class Word:
-    """A stage that writes down what it was given, and passes on how long that is."""
-
-    has_index = False
-
-    def __init__(self, column: str, fingerprint: str, reads: tuple[str, ...]) -> None:
-        self.column, self.fingerprint, self.reads = column, fingerprint, reads
-        self.models: Mapping[str, str] = {column: "fake"}
-        self.seen: list[str] = []
-        self.fails_on: str | None = None
-
-    def prepare(self) -> None: ...
-
-    def decode(self, files: Mapping[str, bytes]) -> int:
-        return int(json.loads(files["json"])["length"])
-
-    def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
-        results = []
-        for picture in pictures:
-            self.seen.append(picture.key)
-            if picture.key == self.fails_on:
-                raise MemoryError("no room for this image")
-            text = " ".join(f"{name}={_told(picture.given[name])}" for name in self.reads)
-            record = {"text": text, "length": len(text)}
-            results.append(StageResult(partial(_encode, picture.key, record), output=len(text)))
-        return results
-
-
-def _told(output: object) -> str:
-    return str(len(output.annotations)) if isinstance(output, AnnotatedImage) else str(output)
-
-
-def _encode(key: str, record: Mapping[str, object]) -> EncodedSample:
-    return EncodedSample(Sample(key, {"json": json.dumps(record, sort_keys=True).encode()}))
 
 
 def with_words(data: Dataset, captions: str = "2" * 16, labels: str = "3" * 16) -> Dataset:
