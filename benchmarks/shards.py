@@ -27,15 +27,18 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from storage.columns import ColumnVersion, CommitRecord
+from storage.generations import publish
 from storage.objects import open_store
 from storage.shards import HashingWriter, Sample, WrittenObject, read_shard, write_shard
 
 GPU_IMAGES_PER_S = 50.0
+COMMITTERS = 32  # as many workers commit at once
 
 
 def main() -> None:
@@ -197,8 +200,9 @@ def measure_commits(folder: Path, num_commits: int) -> dict[str, Any]:
     )
     before = resident_bytes()
     began = time.perf_counter()
-    for shard in range(num_commits):
-        version.commit(replace(record, shard=shard))
+    with ThreadPoolExecutor(COMMITTERS) as pool:
+        for _ in pool.map(lambda shard: version.commit(replace(record, shard=shard)), range(num_commits)):
+            pass
     committed = time.perf_counter()
     peak = Peak()
     listed = sum(1 for _ in peak.over(store.list()))
@@ -208,14 +212,28 @@ def measure_commits(folder: Path, num_commits: int) -> dict[str, Any]:
     read = sum(1 for _ in peak.over(version.records()))
     done = time.perf_counter()
     assert (listed, shards, read) == (num_commits + 1, num_commits, num_commits)
+    reading_peak = peak.bytes
+    generation = publish(
+        store, {"masks": version.fingerprint}, settings={}, models={}, totals={}, created_utc="2025-01-01"
+    )
+    published = time.perf_counter()
+    assert len(generation.rows()) == num_commits
     return {
         "commits": num_commits,
+        "commits_at_once": COMMITTERS,
         "ms_a_commit": round(1000 * (committed - began) / num_commits, 3),
         "list_all_s": round(listing - committed, 3),
         "committed_s": round(known - listing, 3),
         "read_all_records_s": round(done - known, 3),
         "us_a_record": round(1e6 * (done - known) / num_commits, 1),
-        "resident_megabytes": {"before": round(before / 1e6, 1), "peak": round(peak.bytes / 1e6, 1)},
+        "publish_s": round(published - done, 3),
+        "bytes_a_record": round(store.stat(version.record_name(0)).size_bytes),
+        "manifest_bytes_a_row": round(generation.manifest.size_bytes / num_commits, 1),
+        "resident_megabytes": {
+            "before": round(before / 1e6, 1),
+            "listing and reading": round(reading_peak / 1e6, 1),
+            "with the generation's rows": round(resident_bytes() / 1e6, 1),
+        },
     }
 
 
