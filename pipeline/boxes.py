@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.annotation import Annotation, BoxXywh
+from pipeline.annotation import SINGLE_OUTPUT, Annotation, BoxXywh
 from pipeline.memory import Batches
 from pipeline.segmenters.base import PromptableImage, Prompts
 from pipeline.upsample import measure, runs_batch
@@ -117,6 +117,7 @@ def _masks_of_batch(image: PromptableImage, prompts: Prompts, threshold: float) 
             stability_score=float(measures.stability_score[row]),
             crop_box_xywh=whole,
             point_xy=_foreground(prompts, row),
+            output_token=SINGLE_OUTPUT,
         )
         for row, rle in enumerate(rles)
     ]

@@ -89,7 +89,8 @@ class Namer:
         maker: Any = processor_class
         self._images: Any = pretrained.load_processor(maker, found)
         self._texts: Any = pretrained.load_processor(transformers.AutoTokenizer, found)
-        self._towers: _Towers = (_Clip if found.model_type == "clip" else _Siglip)(model.to(self.device))
+        towers = ClipTowers if found.model_type == "clip" else SiglipTowers
+        self._towers: _Towers = towers(model.to(self.device))
         vision = model.config.vision_config
         self.image_size: int = vision.image_size
         self._patch_size: int = vision.patch_size
@@ -109,7 +110,7 @@ class Namer:
         """
         for image in images:
             check_rgb(image)
-        inputs = self._images(images=list(images), return_tensors="pt")
+        inputs = self._images(images=[pretrained.processor_input(one) for one in images], return_tensors="pt")
         pixels_B3HW = inputs["pixel_values"].to(self.device, self._dtype)
         return F.normalize(self._towers.image_features(pixels_B3HW).float(), dim=-1)
 
@@ -128,7 +129,11 @@ class Namer:
         grid = self.grid_of(image.shape[0], image.shape[1], longer_side)
         size = {"height": grid.height * self._patch_size, "width": grid.width * self._patch_size}
         inputs = self._images(
-            images=[image], return_tensors="pt", do_resize=True, size=size, do_center_crop=False
+            images=[pretrained.processor_input(image)],
+            return_tensors="pt",
+            do_resize=True,
+            size=size,
+            do_center_crop=False,
         )
         pixels_13HW = inputs["pixel_values"].to(self.device, self._dtype)
         features_ND = self._towers.dense_features(pixels_13HW)[0].float()
@@ -191,7 +196,7 @@ def check_rgb(image: Image) -> None:
         )
 
 
-class _Clip:
+class ClipTowers:
     """CLIP: a class token, a projection, a softmax over words."""
 
     def __init__(self, model: Any) -> None:
@@ -232,7 +237,7 @@ class _Clip:
         return logits.softmax(dim=-1)
 
 
-class _Siglip:
+class SiglipTowers:
     """SigLIP: an attention pooling head, a bias, a sigmoid for each word."""
 
     def __init__(self, model: Any) -> None:

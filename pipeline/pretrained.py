@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipeline import weights
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
 ModelT = TypeVar("ModelT")
@@ -167,6 +169,11 @@ def load_processor(processor_class: type[ProcessorT], found: Pretrained) -> Proc
             f"({_first_line(error)}): save the processor there too, with save_pretrained"
         ) from error
     return processor
+
+
+def processor_input(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """An image as transformers' image processors take it without a warning: in memory of its own."""
+    return image if image.flags.writeable else image.copy()
 
 
 def _config(folder: Path, role: str) -> Mapping[str, Any]:

@@ -35,9 +35,15 @@ def load_vocabulary(source: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(source, str):
         lines, title = _read(source), f"vocabulary {source!r}"
     else:
-        lines, title = list(source), "the vocabulary given as a list"
+        lines, title = [str(line) for line in source], "the vocabulary given as a list"
+    for line in lines:
+        if len(line) > MAX_PHRASE_CHARS:
+            raise ValueError(
+                f"{title}: a phrase of {len(line)} characters ({line[:40]!r}...): use at most "
+                f"{MAX_PHRASE_CHARS}"
+            )
     phrases = dict.fromkeys(
-        phrase for line in lines if (phrase := clean_text(str(line), max_chars=MAX_PHRASE_CHARS + 1))
+        phrase for line in lines if (phrase := clean_text(line, max_chars=MAX_PHRASE_CHARS))
     )
     if not phrases:
         raise ValueError(
@@ -45,12 +51,6 @@ def load_vocabulary(source: str | Sequence[str]) -> tuple[str, ...]:
         )
     if len(phrases) > MAX_PHRASES:
         raise ValueError(f"{title} has {len(phrases)} phrases: use at most {MAX_PHRASES}")
-    for phrase in phrases:
-        if len(phrase) > MAX_PHRASE_CHARS:
-            raise ValueError(
-                f"{title}: a phrase of {len(phrase)} characters ({phrase[:40]!r}...): use at most "
-                f"{MAX_PHRASE_CHARS}"
-            )
     return tuple(phrases)
 
 

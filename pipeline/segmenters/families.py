@@ -187,7 +187,8 @@ class FamilySegmenter:
             return []
         for image in images:
             checked_image(image, self.image_size)
-        inputs = self._processor(images=list(images), return_tensors="pt", device=self.device)
+        own = [pretrained.processor_input(image) for image in images]
+        inputs = self._processor(images=own, return_tensors="pt", device=self.device)
         sizes = [self._input_size(image.shape[0], image.shape[1]) for image in images]
         return [
             ImageEmbedding(features, image.shape[0], image.shape[1], *size, maps, self._logits_size(features))

@@ -37,7 +37,7 @@ def test_masks_are_the_predictors(image: Any, tiny_sam: Any, photo: Any) -> None
         assert np.mean(decode(annotation.segmentation) != masks[0]) < 1e-4
         assert annotation.area_px == decode(annotation.segmentation).sum()
         assert annotation.predicted_iou == pytest.approx(float(scores[0]), abs=1e-4)
-        assert (annotation.point_xy, annotation.output_token) == ((), None)
+        assert (annotation.point_xy, annotation.output_token) == ((), -1)
 
 
 def test_points_and_boxes_together(image: Any, tiny_sam: Any, photo: Any) -> None:
