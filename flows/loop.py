@@ -89,6 +89,7 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
     for number in range(1, plan.rounds + 1):
         watcher().step(f"round {number} of {plan.rounds}")
         rounds.append(_once(store, name, number, lambda: _round(plan, config, workers)))
+        _settle(store, rounds[-1])
     last = _annotate(plan, config)
     now = promoted(store)
     report = LoopReport(
@@ -121,7 +122,7 @@ def loop_name(plan: LoopPlan, config: RunConfig) -> str:
 
 
 def _round(plan: LoopPlan, config: RunConfig, workers: int) -> dict[str, Any]:
-    """Annotate with the model in force, review, retrain, gate, promote."""
+    """Annotate with the model in force, review, retrain, gate."""
     from flows.gate import judge
     from flows.retrain import plan_training, run_training
 
@@ -132,9 +133,7 @@ def _round(plan: LoopPlan, config: RunConfig, workers: int) -> dict[str, Any]:
     job = plan_training(plan.dataset, generation, config, gate=plan.gate, start=config.loop.start)
     card = run_training(job, config, workers=workers)
     earlier = [one for one in card.decisions if one["gate_set"] == plan.gate[0].name]
-    decision = earlier[-1] if earlier else judge(plan.dataset, card.number, config, *plan.gate, promote=True)
-    if earlier and decision["passed"]:
-        _put_in_force(plan.dataset, card.number, str(decision["why"]))
+    decision = earlier[-1] if earlier else judge(plan.dataset, card.number, config, *plan.gate, promote=False)
     return {
         "generation": generation,
         "review": reviewed,
@@ -197,11 +196,16 @@ def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[st
     return dataclasses.asdict(report)
 
 
-def _put_in_force(dataset: str, model: int, why: str) -> None:
-    from storage.models import promote
-    from storage.objects import open_store
+def _settle(store: ObjectStore, found: dict[str, Any]) -> None:
+    """Promotes what a recorded round earned, once: a person may have gone back since.
 
-    promote(open_store(dataset), model, why=why, created_utc=now_utc())
+    After the record, so that a loop that is stopped in between doesn't begin the round again with its own
+    outcome.
+    """
+    from storage.models import promote, promotions
+
+    if found["passed"] and all(one.model != found["model"] for one in promotions(store)):
+        promote(store, found["model"], why=str(found["why"]), created_utc=now_utc())
 
 
 def _figures(plan: LoopPlan, config: RunConfig) -> dict[str, Any]:

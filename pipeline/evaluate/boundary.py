@@ -22,8 +22,13 @@ def boundary_of(mask_HW: Bools, share: float = SHARE_OF_DIAGONAL) -> Bools:
     """The mask's pixels within `share` of the diagonal from its outline: bool[H, W]."""
     height, width = mask_HW.shape
     depth = max(1, round(share * float(np.hypot(height, width))))
-    inner = ndimage.minimum_filter(mask_HW.astype(np.uint8), size=2 * depth + 1, mode="constant", cval=0)
-    boundary: Bools = mask_HW & (inner == 0)
+    boundary = np.zeros_like(mask_HW)
+    rows, cols = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    if len(rows):
+        box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]  # beyond it all is outside
+        cut = mask_HW[box]
+        inner = ndimage.minimum_filter(cut.astype(np.uint8), size=2 * depth + 1, mode="constant", cval=0)
+        boundary[box] = cut & (inner == 0)
     return boundary
 
 
@@ -35,8 +40,5 @@ def boundary_iou(answer_HW: Bools, truth_HW: Bools, share: float = SHARE_OF_DIAG
     """
     if answer_HW.shape != truth_HW.shape:
         raise ValueError(f"masks of {answer_HW.shape} and {truth_HW.shape}: compare masks of one size")
-    filled = np.flatnonzero((answer_HW | truth_HW).any(axis=1))
-    if not len(filled):
-        return 0.0
     first, second = boundary_of(answer_HW, share), boundary_of(truth_HW, share)
     return float((first & second).sum() / max(1, (first | second).sum()))

@@ -123,6 +123,20 @@ def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
     assert loop_name(plan, other) != loop_name(plan, config) == again.loop
 
 
+def test_a_round_that_was_recorded_is_promoted_once(place: Place, config: RunConfig) -> None:
+    from flows.loop import _settle
+
+    store = open_store(place.dataset)
+    card = run_training(plan_training(place.dataset, None, config), config)
+    found = {"passed": True, "model": card.number, "why": "accepted"}
+    _settle(store, found)
+    promote(store, 0, why="a person went back", created_utc=NOW)
+    _settle(store, found)
+    now = promoted(store)
+    assert now is not None and now.model == 0
+    _settle(store, {**found, "model": 9, "passed": False})
+
+
 def test_a_distilled_student_is_a_model_of_the_dataset(
     place: Place, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
