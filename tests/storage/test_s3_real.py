@@ -9,17 +9,22 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from storage.columns import ColumnVersion, CommitRecord, new_attempt
+from storage.forget import forget, plan_forget
+from storage.garbage import find_garbage, remove_garbage, store_clock
 from storage.objects import ObjectStore, ensure_writable, open_store
 from storage.plan import load_plans
 from storage.planning import make_plan
 from storage.s3 import PART_BYTES
 from storage.shards import Sample, WrittenObject, read_shard, write_shard
+from storage.verify import verify
 from tests.ceph import Ceph, missing_programs, running_ceph
 from tests.storage.conftest import new_bucket
+from tests.storage.datasets import CREATED, make_dataset
 
 pytestmark = pytest.mark.s3
 
@@ -158,3 +163,29 @@ def test_two_drivers_plan_the_same_shards(real_store: ObjectStore, bucket: str) 
     plans = load_plans(real_store)
     assert (plans.num_images, plans.num_shards, plans.num_rejects) == (60, 9, 0)
     assert len(list(real_store.list("plan/"))) == 2, "the losers' rows are removed"
+
+
+def test_an_unfinished_upload_is_garbage_once_it_is_old(real_store: ObjectStore, tmp_path: Path) -> None:
+    make_dataset(real_store, str(tmp_path / "photos"))
+    writing = real_store.open_write("masks/0123456789abcdef/data/000000.killed.tar")
+    writing.__enter__().write(bytes(PART_BYTES + 1))
+    clock = store_clock(real_store)
+    assert find_garbage(real_store, clock=clock) == [], "younger than a day"
+    found = find_garbage(real_store, min_age_s=-60, clock=clock)
+    assert [(one.kind, one.name) for one in found] == [
+        ("unfinished", "masks/0123456789abcdef/data/000000.killed.tar")
+    ]
+    remove_garbage(real_store, found)
+    assert list(real_store.unfinished()) == []
+    assert verify(real_store, deep=True).ok
+    writing.gen.close()  # type: ignore[attr-defined]
+
+
+def test_an_image_is_forgotten_on_a_real_store(real_store: ObjectStore, tmp_path: Path) -> None:
+    make_dataset(real_store, str(tmp_path / "photos"))
+    report = forget(real_store, ["7"], created_utc=CREATED)
+    assert (report.num_records, report.generation) == (2, 2)
+    assert plan_forget(real_store, ["7"]).done
+    assert verify(real_store, deep=True).ok
+    held = [info.name for info in real_store.list() if b"picture 6" in real_store.read(info.name)]
+    assert held == []
