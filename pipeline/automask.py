@@ -41,7 +41,7 @@ REVISION = MASKS_REVISION
 PARENT_CONTAINMENT = 0.95
 """A mask's parent is the smallest larger mask that holds at least this share of its area."""
 
-PENDING_LIMIT_BYTES = 256 * 2**20
+PENDING_LIMIT_BYTES = 512 * 2**20
 """Low-resolution logits kept at once; beyond it masks are encoded before suppression."""
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ numbers, in another order:
 Mask prompts make the image side each prompt's own, prompts of many tokens make the low-rank form dear, and a
 transformer whose residual sums cancel makes it inexact: these run the reference's own transformer.
 
-Prompts go through in chunks whose intermediate results stay in cache; a chunk never spans images.
+Prompts go through in chunks whose intermediate results stay in cache, one chunk a thread; a chunk never spans
+images.
 
 Shapes: P prompts, N points of a prompt, M outputs of a prompt (3 or 1), T tokens, C channels, S image tokens
 (H x W of the embedding), K kept outputs, h x w low-resolution mask (4 H x 4 W).
@@ -19,9 +20,10 @@ Shapes: P prompts, N points of a prompt, M outputs of a prompt (3 or 1), T token
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ from pipeline import lowrank, lowrank_shared
 from pipeline.lowrank import ImageKeys, Scratch
 from pipeline.lowrank_shared import SharedImage
 from pipeline.mask_head import Halves, MaskHead
+from pipeline.torch_threads import map_jobs
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +108,15 @@ class _Chunk:
     image: ImageKeys | Tensor
 
 
+class _MaskJob(NamedTuple):
+    """The kept outputs of one prompt: its place in the image tokens' batch, and where its masks go."""
+
+    image: ImageKeys | Tensor
+    prompt: int
+    hyper_KG: Tensor
+    out_Khw: Tensor
+
+
 @dataclass(frozen=True)
 class IouFirst:
     """Predicted IoU of each output, and the means to make the masks of those that are wanted.
@@ -138,13 +150,17 @@ class IouFirst:
             raise ValueError(f"keep_PM must be bool{wanted}, got {keep_PM.dtype}{tuple(keep_PM.shape)}")
         height, width = self._state.embedding_1CHW.shape[-2:]
         logits_Khw = self.predicted_iou_PM.new_empty(int(keep_PM.sum()), 4 * height, 4 * width)
-        scratch = Scratch(self._state.shared.like)
+        jobs: list[_MaskJob] = []
         prompt, made = 0, 0
         for chunk in self._chunks:
             keep = keep_PM[prompt : prompt + len(chunk.tokens_PTC)].cpu()
             wanted_Khw = logits_Khw[made : made + int(keep.sum())]
-            self._decoder._make_masks(self._state, chunk, self.output_tokens, keep, wanted_Khw, scratch)
+            jobs += self._decoder._mask_jobs(chunk, self.output_tokens, keep, wanted_Khw)
             prompt, made = prompt + len(keep), made + len(wanted_Khw)
+        threads = self._decoder.threads
+        size = max(1, -(-len(jobs) // threads))
+        parts = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        map_jobs(partial(self._decoder._make_masks, self._state), parts, threads)
         return logits_Khw
 
 
@@ -222,17 +238,31 @@ class SharedImageDecoder:
             raise ValueError("no prompts: give at least one")
         num_outputs = self._mask_decoder.num_mask_tokens
         output_tokens = tuple(range(1, num_outputs)) if multimask else (0,)
-        scratch = Scratch(state.shared.like)
-        chunks = tuple(self._transform(state, chunk, scratch) for chunk in self._cut(prompts))
+        cut = list(self._cut(prompts))
+        threads = self.threads
+        size = -(-len(cut) // threads)
+        parts = [cut[first : first + size] for first in range(0, len(cut), size)]
+        transformed = map_jobs(partial(self._transform_all, state), parts, threads)
+        chunks = tuple(chunk for part in transformed for chunk in part)
         first_tokens_PC = torch.cat([chunk.tokens_PTC[:, 0] for chunk in chunks])
         iou_PM = self._mask_decoder.iou_prediction_head(first_tokens_PC)[:, list(output_tokens)]
         return IouFirst(iou_PM, output_tokens, self, state, chunks)
 
+    @property
+    def threads(self) -> int:
+        """How many chunks to work at side by side: torch's threads, each alone being faster than together."""
+        return torch.get_num_threads() if self._position_1CHW.device.type == "cpu" else 1
+
     def _cut(self, prompts: Prompts) -> Iterator[Prompts]:
         channels, height, width = self._position_1CHW.shape[1:]
         size = max(1, self._chunk_numbers // (height * width * channels // 4))
+        size = min(size, -(-len(prompts) // self.threads))
         for first in range(0, len(prompts), size):
             yield prompts[first : first + size]
+
+    def _transform_all(self, state: ImageState, chunks: Sequence[Prompts]) -> list[_Chunk]:
+        scratch = Scratch(state.shared.like)
+        return [self._transform(state, chunk, scratch) for chunk in chunks]
 
     def _transform(self, state: ImageState, prompts: Prompts, scratch: Scratch) -> _Chunk:
         """The transformer: in low-rank form where that is exact and pays, else the reference's."""
@@ -252,28 +282,29 @@ class SharedImageDecoder:
         source_PCHW = state.embedding_1CHW + dense_PCHW
         return _Chunk(*transformer(source_PCHW, self._position_1CHW.expand_as(source_PCHW), tokens_PTC))
 
-    def _make_masks(
-        self,
-        state: ImageState,
-        chunk: _Chunk,
-        output_tokens: tuple[int, ...],
-        keep_PM: Tensor,
-        out_Khw: Tensor,
-        scratch: Scratch,
-    ) -> None:
-        """The masks of one chunk's kept outputs, in order, into `out_Khw`."""
+    def _mask_jobs(
+        self, chunk: _Chunk, output_tokens: tuple[int, ...], keep_PM: Tensor, out_Khw: Tensor
+    ) -> list[_MaskJob]:
+        """One for each of a chunk's prompts with a kept output; their masks go into `out_Khw` in order."""
+        if len(out_Khw) == 0:
+            return []
         mask_tokens_PMC = chunk.tokens_PTC[:, [1 + token for token in output_tokens]]
-        hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens) if len(out_Khw) else None
-        made = 0
+        hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
+        jobs, made = [], 0
         for prompt in keep_PM.any(dim=1).nonzero().flatten().tolist():
-            assert hyper_PMG is not None
             hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]
-            if isinstance(chunk.image, ImageKeys):
-                halves = self._first_upscale(state, chunk.image, prompt, scratch)
-            else:
-                halves = self._head.from_tokens(chunk.image[prompt])
-            self._head.logits(halves, hyper_KG, out_Khw[made : made + len(hyper_KG)], scratch)
+            jobs.append(_MaskJob(chunk.image, prompt, hyper_KG, out_Khw[made : made + len(hyper_KG)]))
             made += len(hyper_KG)
+        return jobs
+
+    def _make_masks(self, state: ImageState, jobs: Sequence[_MaskJob]) -> None:
+        scratch = Scratch(state.shared.like)
+        for job in jobs:
+            if isinstance(job.image, ImageKeys):
+                halves = self._first_upscale(state, job.image, job.prompt, scratch)
+            else:
+                halves = self._head.from_tokens(job.image[job.prompt])
+            self._head.logits(halves, job.hyper_KG, job.out_Khw, scratch)
 
     def _first_upscale(self, state: ImageState, keys: ImageKeys, prompt: int, scratch: Scratch) -> Halves:
         """The first convolution, on image tokens in low-rank form."""

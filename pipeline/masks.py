@@ -18,6 +18,8 @@ import numpy.typing as npt
 from pipeline.rle import Rle
 from pipeline.upsample import Frame, runs_batch
 
+_ENCODED_TOGETHER = 64
+
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -161,10 +163,12 @@ def encode_pending(batch: MaskBatch, *, threads: int | None = None) -> MaskBatch
         if isinstance(mask, PendingMask):
             rows_of_frame.setdefault((mask.frame, mask.threshold), []).append(row)
     for (frame, threshold), rows in rows_of_frame.items():
-        logits_NHW = np.stack([masks[row].logits_HW for row in rows])
-        encoded = runs_batch(logits_NHW, frame, threshold=threshold, threads=threads)
-        for row, rle in zip(rows, encoded, strict=True):
-            masks[row] = rle
+        for first in range(0, len(rows), _ENCODED_TOGETHER):  # a stack of them all would be a second copy
+            some = rows[first : first + _ENCODED_TOGETHER]
+            logits_NHW = np.stack([masks[row].logits_HW for row in some])
+            encoded = runs_batch(logits_NHW, frame, threshold=threshold, threads=threads)
+            for row, rle in zip(some, encoded, strict=True):
+                masks[row] = rle
     return batch.replace(mask_N=masks)
 
 

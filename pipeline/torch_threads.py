@@ -1,0 +1,43 @@
+"""Independent jobs side by side, each of them single-threaded in torch.
+
+An operation of a fraction of a millisecond is hardly faster on two threads: start and join cost as much
+as it saves. Whole jobs on a thread each share nothing and wait for nobody. torch releases the GIL within its
+operations.
+
+What it does not do: choose how many threads; the caller's torch threads are the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def map_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], threads: int) -> list[Result]:
+    """`[function(job) for job in jobs]`, on at most `threads` threads with one torch thread each.
+
+    The jobs run without gradients, in the caller's inference mode. A single job keeps the caller's thread and
+    torch's threads.
+    """
+    if threads <= 1 or len(jobs) <= 1:
+        return [function(job) for job in jobs]
+    inference = torch.is_inference_mode_enabled()
+
+    def run(job: Job) -> Result:
+        with torch.inference_mode(inference), torch.no_grad():
+            return function(job)
+
+    own = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(
+            min(threads, len(jobs)), "torch", initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(run, jobs))
+    finally:
+        torch.set_num_threads(own)  # what the pool's threads set would hold for threads to come
