@@ -20,6 +20,7 @@ from flows.commands.generate import generate
 from flows.commands.ingest import ingest
 from flows.commands.inspect import export, preview, status, verify
 from flows.commands.maintain import forget, gc
+from flows.commands.models import models
 from flows.commands.relabel import relabel
 from flows.commands.settings import config_app
 from flows.commands.train import distill, loop, retrain, review
@@ -75,7 +76,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget):
+for command in (gc, forget, models):
     app.command()(command)
 app.command("import")(import_column)
 app.add_typer(config_app, name="config")

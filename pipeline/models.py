@@ -173,7 +173,9 @@ FAMILIES = (
         "grounding-dino",
         needs=("transformers.models.grounding_dino",),
     ),
-    _by_transformers("detector", "owlv2", "OWLv2", "google/owlv2-base-patch16-ensemble", "owlv2"),
+    _by_transformers(
+        "detector", "owlv2", "OWLv2 and OWL-ViT", "google/owlv2-base-patch16-ensemble", "owlv2", "owlvit"
+    ),
     _by_transformers("namer", "clip", "CLIP", "openai/clip-vit-base-patch16", "clip"),
     _by_transformers(
         "namer", "siglip", "SigLIP and SigLIP 2 of fixed size", "google/siglip2-base-patch16-256", "siglip"
