@@ -10,18 +10,17 @@ of a column came first, what was derived from ours is dropped and redone from th
 are bounded, so a shard takes as much memory as a few images.
 
 Every column accounts for every image: one that a column it reads has rejected is rejected with the reason
-`no_<column>`. `_or_reject` is the one place where a bad sample is caught, by listed types, and gets its
-reason. Anything else ends the turn: pool.py decides whether the shard is tried again or the run stops.
+`no_<column>`. bad_samples.py is the one place where a bad sample is caught; any other error ends the turn:
+pool.py decides whether the shard is tried again or the run stops.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -31,12 +30,13 @@ import numpy as np
 
 from pipeline.memory import is_out_of_memory
 from storage.columns import CommitRecord, Reject, first_rejects
-from storage.errors import DamagedObject, InputError, ObjectNotFound, SourceChanged
+from storage.errors import DamagedObject
 from storage.images import StoredImage, read_images, to_sample
 from storage.plan import PlannedImage, SourceRead, read_source, read_sources
 from storage.rewrite import forgotten_reject
 from storage.shards import Sample
 from workers.announce import Announcement, announce, withdraw
+from workers.bad_samples import CRASHED, check_sources, in_hand, or_reject
 from workers.codec import DecodeError, decode_image, normalise
 from workers.column_writer import ColumnWriter, Draft
 from workers.columns import CANDIDATES
@@ -48,8 +48,7 @@ from workers.threads import map_ahead, read_ahead
 
 T = TypeVar("T")
 
-CRASHED = "crashed_the_worker"
-GONE = ("source_missing", "source_changed")
+__all__ = ["CRASHED", "run_shard"]
 
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 """Of a picture whose stages need none."""
@@ -170,7 +169,7 @@ class _Turn:
                     else:
                         writer.add(partial(_same, taken[0]))
                         yield taken[1]
-            self._check_sources(rejects, len(planned))
+            check_sources(self.task, rejects, len(planned))
             self.images = writer.finish().commit(
                 inputs={}, models={}, seconds_by_step=self._seconds_of(IMAGES)
             )
@@ -186,7 +185,7 @@ class _Turn:
     def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
         if source.planned.key in self.stages.plan.forgotten:
             return forgotten_reject(source.planned.key)
-        return self._or_reject(IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
+        return or_reject(self.task, IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
 
     def _read_and_normalise(self, source: _Source) -> tuple[EncodedSample, Picture]:
         planned = source.planned
@@ -249,7 +248,7 @@ class _Turn:
                 )
 
     def _decode_one(self, column: str, stored: _Stored) -> Picture | Reject:
-        return self._or_reject(column, stored.image.key, lambda: self._decode(column, stored))
+        return or_reject(self.task, column, stored.image.key, lambda: self._decode(column, stored))
 
     def _decode(self, column: str, stored: _Stored) -> Picture:
         image = stored.image
@@ -339,9 +338,9 @@ class _Turn:
         if self.task.one_by_one and stage is not self.missing[0]:
             announce(self.stages.store, self.task, Announcement(stage.column, pictures[0].key))
         if len(pictures) == 1:
-            return [self._or_reject(stage.column, pictures[0].key, lambda: stage.run(pictures)[0])]
+            return [or_reject(self.task, stage.column, pictures[0].key, lambda: stage.run(pictures)[0])]
         try:
-            with self._in_hand(stage.column, ", ".join(picture.key for picture in pictures)):
+            with in_hand(self.task, stage.column, ", ".join(picture.key for picture in pictures)):
                 return list(stage.run(pictures))
         except (MemoryError, RuntimeError, DecodeError) as error:
             if not isinstance(error, DecodeError) and not is_out_of_memory(error):
@@ -400,47 +399,6 @@ class _Turn:
         return {
             step.removeprefix(prefix): spent for step, spent in seconds.items() if step.startswith(prefix)
         }
-
-    # Rejects
-
-    def _or_reject(self, column: str, key: str, work: Callable[[], T]) -> T | Reject:
-        """What `work` gives, or why the sample can't be used. The one place where a bad sample is caught."""
-        if self.task.skip_keys.get(key) == column:
-            return Reject(key, CRASHED, "workers died whenever they had this image in hand")
-        try:
-            with self._in_hand(column, key):
-                return work()
-        except DecodeError as error:
-            return Reject(key, error.reason, error.detail)
-        except ObjectNotFound as error:
-            return Reject(key, "source_missing", str(error))
-        except SourceChanged as error:
-            return Reject(key, "source_changed", str(error))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return Reject(
-                key, "out_of_memory", str(error).splitlines()[0] if str(error) else "no memory left"
-            )
-
-    @contextmanager
-    def _in_hand(self, column: str, keys: str) -> Iterator[None]:
-        """An error that comes out of it says which image it met."""
-        try:
-            yield
-        finally:
-            error = sys.exc_info()[1]
-            if error is not None:
-                error.add_note(f"while making {column} of image {keys} in shard {self.task.shard}")
-
-    def _check_sources(self, rejects: Sequence[Reject], num_planned: int) -> None:
-        """A shard that lost every source is not committed as empty: a disk isn't mounted, more likely."""
-        gone = [reject for reject in rejects if reject.reason in GONE]
-        if num_planned > 1 and len(gone) == num_planned:
-            raise InputError(
-                f"all {num_planned} images of shard {self.task.shard} are gone or changed since planning "
-                f"({gone[0].detail}): bring the input back and run again, or start a new dataset"
-            )
 
 
 def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:

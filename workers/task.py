@@ -30,6 +30,7 @@ from workers.columns import (
     image_facts,
     label_facts,
     label_reads,
+    looked_for,
     mask_facts,
     name_facts,
 )
@@ -132,9 +133,15 @@ def make_spec(
         ValueError: a column reads another that is off, a vocabulary has no phrases, or candidates are to be
             kept of a grid that given boxes replace.
     """
+    from pipeline.vocabulary import load_vocabulary
+
     captions = _on(captions, "model", "filter")
     labels = _on(labels, "model")
+    if labels is not None:  # workers elsewhere have no such file
+        labels = dataclasses.replace(labels, vocabulary=looked_for(labels) or None)
     names = _on(names, "model")
+    if names is not None:
+        names = dataclasses.replace(names, vocabulary=load_vocabulary(names.vocabulary))
     boxes = boxes if boxes is not None and boxes.file is not None else None
     segmenter = _pinned(segmenter, "weights")
     check_words(captions, labels)

@@ -252,17 +252,15 @@ def test_settings_that_change_nothing_keep_the_fingerprint(annotated: Annotated,
     assert spec.captions is not None and spec.labels is not None
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("# two\nred cat\nbig dog\n")
-    neutral = make(
-        Path(spec.root),
-        dataclasses.replace(spec.captions, batch_size=1, device="cpu"),
-        dataclasses.replace(spec.labels, batch_size=1, vocabulary=str(vocabulary)),
-    )
+    by_file = dataclasses.replace(spec.labels, batch_size=1, vocabulary=str(vocabulary))
+    captions = dataclasses.replace(spec.captions, batch_size=1, device="cpu")
+    neutral = make(Path(spec.root), captions, by_file)
     assert neutral.fingerprints == spec.fingerprints
+    assert neutral.labels is not None
+    assert neutral.labels.vocabulary == ("red cat", "big dog")  # workers elsewhere have no such file
     vocabulary.write_text("red cat\nbig dog\nhouse\n")
-    assert (
-        make(Path(spec.root), spec.captions, neutral.labels or spec.labels).fingerprints[LABELS]
-        != (spec.fingerprints[LABELS])
-    )
+    changed = make(Path(spec.root), captions, by_file)
+    assert changed.fingerprints[LABELS] != spec.fingerprints[LABELS]
 
 
 def test_what_cannot_be_is_told_before_work_starts(annotated: Annotated, tmp_path: Path) -> None:
