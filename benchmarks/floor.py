@@ -58,8 +58,13 @@ def count_gflop(
 
 
 def _counted(work: Callable[[], Any]) -> tuple[Any, float]:
-    with FlopCounterMode(display=False, custom_mapping=_IN_PLACE) as counter:
-        result = work()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees its own thread only
+    try:
+        with FlopCounterMode(display=False, custom_mapping=_IN_PLACE) as counter:
+            result = work()
+    finally:
+        torch.set_num_threads(threads)
     return result, counter.get_total_flops() * 1e-9
 
 

@@ -98,7 +98,8 @@ def compare(photos: Path, dataset: Path, config: RunConfig) -> dict[str, Any]:
 def bare_seconds(paths: Sequence[Path], config: RunConfig) -> float:
     """Mean seconds an image of the engine alone."""
     threads = config.segmenter.threads or 1
-    engine = ray.remote(BareEngine).options(num_cpus=threads).remote(config)
+    remote: Any = ray.remote(BareEngine)
+    engine = remote.options(num_cpus=threads).remote(config)
     seconds: list[float] = ray.get(engine.run.remote(list(paths)))
     ray.kill(engine)
     return statistics.fmean(seconds)
