@@ -2,14 +2,15 @@
 
 In this order, so that a stopped run leaves nothing that the same command does not finish:
 
-    1. a plan that marks the keys forgotten: they are never taken in again, whatever the settings
+    1. a plan that marks the keys forgotten: they are never taken in again, whatever the settings; it names
+       new tables without the captions that came with them
     2. new records and objects without them, in every version of every column (rewrite.py)
     3. a generation that names the new records
     4. every other data object of those shards is removed: of earlier records, lost races and killed writers,
-       so older generations can no longer read these shards, and say why
+       so older generations can no longer read these shards, and say why; and the tables with the captions
 
-What stays: in the plan where the image lay, its sha256 (to know it again) and its caption; and the input
-itself, which is not ours. A bucket that keeps old versions keeps these objects too.
+What stays: in the plan where the image lay and its sha256 (to know it again); and the input itself, which is
+not ours. A bucket that keeps old versions keeps these objects too.
 """
 
 from __future__ import annotations
@@ -17,12 +18,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from storage.columns import CommitRecord, list_columns, list_versions
+from storage.columns import CommitRecord, list_columns, list_versions, new_attempt
 from storage.errors import DatasetError, InputError, StoreUnavailable
+from storage.garbage import lost_tables
 from storage.generations import list_generations, load_generation
 from storage.lease import others
 from storage.objects import ObjectStore, Unfinished
-from storage.plan import Plan, PlanPart, image_key, load_plans, part_bytes, part_name
+from storage.plan import (
+    FOLDER,
+    IMAGE_COLUMNS,
+    Plan,
+    PlanPart,
+    RewrittenRows,
+    image_key,
+    image_schema,
+    load_plans,
+    part_bytes,
+    part_name,
+    read_rows,
+)
+from storage.planning import RowWriter
 from storage.rewrite import StoredShard, republish, rewrite_shard, stored_shards
 
 MAX_RACES = 20
@@ -78,7 +93,8 @@ def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
     wanted, shards = _located(store, plan, keys)
     held = [one for shard in shards for one in stored_shards(store, shard)]
     marked = set(wanted) <= plan.forgotten
-    left = marked and any(True for shard in shards for _ in _leftovers(store, shard))
+    marked = marked and not _captioned(plan, wanted)
+    left = marked and any(True for _ in _all_leftovers(store, shards))
     return ForgetPlan(
         keys=wanted,
         sources=tuple(
@@ -125,10 +141,9 @@ def forget(store: ObjectStore, keys: Collection[str], *, created_utc: str) -> Fo
     ]
     generation = republish(store, set(shards), made_by="forget", created_utc=created_utc)
     removed = 0
-    for shard in shards:
-        for left in list(_leftovers(store, shard)):
-            store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
-            removed += 1
+    for left in list(_all_leftovers(store, shards)):
+        store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
+        removed += 1
     number = generation.number if generation else None
     return ForgetReport(keys=wanted, num_records=len(made), num_removed=removed, generation=number)
 
@@ -156,13 +171,15 @@ def _located(
 
 
 def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
-    """Writes a plan without images that names the keys as forgotten, unless they are."""
+    """Writes a plan without images that names the keys as forgotten and drops their captions, unless done."""
     for _ in range(MAX_RACES):
         plan = load_plans(store)
         new = tuple(key for key in keys if key not in plan.forgotten)
-        if not new:
+        captioned = _captioned(plan, keys)
+        if not new and not captioned:
             return
         last = plan.parts[-1]
+        rewritten = tuple(_without_captions(store, part, last.number + 1, set(keys)) for part in captioned)
         part = PlanPart(
             number=last.number + 1,
             inputs=(),
@@ -181,10 +198,47 @@ def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
             tars=None,
             skipped_by_ending={},
             forgotten=new,
+            rewritten=rewritten,
         )
         if store.put_if_absent(part_name(part.number), part_bytes(part)):
             return
+        for one in rewritten:
+            store.delete(one.rows.written.name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
+
+
+def _captioned(plan: Plan, keys: Collection[str]) -> list[PlanPart]:
+    """The plans that hold captions of these images."""
+    images = [
+        image
+        for shard in {plan.shard_of(key) for key in keys}
+        for image in plan.images(shard)
+        if image.key in keys
+    ]
+    shards = {image.shard for image in images if image.caption is not None}
+    return [
+        part for part in plan.parts if any(part.first_shard <= shard < part.next_shard for shard in shards)
+    ]
+
+
+def _without_captions(
+    store: ObjectStore, part: PlanPart, number: int, keys: Collection[str]
+) -> RewrittenRows:
+    name = f"{FOLDER}/{number:06d}.{new_attempt()}.parquet"
+    with RowWriter(store, name, image_schema()) as table:
+        for row in read_rows(store, part.rows, IMAGE_COLUMNS):
+            if row["key"] in keys:
+                row["caption"] = None
+            table.add(row, cut=(row["image_id"] - part.first_image_id) % part.shard_size == 0)
+    assert table.written is not None
+    return RewrittenRows(part.number, table.written, tuple(table.group_shards))
+
+
+def _all_leftovers(store: ObjectStore, shards: Collection[int]) -> Iterator[str | Unfinished]:
+    """Everything that may still hold the images, though nothing in force names it."""
+    for shard in shards:
+        yield from _leftovers(store, shard)
+    yield from (info.name for info in lost_tables(store))
 
 
 def _leftovers(store: ObjectStore, shard: int) -> Iterator[str | Unfinished]:

@@ -98,7 +98,7 @@ def find_garbage(
         ("attempt", store.list("attempts/")),
         ("driver", store.list(f"{DRIVERS}/")),
         ("manifest", _lost_manifests(store)),
-        ("plan", _lost_tables(store)),
+        ("plan", lost_tables(store)),
     ):
         found += [Garbage(kind, one.name, one.size_bytes) for one in listed if one.modified_s < cutoff_s]
     found += [
@@ -194,7 +194,8 @@ def _lost_manifests(store: ObjectStore) -> Iterator[ObjectInfo]:
             yield info
 
 
-def _lost_tables(store: ObjectStore) -> Iterator[ObjectInfo]:
+def lost_tables(store: ObjectStore) -> Iterator[ObjectInfo]:
+    """Tables in the plans' folder that no plan names."""
     named = {table.written.name for part in load_plans(store).parts for table in part.tables}
     for info in store.list(f"{PLANS}/"):
         if info.name.endswith(".parquet") and info.name not in named:

@@ -21,7 +21,7 @@ import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,20 @@ class PlanTable:
     footer_sha256: str
 
 
+@dataclass(frozen=True)
+class RewrittenRows:
+    """A table that stands for an earlier plan's: the same images, without the captions of forgotten ones.
+
+    Attributes:
+        number: of the earlier plan.
+        rows, row_group_shards: as PlanPart has them.
+    """
+
+    number: int
+    rows: PlanTable
+    row_group_shards: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanPart:
     """One plan file: a run of shards and the rejects met while planning it.
@@ -102,6 +116,7 @@ class PlanPart:
         tars: a row per tar scanned to its end; None without any.
         skipped_by_ending: what the listing saw and didn't use.
         forgotten: keys of images, of this or earlier plans, that were removed and stay out.
+        rewritten: tables that stand for those of earlier plans; `load_plans` puts them in their place.
         listed_tars: scanned tars of a plan of format 1, which kept them here.
     """
 
@@ -122,6 +137,7 @@ class PlanPart:
     tars: PlanTable | None
     skipped_by_ending: Mapping[str, int]
     forgotten: tuple[str, ...] = ()
+    rewritten: tuple[RewrittenRows, ...] = ()
     listed_tars: tuple[KnownTar, ...] = ()
     format_version: int = FORMAT_VERSION
 
@@ -276,6 +292,11 @@ def load_plans(store: ObjectStore) -> Plan:
         if (part.number, part.first_shard, part.first_image_id) != (number, *follows):
             raise DamagedObject(f"{store.root}/{name}: does not follow the plan before it")
         parts.append(part)
+    for one in [one for part in parts for one in part.rewritten]:
+        if not 1 <= one.number <= len(parts):
+            raise DamagedObject(f"{store.root}/{FOLDER}: rows of a plan {one.number} that isn't there")
+        earlier = parts[one.number - 1]
+        parts[one.number - 1] = replace(earlier, rows=one.rows, row_group_shards=one.row_group_shards)
     return Plan(store, tuple(parts))
 
 

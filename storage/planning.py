@@ -137,9 +137,9 @@ class _Planning:
         """Plans and writes; None if another driver wrote a plan of this number meanwhile."""
         base = f"{FOLDER}/{self._number:06d}.{new_attempt()}"
         with ExitStack() as tables:
-            rows = tables.enter_context(_Table(self._store, f"{base}.parquet", image_schema()))
-            rejects = tables.enter_context(_Table(self._store, f"{base}.rejects.parquet", reject_schema()))
-            tars = tables.enter_context(_Table(self._store, f"{base}.tars.parquet", tar_schema()))
+            rows = tables.enter_context(RowWriter(self._store, f"{base}.parquet", image_schema()))
+            rejects = tables.enter_context(RowWriter(self._store, f"{base}.rejects.parquet", reject_schema()))
+            tars = tables.enter_context(RowWriter(self._store, f"{base}.tars.parquet", tar_schema()))
             with closing(examine(self._listing, self._ledger, num_threads)) as examined:
                 for found in self._bounded(examined, progress):
                     self._take(found, rows, rejects, tars)
@@ -173,7 +173,7 @@ class _Planning:
         if progress is not None:
             progress(num_looked_at)
 
-    def _take(self, found: Examined, rows: _Table, rejects: _Table, tars: _Table) -> None:
+    def _take(self, found: Examined, rows: RowWriter, rejects: RowWriter, tars: RowWriter) -> None:
         if isinstance(found, HashedImage):
             self._take_image(found, rows, rejects)
         elif isinstance(found, KnownInput):
@@ -187,7 +187,7 @@ class _Planning:
         else:
             self._reject(found.source, "", 0, found.etag, found.reason, found.detail, rejects)
 
-    def _take_image(self, found: HashedImage, rows: _Table, rejects: _Table) -> None:
+    def _take_image(self, found: HashedImage, rows: RowWriter, rejects: RowWriter) -> None:
         label = source_label(found.source, found.member)
         first = self._ledger.image_id_of(found.sha256)
         if self._ledger.is_planned(label, found.sha256):  # touched, not changed
@@ -209,7 +209,14 @@ class _Planning:
             self._count(found.source, 1)
 
     def _reject(
-        self, source: str, member: str, offset: int, etag: str, reason: str, detail: str, rejects: _Table
+        self,
+        source: str,
+        member: str,
+        offset: int,
+        etag: str,
+        reason: str,
+        detail: str,
+        rejects: RowWriter,
     ) -> None:
         label = source_label(source, member)
         if len(self._examples) < 3:
@@ -285,7 +292,7 @@ def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
     return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **vars(found))
 
 
-class _Table:
+class RowWriter:
     """Rows streamed into one Parquet object; without rows, or on an exception, nothing is there."""
 
     def __init__(self, store: ObjectStore, name: str, schema: pa.Schema) -> None:
@@ -298,7 +305,7 @@ class _Table:
         self.group_shards: list[int] = []
         self.written: PlanTable | None = None
 
-    def __enter__(self) -> _Table:
+    def __enter__(self) -> RowWriter:
         return self
 
     def add(self, row: dict[str, Any], cut: bool) -> None:

@@ -181,3 +181,25 @@ def test_a_damaged_shard_is_repaired_first(local_store: ObjectStore, photos: str
     with pytest.raises(DamagedObject, match="--repair"):
         forget(local_store, [KEY], created_utc=CREATED)
     assert forgetting.load_plans(local_store).forgotten == {KEY}
+
+
+def test_the_caption_that_came_with_it_is_gone_from_the_plan(local_store: ObjectStore, photos: str) -> None:
+    place = open_store(photos)
+    for number in range(6):
+        place.put(f"{number}.jpg", f"picture {number}".encode())
+        place.put(f"{number}.txt", f"words of {number}".encode())
+    make_plan(local_store, [photos], shard_size=4)
+    commit_images(local_store, 0)
+    forget(local_store, ["2"], created_utc=CREATED)
+    plan = load_plans(local_store)
+    captions = [image.caption for shard in range(2) for image in plan.images(shard)]
+    assert captions == ["words of 0", None, "words of 2", "words of 3", "words of 4", "words of 5"]
+    assert [info.name for info in local_store.list() if b"words of 1" in local_store.read(info.name)] == []
+    tables = [info.name for info in local_store.list("plan/") if info.name.endswith(".parquet")]
+    assert len(tables) == 1, "the table with the caption is removed"
+    assert plan_forget(local_store, ["2"]).done
+    place.put("6.jpg", b"picture 6")
+    assert make_plan(local_store, [photos], shard_size=4).num_new_images == 1
+    forget(local_store, ["6"], created_utc=CREATED)
+    assert load_plans(local_store).images(1)[1].caption is None
+    assert not verify(local_store, deep=True).damaged
