@@ -64,17 +64,20 @@ class NamedImage:
     seconds_by_step: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
 
-def names_to_record(named: NamedImage, *, image_id: int, file_name: str) -> dict[str, Any]:
+def names_to_record(
+    named: NamedImage, *, image_id: int, width: int, height: int, file_name: str
+) -> dict[str, Any]:
     """The record of an image's names, ready for `json.dumps`; `id` is the mask's annotation id.
 
     Args:
         named: the names of its masks, in order.
         image_id: unique over the dataset, from 0.
+        width, height: of the image in px.
         file_name: of the image, as the record names it.
     """
     first_id = image_id * ANNOTATION_IDS_PER_IMAGE
     return {
-        "image": {"image_id": image_id, "file_name": file_name},
+        "image": {"image_id": image_id, "width": width, "height": height, "file_name": file_name},
         "names": [
             {
                 "id": first_id + place,

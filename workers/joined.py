@@ -70,7 +70,10 @@ def _put_captions(info: Record, by_id: Mapping[int, Record], captions: Mapping[s
 
 
 def category_of(annotation: Mapping[str, Any]) -> str | None:
-    """What a mask of a joined record is called: its best label, else its best name, else nothing."""
+    """What a mask of a joined record is called: what came with its box, else its best label, else its best
+    name, else nothing."""
+    if annotation.get("label"):
+        return str(annotation["label"])
     for kind, word in (("labels", "label"), ("names", "name")):
         found = annotation.get(kind)
         if found:

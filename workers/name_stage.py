@@ -59,6 +59,9 @@ class NameStage:
 
 def encode_names(picture: Picture, named: NamedImage) -> EncodedSample:
     """The record of a picture's names."""
-    record = names_to_record(named, image_id=picture.image_id, file_name=f"{picture.key}.jpg")
+    height, width = picture.pixels_HWC.shape[:2]
+    record = names_to_record(
+        named, image_id=picture.image_id, width=width, height=height, file_name=f"{picture.key}.jpg"
+    )
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return EncodedSample(Sample(picture.key, {"json": text.encode()}))

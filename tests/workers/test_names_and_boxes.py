@@ -140,6 +140,7 @@ def test_every_mask_has_names_and_comes_back(made: Stages) -> None:
     masks, names = contents(made, MASKS), contents(made, NAMES)
     stage = made.stages[-1]
     for key, record in names.items():
+        assert record["image"] == masks[key]["image"]
         assert [row["id"] for row in record["names"]] == [row["id"] for row in masks[key]["annotations"]]
         assert all(
             len(row["names"]) == 2 and {n["name"] for n in row["names"]} <= set(WORDS)
