@@ -446,6 +446,7 @@ class _Follower:
         self._ready_s: float | None = None
         self._failed: dict[int, str] = {}
         self._new_images = 0
+        self._noted: set[str] = set()
 
     def see(self, event: PoolEvent) -> None:
         from workers.events import Progress, ShardDone, ShardFailed, WorkerLost
@@ -454,6 +455,7 @@ class _Follower:
             case Progress():
                 self._progress(event)
             case ShardDone(report=report):
+                self._note(report.notes)
                 self._new_images += 0 if report.already_done or report.lost_race else report.num_images
             case ShardFailed(shard=shard, attempts=attempts, reason=reason):
                 self._failed[shard] = reason
@@ -461,6 +463,13 @@ class _Follower:
             case WorkerLost(worker=worker, shard=shard, reason=reason):
                 held = "between shards" if shard is None else f"in shard {shard}, which is tried again"
                 watcher().note(f"worker {worker} was lost {held}: {reason}")
+
+    def _note(self, notes: Iterable[str]) -> None:
+        """Each text once: a hundred workers halve their batches alike."""
+        for text in notes:
+            if text not in self._noted:
+                self._noted.add(text)
+                watcher().note(text)
 
     def outcome(self) -> Annotated:
         seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0

@@ -418,6 +418,7 @@ def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
         wall_s=round(wall_s, 3),
         lost_race=turn.lost_race,
         already_done=already_done,
+        notes=turn.stages.notes.take() if turn.stages.notes is not None else (),
     )
 
 

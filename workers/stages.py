@@ -31,6 +31,7 @@ from storage.objects import ObjectStore, open_store
 from storage.plan import Plan, PlannedImage, load_plans
 from storage.shards import Sample
 from workers.columns import CANDIDATES, segmenter_name
+from workers.notes import Notes, listen
 from workers.task import MASKS, RunSpec
 
 if TYPE_CHECKING:
@@ -267,6 +268,7 @@ class Stages:
         plan: which source files are which keys of which shards, as far as it was written when last looked.
         stages: in the order they run.
         embeddings: what they share; None where nothing embeds.
+        notes: warnings for people, taken by each shard's report; None where nobody collects them.
     """
 
     spec: RunSpec
@@ -274,6 +276,7 @@ class Stages:
     plan: Plan
     stages: tuple[Stage, ...]
     embeddings: SharedEmbeddings | None = None
+    notes: Notes | None = None
 
     def version(self, column: str) -> ColumnVersion:
         """The column version that this run writes."""
@@ -306,6 +309,8 @@ def build_stages(spec: RunSpec) -> Stages:
     from workers.models import bring
     from workers.word_stages import word_stages
 
+    notes = listen()
+
     if spec.segmenter.threads is not None:
         import torch
 
@@ -317,7 +322,7 @@ def build_stages(spec: RunSpec) -> Stages:
     for stage in stages:
         if stage.column not in spec.idle:
             stage.prepare()
-    return Stages(spec, store, load_plans(store), tuple(stages), embeddings)
+    return Stages(spec, store, load_plans(store), tuple(stages), embeddings, notes)
 
 
 def _box_stage(boxes: BoxSettings, spec: RunSpec, embeddings: SharedEmbeddings) -> Stage:

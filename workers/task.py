@@ -231,6 +231,7 @@ class ShardReport:
         wall_s: seconds from start to end of the turn.
         lost_race: another worker's commit came first and stands; ours was dropped.
         already_done: every column was committed before this turn began.
+        notes: what the worker has to say to people, such as batches that had to be halved.
     """
 
     shard: int
@@ -243,6 +244,7 @@ class ShardReport:
     wall_s: float
     lost_race: bool = False
     already_done: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
