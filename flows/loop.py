@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
     rounds = []
     for number in range(1, plan.rounds + 1):
         watcher().step(f"round {number} of {plan.rounds}")
-        rounds.append(_once(store, name, number, lambda: _round(plan, config, workers)))
+        make = partial(_round, plan, _of_round(config, number), workers)
+        rounds.append(_once(store, name, number, make))
         _settle(store, rounds[-1])
     last = _annotate(plan, config)
     now = promoted(store)
@@ -119,6 +121,12 @@ def loop_name(plan: LoopPlan, config: RunConfig) -> str:
         ),
     }
     return fingerprint(facts, weights=None, revision=1, inputs={})
+
+
+def _of_round(config: RunConfig, number: int) -> RunConfig:
+    """Each round draws anew: after a refused one the next would otherwise be the same again."""
+    seed = config.retrain.seed + number - 1
+    return config.model_copy(update={"retrain": dataclasses.replace(config.retrain, seed=seed)})
 
 
 def _round(plan: LoopPlan, config: RunConfig, workers: int) -> dict[str, Any]:
@@ -214,7 +222,7 @@ def _figures(plan: LoopPlan, config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _once(store: ObjectStore, name: str, number: int, make: Any) -> dict[str, Any]:
+def _once(store: ObjectStore, name: str, number: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A round's record: as it is stored, or made now."""
     from storage.errors import ObjectNotFound
 

@@ -154,7 +154,8 @@ class _Loop:
         self.sam.to(device)
         self.model: nn.Module = _Model(self.sam, self.settings)
         if world > 1:
-            self.model = DistributedDataParallel(self.model, find_unused_parameters=True)
+            one_round = self.settings.points + self.settings.bare_rounds == 0  # no mask is ever a prompt
+            self.model = DistributedDataParallel(self.model, find_unused_parameters=one_round)
         self.optimiser = tune.optimiser_of(self.sam, self.settings)
         self.place, self.step = Place(), 0
         self.curve: list[StepFigures] = []

@@ -115,6 +115,7 @@ def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
     again = run_loop(dataclasses.replace(plan, rounds=2), config)
     assert again.rounds[0] == first.rounds[0] and again.before == first.before
     assert again.rounds[1]["review"]["new"] == 0, "who was reviewed stays reviewed"
+    assert again.rounds[1]["model"] == 2, "a refused round is not the same again"
     sound = verify(open_store(place.dataset), deep=True)
     assert (sound.images, sound.annotated, sound.rejected) == (4, 4, 0) and not sound.problems
     assert [name for name, _ in curves(again, config.gate.figure)] == ["candidate", "in force"]
