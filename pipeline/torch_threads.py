@@ -9,8 +9,10 @@ What it does not do: choose how many threads; the caller's torch threads are the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -35,9 +37,15 @@ def map_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], threads: in
 
     own = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(
-            min(threads, len(jobs)), "torch", initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            return list(pool.map(run, jobs))
+        return list(_pool(threads, os.getpid()).map(run, jobs))
     finally:
         torch.set_num_threads(own)  # what the pool's threads set would hold for threads to come
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept for the next call: new threads start with cold memory, which costs more than a small job.
+
+    `process` keeps a forked child from using its parent's, whose threads it does not have.
+    """
+    return ThreadPoolExecutor(threads, "torch", initializer=torch.set_num_threads, initargs=(1,))
