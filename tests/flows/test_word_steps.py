@@ -7,13 +7,15 @@ from pathlib import Path
 
 from flows import steps
 from flows.config import load_config
+from flows.report import Silence, watching
 from storage.generations import latest
 from storage.objects import open_store
 from tests.words import Word
 from tests.workers.published import build_stages, publish_dataset
 from workers.columns import CAPTIONS
+from workers.events import ShardDone
 from workers.process import run_shard
-from workers.task import IMAGES, MASKS, RunSpec, ShardTask
+from workers.task import IMAGES, MASKS, RunSpec, ShardReport, ShardTask
 
 CONFIG = load_config(sets=["captions.model=owner/captioner", "captions.threshold=0.25"])
 NUM_ANNOTATED = 9
@@ -55,3 +57,28 @@ def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: 
     assert newest.totals[CAPTIONS] == newest.totals["annotated"] == NUM_ANNOTATED
     assert {row.column for row in newest.rows()} == {IMAGES, MASKS, CAPTIONS}
     assert told.rejects == {"not_an_image": 1}
+
+
+def test_what_workers_warn_of_is_told_once() -> None:
+    told: list[str] = []
+
+    class Notes(Silence):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    report = ShardReport(
+        shard=0,
+        attempt="a",
+        num_images=1,
+        num_annotated=1,
+        num_masks=0,
+        rejects={},
+        seconds_by_step={},
+        wall_s=1.0,
+        notes=("captioner: out of memory with 8 together; going on with 4",),
+    )
+    follower = steps._Follower({0: 1, 1: 1}, lambda tally: None)
+    with watching(Notes()):
+        for shard in (0, 1):
+            follower.see(ShardDone(report=dataclasses.replace(report, shard=shard), attempts=1))
+    assert told == list(report.notes)
