@@ -33,7 +33,7 @@ SILENCE_S = 120
 AUTOMATION = "maskmill: runs without a heartbeat"
 FRESH_S = 300
 """A run that crashed longer ago than this is history, and is left alone."""
-_STATES = ["RUNNING", "CANCELLING", "CRASHED"]
+_STATES = ["PENDING", "RUNNING", "CANCELLING", "CRASHED"]
 
 
 def note_process() -> None:
@@ -105,20 +105,23 @@ def _set_right(api_url: str, run: dict[str, Any], auth: str | None) -> str:
     )
     try:
         _post(api_url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True}, auth)
+        if again:  # or the next sweep would take the old process for the new one's
+            _post(api_url, f"/flow_runs/{run['id']}", {"infrastructure_pid": ""}, auth, method="PATCH")
     except (urllib.error.URLError, OSError, ValueError) as exc:
         return f"run {run['name']} lost its process and could not be marked yet: {exc}"
     return f"run {run['name']}: {message}; {'started again' if again else 'marked as crashed'}"
 
 
-def _post(api_url: str, path: str, body: dict[str, Any], auth: str | None) -> Any:
+def _post(api_url: str, path: str, body: dict[str, Any], auth: str | None, *, method: str = "POST") -> Any:
     headers = {"Content-Type": "application/json"}
     if auth:
         headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
     request = urllib.request.Request(
-        api_url + path, data=json.dumps(body).encode(), headers=headers, method="POST"
+        api_url + path, data=json.dumps(body).encode(), headers=headers, method=method
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+        data = answer.read()
+    return json.loads(data) if data else None
 
 
 def make_pool(name: str, kind: str = "process") -> None:

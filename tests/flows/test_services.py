@@ -95,6 +95,7 @@ class FakeServer(BaseHTTPRequestHandler):
     runs: ClassVar[list[dict[str, Any]]] = []
     states: ClassVar[dict[str, dict[str, Any]]] = {}
     auth: ClassVar[list[str | None]] = []
+    freed: ClassVar[list[tuple[str, str]]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -109,6 +110,12 @@ class FakeServer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def do_PATCH(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.freed.append((self.path.split("/")[3], body["infrastructure_pid"]))
+        self.send_response(204)
+        self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -143,6 +150,7 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
         server.server_close()
     kinds = {run: body["state"]["type"] for run, body in FakeServer.states.items()}
     assert kinds == {"nightly": "SCHEDULED", "often": "CRASHED", "typed": "CRASHED", "fresh": "SCHEDULED"}
+    assert FakeServer.freed == [("nightly", ""), ("fresh", "")]
     assert len(said) == 4 and "started again" in said[0]
     assert set(FakeServer.auth) == {"Basic dXNlcjpwYXNzd29yZA=="}
     assert list(zombies.sweep(url)) == [], "a server that is away is asked again later"
