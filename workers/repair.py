@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from storage.columns import new_attempt
 from storage.damage import Damage, Found, find_damage
-from storage.errors import StorageError
+from storage.errors import DamagedObject, ObjectNotFound, StorageError
 from storage.generations import GenerationRow, latest
 from storage.objects import ObjectStore
 from storage.plan import load_plans
@@ -80,7 +81,7 @@ def repair(
     found = find_damage(store, deep=deep) if found is None else found
     before = latest(store)
     rows = before.rows() if before is not None else ()
-    touched = set(found.unpublished)
+    touched = {*found.unpublished, *(damage.shard for damage in found.damages)}
     met: set[tuple[int, str, str]] = set()
     tries: dict[tuple[int, str, str], int] = defaultdict(int)
     reasons: dict[tuple[int, str, str], str] = {}
@@ -93,9 +94,9 @@ def repair(
         for damage in todo:
             tries[_place(damage)] += 1
         reasons |= _make_again(store, specs, work, todo)
-        touched |= {damage.shard for damage in todo}
         for shard in sorted({damage.shard for damage in todo}):
-            rewrite_shard(store, shard, rows=_rows_of(rows, shard), created_utc=created_utc)
+            with suppress(DamagedObject, ObjectNotFound):  # damaged too, so made again next
+                rewrite_shard(store, shard, rows=_rows_of(rows, shard), created_utc=created_utc)
         found = find_damage(store, deep=deep, shards=touched)
     left = [
         f"shard {damage.shard}: {damage.column}: {reasons.get(_place(damage), damage.detail)}"

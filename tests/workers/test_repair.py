@@ -117,6 +117,19 @@ def test_masks_made_from_other_images_are_made_again(made: tuple[ObjectStore, Ru
     assert latest(store).totals == {"annotated": 5}  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("shard", [0, 1])
+def test_images_and_masks_damaged_at_once_are_both_made_good(
+    made: tuple[ObjectStore, RunSpec, Generation], shard: int
+) -> None:
+    store, spec, generation = made
+    cut(store, row(generation, IMAGES).data.name)
+    gone(store, row(generation, MASKS, shard).data.name)
+    report = mend(store, spec)
+    assert (report.found, report.repaired, report.left) == (2, 2, ())
+    after = verify(store, deep=True)
+    assert after.ok and after.annotated == 6, after.problems
+
+
 def test_a_repair_that_was_not_published_is_published(
     made: tuple[ObjectStore, RunSpec, Generation], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ What it doesn't know: streams. A body is held whole, so objects should be small.
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -51,8 +52,7 @@ def running_proxy(store_url: str, orders: Orders) -> Iterator[str]:
         upstream = (host, port)
 
     Handler.orders = orders
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="drill-proxy", daemon=True)
     thread.start()
     try:
@@ -61,6 +61,15 @@ def running_proxy(store_url: str, orders: Orders) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tells of errors, but for clients that were killed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
