@@ -34,6 +34,7 @@ GENTLY = {
     "RAY_worker_maximum_startup_concurrency": "4",
     "RAY_worker_register_timeout_seconds": "900",
 }
+STARTED_AT_ONCE = 4
 """Hundreds of processes on a few cores must not all start at once."""
 
 
@@ -79,9 +80,11 @@ def start_workers(num_workers: int, seconds: float) -> list[Any]:
 
     options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "concurrency_groups": {"watch": 1}}
     remote: Any = ray.remote(**options)(_with_watch(SleepingWorker))
-    actors = [remote.remote(seconds) for _ in range(num_workers)]
-    workers = [Worker(actor, actor.warm.remote()) for actor in actors]
-    ray.get([worker.ready for worker in workers])
+    workers: list[Any] = []
+    while len(workers) < num_workers:  # a few at a time: they would all import at once
+        more = [remote.remote(seconds) for _ in range(min(STARTED_AT_ONCE, num_workers - len(workers)))]
+        workers += [Worker(actor, actor.warm.remote()) for actor in more]
+        ray.get([worker.ready for worker in workers])
     return workers
 
 

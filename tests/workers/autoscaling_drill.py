@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.cluster_utils import AutoscalingCluster
 
 from tests import fakes
 from workers.actors import start_worker
@@ -29,8 +28,31 @@ from workers.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
 from workers.task import Resources, RunSpec
 
 ONE_CPU = Resources(num_cpus=1)
-NODE = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-IDLE_MINUTES = 0.05
+CONFIG = {
+    "cluster_name": "drill",
+    "max_workers": 2,
+    "provider": {
+        "type": "fake_multinode",
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "node": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "head_node_type": "ray.head.default",
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 0.05,
+    "auth": {},
+    **{f"{name}_commands": [] for name in ("initialization", "setup", "head_setup", "worker_setup")},
+    **{f"{name}_start_ray_commands": [] for name in ("head", "worker")},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "rsync_exclude": [],
+    "rsync_filter": [],
+}
 
 
 def main() -> None:
@@ -67,12 +89,11 @@ def main() -> None:
 @contextmanager
 def autoscaling_head() -> Iterator[str]:
     """A head without CPUs and an autoscaler that may add two nodes of one; all of it ends with the block."""
-    made = AutoscalingCluster({"CPU": 0}, {"node": NODE}, idle_timeout_minutes=IDLE_MINUTES)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as config:
-        json.dump(made._config, config)
+        json.dump(CONFIG, config)
         config.flush()
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
         options = [f"--port={port}", "--num-cpus=0", f"--autoscaling-config={config.name}"]
