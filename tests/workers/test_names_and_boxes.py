@@ -24,6 +24,7 @@ from storage.verify import verify
 from tests.pipeline import tiny_clip
 from workers.columns import NAMES
 from workers.given_boxes import read_given_boxes, scaled
+from workers.joined import category_of
 from workers.process import run_shard
 from workers.settings import IngestSettings
 from workers.stages import Stages, build_stages
@@ -150,6 +151,12 @@ def test_every_mask_has_names_and_comes_back(made: Stages) -> None:
         assert [mask.names[0] for mask in again.masks] == [row["names"][0]["name"] for row in record["names"]]
     back: Any = made.stages[0].decode({"json": json.dumps(next(iter(masks.values()))).encode()})
     assert isinstance(back, AnnotatedImage)
+
+
+def test_what_came_with_a_box_is_its_masks_category() -> None:
+    named = {"names": [{"name": "blue circle", "score": 0.9}]}
+    assert category_of({**named, "label": "red circle"}) == "red circle"
+    assert category_of(named) == "blue circle"
 
 
 def test_fingerprints_follow_what_changes_the_output(made: Stages, given: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 import transformers
 
 from pipeline import weights
+from pipeline.automask import AutomaticMasks
 from pipeline.boxes import masks_of_boxes
-from pipeline.config import SegmenterSettings
+from pipeline.config import MaskSettings, SegmenterSettings
 from pipeline.rle import decode
 from pipeline.segmenters import load_segmenter, weights_identity
 from pipeline.segmenters.base import Prompts, point_prompts
@@ -126,22 +127,36 @@ MAKERS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder a family, with random weights large enough that masks have shapes."""
-    made = {}
-    with torch.random.fork_rng():
-        for name, (make_model, make_processor) in MAKERS.items():
+class Folders:
+    """A folder a family, made when asked for, with random weights large enough that masks have shapes."""
+
+    def __init__(self, make_folder: Callable[[str], Path]) -> None:
+        self._make_folder = make_folder
+        self._made: dict[str, Path] = {}
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in self._made:
+            self._made[name] = self._save(name)
+        return self._made[name]
+
+    def _save(self, name: str) -> Path:
+        make_model, make_processor = MAKERS[name]
+        with torch.random.fork_rng():
             torch.manual_seed(1)
             model = make_model().eval()
             for parameter in model.mask_decoder.parameters():
                 parameter.data += 0.2 * torch.randn_like(parameter)
             if hasattr(model, "no_memory_embedding"):
                 model.no_memory_embedding.data.normal_()
-            made[name] = tmp_path_factory.mktemp(name)
-            model.save_pretrained(made[name])
-            make_processor().save_pretrained(made[name])
-    return made
+        folder = self._make_folder(name)
+        model.save_pretrained(folder)
+        make_processor().save_pretrained(folder)
+        return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return Folders(tmp_path_factory.mktemp)
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +191,7 @@ BOXES = np.array([[10.0, 10.0, 60.0, 50.0], [40.0, 20.0, 110.0, 85.0]])
 
 
 @pytest.mark.parametrize("name", list(MAKERS))
-def test_points_give_transformers_masks(folders: dict[str, Path], name: str) -> None:
+def test_points_give_transformers_masks(folders: Folders, name: str) -> None:
     segmenter = _segmenter(folders[name], name)
     (embedding,) = segmenter.embed([IMAGE])
     prediction = segmenter.prompt(embedding).predict(point_prompts(POINTS))
@@ -205,7 +220,7 @@ def test_points_give_transformers_masks(folders: dict[str, Path], name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in MAKERS if name != "edgetam"])  # its encoder is slow
-def test_boxes_give_transformers_masks_at_the_images_size(folders: dict[str, Path], name: str) -> None:
+def test_boxes_give_transformers_masks_at_the_images_size(folders: Folders, name: str) -> None:
     segmenter = _segmenter(folders[name], name)
     (embedding,) = segmenter.embed([IMAGE])
     found = masks_of_boxes(segmenter.prompt(embedding), BOXES, mask_threshold=0.0)
@@ -230,7 +245,7 @@ def test_boxes_give_transformers_masks_at_the_images_size(folders: dict[str, Pat
 
 @pytest.mark.parametrize("name", ["sam_hq", "sam2"])
 def test_kept_masks_come_in_order_and_prompts_in_chunks(
-    folders: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+    folders: Folders, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = _segmenter(folders[name], name)
     image = segmenter.prompt(segmenter.embed([IMAGE])[0])
@@ -248,7 +263,7 @@ def test_kept_masks_come_in_order_and_prompts_in_chunks(
 
 
 @pytest.mark.parametrize("name", ["sam_hq", "sam2"])
-def test_mask_prompts_refine(folders: dict[str, Path], name: str) -> None:
+def test_mask_prompts_refine(folders: Folders, name: str) -> None:
     segmenter = _segmenter(folders[name], name)
     (embedding,) = segmenter.embed([IMAGE])
     image = segmenter.prompt(embedding)
@@ -266,7 +281,7 @@ def test_mask_prompts_refine(folders: dict[str, Path], name: str) -> None:
     torch.testing.assert_close(again.predicted_iou_PM, wanted.iou_scores[0], rtol=1e-4, atol=1e-4)
 
 
-def test_sam_of_transformers_is_segment_anythings(folders: dict[str, Path]) -> None:
+def test_sam_of_transformers_is_segment_anythings(folders: Folders) -> None:
     segmenter = _segmenter(folders["sam"], "sam")
     assert isinstance(segmenter, SamSegmenter)
     model, _ = _theirs(folders["sam"], "sam")
@@ -278,7 +293,7 @@ def test_sam_of_transformers_is_segment_anythings(folders: dict[str, Path]) -> N
 
 
 @pytest.mark.parametrize("name", ["sam_hq", "sam2"])
-def test_bfloat16_stays_near(folders: dict[str, Path], name: str) -> None:
+def test_bfloat16_stays_near(folders: Folders, name: str) -> None:
     (exact,) = _segmenter(folders[name], name).embed([IMAGE])
     (coarse,) = _segmenter(folders[name], name, dtype="bfloat16").embed([IMAGE])
     assert coarse.features_CHW.dtype == torch.float32
@@ -286,7 +301,17 @@ def test_bfloat16_stays_near(folders: dict[str, Path], name: str) -> None:
     assert 0 < difference < 0.1
 
 
-def test_another_familys_folder_is_named(folders: dict[str, Path]) -> None:
+def test_grid_masks_of_a_family_that_stretches(folders: Folders) -> None:
+    """The grid stage takes it as any segmenter: masks of the image's own size."""
+    settings = MaskSettings(points_per_side=2, predicted_iou=0.0, stability=0.0, box_nms=1.0)
+    (found,) = AutomaticMasks(_segmenter(folders["sam2"], "sam2"), settings)([IMAGE])
+    assert found.annotations
+    for annotation in found.annotations:
+        mask = decode(annotation.segmentation)
+        assert mask.shape == IMAGE.shape[:2] and mask.sum() == annotation.area_px
+
+
+def test_another_familys_folder_is_named(folders: Folders) -> None:
     with pytest.raises(weights.WrongWeights, match="type 'sam_hq', but this role needs sam2"):
         _segmenter(folders["sam_hq"], "sam2")
     with pytest.raises(weights.WrongWeights, match="does not fit vit_b"):
@@ -297,7 +322,7 @@ def test_another_familys_folder_is_named(folders: dict[str, Path]) -> None:
         _segmenter(folders["sam2"] / "model.safetensors", "sam2")
 
 
-def test_a_folder_without_its_processor_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_without_its_processor_is_named(folders: Folders, tmp_path: Path) -> None:
     for path in folders["sam2"].iterdir():
         if "processor" not in path.name:
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -305,7 +330,7 @@ def test_a_folder_without_its_processor_is_named(folders: dict[str, Path], tmp_p
         _segmenter(tmp_path, "sam2")
 
 
-def test_identity_of_a_folder_is_of_what_is_read(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_identity_of_a_folder_is_of_what_is_read(folders: Folders, tmp_path: Path) -> None:
     for path in folders["sam2"].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "README.md").write_text("not read")
