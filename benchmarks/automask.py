@@ -194,7 +194,8 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
         for dtype, stage in stages.items():
             (ours,), seconds = timed(partial(stage, [image]))
             spent[dtype].append(dataclasses.replace(seconds, by_step=dict(ours.seconds_by_step)))
-            agreed[dtype].append(agreement(ours, theirs or ours, settings))
+            theirs = theirs or ours  # without the reference, the first format's masks stand for it
+            agreed[dtype].append(agreement(ours, theirs, settings))
         _tell(run, spent)
     results = [
         {

@@ -92,7 +92,19 @@ def compare(photos: Path, dataset: Path, config: RunConfig) -> dict[str, Any]:
         "shards": len(commits),
         "masks": report.masks,
         "whole_run_seconds": round(whole_s, 1),
+        "seconds_an_image_by_step": steps(dataset, len(settled) + config.run.shard_size),
     }
+
+
+def steps(dataset: Path, num_images: int) -> dict[str, float]:
+    """Seconds an image of each step, from the commit records; threads work side by side."""
+    sums: dict[str, float] = {}
+    for path in dataset.glob("*/*/commits/*.json"):
+        record = json.loads(path.read_text())
+        for name, seconds in record["seconds_by_step"].items():
+            key = f"{record['column']}.{name}"
+            sums[key] = sums.get(key, 0.0) + seconds
+    return {name: round(seconds / num_images, 4) for name, seconds in sorted(sums.items())}
 
 
 def bare_seconds(paths: Sequence[Path], config: RunConfig) -> float:

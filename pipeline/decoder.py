@@ -41,7 +41,9 @@ _CHUNK_NUMBERS_CPU = 2**21
 _CHUNK_NUMBERS_GPU = 2**27
 
 # Above this, lost digits in a norm could show in the results: see ImageKeys.cancellation.
-_MAX_CANCELLATION = {torch.float32: 256.0, torch.bfloat16: 64.0}
+_MAX_CANCELLATION = 256.0
+
+_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ class SharedImageDecoder:
         chunk_numbers: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if dtype not in _MAX_CANCELLATION:
+        if dtype not in _DTYPES:
             raise ValueError(f"the decoder computes in float32 or bfloat16, not in {dtype}")
         self._dtype = dtype
         self._prompt_encoder = prompt_encoder
@@ -276,7 +278,7 @@ class SharedImageDecoder:
         if prompts.masks_P1hw is None and pays:
             stages, shared = self._prompt_stages, state.shared
             out_PTC, keys = lowrank.transform(transformer, stages, shared, tokens_PTC, scratch)
-            if float(keys.cancellation) <= _MAX_CANCELLATION[self._dtype]:
+            if float(keys.cancellation) <= _MAX_CANCELLATION:
                 return _Chunk(out_PTC, keys)
             _log.info("%d prompts redone in dense form: cancellation %.3g", len(prompts), keys.cancellation)
         source_PCHW = state.embedding_1CHW + dense_PCHW
