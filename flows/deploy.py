@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import services
 from flows.config import RunConfig
+from flows.prefect_server import check_answers
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -168,7 +169,12 @@ def _job_variables(deployment: Deployment) -> dict[str, Any]:
 
 
 def need_server() -> None:
-    """Finds the Prefect server that deployments are registered with. Raises DeployError."""
+    """Finds the Prefect server that deployments are registered with.
+
+    Raises:
+        DeployError: none is named.
+        PrefectServerError: it doesn't answer.
+    """
     services.use_server()
     from prefect.settings import PREFECT_API_URL
 
@@ -177,6 +183,7 @@ def need_server() -> None:
             "a deployment needs a Prefect server that stays: run `maskmill up` (or `prefect server start`, "
             "then `export PREFECT_API_URL=http://127.0.0.1:4200/api`), or name yours"
         )
+    check_answers(str(PREFECT_API_URL.value()))
 
 
 def absolute(text: str) -> str:

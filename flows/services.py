@@ -105,7 +105,7 @@ class UpSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Running:
-    """The state file: services that run now. `children` are their processes by name."""
+    """The state file: services that run now. `children` are their processes by name; `ready`: all answer."""
 
     pid: int
     api_url: str
@@ -113,6 +113,7 @@ class Running:
     pool: str
     started_s: float
     children: Mapping[str, int]
+    ready: bool = False
 
 
 def home() -> Path:
@@ -134,13 +135,13 @@ def ray_address(wanted: str | None) -> str | None:
     if os.environ.get("MASKMILL_RAY_ADDRESS"):
         return os.environ["MASKMILL_RAY_ADDRESS"]
     services = running()
-    return services.ray_address if services is not None else None
+    return services.ray_address if services is not None and services.ready else None
 
 
 def use_server() -> None:
     """Clients of this process talk to the services' Prefect server, unless the environment names another."""
     services = running()
-    if services is not None and not os.environ.get("PREFECT_API_URL"):
+    if services is not None and services.ready and not os.environ.get("PREFECT_API_URL"):
         os.environ["PREFECT_API_URL"] = services.api_url
 
 
@@ -292,7 +293,7 @@ def _start_all(
         children["worker"].start()
     if "ray" in children:
         _wait(lambda: _listens(HOST, settings.ray_port), children, "ray", stopped)
-    _write_state(settings, children)
+    _write_state(settings, children, ready=True)
 
 
 def _watch(
@@ -313,7 +314,7 @@ def _watch(
                     raise ServicesError(f"{child.name} keeps dying; it wrote:\n{child.last_words()}")
             if child.process is None and time.monotonic() >= child.not_before_s:
                 child.start()
-                _write_state(settings, children)
+                _write_state(settings, children, ready=True)
         if time.monotonic() - swept > SWEEP_EVERY_S and _answers(settings.api_url):
             swept = time.monotonic()
             _sweep(settings, tell)
@@ -463,7 +464,7 @@ def _read_state(folder: Path) -> Running | None:
         return None
 
 
-def _write_state(settings: UpSettings, children: Mapping[str, _Child]) -> None:
+def _write_state(settings: UpSettings, children: Mapping[str, _Child], *, ready: bool = False) -> None:
     state = Running(
         pid=os.getpid(),
         api_url=settings.api_url,

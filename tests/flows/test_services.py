@@ -57,12 +57,15 @@ def test_running_services_are_found_and_dead_ones_are_not(
         "pool": "maskmill",
         "started_s": 0.0,
         "children": {},
+        "ready": True,
     }
     (tmp_path / "up.json").write_text(json.dumps(state))
     assert services.ray_address(None) == "127.0.0.1:2"
     assert services.ray_address("mine:6379") == "mine:6379"
     services.use_server()
     assert os.environ.pop("PREFECT_API_URL") == "http://127.0.0.1:1/api"
+    (tmp_path / "up.json").write_text(json.dumps({**state, "ready": False}))
+    assert services.ray_address(None) is None, "services that start are not used yet"
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "up.json").write_text(json.dumps({**state, "pid": ended.pid}))

@@ -104,7 +104,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
         )
     found = Up(process, environment, tmp_path / "home", f"http://127.0.0.1:{port}/api")
     try:
-        until(lambda: "worker" in found.state()["children"], "up is up")
+        until(lambda: found.state()["ready"], "up is up")
         yield found
     finally:
         children = found.state()["children"] if (found.home / "up.json").exists() else {}
