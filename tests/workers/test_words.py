@@ -1,4 +1,4 @@
-"""A dataset with masks, captions and labels, by small models in real formats, through the real builders."""
+"""Masks, captions, labels and names by small models in real formats, through the real builders."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from pipeline.caption import captions_from_record
 from pipeline.config import MaskSettings, SegmenterSettings
 from pipeline.ground import labels_from_record
 from pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
-from pipeline.word_settings import CaptionSettings, LabelSettings
+from pipeline.word_settings import CaptionSettings, LabelSettings, NameSettings
 from storage.columns import ColumnVersion
 from storage.generations import Generation, publish
 from storage.objects import ObjectStore, open_store
 from storage.planning import make_plan
 from storage.verify import verify
 from tests.fakes import Pixels
+from tests.pipeline import tiny_clip
 from tests.tiny_models import save_blip, save_grounding_dino
 from tests.workers.published import write_inputs
-from workers.columns import CAPTIONS, LABELS
+from workers.columns import CAPTIONS, LABELS, NAMES
 from workers.exports import export
 from workers.preview import preview_page
 from workers.process import run_shard
@@ -40,6 +41,7 @@ from workers.stages import Stages, build_stages
 from workers.task import IMAGES, MASKS, RunSpec, ShardTask, make_spec
 
 NUM_IMAGES = 9
+NAMED = ("circle", "square")
 
 
 class Counted:
@@ -91,7 +93,9 @@ class Annotated:
         }
 
 
-def make(root: Path, captions: CaptionSettings, labels: LabelSettings) -> RunSpec:
+def make(
+    root: Path, captions: CaptionSettings, labels: LabelSettings, names: NameSettings | None = None
+) -> RunSpec:
     return make_spec(
         str(root),
         ingest=IngestSettings(),
@@ -99,6 +103,7 @@ def make(root: Path, captions: CaptionSettings, labels: LabelSettings) -> RunSpe
         segmenter=SegmenterSettings(device="cpu"),
         captions=captions,
         labels=labels,
+        names=names,
     )
 
 
@@ -135,7 +140,9 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotated]:
         box_threshold=0.3,
         link_iou=0.3,
     )
-    spec = make(folder / "data", captions, labels)
+    clip = tiny_clip.save(tiny_clip.build_clip(), folder / "namer")
+    names = NameSettings(model=str(clip), vocabulary=NAMED, dense_side=64, device="cpu", top_k=2)
+    spec = make(folder / "data", captions, labels, names)
     counted = Counted()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.segmenters, "load_segmenter", counted.load)
@@ -145,8 +152,8 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotated]:
 
 
 def test_one_pass_runs_the_encoder_once_an_image(annotated: Annotated) -> None:
-    columns = {column: annotated.contents(column) for column in (MASKS, CAPTIONS, LABELS)}
-    assert [len(found) for found in columns.values()] == [NUM_IMAGES] * 3
+    columns = {column: annotated.contents(column) for column in (MASKS, CAPTIONS, LABELS, NAMES)}
+    assert [len(found) for found in columns.values()] == [NUM_IMAGES] * 4
     assert annotated.segmenter.num_embedded == NUM_IMAGES and annotated.segmenter.num_loaded == 1
     assert sum(len(record["labels"]) for record in columns[LABELS].values()) > NUM_IMAGES
     assert verify(annotated.stages.store, deep=True).ok
@@ -181,13 +188,15 @@ def test_the_sources_caption_is_judged_and_kept(annotated: Annotated) -> None:
 def test_a_changed_caption_threshold_touches_neither_images_nor_masks(annotated: Annotated) -> None:
     spec = annotated.spec
     assert spec.captions is not None and spec.labels is not None
-    changed = make(Path(spec.root), dataclasses.replace(spec.captions, threshold=1.0), spec.labels)
+    changed = make(
+        Path(spec.root), dataclasses.replace(spec.captions, threshold=1.0), spec.labels, spec.names
+    )
     kept = {
         column for column in spec.fingerprints if changed.fingerprints[column] == spec.fingerprints[column]
     }
-    assert kept == {IMAGES, MASKS}
+    assert kept == {IMAGES, MASKS, NAMES}
     before, embedded = objects(spec.root), annotated.segmenter.num_embedded
-    stages = build_stages(dataclasses.replace(changed, idle=(IMAGES, MASKS)))
+    stages = build_stages(dataclasses.replace(changed, idle=(IMAGES, MASKS, NAMES)))
     work(stages, "b")
     after = objects(spec.root)
     assert {name: after[name] for name in before} == before
@@ -254,7 +263,7 @@ def test_settings_that_change_nothing_keep_the_fingerprint(annotated: Annotated,
     vocabulary.write_text("# two\nred cat\nbig dog\n")
     by_file = dataclasses.replace(spec.labels, batch_size=1, vocabulary=str(vocabulary))
     captions = dataclasses.replace(spec.captions, batch_size=1, device="cpu")
-    neutral = make(Path(spec.root), captions, by_file)
+    neutral = make(Path(spec.root), captions, by_file, spec.names)
     assert neutral.fingerprints == spec.fingerprints
     assert neutral.labels is not None
     assert neutral.labels.vocabulary == ("red cat", "big dog")  # workers elsewhere have no such file
@@ -289,6 +298,7 @@ def test_the_joined_sample_exports_to_sa1b(
         members = [member for member in tar if member.name.endswith(".json")]
         records = [json.loads(tar.extractfile(member).read()) for member in members]  # type: ignore[union-attr]
     masks, captions, labels = (annotated.contents(column) for column in (MASKS, CAPTIONS, LABELS))
+    names = annotated.contents(NAMES)
     assert len(records) == NUM_IMAGES
     for record in records:
         key = record["image"]["key"]
@@ -298,6 +308,8 @@ def test_the_joined_sample_exports_to_sa1b(
         told = [label["label"] for row in record["annotations"] for label in row["labels"]]
         told += [box["label"] for box in record["image"].get("boxes", [])]
         assert sorted(told) == sorted(label["label"] for label in labels[key]["labels"])
+        named = [row["names"] for row in record["annotations"] if "names" in row]
+        assert named == [row["names"] for row in names[key]["names"]]
         assert from_sa1b(record).annotations  # still the released dataset's form
     assert report.num_masks == sum(len(record["annotations"]) for record in records)
 
@@ -313,11 +325,13 @@ def test_the_joined_sample_exports_to_json_that_pycocotools_loads(
     labels = annotated.contents(LABELS)
     names = {category["name"] for category in coco.loadCats(coco.getCatIds())}
     found = {label["label"] for record in labels.values() for label in record["labels"] if label["mask"]}
-    assert "object" in names and names <= {"object", *found} and len(names) > 2
+    assert "object" in names and names <= {"object", *NAMED, *found} and len(names) > 2
     assert len(coco.imgs) == NUM_IMAGES
     for annotation in coco.loadAnns(coco.getAnnIds()):
         assert int(coco.annToMask(annotation).sum()) == annotation["area"]
-        called = annotation["labels"][0]["label"] if annotation["labels"] else "object"
+        called = (annotation["labels"] or [{"label": annotation.get("names", [{}])[0].get("name")}])[0][
+            "label"
+        ]
         assert coco.cats[annotation["category_id"]]["name"] == called
     if form == "lvis":
         for image in coco.imgs.values():
