@@ -244,6 +244,7 @@ def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]
         **QUIET,
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        "PREFECT_SERVER_UI_API_URL": settings.api_url,  # its pages would ask port 4200 otherwise
     }
     address = ["--host", settings.host, "--port", str(settings.port)]
     found = {"server": ([*python, "prefect", "server", "start", *address], server)}
