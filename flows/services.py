@@ -3,7 +3,7 @@ together.
 
     server   Prefect's API and pages on the loopback address; SQLite below the home, or a Postgres by its URL
     worker   runs deployments, each as a process of its own
-    ray      the shards' workers, started and warm: torch and our stages are imported before a run asks
+    ray      a head that the shards' workers start on
 
 `maskmill up` runs `supervise`: a service that dies is started again; one that keeps dying ends them all.
 What runs is written to a state file, so that `generate` and `relabel` find it by themselves, and the next
@@ -45,9 +45,6 @@ MAX_DEATHS = 5
 DEATHS_WITHIN_S = 120.0
 SWEEP_EVERY_S = 15.0
 OBJECT_STORE_BYTES = 128 * 2**20
-WARM_MODULES = ("workers.process", "workers.stages", "pipeline.automask", "pipeline.segmenters.student")
-"""Imported by Ray's idle processes: half of a worker's start."""
-
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -256,8 +253,7 @@ def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]
         words += [f"--node-ip-address={HOST}", f"--port={settings.ray_port}"]
         words += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
         words += [f"--num-cpus={settings.num_cpus}"] if settings.num_cpus is not None else []
-        warm = {"RAY_preload_python_modules": ",".join(WARM_MODULES)}
-        found["ray"] = ([*python, "ray.scripts.scripts", *words], {**QUIET, **warm})
+        found["ray"] = ([*python, "ray.scripts.scripts", *words], QUIET)
     return found
 
 
