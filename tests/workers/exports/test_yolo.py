@@ -2,7 +2,8 @@
 
 The rules restated here are those of https://docs.ultralytics.com/datasets/segment/ and of its loader:
 `labels` in place of `images` in the path, `.txt` in place of the ending, class and at least three points,
-shares of 0 to 1, classes below the number of names; polygons are scaled, cut to whole numbers and filled by OpenCV.
+shares of 0 to 1, classes below the number of names; polygons are scaled, cut to whole numbers and filled
+by OpenCV.
 """
 
 from __future__ import annotations
