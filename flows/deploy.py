@@ -14,7 +14,6 @@ It needs a Prefect server that stays: `maskmill up`, or one of yours.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,13 +26,7 @@ from flows.prefect_server import check_answers
 if TYPE_CHECKING:
     from prefect import Flow
 
-FLOWS = {
-    "generate": "flows.generate",
-    "relabel": "flows.relabel",
-    "evaluate": "flows.evaluate_flow",
-    "retrain": "flows.train_flows",
-    "loop": "flows.train_flows",
-}
+FLOWS = ("generate", "relabel", "evaluate", "retrain", "loop")
 POOL_TYPES = ("process", "kubernetes")
 WAIT_S = 6 * 3600.0
 _CRON = re.compile(r"\S+(\s+\S+){4}")
@@ -149,11 +142,13 @@ def register(deployment: Deployment) -> str:
 
 def load_flow(name: str) -> Flow[..., Any]:
     """A flow by its deployment's name."""
-    from prefect import Flow
+    from flows.evaluate_flow import evaluate
+    from flows.generate import generate
+    from flows.relabel import relabel
+    from flows.train_flows import loop, retrain
 
-    found = getattr(importlib.import_module(FLOWS[name]), name)
-    assert isinstance(found, Flow)
-    return found
+    known: tuple[Flow[..., Any], ...] = (generate, relabel, evaluate, retrain, loop)
+    return next(flow for flow in known if flow.name == name)
 
 
 def _job_variables(deployment: Deployment) -> dict[str, Any]:
