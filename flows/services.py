@@ -469,6 +469,7 @@ def _write_state(settings: UpSettings, children: Mapping[str, _Child], *, ready:
         pool=settings.pool,
         started_s=round(time.time(), 3),
         children={name: child.process.pid for name, child in children.items() if child.process is not None},
+        ready=ready,
     )
     path = _state_path(settings.home)
     unfinished = path.with_suffix(".tmp")
