@@ -136,7 +136,7 @@ def test_a_long_listing_is_complete_and_sorted_and_holds_a_page_at_a_time(real_s
         tracemalloc.stop()
         return peak
 
-    assert peak_bytes("commits/") < 1.5 * peak_bytes("commits/001"), "four pages take no more than one"
+    assert peak_bytes("commits/") < 2.2 * peak_bytes("commits/001"), "of four pages no more than two are held"
 
 
 def test_shards_round_trip(real_store: ObjectStore) -> None:
