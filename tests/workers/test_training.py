@@ -152,7 +152,7 @@ def test_kill_9_three_times(scenes: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning")  # Ray's own
+@pytest.mark.filterwarnings("ignore:::ray.data.context")  # Ray's own deprecated settings
 def test_two_workers_walk_the_curve_of_one(scenes: Path) -> None:
     from flows import cluster
     from workers.trainer import train_on_ray
