@@ -15,16 +15,13 @@ What it does not do: splits; one process writes all.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from storage.objects import open_store
 from storage.shards import HashingWriter
-from workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
-from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from workers.survey import count_rejects
+from workers.exports.parts import Ahead, export_parts, note_part
+from workers.exports.report import ExportedFile, ExportReport
+from workers.exports.samples import ExportImage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from storage.generations import Generation
     from storage.objects import ObjectStore
 
-CARD = "README.md"
 GROUP_BYTES = 64 << 20
 GROUP_IMAGES = 100
 """A row group holds at most so much: readers hold one in memory."""
@@ -52,42 +48,19 @@ def export_hf(
 
     Args, Returns, Raises: as `export_sa1b`, with files in place of tars.
     """
-    if max_images < 1 or max_bytes < 1:
-        raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
-    options: dict[str, int | bool | str] = {
-        "max_images": max_images,
-        "max_bytes": max_bytes,
-        **column_option(column),
-    }
-    plan = ExportPlan(format="hf", dataset=store.root, generation=generation.number, options=options)
-    target = open_store(destination)
-    complete = find_complete(target, plan)
-    if complete is not None:
-        return complete
-    started_s = time.monotonic()
-    claim(target, plan)
-    files = finished_parts(target, _file_name)
-    first = sum(file.num_images for file in files)
-    images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)
-    while images.next is not None:
-        files.append(_write_file(target, len(files), images, max_images, max_bytes))
-    card = _card(generation, files)
-    target.put(CARD, card)
-    report = ExportReport(
+    return export_parts(
+        store,
+        generation,
+        destination,
         format="hf",
-        destination=target.root,
-        generation=generation.number,
-        num_images=sum(file.num_images for file in files),
-        num_masks=sum(file.num_masks for file in files),
-        rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, column),
-        files=tuple(files),
-        size_bytes=sum(file.size_bytes for file in files) + len(card),
-        seconds=time.monotonic() - started_s,
+        file_name=_file_name,
+        write_file=_write_file,
+        max_images=max_images,
+        max_bytes=max_bytes,
+        column=column,
+        progress=progress,
+        card=_card,
     )
-    finish(target, plan, report)
-    drop_notes(target, files)
-    return report
 
 
 def row_schema() -> pa.Schema:

@@ -6,13 +6,88 @@ parts/<name>.json     what a finished file holds, until `export.json` says it fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from storage.errors import ObjectNotFound
-from storage.objects import ObjectStore
-from workers.exports.report import ExportedFile
-from workers.exports.samples import ExportImage
+from storage.objects import ObjectStore, open_store
+from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
+from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from workers.survey import count_rejects
+
+if TYPE_CHECKING:
+    from storage.generations import Generation
+
+CARD = "README.md"
+
+WriteFile = Callable[[ObjectStore, int, "Ahead", int, int], ExportedFile]
+"""Writes the file of a number from the images ahead, at most so many, of at most so many bytes."""
+
+
+def export_parts(
+    store: ObjectStore,
+    generation: Generation,
+    destination: str,
+    *,
+    format: str,
+    file_name: Callable[[int], str],
+    write_file: WriteFile,
+    max_images: int,
+    max_bytes: int,
+    column: str,
+    progress: Callable[[int], None] | None,
+    card: Callable[[Generation, Sequence[ExportedFile]], bytes] | None = None,
+) -> ExportReport:
+    """Writes a generation as files of limited size, going on after those that an earlier run finished.
+
+    Args:
+        store, generation, destination, max_images, max_bytes, column, progress: as `export_sa1b`.
+        format: its name.
+        file_name: of the file of a number.
+        write_file: writes and notes one.
+        card: makes the README.md that tells of all files; None writes none.
+
+    Returns, Raises: as `export_sa1b`.
+    """
+    if max_images < 1 or max_bytes < 1:
+        raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
+    options: dict[str, int | bool | str] = {
+        "max_images": max_images,
+        "max_bytes": max_bytes,
+        **column_option(column),
+    }
+    plan = ExportPlan(format=format, dataset=store.root, generation=generation.number, options=options)
+    target = open_store(destination)
+    complete = find_complete(target, plan)
+    if complete is not None:
+        return complete
+    started_s = time.monotonic()
+    claim(target, plan)
+    files = finished_parts(target, file_name)
+    first = sum(file.num_images for file in files)
+    images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)
+    while images.next is not None:
+        files.append(write_file(target, len(files), images, max_images, max_bytes))
+    text = card(generation, files) if card is not None else b""
+    if text:
+        target.put(CARD, text)
+    report = ExportReport(
+        format=format,
+        destination=target.root,
+        generation=generation.number,
+        num_images=sum(file.num_images for file in files),
+        num_masks=sum(file.num_masks for file in files),
+        rejects=count_rejects(store, generation),
+        num_unannotated=count_unannotated(generation, column),
+        files=tuple(files),
+        size_bytes=sum(file.size_bytes for file in files) + len(text),
+        seconds=time.monotonic() - started_s,
+    )
+    finish(target, plan, report)
+    drop_notes(target, files)
+    return report
 
 
 class Ahead:

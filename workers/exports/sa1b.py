@@ -9,16 +9,13 @@ What it does not do: copy rejected images, or balance tars across workers; one p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from storage.objects import open_store
 from storage.shards import Sample, write_shard
-from workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
-from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from workers.survey import count_rejects
+from workers.exports.parts import Ahead, export_parts, note_part
+from workers.exports.report import ExportedFile, ExportReport
+from workers.exports.samples import ExportImage
 
 if TYPE_CHECKING:
     from storage.generations import Generation
@@ -56,40 +53,18 @@ def export_sa1b(
         ExportError: the destination holds something else.
         storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    if max_images < 1 or max_bytes < 1:
-        raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
-    options: dict[str, int | bool | str] = {
-        "max_images": max_images,
-        "max_bytes": max_bytes,
-        **column_option(column),
-    }
-    plan = ExportPlan(format="sa1b", dataset=store.root, generation=generation.number, options=options)
-    target = open_store(destination)
-    complete = find_complete(target, plan)
-    if complete is not None:
-        return complete
-    started_s = time.monotonic()
-    claim(target, plan)
-    files = finished_parts(target, _tar_name)
-    first = sum(file.num_images for file in files)
-    images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)
-    while images.next is not None:
-        files.append(_write_tar(target, len(files), images, max_images, max_bytes))
-    report = ExportReport(
+    return export_parts(
+        store,
+        generation,
+        destination,
         format="sa1b",
-        destination=target.root,
-        generation=generation.number,
-        num_images=sum(file.num_images for file in files),
-        num_masks=sum(file.num_masks for file in files),
-        rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, column),
-        files=tuple(files),
-        size_bytes=sum(file.size_bytes for file in files),
-        seconds=time.monotonic() - started_s,
+        file_name=_tar_name,
+        write_file=_write_tar,
+        max_images=max_images,
+        max_bytes=max_bytes,
+        column=column,
+        progress=progress,
     )
-    finish(target, plan, report)
-    drop_notes(target, files)
-    return report
 
 
 def _write_tar(
