@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import console
-from flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
+from flows.commands.options import (
+    ConfigFile,
+    Dataset,
+    Debug,
+    Inputs,
+    Json,
+    Limit,
+    RayAddress,
+    Recipe,
+    Sets,
+    run_sets,
+)
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -22,15 +33,11 @@ def generate(
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most images the dataset should hold.", metavar="N")
-    ] = None,
+    limit: Limit = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers at once; by default as many as fit.", metavar="N")
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Join a running Ray cluster.", metavar="HOST:PORT")
-    ] = None,
+    ray_address: RayAddress = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Annotate a few images, write nothing, predict time and size.")
     ] = False,
@@ -47,10 +54,7 @@ def generate(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from flows.config import load_config
 
-        pairs = list(set or [])
-        pairs += [f"run.workers={workers}"] if workers is not None else []
-        pairs += [f"run.ray_address={ray_address}"] if ray_address is not None else []
-        run = load_config(recipe, config, pairs)
+        run = load_config(recipe, config, run_sets(set, workers, ray_address))
         if dry_run:
             from flows.commands.estimate import show_estimate
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import console
-from flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
+from flows.commands.options import (
+    ConfigFile,
+    Dataset,
+    Debug,
+    Inputs,
+    Json,
+    Limit,
+    RayAddress,
+    Recipe,
+    Sets,
+    run_sets,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,15 +54,11 @@ def ingest(
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most images the dataset should hold.", metavar="N")
-    ] = None,
+    limit: Limit = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Workers at once; by default one a CPU.", metavar="N")
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Join a running Ray cluster.", metavar="HOST:PORT")
-    ] = None,
+    ray_address: RayAddress = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -64,10 +71,7 @@ def ingest(
         from flows.config import load_config
         from flows.report import watching
 
-        pairs = list(set or [])
-        pairs += [f"run.workers={workers}"] if workers is not None else []
-        pairs += [f"run.ray_address={ray_address}"] if ray_address is not None else []
-        run = load_config(recipe, config, pairs)
+        run = load_config(recipe, config, run_sets(set, workers, ray_address))
         with console.live_watcher() as watcher, watching(watcher):
             report = take_in(dataset, input, run, limit=limit)
         if json:

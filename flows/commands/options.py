@@ -34,3 +34,15 @@ Which = Annotated[
     str | None,
     typer.Option("--generation", "-g", help="Which generation: a number or tag; the latest by default."),
 ]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="The most images the dataset should hold.", metavar="N")
+]
+RayAddress = Annotated[str | None, typer.Option(help="Join a running Ray cluster.", metavar="HOST:PORT")]
+
+
+def run_sets(set: list[str] | None, workers: int | None, ray_address: str | None) -> list[str]:
+    """The --set pairs, with what options of their own say of [run]."""
+    pairs = list(set or [])
+    pairs += [f"run.workers={workers}"] if workers is not None else []
+    pairs += [f"run.ray_address={ray_address}"] if ray_address is not None else []
+    return pairs

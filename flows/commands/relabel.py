@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows import console
-from flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+from flows.commands.options import ConfigFile, Dataset, Debug, Json, RayAddress, Recipe, Sets, run_sets
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -37,9 +37,7 @@ def relabel(
         float, typer.Option(min=0, help="Seconds to wait for another writer of the dataset.")
     ] = 0.0,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers at once.", metavar="N")] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Join a running Ray cluster.", metavar="HOST:PORT")
-    ] = None,
+    ray_address: RayAddress = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Write the largest differences as a PNG here.")
     ] = None,
@@ -54,10 +52,7 @@ def relabel(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from flows.relabel_plan import RelabelCaps, settings_of
 
-        pairs = list(set or [])
-        pairs += [f"run.workers={workers}"] if workers is not None else []
-        pairs += [f"run.ray_address={ray_address}"] if ray_address is not None else []
-        run = settings_of(dataset, recipe, config, pairs)
+        run = settings_of(dataset, recipe, config, run_sets(set, workers, ray_address))
         caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order)
         if dry_run or not json:
             _show_plan(dataset, run, caps, json=json, dry_run=dry_run)
