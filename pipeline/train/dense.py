@@ -16,6 +16,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.train.losses import dice_loss
+
 LEVELS = 3
 
 
@@ -100,7 +102,5 @@ def _squared_distance(anchor_A: Tensor, cell_K: Tensor, side: int) -> Tensor:
 
 
 def _compare(logits_ALK: Tensor, wanted_ALK: Tensor) -> Tensor:
-    probability = torch.sigmoid(logits_ALK)
-    overlap = (probability * wanted_ALK).sum(-1)
-    dice = 1 - (2 * overlap + 1) / (probability.sum(-1) + wanted_ALK.sum(-1) + 1)
+    dice = dice_loss(torch.sigmoid(logits_ALK), wanted_ALK)
     return dice.mean() + F.binary_cross_entropy_with_logits(logits_ALK, wanted_ALK)

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from pipeline.segmenters.student import StudentConfig, build_student
 from pipeline.train.decode import decode
+from pipeline.train.losses import dice_loss
 from pipeline.train.prompts import embed_tokens
 from pipeline.train.recipe import TrainImage, first_prompts
 from pipeline.train.settings import DistillSettings, TrainSettings
@@ -139,9 +140,7 @@ def _round_loss(
 ) -> Tensor:
     logits_PMK, target_PMK = got.flatten(2), wanted.flatten(2).float()
     bce = F.binary_cross_entropy_with_logits(logits_PMK, target_PMK)
-    probability = torch.sigmoid(logits_PMK)
-    overlap = (probability * target_PMK).sum(-1)
-    dice = 1 - (2 * overlap + 1) / (probability.sum(-1) + target_PMK.sum(-1) + 1)
+    dice = dice_loss(torch.sigmoid(logits_PMK), target_PMK)
     with torch.no_grad():
         answer = (logits_PMK > 0).float()
         common = (answer * target_PMK).sum(-1)

@@ -23,6 +23,12 @@ MULTIMASK = slice(1, 4)  # outputs that answer a single, ambiguous prompt; outpu
 _ORDERS = tuple(itertools.permutations(range(3)))
 
 
+def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """1 - dice over the last axis, smoothed by one cell; both float[..., K], 0 to 1."""
+    overlap = (probability * target).sum(-1)
+    return 1 - (2 * overlap + 1) / (probability.sum(-1) + target.sum(-1) + 1)
+
+
 @dataclass(frozen=True)
 class PairCosts:
     """Every output against every mask.
