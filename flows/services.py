@@ -247,7 +247,8 @@ def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]
     found = {"server": ([*python, "prefect", "server", "start", *address], server)}
     if settings.worker:
         words = ["worker", "start", "--pool", settings.pool, "--type", "process", "--name", _worker_name()]
-        found["worker"] = ([*python, "prefect", *words], client)
+        # Prefect runs scripts that lie beside a module called `storage`, which would hide ours
+        found["worker"] = ([*python, "prefect", *words], {**client, "PYTHONSAFEPATH": "1"})
     if settings.ray_port:
         words = ["start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"]
         words += [f"--node-ip-address={HOST}", f"--port={settings.ray_port}"]

@@ -4,9 +4,10 @@ Prefect marks a run as crashed only while its worker lives. When worker and run 
 was a plain command, nobody is left to tell. Two nets catch these:
 
 * `sweep`: a run notes the process it runs in (`note_process`); where that is one of this machine's and gone,
-  a deployment's run is scheduled again (storage knows what it had done), at most `MAX_STARTS` times in all;
-  others are marked as crashed. So are a deployment's runs that Prefect's worker has just marked as crashed.
-  `maskmill up` sweeps every few seconds.
+  the run is marked as crashed, and a deployment's is followed by another of the same parameters (storage
+  knows what it had done), at most `MAX_STARTS` in all. So are runs that Prefect's worker has just marked as
+  crashed. `maskmill up` sweeps every few seconds. (The same run is not scheduled again: Prefect's worker may
+  report a process's end twice, seconds apart, and the second report would end the new process's lease.)
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
@@ -31,6 +32,8 @@ from typing import Any
 MAX_STARTS = 3
 SILENCE_S = 120
 AUTOMATION = "maskmill: runs without a heartbeat"
+STARTS = "maskmill-starts:"
+"""Tag of a run that follows others: how many there were with it."""
 FRESH_S = 300
 """A run that crashed longer ago than this is history, and is left alone."""
 _STATES = ["PENDING", "RUNNING", "CANCELLING", "CRASHED"]
@@ -78,10 +81,16 @@ def is_gone(process: str | None) -> bool:
     return False
 
 
+def _starts(run: dict[str, Any]) -> int:
+    """How many runs there have been for this piece of work, this one included."""
+    told = [tag.removeprefix(STARTS) for tag in run.get("tags") or [] if tag.startswith(STARTS)]
+    return int(told[0]) if told else 1
+
+
 def _may_start_again(run: dict[str, Any]) -> bool:
-    """Whether a worker would take the run up again, and has not done so too often."""
+    """Whether a worker would take the work up again, and has not done so too often."""
     known = run.get("deployment_id") is not None and run["state_type"] != "CANCELLING"
-    return known and int(run.get("run_count") or 0) < MAX_STARTS
+    return known and _starts(run) < MAX_STARTS
 
 
 def _is_fresh(run: dict[str, Any]) -> bool:
@@ -95,21 +104,26 @@ def _is_fresh(run: dict[str, Any]) -> bool:
 
 
 def _set_right(api_url: str, run: dict[str, Any], auth: str | None) -> str:
+    message = f"its process {run['infrastructure_pid']} is gone"
     again = _may_start_again(run)
-    process = run["infrastructure_pid"]
-    message = f"its process {process} is gone"
-    state = (
-        {"type": "SCHEDULED", "name": "AwaitingRetry", "message": f"{message}: started again"}
-        if again
-        else {"type": "CRASHED", "name": "Crashed", "message": message}
-    )
     try:
-        _post(api_url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True}, auth)
-        if again:  # or the next sweep would take the old process for the new one's
-            _post(api_url, f"/flow_runs/{run['id']}", {"infrastructure_pid": ""}, auth, method="PATCH")
+        if run["state_type"] != "CRASHED":
+            state = {"type": "CRASHED", "name": "Crashed", "message": message}
+            _post(api_url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True}, auth)
+        if again:
+            starts = _starts(run) + 1
+            tags = [tag for tag in run.get("tags") or [] if not tag.startswith(STARTS)]
+            follower = {
+                "parameters": run["parameters"],
+                "tags": [*tags, f"{STARTS}{starts}"],
+                "idempotency_key": f"after-{run['id']}",  # a sweep cut short here makes no second one
+                "state": {"type": "SCHEDULED", "message": f"after {run['name']}: {message}"},
+            }
+            _post(api_url, f"/deployments/{run['deployment_id']}/create_flow_run", follower, auth)
+        _post(api_url, f"/flow_runs/{run['id']}", {"infrastructure_pid": ""}, auth, method="PATCH")
     except (urllib.error.URLError, OSError, ValueError) as exc:
-        return f"run {run['name']} lost its process and could not be marked yet: {exc}"
-    return f"run {run['name']}: {message}; {'started again' if again else 'marked as crashed'}"
+        return f"run {run['name']} lost its process and could not be set right yet: {exc}"
+    return f"run {run['name']}: {message}; marked as crashed{', and started again' if again else ''}"
 
 
 def _post(api_url: str, path: str, body: dict[str, Any], auth: str | None, *, method: str = "POST") -> Any:

@@ -99,12 +99,16 @@ class FakeServer(BaseHTTPRequestHandler):
     states: ClassVar[dict[str, dict[str, Any]]] = {}
     auth: ClassVar[list[str | None]] = []
     freed: ClassVar[list[tuple[str, str]]] = []
+    followers: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.auth.append(self.headers["Authorization"])
         if self.path == "/api/flow_runs/filter":
             answer: Any = self.runs
+        elif self.path == "/api/deployments/d/create_flow_run":
+            self.followers[body["idempotency_key"].removeprefix("after-")] = body
+            answer = {}
         else:
             self.states[self.path.split("/")[3]] = body
             answer = {"status": "ACCEPT"}
@@ -128,11 +132,11 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     gone = f"{socket.gethostname()}:{ended.pid}"
-    common = {"state_type": "RUNNING", "run_count": 1, "infrastructure_pid": gone}
+    common = {"state_type": "RUNNING", "tags": ["mine"], "parameters": {"a": 1}, "infrastructure_pid": gone}
     crashed, now = {**common, "state_type": "CRASHED"}, datetime.datetime.now(datetime.UTC)
     FakeServer.runs[:] = [
         {**common, "id": "nightly", "name": "nightly", "deployment_id": "d"},
-        {**common, "id": "often", "name": "often", "deployment_id": "d", "run_count": zombies.MAX_STARTS},
+        {**common, "id": "often", "name": "often", "deployment_id": "d", "tags": ["maskmill-starts:3"]},
         {**common, "id": "typed", "name": "typed", "deployment_id": None},
         {**common, "id": "alive", "name": "alive", "infrastructure_pid": zombies.own_process()},
         {**crashed, "id": "fresh", "name": "fresh", "deployment_id": "d", "end_time": now.isoformat()},
@@ -140,6 +144,7 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
         {**common, "id": "far", "name": "far", "infrastructure_pid": "elsewhere:1"},
     ]
     FakeServer.states.clear()
+    FakeServer.followers.clear()
     FakeServer.auth.clear()
     server = HTTPServer(("127.0.0.1", 0), FakeServer)
     thread = threading.Thread(target=server.serve_forever)
@@ -152,8 +157,11 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
         thread.join()
         server.server_close()
     kinds = {run: body["state"]["type"] for run, body in FakeServer.states.items()}
-    assert kinds == {"nightly": "SCHEDULED", "often": "CRASHED", "typed": "CRASHED", "fresh": "SCHEDULED"}
-    assert FakeServer.freed == [("nightly", ""), ("fresh", "")]
+    assert kinds == dict.fromkeys(("nightly", "often", "typed"), "CRASHED"), "fresh has crashed already"
+    assert set(FakeServer.followers) == {"nightly", "fresh"}
+    assert FakeServer.followers["nightly"]["tags"] == ["mine", "maskmill-starts:2"]
+    assert FakeServer.followers["nightly"]["parameters"] == {"a": 1}
+    assert FakeServer.freed == [(run, "") for run in ("nightly", "often", "typed", "fresh")]
     assert len(said) == 4 and "started again" in said[0]
     assert set(FakeServer.auth) == {"Basic dXNlcjpwYXNzd29yZA=="}
     assert list(zombies.sweep(url)) == [], "a server that is away is asked again later"
