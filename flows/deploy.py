@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows import services
+from flows import services, up_state
 from flows.config import RunConfig
 from flows.prefect_server import check_answers
 
@@ -170,7 +170,7 @@ def need_server() -> None:
         DeployError: none is named.
         PrefectServerError: it doesn't answer.
     """
-    services.use_server()
+    up_state.use_server()
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():

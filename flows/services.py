@@ -33,16 +33,15 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from flows.child import STOP_TIMEOUT_S, Child
 from flows.config import ConfigError
 from flows.report import blank_secrets
+from flows.up_state import Running, lives, read_state, running, state_path
 
 HOST = "127.0.0.1"
 POOL = "maskmill"
 HEARTBEAT_S = 30
 READY_TIMEOUT_S = 180.0
-STOP_TIMEOUT_S = 20.0
-MAX_DEATHS = 5
-DEATHS_WITHIN_S = 120.0
 SWEEP_EVERY_S = 15.0
 OBJECT_STORE_BYTES = 128 * 2**20
 QUIET = {
@@ -100,48 +99,6 @@ class UpSettings:
         return f"http://{host}:{self.port}/api"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Running:
-    """The state file: services that run now. `children` are their processes by name; `ready`: all answer."""
-
-    pid: int
-    api_url: str
-    ray_address: str | None
-    pool: str
-    started_s: float
-    children: Mapping[str, int]
-    ready: bool = False
-
-
-def home() -> Path:
-    """Where services keep what they need: $MASKMILL_HOME, or ~/.maskmill."""
-    place = os.environ.get("MASKMILL_HOME")
-    return Path(place) if place else Path.home() / ".maskmill"
-
-
-def running(folder: Path | None = None) -> Running | None:
-    """The services that run on this machine, by their state file; None if there are none."""
-    found = _read_state(folder or home())
-    return found if found is not None and _lives(found.pid) else None
-
-
-def ray_address(wanted: str | None) -> str | None:
-    """The Ray cluster a run joins: the one named, else $MASKMILL_RAY_ADDRESS, else that of the services."""
-    if wanted is not None:
-        return wanted
-    if os.environ.get("MASKMILL_RAY_ADDRESS"):
-        return os.environ["MASKMILL_RAY_ADDRESS"]
-    services = running()
-    return services.ray_address if services is not None and services.ready else None
-
-
-def use_server() -> None:
-    """Clients of this process talk to the services' Prefect server, unless the environment names another."""
-    services = running()
-    if services is not None and services.ready and not os.environ.get("PREFECT_API_URL"):
-        os.environ["PREFECT_API_URL"] = services.api_url
-
-
 def supervise(settings: UpSettings, tell: Callable[[str], None], *, ready: Callable[[], None]) -> None:
     """Starts the services and keeps them running until SIGTERM, SIGINT or a service that keeps dying.
 
@@ -156,7 +113,7 @@ def supervise(settings: UpSettings, tell: Callable[[str], None], *, ready: Calla
     _check_free(settings)
     _end_leftovers(settings.home, tell)
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
-    children = {name: _Child(name, *spec, settings.home) for name, spec in _commands(settings).items()}
+    children = {name: Child(name, *spec, settings.home) for name, spec in _commands(settings).items()}
     try:
         with _stoppable() as stopped:
             _start_all(settings, children, tell, stopped)
@@ -166,7 +123,7 @@ def supervise(settings: UpSettings, tell: Callable[[str], None], *, ready: Calla
         for name in ("worker", "ray", "server"):  # the server last: the others tell it how they ended
             if name in children:
                 children[name].stop()
-        _state_path(settings.home).unlink(missing_ok=True)
+        state_path(settings.home).unlink(missing_ok=True)
 
 
 def stop(folder: Path | None = None) -> bool:
@@ -176,60 +133,9 @@ def stop(folder: Path | None = None) -> bool:
         return False
     os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * STOP_TIMEOUT_S
-    while _lives(found.pid) and time.monotonic() < deadline:
+    while lives(found.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     return True
-
-
-class _Child:
-    """One service: its process, started again when it dies."""
-
-    def __init__(self, name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
-        self.name, self._command, self._environment = name, command, environment
-        self.log = folder / "logs" / f"{name}.log"
-        self._deaths: list[float] = []
-        self.process: subprocess.Popen[bytes] | None = None
-        self.not_before_s = 0.0
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                env={**os.environ, **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def died(self) -> int | None:
-        """Its exit code, once for each death."""
-        if self.process is None or self.process.poll() is None:
-            return None
-        code, now = self.process.returncode, time.monotonic()
-        self.process = None
-        self._deaths = [at for at in self._deaths if now - at < DEATHS_WITHIN_S] + [now]
-        self.not_before_s = now + min(30.0, 2.0 ** (len(self._deaths) - 1))
-        return code
-
-    @property
-    def hopeless(self) -> bool:
-        return len(self._deaths) >= MAX_DEATHS
-
-    def stop(self) -> None:
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    def last_words(self) -> str:
-        text = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
-        return blank_secrets(text.strip()) or "(nothing)"
 
 
 def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]]]:
@@ -274,7 +180,7 @@ def client_environment(settings: UpSettings) -> dict[str, str]:
 
 def _start_all(
     settings: UpSettings,
-    children: Mapping[str, _Child],
+    children: Mapping[str, Child],
     tell: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
@@ -296,7 +202,7 @@ def _start_all(
 
 def _watch(
     settings: UpSettings,
-    children: Mapping[str, _Child],
+    children: Mapping[str, Child],
     tell: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> None:
@@ -355,7 +261,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
 
 
 def _wait(
-    answers: Callable[[], bool], children: Mapping[str, _Child], name: str, stopped: Callable[[], bool]
+    answers: Callable[[], bool], children: Mapping[str, Child], name: str, stopped: Callable[[], bool]
 ) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not answers():
@@ -380,17 +286,17 @@ def _check_free(settings: UpSettings) -> None:
 
 def _end_leftovers(folder: Path, tell: Callable[[str], None]) -> None:
     """Ends the services that a killed `up` left running."""
-    left = _read_state(folder)
+    left = read_state(folder)
     for name, pid in (left.children if left is not None else {}).items():
         if _is_ours(pid):
             tell(f"ending {name} (process {pid}) of a run of `up` that was killed")
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)
                 deadline = time.monotonic() + STOP_TIMEOUT_S
-                while _lives(pid) and time.monotonic() < deadline:
+                while lives(pid) and time.monotonic() < deadline:
                     time.sleep(0.2)
                 os.killpg(pid, signal.SIGKILL)
-    _state_path(folder).unlink(missing_ok=True)
+    state_path(folder).unlink(missing_ok=True)
 
 
 def _is_ours(pid: int) -> bool:
@@ -432,16 +338,6 @@ def _worker_name() -> str:
     return f"maskmill-{socket.gethostname()}"
 
 
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -451,18 +347,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _state_path(folder: Path) -> Path:
-    return folder / "up.json"
-
-
-def _read_state(folder: Path) -> Running | None:
-    try:
-        return Running(**json.loads(_state_path(folder).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _write_state(settings: UpSettings, children: Mapping[str, _Child], *, ready: bool = False) -> None:
+def _write_state(settings: UpSettings, children: Mapping[str, Child], *, ready: bool = False) -> None:
     state = Running(
         pid=os.getpid(),
         api_url=settings.api_url,
@@ -472,7 +357,7 @@ def _write_state(settings: UpSettings, children: Mapping[str, _Child], *, ready:
         children={name: child.process.pid for name, child in children.items() if child.process is not None},
         ready=ready,
     )
-    path = _state_path(settings.home)
+    path = state_path(settings.home)
     unfinished = path.with_suffix(".tmp")
     unfinished.write_text(json.dumps(dataclasses.asdict(state), sort_keys=True) + "\n")
     unfinished.replace(path)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from flows import cluster, prefect_server, relabel_steps, services, steps
+from flows import cluster, prefect_server, relabel_steps, steps, up_state
 from flows.config import RunConfig
 from flows.relabel_plan import RelabelCaps, make_relabel_plan
 from flows.relabel_steps import RelabelReport
@@ -85,8 +85,8 @@ def run_relabel(
 
 def _joining_services(config: RunConfig) -> RunConfig:
     """Where `maskmill up` runs here, its Prefect server and Ray are used; what the user named comes first."""
-    services.use_server()
-    run = dataclasses.replace(config.run, ray_address=services.ray_address(config.run.ray_address))
+    up_state.use_server()
+    run = dataclasses.replace(config.run, ray_address=up_state.ray_address(config.run.ray_address))
     return config.model_copy(update={"run": run})
 
 

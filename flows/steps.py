@@ -205,10 +205,10 @@ def annotate_shards(
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
-    from flows import cluster, services
+    from flows import cluster, up_state
     from flows.observe import observed
 
-    with cluster.connected(services.ray_address(config.run.ray_address)):
+    with cluster.connected(up_state.ray_address(config.run.ray_address)):
         from workers.pool import run_pool  # imports Ray, which reads its environment then: after `connected`
 
         crew = cluster.plan_crew(config) if build is None else cluster.cpu_crew(config)

@@ -72,7 +72,7 @@ def deploy(
 
 
 def _next(registered: list[str], pool: str, pool_type: str) -> None:
-    from flows.services import running
+    from flows.up_state import running
 
     steps = [(f"prefect deployment run {shlex.quote(text)}", "start a run now") for text in registered]
     found = running()

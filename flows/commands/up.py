@@ -39,11 +39,11 @@ def up(
     Ctrl-C ends them. `generate`, `relabel` and `deploy` find them by themselves.
     """
     with console.clear_errors(debug=debug):
-        from flows import services
+        from flows import services, up_state
 
-        place = (home or services.home()).absolute()
+        place = (home or up_state.home()).absolute()
         if check or stop:
-            _tell(services.running(place), stopped=stop and services.stop(place), json=json)
+            _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
             return
         settings = services.UpSettings(
             home=place,
@@ -70,7 +70,7 @@ def up(
 
 
 def _tell(found: object, *, stopped: bool, json: bool) -> None:
-    from flows.services import Running
+    from flows.up_state import Running
 
     fields = dataclasses.asdict(found) if isinstance(found, Running) else None
     if json:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from flows import services, zombies
+from flows import services, up_state, zombies
 from flows.config import ConfigError
 from flows.deploy import DeployError, Deployment, absolute, parameters
 
@@ -48,8 +48,8 @@ def test_running_services_are_found_and_dead_ones_are_not(
     monkeypatch.setenv("MASKMILL_HOME", str(tmp_path))
     for name in ("PREFECT_API_URL", "MASKMILL_RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    assert services.running() is None
-    assert services.ray_address(None) is None
+    assert up_state.running() is None
+    assert up_state.ray_address(None) is None
     state = {
         "pid": os.getpid(),
         "api_url": "http://127.0.0.1:1/api",
@@ -60,16 +60,16 @@ def test_running_services_are_found_and_dead_ones_are_not(
         "ready": True,
     }
     (tmp_path / "up.json").write_text(json.dumps(state))
-    assert services.ray_address(None) == "127.0.0.1:2"
-    assert services.ray_address("mine:6379") == "mine:6379"
-    services.use_server()
+    assert up_state.ray_address(None) == "127.0.0.1:2"
+    assert up_state.ray_address("mine:6379") == "mine:6379"
+    up_state.use_server()
     assert os.environ.pop("PREFECT_API_URL") == "http://127.0.0.1:1/api"
     (tmp_path / "up.json").write_text(json.dumps({**state, "ready": False}))
-    assert services.ray_address(None) is None, "services that start are not used yet"
+    assert up_state.ray_address(None) is None, "services that start are not used yet"
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "up.json").write_text(json.dumps({**state, "pid": ended.pid}))
-    assert services.running() is None
+    assert up_state.running() is None
     assert services.stop(tmp_path) is False
 
 
