@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import cluster, steps
+from flows import cluster, publishing, steps
 from flows.config import load_config
 from storage.errors import StorageError
 from storage.objects import is_s3
@@ -85,7 +85,7 @@ def drive(job: DriverJob) -> bool:
                         tell(kind="done", shard=event.report.shard, attempts=event.attempts)
                     elif isinstance(event, ShardFailed | WorkerLost):
                         tell(kind=type(event).__name__, **dataclasses.asdict(event))
-        published = steps.publish_and_verify(spec, config)
+        published = publishing.publish_and_verify(spec, config)
     return not failed and published.check.ok
 
 

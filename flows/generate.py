@@ -15,11 +15,12 @@ import time
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import steps
+from flows import publishing, steps
 from flows.config import RunConfig, load_config
 from flows.patience import patient
+from flows.publishing import Published
 from flows.report import ProgressArtifact, RunReport, Tally, sheet_artifact, table_artifact, watcher
-from flows.steps import Annotated, Published
+from flows.steps import Annotated
 from flows.zombies import note_process
 from storage.errors import StorageError
 from workers.task import RunSpec
@@ -98,7 +99,7 @@ def annotate(spec: RunSpec, config: RunConfig) -> Annotated:
 def verify_and_publish(spec: RunSpec, config: RunConfig) -> Published:
     """Publishes what is committed as the next generation, unless nothing changed, and checks the sums."""
     watcher().step("verifying and publishing")
-    return steps.publish_and_verify(spec, config)
+    return publishing.publish_and_verify(spec, config)
 
 
 @task(name="export", cache_policy=NO_CACHE)

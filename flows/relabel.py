@@ -16,9 +16,10 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.input import RunInput
 
-from flows import relabel_steps, steps
+from flows import publishing, relabel_steps, steps
 from flows.config import RunConfig
 from flows.patience import patient
+from flows.publishing import Published
 from flows.relabel_plan import RelabelCaps, RelabelPlan, make_relabel_plan, plan_lines, settings_of
 from flows.relabel_steps import RelabelReport
 from flows.report import (
@@ -29,7 +30,7 @@ from flows.report import (
     lines_artifact,
     watcher,
 )
-from flows.steps import Annotated, Published
+from flows.steps import Annotated
 from flows.zombies import note_process
 from workers.task import RunSpec
 
@@ -155,7 +156,7 @@ def ask_person(plan: RelabelPlan, annotated: Annotated) -> None:
 def publish(spec: RunSpec, config: RunConfig) -> Published:
     """The next generation: what was made where it is committed, the generation before elsewhere."""
     watcher().step("verifying and publishing")
-    return steps.publish_and_verify(spec, config, made_by="relabel", partial=True)
+    return publishing.publish_and_verify(spec, config, made_by="relabel", partial=True)
 
 
 @task(name="report", cache_policy=NO_CACHE)

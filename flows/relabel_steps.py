@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from flows import steps
 from flows.config import RunConfig
+from flows.publishing import Published
 from flows.relabel_plan import RelabelPlan
 from flows.report import Tally, duration, watcher
-from flows.steps import Annotated, Published
+from flows.steps import Annotated
 
 if TYPE_CHECKING:
     from workers.compare import DiffReport

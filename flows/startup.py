@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from flows import cluster, prefect_server, relabel_steps, steps, up_state
+from flows import cluster, prefect_server, publishing, relabel_steps, steps, up_state
 from flows.config import RunConfig
 from flows.relabel_plan import RelabelCaps, make_relabel_plan
 from flows.relabel_steps import RelabelReport
@@ -37,7 +37,7 @@ def run_generate(
     steps.check_inputs(dataset, inputs)
     complete = _is_complete_with(spec, inputs, config, limit)
     if complete and export_to is None:
-        published = steps.publish_and_verify(spec, config)
+        published = publishing.publish_and_verify(spec, config)
         return steps.make_report(
             dataset, steps.Annotated(), published, None, seconds=time.monotonic() - began
         )
@@ -66,7 +66,7 @@ def run_relabel(
         watcher().note(f"{len(plan.chosen)} of {plan.stale_shards} stale shards are to be done")
         if not plan.needs_model and (not plan.chosen or not os.environ.get("PREFECT_API_URL")):
             annotated = relabel_steps.recompute(spec, config, plan, watcher().tally)
-            published = steps.publish_and_verify(spec, config, made_by="relabel", partial=True)
+            published = publishing.publish_and_verify(spec, config, made_by="relabel", partial=True)
             return relabel_steps.make_report(plan, annotated, published, seconds=time.monotonic() - began)
     prefect_server.quiet_environment()
     workers = _workers(spec, config) if plan.needs_model else nullcontext()

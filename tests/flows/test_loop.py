@@ -17,8 +17,9 @@ from flows.cli import app
 from flows.config import ConfigError, RunConfig, load_config
 from flows.gate import judge
 from flows.loop import LoopPlan, curves, loop_name, run_loop
+from flows.publishing import publish_and_verify
 from flows.retrain import plan_training, run_distillation, run_training
-from flows.steps import describe_run, generation_of, is_complete, publish_and_verify
+from flows.steps import describe_run, generation_of, is_complete
 from pipeline.train import distill
 from storage.errors import InputError
 from storage.models import list_models, load_model, promote, promoted

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows import steps
+from flows import publishing, steps
 from flows.cli import app
 from flows.config import ConfigError, RunConfig, load_config
 from flows.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
@@ -54,7 +54,7 @@ def annotate(root: str, inputs: list[str], config: RunConfig) -> None:
     stages = build_stages(spec)
     for shard in steps.pending_shards(spec):
         run_shard(stages, ShardTask(shard=shard, attempt=new_attempt()))
-    assert steps.publish_and_verify(spec, config).check.ok
+    assert publishing.publish_and_verify(spec, config).check.ok
 
 
 def test_thresholds_are_changed_without_a_model_and_done_once(dataset: str) -> None:
@@ -143,6 +143,6 @@ def test_what_another_run_made_is_carried_over(dataset: str) -> None:
     config = settings_of(dataset, None, None, ["masks.keep_candidates=false"])
     spec = steps.describe_run(dataset, config)
     assert list(spec.fingerprints) == ["images", "masks"]
-    published = steps.publish_and_verify(spec, config)
+    published = publishing.publish_and_verify(spec, config)
     assert not published.is_new, "the same rows: nothing to publish"
     assert {row.column for row in latest_rows(dataset)} == {"images", "candidates", "masks"}

@@ -10,8 +10,9 @@ import pytest
 
 from flows import steps
 from flows.config import RunConfig, load_config
+from flows.publishing import publish_and_verify
 from flows.repair import look_for_damage, repair_dataset
-from flows.steps import Annotated, describe_run, publish_and_verify
+from flows.steps import Annotated, describe_run
 from storage.objects import open_store
 from storage.planning import make_plan
 from storage.verify import verify

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows import steps
+from flows import publishing, steps
 from flows.cli import app
 from flows.config import load_config
 from flows.observe import observed
@@ -42,7 +42,7 @@ def test_nothing_that_a_run_writes_holds_a_credential(
     with observed(config, root, {0: 2}, "run"), steps.driving(root):
         run_shard(stages, ShardTask(shard=0, attempt=new_attempt()))
         heartbeats = [open_store(root).read(info.name) for info in open_store(root).list("drivers/")]
-    steps.publish_and_verify(spec, config)
+    publishing.publish_and_verify(spec, config)
 
     store = open_store(root)
     written = [store.read(info.name) for info in store.list()]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import steps
+from flows import publishing, steps
 from flows.config import load_config
 from flows.report import Silence, watching
 from storage.errors import DatasetError, InputError
@@ -62,16 +62,16 @@ def test_a_dataset_without_a_plan_is_not_complete(tmp_path: Path) -> None:
 
 def test_publishing_again_what_is_there_publishes_nothing(planned: RunSpec) -> None:
     annotate(planned, 0, 1, 2)
-    first = steps.publish_and_verify(planned, CONFIG)
+    first = publishing.publish_and_verify(planned, CONFIG)
     assert (first.generation, first.is_new, first.rejects) == (1, True, {"not_an_image": 1})
     assert first.masks > 0
     assert first.check.missing == 0
-    again = steps.publish_and_verify(planned, CONFIG)
+    again = publishing.publish_and_verify(planned, CONFIG)
     assert (again.generation, again.is_new, again.masks) == (1, False, first.masks)
 
 
 def test_nothing_committed_publishes_nothing_and_counts_all_as_missing(planned: RunSpec) -> None:
-    nothing = steps.publish_and_verify(planned, CONFIG)
+    nothing = publishing.publish_and_verify(planned, CONFIG)
     assert (nothing.generation, nothing.is_new, nothing.masks) == (None, False, 0)
     report = steps.make_report(planned.root, steps.Annotated(), nothing, None, seconds=1.0)
     assert (report.images, report.missing, report.sound) == (10, 10, False)
@@ -88,10 +88,10 @@ def test_a_run_that_gave_shards_up_never_replaces_a_fuller_generation(tmp_path: 
         fingerprints={"images": "0" * 16, "masks": "2" * 16},
     )
     annotate(other, 0, 1)
-    kept = steps.publish_and_verify(other, CONFIG)
+    kept = publishing.publish_and_verify(other, CONFIG)
     assert (kept.generation, kept.is_new) == (1, False)
     annotate(other, 2)
-    assert steps.publish_and_verify(other, CONFIG).generation == 2
+    assert publishing.publish_and_verify(other, CONFIG).generation == 2
     newest = latest(store)
     assert newest is not None
     assert newest.columns["masks"] == "2" * 16

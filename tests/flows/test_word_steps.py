@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from flows import steps
+from flows import publishing, steps
 from flows.config import load_config
 from flows.report import Silence, watching
 from storage.generations import latest
@@ -48,7 +48,7 @@ def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: 
         published.spec, fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16}
     )
     caption(spec, 0, 1, 2)
-    told = steps.publish_and_verify(spec, CONFIG)
+    told = publishing.publish_and_verify(spec, CONFIG)
     newest = latest(open_store(spec.root))
     assert newest is not None and told.is_new and told.check.ok
     assert dict(newest.columns) == spec.fingerprints
