@@ -55,16 +55,21 @@ class Up:
         )
         assert done.returncode == 0, done.stderr
 
-    def start_run(self) -> str:
-        (made,) = ask(self.url, "deployments")
-        body = json.dumps({"state": {"type": "SCHEDULED"}}).encode()
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
-            f"{self.url}/deployments/{made['id']}/create_flow_run",
-            data=body,
+            f"{self.url}/{path}",
+            data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
-            return str(json.load(answer)["id"])
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def start_run(self) -> str:
+        (made,) = ask(self.url, "deployments")
+        return str(
+            self.post(f"deployments/{made['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
+        )
 
     def followers(self, run: str) -> list[str]:
         return [str(found["id"]) for found in ask(self.url, "flow_runs") if found["id"] != run]
@@ -169,3 +174,23 @@ def test_a_relabel_survives_the_death_of_its_process_of_the_worker_and_of_the_se
     newest = latest(open_store(root))
     assert newest is not None and newest.number == 2
     assert (up.home / "prefect.db").exists() == (database is None)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_nothing_is_published_before_a_person_has_signed_off(up: Up, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "inputs", 2)
+    root = str(tmp_path / "data")
+    annotate(root, [str(tmp_path / "inputs")], load_config("nano", sets=SETS))
+    changed = [word for pair in (*SETS, "masks.predicted_iou=0.4") for word in ("--set", pair)]
+    up.run("deploy", root, "--flow", "relabel", "--sign-off", *changed)
+
+    run = up.start_run()
+    until(lambda: up.look(run)["state_type"] == "PAUSED", "it waits for a person")
+    assert "maskmill-sign-off" in {found["key"] for found in ask(up.url, "artifacts")}
+    before = latest(open_store(root))
+    assert before is not None and before.number == 1
+    up.post(f"flow_runs/{run}/resume", {"run_input": {"publish": True}})
+    until(lambda: up.look(run)["state_type"] == "COMPLETED", "it is published")
+    after = latest(open_store(root))
+    assert after is not None and after.number == 2
