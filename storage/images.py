@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from storage.columns import ColumnVersion, CommitRecord
-from storage.errors import DamagedObject
+from storage.errors import DamagedObject, StorageError
 from storage.json_text import from_json, load_object
 from storage.objects import ObjectStore
-from storage.shards import Sample, WrittenObject, read_shard
+from storage.shards import Sample, WrittenObject, check_object, read_shard
 from storage.sources import PlannedImage, read_sources, source_label
 
 MAX_REFERENCES = 64  # resolved at once: their samples wait, not their bytes
@@ -96,6 +96,14 @@ def resolved_samples(store: ObjectStore, data: WrittenObject, shard: int) -> Ite
         DamagedObject: as shards.read_shard, at the latest when the iterator ends.
         SourceChanged, ObjectNotFound, AccessDenied, StoreUnavailable: the source isn't as planned.
     """
+    try:
+        yield from _resolved(store, data, shard)
+    except StorageError:
+        check_object(store, data)  # a damaged tar may name a wrong source: then the tar is to blame
+        raise
+
+
+def _resolved(store: ObjectStore, data: WrittenObject, shard: int) -> Iterator[Sample]:
     waiting: list[Sample] = []
     for sample in read_shard(store, data):
         refers = _info(sample).reference

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_a_source_that_changed_is_noticed(local_store: ObjectStore, tmp_path: Pa
     (tmp_path / "photos" / "0002.jpg").unlink()
     with pytest.raises(ObjectNotFound, match=r"0002\.jpg"):
         list(read_images(version, record))
+
+
+def test_a_damaged_reference_is_held_against_its_tar(local_store: ObjectStore, tmp_path: Path) -> None:
+    plan_pictures(local_store, str(tmp_path / "photos"), 1)
+    record = commit_images(local_store, 0, by_reference=True)
+    version, name = ColumnVersion(local_store, "images", record.fingerprint), record.data.name
+    whole = local_store.read(name)
+    for place in range(whole.index(b"{"), whole.index(b"}") + 1):
+        local_store.put(name, whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(DamagedObject, match=re.escape(name)):
+            list(read_images(version, record))
+        local_store.put(name, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DamagedObject, match=re.escape(name)):
+            list(read_images(version, record))
 
 
 def test_a_sample_says_where_it_came_from(local_store: ObjectStore, tmp_path: Path) -> None:
