@@ -45,7 +45,7 @@ class StudentConfig:
         iou_hidden_dim: hidden width of the predicted-IoU head.
     """
 
-    image_size: int = 256
+    image_size: int = 320
     widths: tuple[int, int, int, int] = field(default=(48, 96, 192, 192))
     depths: tuple[int, int, int, int] = field(default=(1, 2, 4, 2))
     embed_dim: int = 128
