@@ -14,7 +14,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import steps
-from flows.config import RunConfig, load_config
+from flows.config import ConfigError, RunConfig, load_config
 from flows.report import lines_artifact
 from flows.zombies import note_process
 
@@ -48,7 +48,7 @@ def retrain(
     """
     note_process()
     run = load_config(config) if isinstance(config, str) else config
-    gate = (Path(coco), Path(images)) if coco and images else None
+    gate = _both("coco", coco, "images", images)
     with steps.writing(dataset, "retrain", wait_s=wait_s):
         return train(dataset, generation, run, gate, start, workers, promote)
 
@@ -108,7 +108,7 @@ def loop(
 
     note_process()
     run = load_config(config) if isinstance(config, str) else config
-    truth = (Path(truth_coco), Path(truth_images)) if truth_coco and truth_images else None
+    truth = _both("truth_coco", truth_coco, "truth_images", truth_images)
     plan = LoopPlan(
         dataset=dataset, inputs=tuple(inputs), rounds=rounds, gate=(Path(coco), Path(images)), truth=truth
     )
@@ -118,3 +118,12 @@ def loop(
     lines_artifact(lines, key="maskmill-loop", description=f"dataset {dataset}")
     fields: dict[str, Any] = dataclasses.asdict(report)
     return fields
+
+
+def _both(coco_name: str, coco: str | None, images_name: str, images: str | None) -> tuple[Path, Path] | None:
+    """Annotations and the folder of their pictures, or neither. Raises ConfigError."""
+    if not coco and not images:
+        return None
+    if not coco or not images:
+        raise ConfigError(f"{coco_name} and {images_name} go together: name both, or neither")
+    return Path(coco), Path(images)

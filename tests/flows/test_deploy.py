@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows import deploy, prefect_server
-from flows.config import RunConfig, load_config
+from flows.config import ConfigError, RunConfig, load_config
 from tests.flows.asking import ask
 
 
@@ -86,3 +86,10 @@ def test_without_a_server_the_cure_is_named(tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert "maskmill up" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_gate_without_its_pictures_is_refused(tmp_path: Path) -> None:
+    from flows.train_flows import retrain
+
+    with pytest.raises(ConfigError, match="coco and images go together"):
+        retrain.fn(str(tmp_path / "data"), coco="truth.json")
