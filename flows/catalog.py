@@ -108,7 +108,7 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
 
 def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
     """The sample of one column and the record that made it exist."""
-    from storage.generations import read_record
+    from storage.joining import read_record
     from storage.shards import read_shard
 
     record = read_record(store, row)

@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from storage.columns import CommitRecord, making_order
-from storage.generations import Generation, GenerationRow, read_record
+from storage.generations import Generation, GenerationRow
+from storage.joining import read_record
 from storage.objects import ObjectStore
 
 Rows = dict[str, GenerationRow]

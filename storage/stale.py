@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from storage.columns import ColumnVersion, CommitRecord
-from storage.generations import Generation, GenerationRow, read_record
+from storage.generations import Generation, GenerationRow
 from storage.index import read_index
+from storage.joining import read_record
 from storage.objects import ObjectStore
 from storage.plan import Plan
 

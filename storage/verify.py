@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 from storage.columns import ColumnVersion, list_columns, list_versions, making_order
 from storage.errors import AccessDenied, StorageError, StoreUnavailable
-from storage.generations import GenerationRow, latest, read_record, read_row, row_of
+from storage.generations import GenerationRow, latest, row_of
 from storage.in_order import in_order
 from storage.index import read_index
+from storage.joining import read_record, read_row
 from storage.objects import ObjectStore, is_s3
 from storage.plan import Plan, load_plans
 from storage.shards import check_object, check_size

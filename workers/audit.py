@@ -22,7 +22,7 @@ from pipeline.annotation import from_sa1b
 from pipeline.evaluate.agreement import best_partners, share_above
 from pipeline.rle import Rle, encode_mask
 from storage.errors import DatasetError, InputError
-from storage.generations import join
+from storage.joining import join
 from workers.columns import IMAGES, MASKS
 from workers.stored import AnnotatedSample, read_annotated
 from workers.survey import mask_rows, spread

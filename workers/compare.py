@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 
 from storage.diff import RowChange, SettingChange, changed_rows, changed_settings
 from storage.errors import DamagedObject
-from storage.generations import read_row
+from storage.joining import read_row
 from workers.survey import spread
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ from pipeline.rle import Rle, area_px, box_xyxy, encode_mask
 from pipeline.train.prompts import centre_point
 from storage.columns import ColumnVersion, CommitRecord, fingerprint, new_attempt
 from storage.errors import InputError
-from storage.generations import Publication, join, publish_over, read_record, row_of
+from storage.generations import Publication, publish_over, row_of
 from storage.images import stored_image
+from storage.joining import join, read_record
 from storage.shards import Sample, write_shard
 from workers.audit import by_stem, stem_of
 from workers.codec import decode_image

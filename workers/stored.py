@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import ExifTags, Image
 
 from storage.errors import DamagedObject
-from storage.generations import join
 from storage.images import StoredImage, stored_image
+from storage.joining import join
 from storage.shards import Sample
 from workers.codec import DecodeError, normalise
 from workers.columns import MASKS
@@ -23,7 +23,8 @@ from workers.joined import WORDS, with_words
 from workers.settings import IngestSettings
 
 if TYPE_CHECKING:
-    from storage.generations import Generation, JoinedSample
+    from storage.generations import Generation
+    from storage.joining import JoinedSample
     from storage.objects import ObjectStore
 
 SMALLEST_LIMIT_PX = 64  # `IngestSettings.max_shorter_side_px` starts there

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pipeline.annotation import AnnotatedImage, from_sa1b
 from storage.columns import first_rejects, making_order
 from storage.errors import DamagedObject, DatasetError
-from storage.generations import GenerationRow, read_record
+from storage.generations import GenerationRow
 from storage.index import read_index
+from storage.joining import read_record
 from workers.codec import decode_image
 from workers.joined import category_of
 from workers.stored import AnnotatedSample, read_annotated

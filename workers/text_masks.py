@@ -16,8 +16,8 @@ import numpy as np
 from pipeline.evaluate.coco import MaskLedger
 from pipeline.rle import Rle, decode
 from storage.errors import InputError
-from storage.generations import join
 from storage.images import stored_image
+from storage.joining import join
 from storage.shards import Sample
 from workers.audit import by_stem, stem_of
 from workers.columns import IMAGES, LABELS, MASKS

@@ -25,8 +25,8 @@ from pipeline.annotation import AnnotatedImage, from_sa1b
 from pipeline.rle import Rle, decode
 from pipeline.train.images import Labelled, teaching
 from storage.errors import DamagedObject, DatasetError, InputError
-from storage.generations import join
 from storage.images import StoredImage, stored_image
+from storage.joining import join
 from storage.shards import Sample, read_shard
 from workers.codec import decode_image
 from workers.columns import IMAGES, MASKS
@@ -34,7 +34,8 @@ from workers.stored import upright_jpeg
 
 if TYPE_CHECKING:
     from pipeline.train.settings import TrainSettings
-    from storage.generations import Generation, JoinedSample
+    from storage.generations import Generation
+    from storage.joining import JoinedSample
     from storage.objects import ObjectStore
 
 REVIEW = "review"

@@ -9,7 +9,8 @@ from storage import forget as forgetting
 from storage.columns import ColumnVersion
 from storage.errors import DamagedObject, DatasetError, Forgotten, InputError
 from storage.forget import forget, plan_forget
-from storage.generations import join, latest, load_generation
+from storage.generations import latest, load_generation
+from storage.joining import join
 from storage.lease import announce
 from storage.objects import ObjectStore, open_store
 from storage.plan import load_plans

@@ -10,13 +10,13 @@ from storage.columns import ColumnVersion
 from storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from storage.generations import (
     generation_name,
-    join,
     latest,
     list_generations,
     load_generation,
     publish_rows,
     row_of,
 )
+from storage.joining import join
 from storage.objects import ObjectStore
 from storage.shards import Sample
 from storage.verify import verify

@@ -15,8 +15,9 @@ from pycocotools import mask as coco_mask
 from pipeline.rle import Rle, decode
 from storage.columns import ColumnVersion
 from storage.diff import changed_rows, changed_settings
-from storage.generations import Generation, publish, read_row
+from storage.generations import Generation, publish
 from storage.index import read_index, write_index
+from storage.joining import read_row
 from storage.shards import Sample, write_shard
 from tests.workers.published import Published, publish_dataset
 from workers.compare import compare, match_masks

@@ -12,7 +12,8 @@ import numpy as np
 
 from storage.columns import new_attempt
 from storage.errors import StorageError
-from storage.generations import latest, publish, read_record, read_row
+from storage.generations import latest, publish
+from storage.joining import read_record, read_row
 from storage.objects import ObjectStore, open_store
 from storage.plan import Plan, load_plans
 from storage.planning import make_plan

@@ -80,7 +80,7 @@ def test_the_undisturbed_job_is_sound_and_equal_to_itself(parts: list[str], tmp_
     assert {"empty_file", "duplicate", "tar_damaged"} <= set(plan.rejects_by_reason)
     generation = latest(stores[0])
     assert generation is not None
-    from storage.generations import read_record
+    from storage.joining import read_record
 
     rejects = Counter(
         reject.reason for row in generation.rows() for reject in read_record(stores[0], row).rejects
