@@ -34,6 +34,7 @@ import platform
 import statistics
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -56,9 +57,7 @@ from pipeline.reference import ReferenceGenerator, adjust_heads
 from pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
 from pipeline.segmenters.student import load_student
 
-NANO = MaskSettings(  # as the nano recipe sets them
-    points_per_side=16, predicted_iou=0.5, stability=0.25, min_area_px=25, max_coverage=0.95, drop_small=True
-)
+NANO = MaskSettings(**tomllib.loads((files("flows") / "recipes" / "nano.toml").read_text())["masks"])
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
 
 Photo = npt.NDArray[np.uint8]
