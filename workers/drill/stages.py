@@ -65,9 +65,10 @@ class Builder:
     orders_folder: Path | None = None
 
     def __call__(self, spec: RunSpec) -> Stages:
-        leave_pandas_out()
-        if self.orders_folder is not None and not is_s3(spec.root):
-            disk.install(Orders(self.orders_folder), spec.root)
+        if self.orders_folder is not None:
+            leave_pandas_out()  # a worker of its own, which starts often
+            if not is_s3(spec.root):
+                disk.install(Orders(self.orders_folder), spec.root)
         store = open_store(spec.root)
         stage = GridMasks(
             BandMasks(self.seconds), fingerprint=spec.fingerprints[MASKS], models={"segmenter": "bands"}
