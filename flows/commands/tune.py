@@ -53,10 +53,22 @@ def tune(
             fields = dataclasses.asdict(report)
             console.print_json({name: value for name, value in fields.items() if name != "picture_png"})
         else:
-            _show(report, input, run.recipe, picture)
+            _show(report, picture)
+            words = generate_words(input, run.recipe, config, set or [])
+            found = report.suggestion
+            words += ["--set", f"masks.predicted_iou={found.predicted_iou}"]
+            words += ["--set", f"masks.stability={found.stability}"]
+            console.next_steps([(shlex.join(words), "annotate all with the suggested thresholds")])
 
 
-def _show(report: TuneReport, inputs: list[str], recipe: str, picture: Path | None) -> None:
+def generate_words(inputs: list[str], recipe: str, config: Path | None, sets: list[str]) -> list[str]:
+    """The command that annotates all of the inputs with the run that was tuned; later --set pairs win."""
+    words = ["maskmill", "generate", "DATASET", *(word for text in inputs for word in ("--input", text))]
+    words += ["--recipe", recipe, *(["--config", str(config)] if config else [])]
+    return words + [word for pair in sets for word in ("--set", pair)]
+
+
+def _show(report: TuneReport, picture: Path | None) -> None:
     suggestion = report.suggestion
     chosen = (suggestion.predicted_iou, suggestion.stability)
     rows = [_cells(row, chosen=(row.predicted_iou, row.stability) == chosen) for row in report.rows]
@@ -64,10 +76,6 @@ def _show(report: TuneReport, inputs: list[str], recipe: str, picture: Path | No
     console.out.print(f"tried on {report.num_images} images; {console.plain(suggestion.why)}")
     if picture is not None:
         console.out.print(f"picture: {console.plain(str(picture))}")
-    command = ["maskmill", "generate", "DATASET", *(word for text in inputs for word in ("--input", text))]
-    command += ["--recipe", recipe, "--set", f"masks.predicted_iou={suggestion.predicted_iou}"]
-    command += ["--set", f"masks.stability={suggestion.stability}"]
-    console.next_steps([(shlex.join(command), "annotate all with the suggested thresholds")])
 
 
 def _cells(row: TuneRow, *, chosen: bool) -> tuple[str, ...]:

@@ -244,3 +244,13 @@ def test_verify_shows_damage_before_it_repairs(tmp_path: Path) -> None:
     shown = run("verify", lost.spec.root, "--repair", "--yes", "--json")
     assert shown.exit_code == 1
     assert "give the --recipe" in json.loads(shown.stdout)["repair"]["left"][0], "made-up fingerprints"
+
+
+def test_what_was_tuned_is_what_is_annotated_next(tmp_path: Path) -> None:
+    from flows.commands.tune import generate_words
+
+    words = generate_words(["in dir"], "fast", tmp_path / "my.toml", ["segmenter.model=vit_b"])
+    assert words[3:] == [
+        *("--input", "in dir", "--recipe", "fast"),
+        *("--config", f"{tmp_path}/my.toml", "--set", "segmenter.model=vit_b"),
+    ]
