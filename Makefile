@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-S3_PACKAGES := ceph-mon ceph-osd radosgw ceph-common
+SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql
 
 .PHONY: help setup demo check test test-all bench fuzz nano lock clean
 
@@ -32,13 +32,13 @@ check: setup  ## layers, ruff, mypy --strict
 test: check  ## checks, unit tests and the tests that start Ray
 	$(BIN)/pytest -m "not (s3 or drill or browser or gpu)"
 
-test-all: setup s3-tools  ## what `make test` leaves out: a real S3 store, faults, a browser
+test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults
 	$(BIN)/pytest -m "s3 or drill or browser"
 
-.PHONY: s3-tools
-s3-tools:
-	command -v radosgw >/dev/null || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(S3_PACKAGES) >/dev/null; }
+.PHONY: services
+services:
+	{ command -v radosgw && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SERVICES) >/dev/null; }
 
 bench: setup  ## the benchmarks, side by side with their peers; results are printed
 	for size in 640x480 1500x2250; do $(BIN)/python -m benchmarks.automask --segmenter nano --size $$size --runs 3; done
