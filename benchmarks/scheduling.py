@@ -9,6 +9,7 @@ are up before the clock starts. Printed as JSON:
     idle_ms         of a worker's time a shard that isn't work, the end included, where shards run out
     driver_ms       of the driver's CPU time a shard, Ray's threads in it included
     driver_mb       of the driver's memory after each tenth of the shards
+    machine         share of all cores that was busy: near 1, the processes wait for cores, not for the driver
 
 What it doesn't know: networks, and what models do to a node.
 """
@@ -131,6 +132,7 @@ def _drive(workers: list[Any], num_shards: int) -> dict[str, Any]:
         )
         slept_s, done, rss_mb = 0.0, 0, [_memory_mb(os.getpid())]
         cpu_before, began = time.process_time(), time.monotonic()
+        busy_before, all_before = _machine_ticks()
         for event in run_pool(
             spec,
             range(num_shards),
@@ -145,15 +147,24 @@ def _drive(workers: list[Any], num_shards: int) -> dict[str, Any]:
             if done % max(1, num_shards // 10) == 0:
                 rss_mb.append(_memory_mb(os.getpid()))
         wall_s, cpu_s = time.monotonic() - began, time.process_time() - cpu_before
+        busy_ticks, all_ticks = _machine_ticks()
     return {
         "wall_s": round(wall_s, 2),
         "busy": round(slept_s / (num_workers * wall_s), 4),
         "idle_ms": round((num_workers * wall_s - slept_s) / num_shards * 1000, 1),
         "driver_ms": round(cpu_s / num_shards * 1000, 3),
+        "machine": round((busy_ticks - busy_before) / (all_ticks - all_before), 3),
         "shards_per_s": round(num_shards / wall_s, 1),
         "driver_mb": rss_mb,
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
+
+
+def _machine_ticks() -> tuple[int, int]:
+    """Of all cores since the machine started: busy ones, and all."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, sum(ticks)
 
 
 def _memory_mb(pid: int) -> float:
