@@ -28,6 +28,7 @@ class Child:
         self.not_before_s = 0.0
 
     def start(self) -> None:
+        """Starts it in a process group of its own; what it writes goes to its log."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command,
@@ -50,9 +51,11 @@ class Child:
 
     @property
     def hopeless(self) -> bool:
+        """Whether it has died too often in too short a time."""
         return len(self._deaths) >= MAX_DEATHS
 
     def stop(self) -> None:
+        """Asks it to end, and kills its group if it doesn't in `STOP_TIMEOUT_S`."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -64,5 +67,6 @@ class Child:
             self.process.wait()
 
     def last_words(self) -> str:
+        """The end of its log, secrets blanked."""
         text = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
         return blank_secrets(text.strip()) or "(nothing)"

@@ -36,7 +36,8 @@ from pathlib import Path
 from flows.child import STOP_TIMEOUT_S, Child
 from flows.config import ConfigError
 from flows.report import blank_secrets
-from flows.up_state import Running, lives, read_state, running, state_path
+from flows.up_state import Running, read_state, running, state_path
+from storage.lease import process_lives
 
 HOST = "127.0.0.1"
 POOL = "maskmill"
@@ -133,7 +134,7 @@ def stop(folder: Path | None = None) -> bool:
         return False
     os.kill(found.pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * STOP_TIMEOUT_S
-    while lives(found.pid) and time.monotonic() < deadline:
+    while process_lives(found.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     return True
 
@@ -293,7 +294,7 @@ def _end_leftovers(folder: Path, tell: Callable[[str], None]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)
                 deadline = time.monotonic() + STOP_TIMEOUT_S
-                while lives(pid) and time.monotonic() < deadline:
+                while process_lives(pid) and time.monotonic() < deadline:
                     time.sleep(0.2)
                 os.killpg(pid, signal.SIGKILL)
     state_path(folder).unlink(missing_ok=True)

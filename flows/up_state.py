@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from storage.lease import process_lives
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Running:
@@ -34,7 +36,7 @@ def home() -> Path:
 def running(folder: Path | None = None) -> Running | None:
     """The services that run on this machine, by their state file; None if there are none."""
     found = read_state(folder or home())
-    return found if found is not None and lives(found.pid) else None
+    return found if found is not None and process_lives(found.pid) else None
 
 
 def ray_address(wanted: str | None) -> str | None:
@@ -55,21 +57,13 @@ def use_server() -> None:
 
 
 def state_path(folder: Path) -> Path:
+    """Where the state file of services with this home lies."""
     return folder / "up.json"
 
 
 def read_state(folder: Path) -> Running | None:
+    """What the state file says, whether it still runs or not; None without a readable one."""
     try:
         return Running(**json.loads(state_path(folder).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -29,6 +29,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from storage.lease import process_lives
+
 MAX_STARTS = 3
 SILENCE_S = 120
 AUTOMATION = "maskmill: runs without a heartbeat"
@@ -72,13 +74,7 @@ def is_gone(process: str | None) -> bool:
     host, _, pid = (process or "").rpartition(":")
     if host != socket.gethostname() or not pid.isdigit():
         return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return not process_lives(int(pid))
 
 
 def _starts(run: dict[str, Any]) -> int:

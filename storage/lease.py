@@ -139,3 +139,14 @@ def others(
         if fresh and info.driver_id != own_id:
             alive.append(info)
     return sorted(alive, key=lambda info: info.started_utc)
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process of this machine runs, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

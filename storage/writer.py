@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 
 from storage.errors import DamagedObject, ObjectNotFound, StorageError
 from storage.json_text import load_json
-from storage.lease import DriverInfo, announce, others
+from storage.lease import DriverInfo, announce, others, process_lives
 from storage.objects import ObjectStore
 
 FOLDER = "locks/writer"
@@ -124,20 +124,12 @@ def _is_alive(store: ObjectStore, held: Hold) -> bool:
     if held.driver_id == NOBODY:
         return False
     alive = {driver.driver_id: driver for driver in others(store)}
-    return held.driver_id in alive and _process_lives(alive[held.driver_id])
+    return held.driver_id in alive and _may_live(alive[held.driver_id])
 
 
-def _process_lives(driver: DriverInfo) -> bool:
+def _may_live(driver: DriverInfo) -> bool:
     """Whether it may still run: known for this machine, taken from the heartbeat elsewhere."""
-    if driver.host != socket.gethostname():
-        return True
-    try:
-        os.kill(driver.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return driver.host != socket.gethostname() or process_lives(driver.pid)
 
 
 def _sentence(store: ObjectStore, held: Hold) -> str:

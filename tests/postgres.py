@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +23,10 @@ def find_programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A running server with an empty database; gives its URL, password included.
 
-    Args:
-        folder: for its files; made. Postgres refuses to run as root, so then they are `postgres`'s.
+    Postgres refuses to run as root; then it runs as `postgres`, in a folder that this user can reach.
 
     Raises:
         RuntimeError: Postgres is not installed.
@@ -34,17 +34,18 @@ def postgres(folder: Path) -> Iterator[str]:
     programs = find_programs()
     if programs is None:
         raise RuntimeError("no initdb is installed: apt-get install postgresql")
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        yield from _serve(programs, Path(folder))
+
+
+def _serve(programs: Path, folder: Path) -> Iterator[str]:
     user = "postgres" if os.geteuid() == 0 else None
-    folder.mkdir(parents=True)
     password = secrets.token_hex(16)
     secret = folder / "password"
     secret.write_text(password)
     if user is not None:
         for path in (folder, secret):
             shutil.chown(path, user)
-        for parent in folder.parents:  # pytest's own folders are closed to others
-            if parent.owner() == "root" and parent not in (Path("/"), Path("/tmp")):
-                parent.chmod(parent.stat().st_mode | 0o011)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

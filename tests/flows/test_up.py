@@ -24,7 +24,7 @@ from storage.generations import latest
 from storage.objects import open_store
 from storage.writer import writing
 from tests.fakes import write_pictures
-from tests.flows.asking import ask
+from tests.flows.asking import ask, post
 from tests.flows.test_relabel import SETS, annotate
 from tests.postgres import postgres
 
@@ -55,21 +55,10 @@ class Up:
         )
         assert done.returncode == 0, done.stderr
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self.url}/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)
-        return found
-
     def start_run(self) -> str:
         (made,) = ask(self.url, "deployments")
-        return str(
-            self.post(f"deployments/{made['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
-        )
+        path = f"deployments/{made['id']}/create_flow_run"
+        return str(post(self.url, path, {"state": {"type": "SCHEDULED"}})["id"])
 
     def followers(self, run: str) -> list[str]:
         return [str(found["id"]) for found in ask(self.url, "flow_runs") if found["id"] != run]
@@ -97,12 +86,12 @@ def started_again(up: Up, name: str, before: int) -> bool:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.drill)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """A database's URL; None is the SQLite of `up` itself."""
     if request.param == "sqlite":
         yield None
     else:
-        with postgres(tmp_path / "postgres") as url:
+        with postgres() as url:
             yield url
 
 
@@ -190,7 +179,7 @@ def test_nothing_is_published_before_a_person_has_signed_off(up: Up, tmp_path: P
     assert "maskmill-sign-off" in {found["key"] for found in ask(up.url, "artifacts")}
     before = latest(open_store(root))
     assert before is not None and before.number == 1
-    up.post(f"flow_runs/{run}/resume", {"run_input": {"publish": True}})
+    post(up.url, f"flow_runs/{run}/resume", {"run_input": {"publish": True}})
     until(lambda: up.look(run)["state_type"] == "COMPLETED", "it is published")
     after = latest(open_store(root))
     assert after is not None and after.number == 2

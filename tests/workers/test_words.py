@@ -329,9 +329,8 @@ def test_the_joined_sample_exports_to_json_that_pycocotools_loads(
     assert len(coco.imgs) == NUM_IMAGES
     for annotation in coco.loadAnns(coco.getAnnIds()):
         assert int(coco.annToMask(annotation).sum()) == annotation["area"]
-        called = (annotation["labels"] or [{"label": annotation.get("names", [{}])[0].get("name")}])[0][
-            "label"
-        ]
+        labelled = annotation["labels"]
+        called = labelled[0]["label"] if labelled else annotation["names"][0]["name"]
         assert coco.cats[annotation["category_id"]]["name"] == called
     if form == "lvis":
         for image in coco.imgs.values():

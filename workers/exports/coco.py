@@ -26,7 +26,7 @@ from pycocotools import mask as coco_mask
 from storage.objects import open_store
 from storage.shards import HashingWriter
 from workers.exports.categories import Categories
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
+from workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.joined import category_of
 from workers.survey import count_rejects
@@ -77,11 +77,10 @@ def export_coco(
         options={"images": images, **column_option(column)},
     )
     target = open_store(destination)
-    complete = find_complete(target, plan)
+    started_s = time.monotonic()
+    complete = begin(target, plan)
     if complete is not None:
         return complete
-    started_s = time.monotonic()
-    claim(target, plan)
     file, image_bytes = _write_all(store, generation, target, images, column, lvis, progress)
     report = ExportReport(
         format=plan.format,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from storage.errors import ObjectNotFound
 from storage.objects import ObjectStore, open_store
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
+from workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.survey import count_rejects
 
@@ -60,11 +60,10 @@ def export_parts(
     }
     plan = ExportPlan(format=format, dataset=store.root, generation=generation.number, options=options)
     target = open_store(destination)
-    complete = find_complete(target, plan)
+    started_s = time.monotonic()
+    complete = begin(target, plan)
     if complete is not None:
         return complete
-    started_s = time.monotonic()
-    claim(target, plan)
     files = finished_parts(target, file_name)
     first = sum(file.num_images for file in files)
     images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)

@@ -79,7 +79,20 @@ class ExportReport:
     already_complete: bool = False
 
 
-def find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport | None:
+def begin(destination: ObjectStore, plan: ExportPlan) -> ExportReport | None:
+    """The report of an export that is complete already, or None once the destination is taken for this one.
+
+    Raises:
+        ExportError: it holds something that is not ours, another export, or lacks files that its
+            `export.json` names.
+    """
+    complete = _find_complete(destination, plan)
+    if complete is None:
+        _claim(destination, plan)
+    return complete
+
+
+def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport | None:
     """The report of an earlier run of the same export, if it finished and its files are there.
 
     Raises:
@@ -111,7 +124,7 @@ def find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport | 
     )
 
 
-def claim(destination: ObjectStore, plan: ExportPlan) -> None:
+def _claim(destination: ObjectStore, plan: ExportPlan) -> None:
     """Takes an empty destination for this export, or takes up a run of the same one that did not finish.
 
     Raises:

@@ -27,7 +27,7 @@ from pipeline.rle import Rle, decode
 from storage.errors import DamagedObject
 from storage.objects import open_store
 from workers.exports.polygons import joined, rings_of
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, claim, find_complete, finish
+from workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from workers.joined import category_of
 from workers.survey import count_rejects
@@ -70,11 +70,10 @@ def export_yolo(
         format="yolo", dataset=store.root, generation=generation.number, options=column_option(column)
     )
     target = open_store(destination)
-    complete = find_complete(target, plan)
+    started_s = time.monotonic()
+    complete = begin(target, plan)
     if complete is not None:
         return complete
-    started_s = time.monotonic()
-    claim(target, plan)
     written = _Written()
     for image in export_images(store, generation, column=column):
         _write_image(target, image, written)
