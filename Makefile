@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql
+SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver
 
 .PHONY: help setup demo check test test-all bench fuzz nano lock clean
 
@@ -32,12 +32,12 @@ check: setup  ## layers, ruff, mypy --strict
 test: check  ## checks, unit tests and the tests that start Ray
 	$(BIN)/pytest -m "not (s3 or drill or browser or gpu)"
 
-test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults
+test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults, a browser
 	$(BIN)/pytest -m "s3 or drill or browser"
 
 .PHONY: services
 services:
-	{ command -v radosgw && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
+	{ which radosgw chromedriver && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SERVICES) >/dev/null; }
 
 bench: setup  ## the benchmarks, side by side with their peers; results are printed

@@ -1,0 +1,107 @@
+"""A real `maskmill up` of one test: Prefect server and worker, without Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.flows.asking import ask, post
+
+
+@dataclass
+class Up:
+    """A running `maskmill up`, without Ray."""
+
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+    home: Path
+    url: str
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.home / "up.json").read_text())
+        return found
+
+    def run(self, *words: str) -> None:
+        code = "from flows.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start_run(self) -> str:
+        (made,) = ask(self.url, "deployments")
+        path = f"deployments/{made['id']}/create_flow_run"
+        return str(post(self.url, path, {"state": {"type": "SCHEDULED"}})["id"])
+
+    def followers(self, run: str) -> list[str]:
+        return [str(found["id"]) for found in ask(self.url, "flow_runs") if found["id"] != run]
+
+    def look(self, run: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/flow_runs/{run}", timeout=30) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def until(happens: Callable[[], Any], what: str, timeout_s: float = 150.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if found := happens():
+                return found
+        except (urllib.error.URLError, OSError, ValueError):
+            pass  # the server is starting again
+        time.sleep(0.3)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+@contextlib.contextmanager
+def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
+    """`maskmill up` until the block ends; nothing of it is left running, and no log tells the password.
+
+    Args:
+        folder: for its home and log.
+        database: a database's URL; None is the SQLite of `up` itself.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "MASKMILL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    environment |= {"MASKMILL_DATABASE": database} if database else {}
+    environment.pop("PREFECT_API_URL", None)
+    words = ["up", "--port", str(port), "--ray-port", "0"]
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from flows.cli import main; main()", *words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    found = Up(process, environment, folder / "home", f"http://127.0.0.1:{port}/api")
+    try:
+        until(lambda: found.state()["ready"], "up is up")
+        yield found
+    finally:
+        children = found.state()["children"] if (found.home / "up.json").exists() else {}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(90) == 0, (folder / "up.log").read_text()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in children.values()), "nothing is left running"
+        if database:
+            secret = database.split(":")[2].split("@")[0]
+            told = [*(found.home / "logs").iterdir(), folder / "up.log"]
+            assert not any(secret in path.read_text(errors="replace") for path in told)
