@@ -184,14 +184,14 @@ class _Pool:
 
     def _fill(self) -> bool:
         """Starts workers and hands out shards; False when there is nothing left to wait for."""
-        room = self._ask_room()
-        while len(self._todo) < max(1, room) and (shard := next(self._shards, None)) is not None:
+        target = self._target(self._ask_room())
+        while len(self._todo) < max(1, target) and (shard := next(self._shards, None)) is not None:
             self._todo.append(History(shard))
         for seat in self._seats:
             if seat.waiting is None and self._todo:
                 self._hand_out(seat, self._todo.popleft())
         coming = sum(seat.info is None for seat in self._seats)
-        for _ in range(min(self._target(room) - len(self._seats), len(self._todo) - coming)):
+        for _ in range(min(target - len(self._seats), len(self._todo) - coming)):
             worker = self._make_actor()
             self._seats.append(_Seat(self._num_started, worker, worker.ready, time.monotonic()))
             self._num_started += 1

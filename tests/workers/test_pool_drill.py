@@ -50,3 +50,17 @@ def test_a_lost_node_is_not_held_against_its_shard_and_one_that_joins_is_used(
     assert min(seen["ready"][seen["ready"].index(2) :]) == 1 and seen["ready"][-1] == 2, "shrunk, then grown"
     for column in (IMAGES, MASKS):
         assert len(data.contents(column)) == 240
+
+
+@pytest.mark.drill
+@pytest.mark.ray
+def test_an_autoscaler_brings_all_nodes_at_once_and_takes_them_away(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    data = make_dataset(120, 6)
+    seen = run_drill("autoscaling_drill", data, tmp_path)
+    assert seen["before"] == 0 and not seen["wrong"], seen
+    assert seen["asked"] == seen["most"] == 3, "every worker waits before the first node is there"
+    assert sorted(seen["done"]) == list(range(20))
+    assert seen["after"] == 0, "no node stays idle"
+    assert len(data.contents(MASKS)) == 120
