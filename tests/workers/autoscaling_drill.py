@@ -84,7 +84,6 @@ def main() -> None:
                 seen["done"].append(event.report.shard)
             elif isinstance(event, ShardFailed | WorkerLost):
                 seen["wrong"].append(str(event))
-        seen["room"] = room_for(ONE_CPU)
         end = time.monotonic() + 60
         while room_for(ONE_CPU) and time.monotonic() < end:
             time.sleep(1)
