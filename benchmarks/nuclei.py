@@ -1,5 +1,6 @@
 """How much of full supervision a loop with a little human work reaches, on microscopy images that nano never
-saw: `python -m benchmarks.nuclei FOLDER --out DIR [--rounds 3] [--steps 300] [--reviewed 12] [--images 120]`.
+saw: `python -m benchmarks.nuclei FOLDER --out DIR [--rounds 3] [--steps 300] [--reviewed 12] [--images 120]
+[--supervised-steps 300]`.
 
 FOLDER has images/, instances_pool.json and instances_val.json (COCO). Measured by centre-point mIoU on val:
 
@@ -9,8 +10,9 @@ FOLDER has images/, instances_pool.json and instances_val.json (COCO). Measured 
                  promote, annotate again
 
 A third of val is the gate set; the figures are of the other two thirds. The training takes 8 masks x 3 rounds
-an image (SAM's is 64 x 11) so that two cores can do it. Prints JSON; the loop's own report is in DIR/loop.
-The same command goes on where it stopped.
+an image (SAM's is 64 x 11) so that two cores can do it. Each round goes on from the model in force, so the
+loop takes --rounds times the steps of one training: --supervised-steps gives full supervision more of them
+too. Prints JSON; the loop's own report is in DIR/loop. The same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.loop_parts import figures, of_model, part_of, pool_folder, with_truth
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="datasets and reports; the run goes on there")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300, help="training steps of a round")
+    parser.add_argument("--supervised-steps", type=int, help="of full supervision; --steps if left out")
     parser.add_argument("--reviewed", type=int, default=12, help="images that the oracle annotates")
     parser.add_argument("--images", type=int, default=120, help="pool images to use")
     parser.add_argument("--val", type=int, default=40, help="val images to use")
@@ -48,7 +51,7 @@ def main() -> None:
     sets = [
         f"retrain.steps={given.steps}", "retrain.masks=8", "retrain.points=1", "retrain.bare_rounds=1",
         "retrain.batch=4", "retrain.lr=2e-4", "retrain.weight_decay=0.05", f"loop.reviewed={given.reviewed}",
-        "loop.start=base", "evaluate.measures=points", "evaluate.clicks=1", "masks.points_per_side=32",
+        "evaluate.measures=points", "evaluate.clicks=1", "masks.points_per_side=32",
         "masks.min_area_px=10", "run.shard_size=30", *given.set,
     ]  # fmt: skip
     config = load_config("nano", sets=sets)
@@ -63,7 +66,10 @@ def main() -> None:
     before = figures(config.segmenter, test, images, config)
     full = str(out / "supervised")
     with_truth(full, inputs, TruthSet("pool", pool, images), config)
-    card = run_training(plan_training(full, None, config, gate=(gate, images), start="base"), config)
+    taught = config.model_copy(
+        update={"retrain": replace(config.retrain, steps=given.supervised_steps or given.steps)}
+    )
+    card = run_training(plan_training(full, None, taught, gate=(gate, images), start="base"), taught)
     supervised = figures(of_model(full, card.number, config.segmenter), test, images, config)
 
     looped = str(out / "looped")
@@ -95,7 +101,8 @@ def main() -> None:
         "in_force": last,
         "share_of_supervised_gain": {n: g["loop"] / g["supervised"] if g["supervised"] else None
                                      for n, g in gain.items()},
-        "settings": {"retrain": asdict(config.retrain), "loop": asdict(config.loop)},
+        "settings": {"retrain": asdict(config.retrain), "loop": asdict(config.loop),
+                     "supervised_steps": taught.retrain.steps},
         "seconds": round(time.monotonic() - began),
     }  # fmt: skip
     text = json.dumps(result, indent=1)

@@ -2,9 +2,10 @@
 judged by the gate: `python -m benchmarks.self_training --out DIR [--scenes 60] [--gate 24] [--rounds 3]
 [--steps 200]`.
 
-Two loops on the same pictures. The careful one keeps confident masks only and learns gently; the careless one
-keeps every mask that the grid gives and learns far too fast. The gate should accept what helps and refuse
-what harms; both are printed with their numbers. The figures are of shifted scenes that neither saw.
+Two loops on the same pictures. The careful one keeps the recipe's confident masks and learns gently; the
+careless one keeps every mask that the grid gives and learns far too fast. The gate should accept what helps
+and refuse what harms; both are printed with their numbers. The figures are of shifted scenes that neither
+saw.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COMMON = (
     "evaluate.measures=points", "evaluate.clicks=1", "run.shard_size=20",
 )  # fmt: skip
 KINDS = {
-    "careful": ("retrain.lr=5e-5", "masks.predicted_iou=0.6", "masks.stability=0.3"),
+    "careful": ("retrain.lr=1e-4",),
     "careless": ("retrain.lr=5e-3", "masks.predicted_iou=0.0", "masks.stability=0.0", "masks.box_nms=0.95",
                  "retrain.clip=none"),
 }  # fmt: skip
