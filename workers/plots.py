@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from workers.render import INK, PAPER, SOFT_INK, mask_colours, png_bytes
 
 WIDTH_PX, HEIGHT_PX = 720, 440
-LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 200, 48, 52
+LEFT_PX, RIGHT_PX, TOP_PX, BOTTOM_PX = 64, 200, 64, 52
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def line_chart(
         column, base = place(x, ys[0])
         draw.text((column, base + 6), f"{x:g}", fill=SOFT_INK, font=small, anchor="mt")
     draw.text((place(xs[0], ys[0])[0], HEIGHT_PX - 24), x_label, fill=SOFT_INK, font=small)
-    draw.text((8, TOP_PX - 14), y_label, fill=SOFT_INK, font=small)
+    draw.text((8, TOP_PX - 26), y_label, fill=SOFT_INK, font=small)
     for i, (line, colour) in enumerate(zip(lines, mask_colours(len(lines)).tolist(), strict=True)):
         shown = [place(x, y) for x, y in line.finite()]
         if len(shown) > 1:
@@ -91,6 +91,8 @@ def _ticks(values: Sequence[float], fixed: tuple[float, float] | None) -> list[f
         if span / (step * factor) <= 6:
             step *= factor
             break
+    if all(value == int(value) for value in values):
+        step = max(step, 1.0)  # rounds and clicks come whole
     first = math.floor(low / step + 1e-9)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     return [round(k * step, 12) for k in range(first, last + 1)]
