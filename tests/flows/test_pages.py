@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 
 from flows.config import load_config
 from storage.generations import latest
@@ -19,6 +22,8 @@ from tests.fakes import write_pictures
 from tests.flows.asking import ask
 from tests.flows.running import running_up, until
 from tests.flows.test_relabel import SETS, annotate
+
+T = TypeVar("T")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -35,6 +40,12 @@ def browser() -> Iterator[webdriver.Chrome]:
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield found
     found.quit()
+
+
+def shown(browser: webdriver.Chrome, look: Callable[[webdriver.Chrome], T]) -> T:
+    """What `look` finds once the page has drawn it."""
+    redrawn = (NoSuchElementException, StaleElementReferenceException)
+    return WebDriverWait(browser, 60, ignored_exceptions=redrawn).until(look)
 
 
 def label(browser: webdriver.Chrome, name: str) -> WebElement | None:
@@ -59,7 +70,8 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         (deployment,) = ask(up.url, "deployments")
 
         browser.get(f"{site}/deployments/deployment/{deployment['id']}/run")
-        threshold: WebElement = until(lambda: label(browser, "Predicted Iou"), "the form")
+        threshold = shown(browser, lambda page: label(page, "Predicted Iou"))
+        assert threshold is not None
         for name in ("Max Shorter Side Px", "Points Per Side", "max_shards", "sign_off"):
             assert label(browser, name), name
         box = threshold.find_element(By.XPATH, "../..//input")
@@ -75,13 +87,10 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         assert generation.settings["masks"]["predicted_iou"] == 0.4
 
         browser.get(f"{site}/runs/flow-run/{run['id']}")
-        until(lambda: "Completed" in text(browser) and "publish" in text(browser), "the run's page")
+        shown(browser, lambda page: "Completed" in text(page) and "publish" in text(page))
         browser.get(f"{site}/artifacts")
-        until(lambda: "2 of 2 images" in text(browser), "progress")
+        shown(browser, lambda page: "2 of 2 images" in text(page))
         assert "maskmill-diff" in text(browser) and "generation 1 -> 2" in text(browser)
         (picture,) = [found for found in ask(up.url, "artifacts") if found["type"] == "image"]
         browser.get(f"{site}/artifacts/artifact/{picture['id']}")
-        shown = until(
-            lambda: browser.find_elements(By.XPATH, "//img[starts-with(@src, 'data:')]"), "a picture"
-        )
-        until(lambda: shown[0].get_property("naturalWidth") > 100, "it is drawn")
+        shown(browser, lambda page: page.find_element(By.TAG_NAME, "img").get_property("naturalWidth") > 100)
