@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.ports import free_port
 
 PROGRAMS = ("monmaptool", "ceph-mon", "ceph", "ceph-osd", "radosgw", "radosgw-admin")
 ACCESS_KEY, SECRET_KEY = "testkey", "testsecret"
@@ -101,7 +102,7 @@ def running_ceph(folder: Path) -> Iterator[Ceph]:
     Raises:
         RuntimeError: a daemon ended or the gateway didn't answer in time; names the logs.
     """
-    port, mon_port = _free_port(), _free_port()
+    port, mon_port = free_port(), free_port()
     for name in ("mon", "osd", "run", "log"):
         (folder / name).mkdir(parents=True)
     fsid = str(uuid.uuid4())
@@ -181,12 +182,6 @@ def _await_answer(endpoint: str, daemons: list[subprocess.Popen[bytes]], folder:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"the store at {endpoint} did not start; see {folder}/log")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.ports import free_port
 
 
 def find_programs() -> Path | None:
@@ -46,9 +47,7 @@ def _serve(programs: Path, folder: Path) -> Iterator[str]:
     if user is not None:
         for path in (folder, secret):
             shutil.chown(path, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def run(program: str, *words: str) -> None:
         command = [str(programs / program), *words]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.flows.asking import ask, post
+from tests.ports import free_port
 
 
 @dataclass
@@ -78,9 +78,7 @@ def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
         folder: for its home and log.
         database: a database's URL; None is the SQLite of `up` itself.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "MASKMILL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     environment |= {"MASKMILL_DATABASE": database} if database else {}
     environment.pop("PREFECT_API_URL", None)

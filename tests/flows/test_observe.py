@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flows.config import ConfigError, load_config
 from flows.observe import EventLog, RunMetrics, observed, serving
 from flows.report import blank_secrets
+from tests.ports import free_port
 from workers.events import PoolEvent, Progress, ShardDone, ShardFailed, WorkerLost
 from workers.task import ShardReport
 
@@ -96,9 +96,7 @@ def test_every_event_is_a_line_with_run_shard_and_attempt() -> None:
 
 
 def test_a_run_is_observed_as_its_settings_say(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     file = tmp_path / "logs" / "run.jsonl"
     config = load_config(sets=[f"run.metrics_port={port}", f"run.log_file={file}"])
     with observed(config, "data", {3: 10, 7: 10}, "run-1") as see:

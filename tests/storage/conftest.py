@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.ports
+
 from storage.objects import ObjectStore, open_store
 from storage.s3 import S3Store
+from tests.ports import free_port
 
 MOTO_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testkey",
@@ -30,9 +33,7 @@ MOTO_ENVIRONMENT = {
 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **MOTO_ENVIRONMENT}

@@ -22,6 +22,7 @@ from typing import Any
 import ray
 
 from tests import fakes
+from tests.ports import free_port
 from workers.actors import Worker, start_worker
 from workers.nodes import room_for
 from workers.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
@@ -95,9 +96,7 @@ def main() -> None:
 @contextmanager
 def autoscaling_head() -> Iterator[str]:
     """A head without CPUs and an autoscaler that adds nodes of one; all of it ends with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with tempfile.NamedTemporaryFile("w", suffix=".json") as config:
         json.dump(CONFIG | {"provider": PROVIDER | {"gcs_address": address}}, config)
         config.flush()
