@@ -49,7 +49,6 @@ ARRAYS = frozenset(
     }
 )
 CLUSTER = frozenset({"ray", "prefect"})
-OWN = frozenset({"pipeline", "storage", "workers", "flows"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +69,26 @@ RULES = {
     "storage": Rule(
         packages=frozenset({"boto3", "botocore", "duckdb", "pyarrow", "webdataset", "urllib3", "_typeshed"})
     ),
-    "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "webdataset", "pipeline", "storage"}),
+    "workers": Rule(
+        packages=ARRAYS | {"ray", "pyarrow", "webdataset", "maskmill.pipeline", "maskmill.storage"}
+    ),
     "flows": Rule(
         packages=frozenset(
-            {"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
+            {
+                "prefect",
+                "ray",
+                "typer",
+                "click",
+                "rich",
+                "pydantic",
+                "uvicorn",
+                "maskmill.storage",
+                "maskmill.workers",
+            }
         ),
-        modules=frozenset({"pipeline.config", "pipeline.models", "pipeline.word_settings"}),
+        modules=frozenset(
+            {"maskmill.pipeline.settings", "maskmill.pipeline.families", "maskmill.pipeline.words.settings"}
+        ),
     ),
 }
 
@@ -104,7 +117,9 @@ def _called(func: ast.expr) -> str:
 def _allowed(layer: str, name: str) -> bool:
     rule = RULES[layer]
     top = name.partition(".")[0]
-    if top == layer or top in rule.packages:
+    if top == "maskmill":
+        top = ".".join(name.split(".")[:2])
+    if top == f"maskmill.{layer}" or top in rule.packages:
         return True
     if any(name == module or name.startswith(f"{module}.") for module in rule.modules):
         return True
@@ -132,18 +147,19 @@ def test_one_file_of_the_pipeline_goes_to_the_hub() -> None:
 @pytest.mark.parametrize(
     ("layer", "source"),
     [
-        ("pipeline", "import storage.shards"),
+        ("pipeline", "import maskmill.storage.shards.shards"),
+        ("pipeline", "import pipeline.rle"),
         ("pipeline", "def f():\n    from ray import get"),
         ("pipeline", "import urllib.request"),
         ("pipeline", "import requests"),
-        ("storage", "from pipeline.rle import Rle"),
+        ("storage", "from maskmill.pipeline.rle import Rle"),
         ("storage", "def f():\n    import torch"),
         ("storage", "from PIL import Image"),
-        ("workers", "import flows.cli"),
+        ("workers", "import maskmill.flows.cli"),
         ("workers", "from prefect import task"),
         ("flows", "def f():\n    import torch"),
         ("flows", "import numpy as np"),
-        ("flows", "from pipeline.automask import AutomaticMasks"),
+        ("flows", "from maskmill.pipeline.masks.automask import AutomaticMasks"),
         ("flows", "import importlib\nimportlib.import_module('torch')"),
         ("flows", "import importlib\nimportlib.import_module(name)"),
         ("flows", "if TYPE_CHECKING:\n    import torch"),
@@ -156,10 +172,16 @@ def test_a_forbidden_import_is_found_wherever_it_hides(layer: str, source: str) 
 @pytest.mark.parametrize(
     ("layer", "source"),
     [
-        ("pipeline", "import torch\nfrom pipeline.rle import Rle\nimport math"),
-        ("storage", "import boto3\nfrom storage import errors"),
-        ("workers", "import ray\nfrom pipeline import config\nfrom storage.objects import open_store"),
-        ("flows", "import ray\nfrom pipeline.config import MaskSettings\nfrom workers import pool"),
+        ("pipeline", "import torch\nfrom maskmill.pipeline.rle import Rle\nimport math"),
+        ("storage", "import boto3\nfrom maskmill.storage import errors"),
+        (
+            "workers",
+            "import ray\nfrom maskmill.pipeline import rle\nfrom maskmill.storage import stores",
+        ),
+        (
+            "flows",
+            "import ray\nfrom maskmill.pipeline import settings\nfrom maskmill.workers import run",
+        ),
     ],
 )
 def test_what_a_layer_may_import_passes(layer: str, source: str) -> None:

@@ -263,7 +263,7 @@ def load_nano() -> Sam:
     Raises:
         ValueError: the installed weights are missing or damaged.
     """
-    with as_file(files("pipeline.segmenters") / "nano.safetensors") as path:
+    with as_file(files("maskmill.pipeline.segmenters") / "nano.safetensors") as path:
         return load_student(path)
 
 

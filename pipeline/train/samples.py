@@ -15,9 +15,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.photo_regions import RegionPhoto, load_region_photos, region_scene
-from pipeline.scenes import HELD_BACK_SEED, Scene, generate_scene
-from pipeline.train.prompts import Prompts, first_prompts
+from maskmill.pipeline.scenes.photo_regions import RegionPhoto, load_region_photos, region_scene
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, Scene, generate_scene
+from maskmill.pipeline.train.prompts import Prompts, first_prompts
 
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 PIXEL_STD = np.array([58.395, 57.12, 57.375], np.float32)

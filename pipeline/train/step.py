@@ -17,11 +17,11 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from pipeline.train.decode import Decoded, decode
-from pipeline.train.dense import DenseHeads, dense_loss
-from pipeline.train.losses import iou_target, matched_cost, pair_costs
-from pipeline.train.prompts import correction_points, embed_tokens
-from pipeline.train.samples import Sample
+from maskmill.pipeline.train.decode import Decoded, decode
+from maskmill.pipeline.train.losses import iou_target, matched_cost, pair_costs
+from maskmill.pipeline.train.nano.dense import DenseHeads, dense_loss
+from maskmill.pipeline.train.prompts import correction_points, embed_tokens
+from maskmill.pipeline.train.samples import Sample
 
 DENSE_WEIGHT = 0.5
 

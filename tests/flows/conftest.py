@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes and tests.workers.published
 
 from tests.workers.published import Published, publish_dataset
 
@@ -23,7 +20,7 @@ def nano_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of nano's shape, untrained: what is written matters here, not how good it is."""
     import torch
 
-    from pipeline.segmenters.student import StudentConfig, build_student, save_student
+    from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "nano.safetensors"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,19 +12,18 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
-from storage.columns import ColumnVersion, CommitRecord
-from storage.objects import open_store
-from storage.planning import make_plan
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 from tests.fakes import write_pictures
-from workers.settings import IngestSettings
-from workers.task import IMAGES, MASKS, RunSpec
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
 
 def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: Any) -> Dataset:
     """Plans these inputs and makes up fingerprints."""
-    from pipeline.config import MaskSettings, SegmenterSettings
+    from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 
     summary = make_plan(open_store(root), [str(inputs)], shard_size=shard_size)
     spec = RunSpec(
@@ -99,7 +97,7 @@ def cluster() -> Iterator[None]:
     """Ray with four CPUs, whatever the machine has; RAY_ADDRESS names a cluster of four to use instead."""
     import ray
 
-    from flows.cluster import connect
+    from maskmill.flows.services.cluster import connect
 
     connect(os.environ.get("RAY_ADDRESS"), num_cpus=4)
     yield

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 
-from pipeline.scenes import generate_scene
-from pipeline.segmenters.student import (
+from maskmill.pipeline.scenes.scenes import generate_scene
+from maskmill.pipeline.segmenters.student import (
     StudentConfig,
     StudentEncoder,
     build_student,
@@ -119,7 +119,7 @@ def test_impossible_shapes_are_named(settings: dict[str, object], says: str) -> 
 
 def test_nano_segments_a_scene() -> None:
     """The shipped weights answer centre points of a few unseen scenes well."""
-    from pipeline.evaluate.points import held_back_scenes, measure_points
+    from maskmill.pipeline.evaluate.points import held_back_scenes, measure_points
 
     nano = load_nano()
     assert 2.5e6 < sum(p.numel() for p in nano.parameters()) < 4e6
