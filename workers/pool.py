@@ -9,6 +9,7 @@ Ray retries nothing here: the driver owns every attempt. What can befall a turn,
     access denied, disk full, our own bug     the run stops with the shard named
     two deaths on one shard                   from then on one image at a time, announced first: an image
                                               that kills twice is left out and recorded, the rest kept
+    the same error at three starts in a row   the run stops with it
     `max_attempts` counted turns              the shard is given up; the run goes on without it
 
 Dead workers are replaced, and not for ever: too many losses with nothing achieved in between stop the run.
@@ -39,6 +40,7 @@ from workers.actors import Worker, WorkerInfo, start_worker
 from workers.announce import last_announced
 from workers.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
 from workers.history import Doubt, Doubts, History
+from workers.last_words import StartRounds, last_words, raised_at_start, start_advice
 from workers.nodes import live_nodes, room_for
 from workers.task import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 
@@ -142,6 +144,7 @@ class _Seat:
     poll: Any = None
     progress: ShardProgress = field(default_factory=ShardProgress)
     moved: float = 0.0
+    began: float = field(default_factory=time.monotonic)
     idle_since: float = field(default_factory=time.monotonic)
 
 
@@ -156,6 +159,7 @@ class _Pool:
         self._todo: deque[History] = deque()
         self._seats: list[_Seat] = []
         self._doubts = Doubts()
+        self._starts = StartRounds()
         self._own_node = str(ray.get_runtime_context().get_node_id())
         self._num_started = 0
         self._losses = 0
@@ -256,11 +260,15 @@ class _Pool:
                 yield from self._raised(seat, error)
             except RayError as error:
                 preempted = isinstance(error, RayActorError) and error.preempted
-                yield from self._lost(seat, _first_line(error), node_lost=preempted)
+                reason = last_words(error)
+                yield from self._lost(seat, reason, node_lost=preempted)
+                if raised_at_start(error) and self._starts.failed(reason, seat.began):
+                    raise RunStopped(start_advice(reason)) from error
             else:
                 seat.waiting = None
                 if isinstance(result, WorkerInfo):
                     seat.info = result
+                    self._starts.ready()
                 else:
                     yield self._finished(seat, result)
 
@@ -399,7 +407,3 @@ class _Pool:
 def _held(seat: _Seat) -> History:
     assert seat.history is not None
     return seat.history
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
