@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from workers.actors import Worker
     from workers.stages import Stages
 
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "PYTHONSAFEPATH": "1"}
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 OBJECT_STORE_BYTES = 128 * 2**20  # workers exchange reports of a few kilobytes, never images
 GB = 10**9
@@ -92,6 +92,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
     """
     _prepare_environment(address)
     import ray
+    from ray.exceptions import RayError
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address is None:
@@ -114,7 +115,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
             ray.init(**options)
             return
         except Exception as exc:  # a node that doesn't start in time is a bare Exception
-            if type(exc) is not Exception and not isinstance(exc, _CONNECT_ERRORS):
+            if type(exc) is not Exception and not isinstance(exc, (*_CONNECT_ERRORS, RayError)):
                 raise
             ray.shutdown()
             if address is not None or not tries_left:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 CLIENT_PORT = 10001
 REACH_S = 5.0
+ANSWER_S = 10.0
 REGISTER_S = 10.0
 """What a node that has just started may take until the cluster lists it."""
 
@@ -53,7 +54,7 @@ def place_of(address: str) -> Place | None:
     host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
     if "/" in host or not host or not colon or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ClusterError(
-            f"--ray-address {address} is no address of a Ray cluster: use HOST:6379 on one of its nodes, "
+            f"{address} is no address of a Ray cluster: use HOST:6379 on one of its nodes, "
             f"ray://HOST:{CLIENT_PORT} from elsewhere"
         )
     return Place(host.strip("[]"), int(port), address.startswith(_CLIENT))
@@ -63,13 +64,15 @@ def check_joinable(address: str) -> None:
     """Looks whether a driver on this machine can join the cluster at `address`. Imports Ray.
 
     Raises:
-        ClusterError: it is no address, nothing listens there, it is no Ray or another token's, or this machine
-            is none of its nodes; with the cure.
+        ClusterError: it is no address, nothing listens there, it is no Ray or wants another token, or this
+            machine is none of its nodes; with the cure.
     """
     place = place_of(address)
     if place is None:
         return
     _check_reachable(place)
+    _check_token(place)
+    _check_answers(place)
     if place.by_client:
         return
     deadline = time.monotonic() + (REGISTER_S if _is_own(place.host) or _raylets_here() else 0.0)
@@ -112,6 +115,39 @@ def _check_reachable(place: Place) -> None:
         ) from exc
 
 
+def _check_token(place: Place) -> None:
+    """Raises ClusterError where a token is to be shown and there is none: Ray would abort the process."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray.exceptions import AuthenticationError
+
+    try:
+        ensure_token_if_auth_enabled(None, create_token_if_missing=False)
+    except (AuthenticationError, RuntimeError) as exc:
+        raise ClusterError(_token_advice(place)) from exc
+
+
+def _check_answers(place: Place) -> None:
+    """Raises ClusterError where what listens is no Ray, the other of Ray's ports, or refuses our token."""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
+
+    ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
+    with init_grpc_channel(str(place).removeprefix(_CLIENT)) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
+            ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=ANSWER_S)
+            serves_clients = True
+        except grpc.FutureTimeoutError as exc:
+            raise ClusterError(_other_program_advice(place)) from exc
+        except grpc.RpcError as exc:
+            if exc.code() == grpc.StatusCode.UNAUTHENTICATED:
+                raise ClusterError(_token_advice(place)) from exc
+            serves_clients = exc.code() != grpc.StatusCode.UNIMPLEMENTED
+    if place.by_client != serves_clients:
+        raise ClusterError(_other_port_advice(place))
+
+
 def _nodes(place: Place) -> dict[str, str]:
     """Of the cluster's live nodes, by its control service: id -> address.
 
@@ -120,11 +156,13 @@ def _nodes(place: Place) -> dict[str, str]:
     """
     from ray._raylet import GcsClient
     from ray.core.generated.gcs_pb2 import GcsNodeInfo
-    from ray.exceptions import RayError
+    from ray.exceptions import AuthenticationError, RayError
 
     try:
         client = GcsClient(address=f"{place.host}:{place.port}")
         found = client.get_all_node_info(timeout=REACH_S).values()
+    except AuthenticationError as exc:
+        raise ClusterError(_token_advice(place)) from exc
     except (RayError, RuntimeError, ValueError) as exc:
         raise ClusterError(connect_advice(str(place), exc)) from exc
     alive = [node for node in found if node.state == GcsNodeInfo.GcsNodeState.ALIVE]
@@ -155,12 +193,35 @@ def _is_own(host: str) -> bool:
     return True
 
 
+def _token_advice(place: Place) -> str:
+    return (
+        f"{place} answers, but not to this machine's token. Cure: copy the head's ~/.ray/auth_token here, or "
+        "set RAY_AUTH_TOKEN to what is in it"
+    )
+
+
+def _other_program_advice(place: Place) -> str:
+    return f"{place} answers, but not as Ray does: another program listens there. Cure: check the port"
+
+
+def _other_port_advice(place: Place) -> str:
+    if place.by_client:
+        return (
+            f"{place} answers, but is no client server of Ray. Cure: name the port that the head serves "
+            f"clients on, {CLIENT_PORT} unless `ray start --head --ray-client-server-port` names another"
+        )
+    return (
+        f"{place} is the port that the head serves clients on. Cure: use --ray-address {_CLIENT}{place}, or "
+        "on one of its nodes the port that `ray start --head` printed, 6379 by default"
+    )
+
+
 def _no_node_advice(place: Place, nodes: Iterable[str]) -> str:
     addresses = sorted(set(nodes))
     shown = ", ".join(addresses[:3]) + (", ..." if len(addresses) > 3 else "")
     return (
         f"{place} answers, but this machine is no node of that Ray cluster"
         f"{f' (its nodes: {shown})' if shown else ''}; only its nodes can join by this address.\n"
-        f"Cure: use --ray-address ray://{place.host}:{CLIENT_PORT}, or run the command on a node, or make this "
-        f"machine one that does no work: ray start --address={place} --num-cpus=0"
+        f"Cure: use --ray-address ray://{place.host}:{CLIENT_PORT}, or run the command on a node, or make "
+        f"this machine one that does no work: ray start --address={place} --num-cpus=0"
     )

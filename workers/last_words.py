@@ -34,7 +34,7 @@ def raised_at_start(error: RayError) -> bool:
 
 
 def last_words(error: RayError) -> str:
-    """One line: an error raised at the start with its place and node, how a process ended, or Ray's summary."""
+    """One line: an error raised at the start, with its place and node; how a process ended; or Ray's own."""
     text = _COLOURS.sub("", str(error)).strip()
     if raised_at_start(error):
         return _raised(text)

@@ -1,4 +1,4 @@
-"""Two machines in one: network namespaces with a wire between them, each with processes and a /tmp/ray of its own.
+"""Two machines in one: network namespaces with a wire between, each with processes and a /tmp/ray of its own.
 
 What runs in one sees the other by its address alone, as another machine would, and shares the file system, as
 a mounted one. It needs root, iproute2 and util-linux; ends all that it started, and nothing else.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-_OWN_PLACES = "mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && exec \"$@\""
+_OWN_PLACES = 'mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && exec "$@"'
 
 
 @dataclass(frozen=True)
