@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 CLIENT_PORT = 10001
 REACH_S = 5.0
@@ -132,19 +133,22 @@ def _check_answers(place: Place) -> None:
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import ray_client_pb2, ray_client_pb2_grpc
 
-    ping = ray_client_pb2.ClusterInfoRequest(type=ray_client_pb2.ClusterInfoType.PING)
+    protocol: Any = ray_client_pb2
+    stub: Any = ray_client_pb2_grpc.RayletDriverStub
+    ping = protocol.ClusterInfoRequest(type=protocol.ClusterInfoType.PING)
     with init_grpc_channel(str(place).removeprefix(_CLIENT)) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
-            ray_client_pb2_grpc.RayletDriverStub(channel).ClusterInfo(ping, timeout=ANSWER_S)
-            serves_clients = True
+            stub(channel).ClusterInfo(ping, timeout=ANSWER_S)
+            serves_clients: bool | None = True
         except grpc.FutureTimeoutError as exc:
             raise ClusterError(_other_program_advice(place)) from exc
         except grpc.RpcError as exc:
             if exc.code() == grpc.StatusCode.UNAUTHENTICATED:
                 raise ClusterError(_token_advice(place)) from exc
-            serves_clients = exc.code() != grpc.StatusCode.UNIMPLEMENTED
-    if place.by_client != serves_clients:
+            # another failure may pass: Ray tries again, and says in the end what it was
+            serves_clients = False if exc.code() == grpc.StatusCode.UNIMPLEMENTED else None
+    if serves_clients not in (None, place.by_client):
         raise ClusterError(_other_port_advice(place))
 
 
@@ -154,18 +158,19 @@ def _nodes(place: Place) -> dict[str, str]:
     Raises:
         ClusterError: it doesn't answer as Ray does.
     """
-    from ray._raylet import GcsClient
-    from ray.core.generated.gcs_pb2 import GcsNodeInfo
+    from ray import _raylet
+    from ray.core.generated import gcs_pb2
     from ray.exceptions import AuthenticationError, RayError
 
+    raylet: Any = _raylet
+    states: Any = gcs_pb2
     try:
-        client = GcsClient(address=f"{place.host}:{place.port}")
-        found = client.get_all_node_info(timeout=REACH_S).values()
+        found = raylet.GcsClient(address=str(place)).get_all_node_info(timeout=REACH_S).values()
     except AuthenticationError as exc:
         raise ClusterError(_token_advice(place)) from exc
     except (RayError, RuntimeError, ValueError) as exc:
         raise ClusterError(connect_advice(str(place), exc)) from exc
-    alive = [node for node in found if node.state == GcsNodeInfo.GcsNodeState.ALIVE]
+    alive = [node for node in found if node.state == states.GcsNodeInfo.GcsNodeState.ALIVE]
     return {node.node_id.hex(): str(node.node_manager_address) for node in alive}
 
 

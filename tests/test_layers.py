@@ -73,7 +73,7 @@ RULES = {
     "workers": Rule(packages=ARRAYS | {"ray", "pyarrow", "webdataset", "pipeline", "storage"}),
     "flows": Rule(
         packages=frozenset(
-            {"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
+            {"prefect", "ray", "grpc", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
         ),
         modules=frozenset({"pipeline.config", "pipeline.models", "pipeline.word_settings"}),
     ),

@@ -18,5 +18,5 @@ class OwnPath(JobConfig):
 
     def _serialize(self) -> str:
         self._py_driver_sys_path.clear()
-        serialized: str = super()._serialize()  # type: ignore[no-untyped-call]
+        serialized: str = super()._serialize()
         return serialized

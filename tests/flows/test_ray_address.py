@@ -1,4 +1,4 @@
-"""What a Ray address is, and what is told at once of one that cannot be joined; see test_second_machine too."""
+"""What a Ray address is, and what is told at once of one that cannot be joined (see test_second_machine)."""
 
 from __future__ import annotations
 
