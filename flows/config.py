@@ -59,7 +59,8 @@ class RunSettings:
         encode_threads: threads of each worker that write behind it, 1 to 64.
         images_per_batch: images that the model embeds together, 1 to 1024; 1 keeps runs on a CPU equal byte
             for byte.
-        ray_address: "host:port" of a running Ray cluster; None starts one on this machine.
+        ray_address: of a running Ray cluster: "host:6379" on one of its nodes, "ray://host:10001" from
+            elsewhere; None starts one on this machine.
         autoscale: workers beyond what the cluster's nodes hold, up to `workers`, wait in Ray's queue for its
             autoscaler to add nodes; without an autoscaler they wait in vain.
         metrics_port: where Prometheus finds the run's metrics, 1 to 65535; None opens nothing.

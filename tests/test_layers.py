@@ -77,6 +77,7 @@ RULES = {
             {
                 "prefect",
                 "ray",
+                "grpc",
                 "typer",
                 "click",
                 "rich",

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.flows.services.ray_address import ClusterError as ClusterError
+from maskmill.flows.services.ray_address import check_joinable, connect_advice
 from maskmill.workers.run.spec import Resources, RunSpec
 
 if TYPE_CHECKING:
@@ -48,10 +50,6 @@ START_TRIES = 3
 """Ray gives its own agents 15 s to start, fixed in its code; a second try finds them warm."""
 
 _CONNECT_ERRORS = (ConnectionError, RuntimeError, ValueError, TimeoutError)
-
-
-class ClusterError(RuntimeError):
-    """The cluster cannot be joined or started, or is too small; says which and the cure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +82,7 @@ def connected(address: str | None = None) -> Iterator[None]:
 
 
 def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
-    """Joins the cluster at `address` ("host:port"), or starts one on this machine's loopback address.
+    """Joins the cluster at `address` (see ray_address.py), or starts one on this machine's loopback address.
 
     Args:
         num_cpus, num_gpus: what a started cluster should believe to have; None is what the machine has.
@@ -94,6 +92,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
     """
     _prepare_environment(address)
     import ray
+    from ray.exceptions import RayError
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address is None:
@@ -105,17 +104,22 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     else:
+        check_joinable(address)
         options["address"] = address
+    if address is None or "://" not in address:
+        from maskmill.workers.pool.own_path import OwnPath
+
+        options["job_config"] = OwnPath()
     for tries_left in reversed(range(START_TRIES)):
         try:
             ray.init(**options)
             return
         except Exception as exc:  # a node that doesn't start in time is a bare Exception
-            if type(exc) is not Exception and not isinstance(exc, _CONNECT_ERRORS):
+            if type(exc) is not Exception and not isinstance(exc, (*_CONNECT_ERRORS, RayError)):
                 raise
             ray.shutdown()
             if address is not None or not tries_left:
-                raise ClusterError(_connect_advice(address, exc)) from exc
+                raise ClusterError(connect_advice(address, exc)) from exc
             watcher().note("Ray did not start in time, as on a busy machine; trying again")
 
 
@@ -287,18 +291,3 @@ def _is_loopback(address: str | None) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _connect_advice(address: str | None, exc: BaseException) -> str:
-    why = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-    if address is None:
-        return (
-            f"Ray could not start on this machine: {why}\n"
-            "Cure: check free space in /tmp and /dev/shm, and how busy the machine is: Ray wants its "
-            "processes up within 15 s. Its own logs are in /tmp/ray/session_latest/logs"
-        )
-    return (
-        f"no Ray cluster answers at {address}: {why}\n"
-        "Cure: check the address that `ray start --head` printed, the firewall between, that both "
-        "have the same token (~/.ray/auth_token), and the same versions of Ray and Python"
-    )

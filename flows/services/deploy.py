@@ -158,6 +158,7 @@ def _job_variables(deployment: Deployment) -> dict[str, Any]:
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(services.HEARTBEAT_S),
         "PREFECT_CLIENT_MAX_RETRIES": "10",
         "DO_NOT_TRACK": "1",
+        "PYTHONSAFEPATH": "1",  # modules are ours, not what lies where a worker was started
     }
     if deployment.pool_type == "kubernetes":
         return {"env": environment, "image": deployment.image, "finished_job_ttl": 3600}

@@ -30,7 +30,12 @@ HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 10.0
 
 _QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-_SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_SERVER = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PYTHONSAFEPATH": "1",  # it doesn't look for modules in the current folder
+}
 
 
 class PrefectServerError(RuntimeError):

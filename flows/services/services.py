@@ -51,6 +51,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's way to listen on the loopback address alone
+    "PYTHONSAFEPATH": "1",  # none looks for modules in the folder that `up` was typed in
 }
 
 
@@ -154,8 +155,7 @@ def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]
     found = {"server": ([*python, "prefect", "server", "start", *address], server)}
     if settings.worker:
         words = ["worker", "start", "--pool", settings.pool, "--type", "process", "--name", _worker_name()]
-        # Prefect runs scripts that lie beside a module called `storage`, which would hide ours
-        found["worker"] = ([*python, "prefect", *words], {**client, "PYTHONSAFEPATH": "1"})
+        found["worker"] = ([*python, "prefect", *words], client)
     if settings.ray_port:
         words = ["start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"]
         words += [f"--node-ip-address={HOST}", f"--port={settings.ray_port}"]

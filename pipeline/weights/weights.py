@@ -86,14 +86,18 @@ def locate(source: str, *, role: str) -> Path:
 
 
 def pinned(source: str) -> str:
-    """The source with the commit that its hub id stands for now; a local path as it is.
+    """The source with the commit that its hub id stands for now; a local path made absolute.
 
-    A driver pins, so that every worker of a run loads the same weights however the hub moves on.
+    A driver pins, so that every worker of a run loads the same weights however the hub moves on, and whatever
+    folder it was started in.
 
     Raises:
         MissingWeights: as `locate`.
     """
-    if Path(source).expanduser().exists() or (hub_id := _hub_id(source)) is None:
+    path = Path(source).expanduser()
+    if path.exists():
+        return str(path.absolute())
+    if (hub_id := _hub_id(source)) is None:
         return source
     from maskmill.pipeline.weights import hub
 

@@ -71,12 +71,13 @@ def until(happens: Callable[[], Any], what: str, timeout_s: float = 150.0) -> An
 
 
 @contextlib.contextmanager
-def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
+def running_up(folder: Path, database: str | None = None, *, cwd: Path | None = None) -> Iterator[Up]:
     """`maskmill up` until the block ends; nothing of it is left running, and no log tells the password.
 
     Args:
         folder: for its home and log.
         database: a database's URL; None is the SQLite of `up` itself.
+        cwd: the folder it is typed in.
     """
     port = free_port()
     environment = {**os.environ, "MASKMILL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
@@ -85,8 +86,9 @@ def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
     words = ["up", "--port", str(port), "--ray-port", "0"]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from maskmill.flows.cli import main; main()", *words],
+            [sys.executable, "-P", "-c", "from maskmill.flows.cli import main; main()", *words],
             env=environment,
+            cwd=cwd,
             stdout=log,
             stderr=log,
         )

@@ -90,10 +90,14 @@ class GivenBoxes:
         return max(matches, key=lambda image: len(image.file_name), default=None)
 
 
+def absolute(address: str) -> str:
+    """The address of a file of given boxes, the same in whatever folder it is read."""
+    return address if is_s3(address) else str(Path(local_address(address)).expanduser().absolute())
+
+
 def read_bytes(address: str) -> bytes:
     """A file of given boxes. Raises InputError where it is missing."""
-    place = address if is_s3(address) else str(Path(local_address(address)).expanduser().absolute())
-    store, name = address_store(place)
+    store, name = address_store(absolute(address))
     try:
         return store.read(name)
     except ObjectNotFound as error:
