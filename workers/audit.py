@@ -47,8 +47,8 @@ class Audit:
         above_90, above_75: share of the masks whose best partner has a higher IoU.
         mean_iou: of masks with their partners.
         found_50: share of the corrected masks that some mask meets with an IoU above 0.5.
-        matched, ambiguous, not_in_dataset: images that the truth names, by whether the dataset has them: once,
-            nobody can say which, not at all. 0 against reviews.
+        matched, ambiguous, not_in_dataset: images that the truth names, by whether the dataset has them:
+            once, nobody can say which, not at all. 0 against reviews.
         left_out: reason -> annotations of the truth that are no true masks.
     """
 

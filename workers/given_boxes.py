@@ -3,8 +3,9 @@
 Read are COCO's `images` (`id`, `file_name`, and `width` and `height` to scale by), `annotations` and
 `categories`: `bbox` ([x, y, w, h]), `category_id`, `score` (as detectors add it), `iscrowd`, and, for points,
 `point_coords` ([[x, y], ...]) with `point_labels` (1 inside, 0 outside; all inside where they lack).
-An annotation may have a box, points or both; one that can't be used is dropped and counted, its image's others
-stand. Pictures are matched by the one rule (foreign/matching.py). Boxes follow a picture that ingest shrank.
+An annotation may have a box, points or both; one that can't be used is dropped and counted, its image's
+others stand. Pictures are matched by the one rule (foreign/matching.py). Boxes follow a picture that ingest
+shrank.
 
 What it doesn't know: detections in other formats, keypoints, rotated boxes.
 """

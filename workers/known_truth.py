@@ -1,8 +1,8 @@
 """True masks of the dataset's own pictures: a set of annotations, matched to the dataset by the one rule.
 
-Audits, reviews and text-to-mask hold a generation's masks against it; what it matched goes into their reports.
-It is matched against all planned pictures, not only a generation's: another picture of the same name is a
-doubt also where it isn't annotated yet.
+Audits, reviews and text-to-mask hold a generation's masks against it; what it matched goes into their
+reports. It is matched against all planned pictures, not only a generation's: another picture of the same name
+is a doubt also where it isn't annotated yet.
 """
 
 from __future__ import annotations

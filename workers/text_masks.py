@@ -59,8 +59,8 @@ def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -
     """Measures a generation's labels.
 
     Raises:
-        InputError: truth that cannot be used or is of no picture of the dataset, without names of kinds, or no
-            image with labels and truth.
+        InputError: truth that cannot be used, is of no picture of the dataset or has no names of kinds, or
+            no image with labels and truth.
     """
     known = known_truth(store, source)
     kinds = {name.lower(): kind for kind, name in known.index.names.items()}

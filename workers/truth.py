@@ -62,9 +62,11 @@ class TruthIndex:
         boxes: image id -> given boxes; empty without a file of them.
         names: category number -> its name; empty where none is given.
         left_out: annotations that are no true masks, by reason: counted as they are met.
+        sha256: of the annotations.
     """
 
     source: TruthSet
+    sha256: str
     images: Mapping[Id, ForeignImage]
     number: Mapping[Id, int] = field(default_factory=dict)
     frequency: Mapping[int, str] = field(default_factory=dict)
@@ -137,6 +139,7 @@ def index_truth(source: TruthSet) -> TruthIndex:
     left_out = Tally(given.left_out)
     return TruthIndex(
         source,
+        given.sha256,
         images,
         number,
         {kind: one.frequency for kind, one in kinds.items() if one.frequency},

@@ -73,9 +73,9 @@ def test_an_evaluation_has_the_promised_figures_and_files(
 def test_given_boxes_count_for_precision(segmenter: Segmenter, truth: TruthSet, tmp_path: Path) -> None:
     index = index_truth(truth)
     rows = [
-        {"image_id": i, "category_id": 1, "bbox": one["bbox"], "score": 0.9}
-        for i, some in index.annotations.items()
-        for one in some
+        {"image_id": i, "category_id": 1, "bbox": one.words["bbox"], "score": 0.9}
+        for i, image in index.images.items()
+        for one in image.annotations
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     given = dataclasses.replace(truth, boxes=tmp_path / "boxes.json")
@@ -92,9 +92,12 @@ def test_truth_that_cannot_be_used_is_named(truth: TruthSet, tmp_path: Path, seg
         list(read_truths(index_truth(dataclasses.replace(truth, images=tmp_path))))
     data = json.loads(truth.coco.read_text())
     data["annotations"][0]["image_id"] = 999
-    (tmp_path / "stranger.json").write_text(json.dumps(data))
-    with pytest.raises(InputError, match=r"images \[999\]"):
-        index_truth(dataclasses.replace(truth, coco=tmp_path / "stranger.json"))
+    stranger = dataclasses.replace(truth, coco=tmp_path / "stranger.json")
+    stranger.coco.write_text(json.dumps(data))
+    assert index_truth(stranger).left_out.left_out().first == {"unknown_image": ("annotation 1",)}
+    stranger.coco.write_text(json.dumps({**data, "annotations": data["annotations"][:1]}))
+    with pytest.raises(InputError, match=r"of images that it doesn't list \(annotation 1\)"):
+        index_truth(stranger)
     (tmp_path / "m.toml").write_text('[[set]]\nname = "a"\n')
     with pytest.raises(InputError, match="needs name, coco and images"):
         read_manifest(tmp_path / "m.toml")

@@ -118,6 +118,11 @@ class Tally:
         kept = self._first.setdefault(reason, [])
         kept += names[: FIRST_NAMED - len(kept)]
 
+    @property
+    def num(self) -> int:
+        """All of them so far."""
+        return self._counts.total()
+
     def left_out(self) -> LeftOut:
         """The account so far, reasons in order of the alphabet."""
         reasons = sorted(reason for reason, count in self._counts.items() if count)

@@ -148,8 +148,8 @@ def _categories(found: Sequence[Any], where: str) -> dict[Id, ForeignCategory]:
         kind = ForeignCategory(None if name is None else plain(str(name)), str(entry.get("frequency") or ""))
         if kinds.setdefault(id_, kind).name != kind.name:
             raise InputError(
-                f"{where}: category id {printable(str(id_))} stands for {kinds[id_].name!r} and {kind.name!r}; "
-                "give every category an id of its own"
+                f"{where}: category id {printable(str(id_))} stands for {kinds[id_].name!r} and "
+                f"{kind.name!r}; give every category an id of its own"
             )
     return kinds
 
