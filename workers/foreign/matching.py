@@ -87,8 +87,8 @@ class Matching:
         if self.ambiguous_entries:
             some = _some(names[place].file_name for place in sorted(self.ambiguous_entries))
             told += (
-                f"; {len(self.ambiguous_entries)} fit several pictures or share a name ({some}): write their "
-                "folders too"
+                f"; {len(self.ambiguous_entries)} are ambiguous, they fit several pictures or share a name "
+                f"({some}): write their folders too"
             )
         if self.unmatched:
             some = _some(names[place].file_name for place in self.unmatched)

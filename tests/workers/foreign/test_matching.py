@@ -94,8 +94,8 @@ def test_what_was_matched_is_told_and_counted_in_fingerprints() -> None:
     found = matched(names, ["/a/1.jpg", "/a/x.jpg", "/b/x.jpg"])
     told = found.explain([ForeignName(name) for name in names])
     assert told == (
-        "1 of 3 images are in the dataset; 1 fit several pictures or share a name (x.jpg): write their "
-        "folders too; 1 are not in it (far\ufffd[2J.jpg)"
+        "1 of 3 images are in the dataset; 1 are ambiguous, they fit several pictures or share a name "
+        "(x.jpg): write their folders too; 1 are not in it (far\ufffd[2J.jpg)"
     )
     assert found.digest != matched(names, ["/a/1.jpg", "/a/x.jpg"]).digest
     assert found.digest == matched(names, ["/a/1.jpg", "/a/x.jpg", "/b/x.jpg", "/c/other.jpg"]).digest
