@@ -288,7 +288,7 @@ def _numbers(given: ForeignSet) -> dict[Id, int]:
     """A number for each category: its own, or for words the next ones that are free."""
     of_annotations = (one.category for image in given.images for one in image.annotations)
     ids = {one for one in (*given.categories, *of_annotations) if one is not None}
-    numbers = {id_: id_ for id_ in ids if isinstance(id_, int)}
+    numbers: dict[Id, int] = {id_: id_ for id_ in ids if isinstance(id_, int)}
     words = sorted(id_ for id_ in ids if isinstance(id_, str))
     free = max(numbers.values(), default=0) + 1
     return {**numbers, **{word: free + place for place, word in enumerate(words)}}
