@@ -162,6 +162,21 @@ def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
     return dataclasses.replace(spec, idle=tuple(idle))
 
 
+def boxes_told(spec: RunSpec) -> str:
+    """What a run's file of boxes matches in the dataset, in a sentence, before work starts.
+
+    Raises:
+        InputError: nothing, or a file that cannot be read.
+    """
+    from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
+    from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes
+
+    assert spec.boxes is not None and spec.boxes.file is not None
+    boxes = read_given_boxes(spec.boxes.file, min_score=spec.boxes.min_score)
+    return check_boxes(boxes, load_plans(open_store(spec.root)))
+
+
 def annotate_shards(
     spec: RunSpec,
     config: RunConfig,
@@ -176,12 +191,15 @@ def annotate_shards(
         build: makes a worker's stages where they are no models: workers then take a CPU each, wherever.
 
     Raises:
+        InputError: a file of boxes that is of no picture of the dataset.
         ClusterError: no cluster.
         RunStopped: an error in our code, or workers that cannot start; what is committed stays.
     """
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
+    if spec.boxes is not None:
+        watcher().note(boxes_told(spec))
     from maskmill.flows.report.observe import observed
     from maskmill.flows.services import cluster
     from maskmill.flows.services import state as up_state

@@ -260,6 +260,17 @@ class Plan:
             )
         return images
 
+    def iter_sources(self) -> Iterator[tuple[str, str]]:
+        """Key and label (tar::member) of every image but forgotten ones, in key order; a row group at a time.
+
+        Raises:
+            DamagedObject: a table isn't what its plan says.
+        """
+        for part in self.parts:
+            for row in read_rows(self.store, part.rows, ("key", "source", "member")):
+                if row["key"] not in self.forgotten:
+                    yield row["key"], source_label(row["source"], row["member"])
+
     def _part_of(self, shard: int) -> PlanPart:
         for part in reversed(self.parts):
             if part.first_shard <= shard < part.next_shard:

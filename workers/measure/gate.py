@@ -33,6 +33,9 @@ def compare(
         settings: what is measured.
         gate: how it is decided.
 
+    Returns:
+        Also `left_out`, where annotations of the gate set are no true masks: how many, by reason.
+
     Raises:
         InputError: the set cannot be read, or the gate's figure isn't among what is measured.
     """
@@ -44,7 +47,9 @@ def compare(
     except ValueError as exc:
         raise InputError(str(exc)) from exc
     figures = [{**one.figures()["sets"][coco.stem]} for one in (old, new)]
-    return {**decision.facts(), "before": _finite(figures[0]), "after": _finite(figures[1])}
+    facts = {**decision.facts(), "before": _finite(figures[0]), "after": _finite(figures[1])}
+    left_out = new.left_out.get(coco.stem)
+    return {**facts, "left_out": dict(left_out)} if left_out else facts
 
 
 def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:

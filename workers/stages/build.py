@@ -334,6 +334,7 @@ def _box_stage(boxes: BoxSettings, spec: RunSpec, embeddings: SharedEmbeddings) 
     return BoxMasks(
         embeddings,
         lambda: read_given_boxes(file, min_score=boxes.min_score),
+        lambda: load_plans(open_store(spec.root)),
         batch_size=boxes.batch_size,
         fingerprint=spec.fingerprints[MASKS],
         models={"segmenter": segmenter_name(spec.segmenter)},

@@ -133,6 +133,8 @@ def _show(found: dict[str, Any]) -> None:
             console.print_pairs(figure_lines(figures), title=name)
     for name, figures in found.get("edges", {}).items():
         console.print_pairs(figure_lines(figures), title=f"edges: {name}")
+    if left_out := found.get("left_out"):
+        console.note(f"annotations of the truth that are no true masks were left out: {left_out}")
     for path in found.get("files", ()):
         console.out.print(f"wrote {console.plain(path)}")
 
