@@ -24,9 +24,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import count, islice
 
-from storage.errors import DamagedObject, DatasetError, ObjectNotFound, StorageError
+from storage.errors import DamagedObject, DatasetError, LeaseLost, ObjectNotFound, Recalled, StorageError
 from storage.in_order import in_order
 from storage.json_text import from_json, load_object
+from storage.lease import check_lease
+from storage.marks import held_keys, marks_of
 from storage.objects import ObjectStore
 from storage.shards import Sample, WrittenObject, check_size, read_shard
 
@@ -289,17 +291,32 @@ class ColumnVersion:
         A loser's own data objects (named by its attempt) are removed; what it derived from them has to be
         redone from the winner's.
 
+        The plan's forgotten marks are read before and after: who marks first finds this driver's record or is
+        seen here. Of two that miss each other by a pause, the one that pauses sees the other.
+
         Raises:
             DatasetError: the record is of another column version.
             DamagedObject, ObjectNotFound: a data object isn't there in full.
+            LeaseLost: this driver counts as dead; its objects are removed.
+            Recalled: it holds forgotten images; its objects are removed, or, marked only now, it is in force
+                until the shard is rewritten.
         """
         if record.version != self.folder:
             raise DatasetError(f"a record of {record.version} cannot be committed to {self.folder}")
         written = [found for found in (record.data, record.index) if found is not None]
         for found in written:
             check_size(self.store, found)
+        try:
+            check_lease(self.store)
+            if held := self._held(record):
+                raise Recalled(f"{self.folder} shard {record.shard}: {', '.join(sorted(held))} were forgotten")
+        except (LeaseLost, Recalled):
+            self._drop(record, written)
+            raise
         name = self.record_name(record.shard, record.repair)
         if self.store.put_if_absent(name, record_bytes(record)):
+            if held := self._held(record):
+                raise Recalled(f"{self.store.root}/{name}: holds {', '.join(sorted(held))}, forgotten meanwhile")
             return record
         winner = self.read_record(name, record.shard)
         if winner is None:
@@ -307,10 +324,18 @@ class ColumnVersion:
                 f"{self.store.root}/{name}: was there and is gone; something else removes records"
             )
         if winner.attempt != record.attempt:
-            for found in written:
-                if f".{record.attempt}." in found.name:
-                    self.store.delete(found.name)
+            self._drop(record, written)
         return winner
+
+    def _held(self, record: CommitRecord) -> frozenset[str]:
+        marks = marks_of(self.store, record.shard)
+        return held_keys(self.store, record, marks) if marks else marks
+
+    def _drop(self, record: CommitRecord, written: Iterable[WrittenObject]) -> None:
+        """Removes what this attempt wrote; a rewritten record may name another one's."""
+        for found in written:
+            if f".{record.attempt}." in found.name:
+                self.store.delete(found.name)
 
     def read(self, record: CommitRecord) -> Iterator[Sample]:
         """The shard's samples, in order, checked as by shards.read_shard, whose errors it raises."""

@@ -10,6 +10,8 @@
     ├── StoreUnavailable    the store does not answer, after retries
     ├── DamagedObject       the bytes are not what their record says
     ├── DatasetError        the records of a dataset contradict each other
+    ├── Recalled            what was made holds images that were forgotten meanwhile: make it again
+    ├── LeaseLost           this driver was silent for so long that others count it as dead
     └── InputError          an input cannot be used: names it and the cure (also a ValueError)
         └── SourceChanged   an input is no longer what the plan saw
 
@@ -58,6 +60,14 @@ class DamagedObject(StorageError):
 
 class DatasetError(StorageError):
     """The records of a dataset contradict each other."""
+
+
+class Recalled(StorageError):
+    """What was to be committed or published holds images that were forgotten meanwhile."""
+
+
+class LeaseLost(StorageError):
+    """This driver was silent for so long that others count it as dead: it must not write any more."""
 
 
 class InputError(StorageError, ValueError):

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from storage.arrow import read_table, table_of
 from storage.columns import ColumnVersion, CommitRecord, new_attempt
-from storage.errors import DamagedObject, DatasetError, ObjectNotFound, StoreUnavailable
+from storage.errors import DamagedObject, DatasetError, ObjectNotFound, Recalled, StoreUnavailable
 from storage.json_text import from_json, load_object
+from storage.lease import check_lease
+from storage.marks import holding, marked_shards
 from storage.objects import ObjectStore
 from storage.shards import WrittenObject, read_object, write_object
 
@@ -159,10 +161,15 @@ def publish_over(
 
     Returns:
         The new generation, or the latest one when its rows are the same already.
+
+    Raises:
+        LeaseLost: this driver counts as dead.
+        Recalled: rows hold images that were forgotten; to be asked again with the records now in force.
     """
     for _ in range(MAX_RACES):
         parent = latest(store)
         wanted = make(parent)
+        _refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
         number = parent.number + 1 if parent else 1
@@ -177,10 +184,31 @@ def publish_over(
             store=store,
             made_by=made_by,
         )
+        check_lease(store)
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
+            _refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
             return generation
         store.delete(name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
+
+
+def _refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
+    """Raises Recalled where rows hold images that the plan marks as forgotten now."""
+    marked = marked_shards(store)
+    by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
+    for row in rows if marked else ():
+        if row.shard in marked and (record := _record_of(store, row)) is not None:
+            by_shard[row.shard].append(record)
+    for shard, marks in marked.items():
+        for record in holding(store, by_shard[shard], marks):
+            raise Recalled(
+                f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
+                f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"
+            )
+
+
+def _record_of(store: ObjectStore, row: GenerationRow) -> CommitRecord | None:
+    return ColumnVersion(store, row.column, row.fingerprint).read_record(row.record, row.shard)
 
 
 def latest(store: ObjectStore) -> Generation | None:

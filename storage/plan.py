@@ -281,13 +281,13 @@ def load_plans(store: ObjectStore) -> Plan:
         DamagedObject: a plan cannot be read, one is missing in between, or they don't follow each other.
     """
     parts: list[PlanPart] = []
-    names = [info.name for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")]
-    for number, name in enumerate(names, start=1):
+    etags = {info.name: info.etag for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")}
+    for number, name in enumerate(etags, start=1):
         if name != part_name(number):
             raise DamagedObject(
                 f"{store.root}/{name}: expected {part_name(number)}; a plan was removed or added"
             )
-        part = _parse_part(store, name)
+        part = _parse_part(store, name, etags[name])
         follows = (parts[-1].next_shard, parts[-1].next_image_id) if parts else (0, 1)
         if (part.number, part.first_shard, part.first_image_id) != (number, *follows):
             raise DamagedObject(f"{store.root}/{name}: does not follow the plan before it")
@@ -310,7 +310,9 @@ def part_bytes(part: PlanPart) -> bytes:
     return (json.dumps(asdict(part), sort_keys=True, indent=1) + "\n").encode()
 
 
-def _parse_part(store: ObjectStore, name: str) -> PlanPart:
+@lru_cache(maxsize=1024)
+def _parse_part(store: ObjectStore, name: str, etag: str) -> PlanPart:
+    """A plan's JSON; kept while its etag is the same, since every commit looks for new ones."""
     try:
         fields = load_object(store.read(name))
         version = fields.get("format_version")

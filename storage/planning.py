@@ -19,6 +19,7 @@ from storage.errors import InputError, StoreUnavailable
 from storage.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
 from storage.inputs import InputListing, list_inputs
 from storage.ledger import Ledger, digest
+from storage.lease import check_lease
 from storage.objects import ObjectStore, ensure_writable
 from storage.plan import (
     FOLDER,
@@ -149,6 +150,7 @@ class _Planning:
         if rows.written is None and rejects.written is None:
             self._discard(part)
             return self._summary(self._plan, None)
+        check_lease(self._store)
         if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
             self._discard(part)
             return None

@@ -33,7 +33,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
+from storage.errors import DamagedObject, ObjectNotFound, Recalled, SourceChanged, StoreUnavailable
 from storage.objects import open_store
 from workers.actors import Worker, WorkerInfo, start_worker
 from workers.announce import last_announced
@@ -54,7 +54,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-RETRIED = (StoreUnavailable, DamagedObject, ObjectNotFound, SourceChanged, MemoryError, ConnectionError)
+RETRIED = (
+    StoreUnavailable,
+    DamagedObject,
+    ObjectNotFound,
+    Recalled,
+    SourceChanged,
+    MemoryError,
+    ConnectionError,
+)
 """Errors of one shard, or of a moment; all others stop the run."""
 
 JUDGE_EVERY_S = 0.5

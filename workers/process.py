@@ -30,7 +30,8 @@ import numpy as np
 
 from pipeline.memory import is_out_of_memory
 from storage.columns import CommitRecord, Reject, first_rejects
-from storage.errors import DamagedObject
+from storage.errors import DamagedObject, Recalled
+from storage.marks import marks_of
 from storage.images import StoredImage, read_images, to_sample
 from storage.plan import PlannedImage, SourceRead, read_source, read_sources
 from storage.rewrite import forgotten_reject
@@ -42,6 +43,7 @@ from workers.column_writer import ColumnWriter, Draft
 from workers.columns import CANDIDATES
 from workers.meter import Meter
 from workers.read_back import ReadBack
+from workers.recalled import settle, take_back
 from workers.stages import EncodedSample, Picture, Stage, StageResult, Stages
 from workers.task import IMAGES, MASKS, ShardReport, ShardTask
 from workers.threads import map_ahead, read_ahead
@@ -56,6 +58,7 @@ NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 _AHEAD_PER_THREAD = 3
 _READ_DEPTH = 4
 _WRITE_DEPTH = 16
+_MAX_RECALLS = 10  # in a row, each by another `forget`
 
 
 def run_shard(stages: Stages, task: ShardTask, meter: Meter | None = None) -> ShardReport:
@@ -76,15 +79,30 @@ def run_shard(stages: Stages, task: ShardTask, meter: Meter | None = None) -> Sh
     meter = meter or Meter()
     meter.begin(task)
     try:
-        with ExitStack() as stack:
-            turn = _Turn(stages, task, meter, stack)
-            already_done = not turn.missing and turn.images is not None
-            turn.run()
+        turn, already_done = _settled_turn(stages, task, meter)
         if task.one_by_one:
             withdraw(stages.store, task)
         return _report(turn, already_done, time.perf_counter() - began)
     finally:
         meter.end()
+
+
+def _settled_turn(stages: Stages, task: ShardTask, meter: Meter) -> tuple[_Turn, bool]:
+    """The turn, done, and whether nothing was left for it; anew where images were forgotten meanwhile."""
+    for recall in range(_MAX_RECALLS):
+        settle(stages.store, task.shard)
+        try:
+            with ExitStack() as stack:
+                turn = _Turn(stages, task, meter, stack)
+                already_done = not turn.missing and turn.images is not None
+                turn.run()
+            return turn, already_done
+        except Recalled:
+            take_back(stages.store, stages.spec, task)
+            meter.restart()
+            if recall == _MAX_RECALLS - 1:
+                raise
+    raise AssertionError
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,7 @@ class _Turn:
         self.encoders = stack.enter_context(ThreadPoolExecutor(spec.encode_threads, "encode"))
         self.lost_race = False
         self.repairs = spec.repairs.get(task.shard, {})
+        self.marks = marks_of(stages.store, task.shard)
         self.images = self._found(IMAGES)
         self.records = {stage.column: self._found(stage.column) for stage in stages.stages}
 
@@ -183,7 +202,7 @@ class _Turn:
             yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
 
     def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
-        if source.planned.key in self.stages.plan.forgotten:
+        if source.planned.key in self.marks:
             return forgotten_reject(source.planned.key)
         return or_reject(self.task, IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
 
