@@ -26,7 +26,7 @@ from itertools import count, islice
 
 from storage.errors import DamagedObject, DatasetError, LeaseLost, ObjectNotFound, Recalled, StorageError
 from storage.in_order import in_order
-from storage.json_text import from_json, load_object
+from storage.json_text import from_json, load_object, sealed
 from storage.lease import check_lease
 from storage.marks import held_keys, marks_of
 from storage.objects import ObjectStore
@@ -111,8 +111,8 @@ class CommitRecord:
 
 
 def record_bytes(record: CommitRecord) -> bytes:
-    """The record as it is stored: JSON, keys sorted, a newline at the end."""
-    return (json.dumps(asdict(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    """The record as it is stored: JSON, keys sorted, sealed."""
+    return sealed(asdict(record))
 
 
 def parse_record(data: bytes) -> CommitRecord:
@@ -309,14 +309,18 @@ class ColumnVersion:
         try:
             check_lease(self.store)
             if held := self._held(record):
-                raise Recalled(f"{self.folder} shard {record.shard}: {', '.join(sorted(held))} were forgotten")
+                raise Recalled(
+                    f"{self.folder} shard {record.shard}: {', '.join(sorted(held))} were forgotten"
+                )
         except (LeaseLost, Recalled):
             self._drop(record, written)
             raise
         name = self.record_name(record.shard, record.repair)
         if self.store.put_if_absent(name, record_bytes(record)):
             if held := self._held(record):
-                raise Recalled(f"{self.store.root}/{name}: holds {', '.join(sorted(held))}, forgotten meanwhile")
+                raise Recalled(
+                    f"{self.store.root}/{name}: holds {', '.join(sorted(held))}, forgotten meanwhile"
+                )
             return record
         winner = self.read_record(name, record.shard)
         if winner is None:

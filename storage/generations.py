@@ -13,7 +13,6 @@ It does not know: images that are planned and not yet worked on; `verify` does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -22,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from storage.arrow import read_table, table_of
 from storage.columns import ColumnVersion, CommitRecord, new_attempt
 from storage.errors import DamagedObject, DatasetError, ObjectNotFound, Recalled, StoreUnavailable
-from storage.json_text import from_json, load_object
+from storage.json_text import from_json, load_object, sealed
 from storage.lease import check_lease
 from storage.marks import holding, marked_shards
+from storage.numbered import highest_by_log
 from storage.objects import ObjectStore
 from storage.shards import WrittenObject, read_object, write_object
 
@@ -74,6 +74,7 @@ class Generation:
         manifest: the Parquet object with its rows.
         store: where it is.
         made_by: the kind of command that published it: "generate", "repair", "forget", ...
+        seen: how far each numbered log had come then (numbered.py); empty in generations written before.
     """
 
     number: int
@@ -86,6 +87,7 @@ class Generation:
     manifest: WrittenObject
     store: ObjectStore = field(repr=False)
     made_by: str = "generate"
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> tuple[GenerationRow, ...]:
         """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
@@ -183,6 +185,7 @@ def publish_over(
             manifest=manifest,
             store=store,
             made_by=made_by,
+            seen=highest_by_log(store),
         )
         check_lease(store)
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
@@ -370,7 +373,7 @@ def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
 def _generation_bytes(generation: Generation) -> bytes:
     fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
     fields["manifest"] = {name: getattr(generation.manifest, name) for name in _OBJECT}
-    for name in ("columns", "settings", "models", "totals"):
+    for name in ("columns", "settings", "models", "totals", "seen"):
         fields[name] = dict(fields[name])
     fields["format_version"] = FORMAT_VERSION
-    return (json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return sealed(fields)

@@ -106,9 +106,9 @@ class Lease:
         if self.is_lost:
             raise LeaseLost(
                 f"{self._store.root}: this {self._owner} was silent for more than "
-                f"{MISSED_BEATS * self._interval_s:g} s (suspended, or cut off from the store), so others may "
-                "count it as dead; it stops before it writes: run the same command again, what is committed "
-                "is kept"
+                f"{MISSED_BEATS * self._interval_s:g} s (suspended, or cut off from the store), so others "
+                "may count it as dead; it stops before it writes: run the same command again, what is "
+                "committed is kept"
             )
 
     def beat(self) -> None:
@@ -142,7 +142,7 @@ _held: dict[ObjectStore, list[Lease]] = {}
 
 
 def check_lease(store: ObjectStore) -> None:
-    """To be called before what counts is written to a dataset; passes where this process holds no lease of it.
+    """To be called before what counts is written to a dataset; passes where this process has no lease of it.
 
     Raises:
         LeaseLost: others may count this driver as dead.

@@ -14,7 +14,6 @@ It does not know: what weights mean, or how a gate measures.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from typing import Any
 
 from storage.columns import new_attempt
 from storage.errors import DamagedObject, ObjectNotFound, StoreUnavailable
-from storage.json_text import load_json
+from storage.json_text import load_json, sealed
 from storage.objects import ObjectStore
 from storage.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object
 
@@ -330,5 +329,4 @@ def _read(store: ObjectStore, name: str) -> dict[str, Any]:
 
 
 def _json(facts: Mapping[str, Any]) -> bytes:
-    record = {**facts, "format_version": FORMAT_VERSION}
-    return (json.dumps(record, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return sealed({**facts, "format_version": FORMAT_VERSION})

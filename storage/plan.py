@@ -17,7 +17,6 @@ place with the same members elsewhere (reading those says SourceChanged).
 from __future__ import annotations
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import DamagedObject, DatasetError
-from storage.json_text import from_json, load_object
+from storage.json_text import from_json, load_object, sealed
 from storage.objects import ObjectStore
 from storage.shards import WrittenObject, check_size
 from storage.sources import PlannedImage as PlannedImage
@@ -307,7 +306,7 @@ def part_name(number: int) -> str:
 
 def part_bytes(part: PlanPart) -> bytes:
     """A plan's JSON."""
-    return (json.dumps(asdict(part), sort_keys=True, indent=1) + "\n").encode()
+    return sealed(asdict(part))
 
 
 @lru_cache(maxsize=1024)

@@ -18,8 +18,8 @@ from storage.columns import new_attempt
 from storage.errors import InputError, StoreUnavailable
 from storage.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
 from storage.inputs import InputListing, list_inputs
-from storage.ledger import Ledger, digest
 from storage.lease import check_lease
+from storage.ledger import Ledger, digest
 from storage.objects import ObjectStore, ensure_writable
 from storage.plan import (
     FOLDER,

@@ -31,8 +31,8 @@ import numpy as np
 from pipeline.memory import is_out_of_memory
 from storage.columns import CommitRecord, Reject, first_rejects
 from storage.errors import DamagedObject, Recalled
-from storage.marks import marks_of
 from storage.images import StoredImage, read_images, to_sample
+from storage.marks import marks_of
 from storage.plan import PlannedImage, SourceRead, read_source, read_sources
 from storage.rewrite import forgotten_reject
 from storage.shards import Sample

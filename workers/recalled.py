@@ -1,4 +1,4 @@
-"""What a worker does about images that were forgotten: before its turn at a shard, and when a commit was refused.
+"""What a worker does about forgotten images: before its turn at a shard, and when a commit was refused.
 
 The plan's marks are the law (storage/marks.py). A turn begins with records that keep it, so that nothing is
 made from a forgotten image; a commit that meets a mark made meanwhile is refused, and the turn begins again.
@@ -32,7 +32,7 @@ def settle(store: ObjectStore, shard: int) -> None:
 
 
 def take_back(store: ObjectStore, spec: RunSpec, task: ShardTask) -> None:
-    """After a refused commit: the shard is settled, and what the attempt wrote and no record names is removed.
+    """After a refused commit: settles the shard, and removes what the attempt wrote and no record names.
 
     Raises:
         StorageError: the store failed.
@@ -43,6 +43,9 @@ def take_back(store: ObjectStore, spec: RunSpec, task: ShardTask) -> None:
         version = ColumnVersion(store, column, digits)
         record = version.record(task.shard)
         named = {one.name for one in (record.data, record.index) if one is not None} if record else set()
-        for name in (version.data_name(task.shard, task.attempt), version.index_name(task.shard, task.attempt)):
+        for name in (
+            version.data_name(task.shard, task.attempt),
+            version.index_name(task.shard, task.attempt),
+        ):
             if name not in named:
                 store.delete(name)

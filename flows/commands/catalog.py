@@ -216,12 +216,12 @@ def import_column(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from flows.config import load_config
-        from flows.steps import plan_images
+        from flows.steps import plan_images, writing
         from storage.objects import open_store
         from workers.take_in import import_annotations
 
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with console.live_watcher() as watcher:
+        with console.live_watcher() as watcher, writing(dataset, "import"):
             if images:
                 watcher.step("planning the images")
                 plan_images(dataset, images, load_config(), None)
@@ -256,6 +256,7 @@ def tag(
     """Name a generation, or list the names."""
     with console.clear_errors(debug=debug):
         from flows.steps import generation_of
+        from storage.lease import announce
         from storage.objects import open_store
         from storage.tags import set_tag, tags
 
@@ -263,7 +264,8 @@ def tag(
         if name is not None:
             number = None if remove else generation_of(dataset, generation).number
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            set_tag(store, name, number, created_utc=now, note=note)
+            with announce(store, "tag"):
+                set_tag(store, name, number, created_utc=now, note=note)
         found = tags(store)
         if json:
             console.print_json({text: dataclasses.asdict(each) for text, each in found.items()})

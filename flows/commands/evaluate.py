@@ -152,13 +152,15 @@ def promote(
     """
     with console.clear_errors(debug=debug):
         from flows.evaluate import now_utc
+        from storage.lease import announce
         from storage.models import list_models, promoted, promotions
         from storage.models import promote as put_in_force
         from storage.objects import open_store
 
         store = open_store(dataset)
         if to is not None:
-            put_in_force(store, to, why=why, created_utc=now_utc())
+            with announce(store, "promote"):
+                put_in_force(store, to, why=why, created_utc=now_utc())
         now = promoted(store)
         facts = {
             "promoted": now.model if now else None,

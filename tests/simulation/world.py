@@ -4,9 +4,10 @@
     world.add("ingest", lambda store: ...)      # a function of its own view of the store
     world.run()                                 # one call at a time, in an order that the seed decides
 
-A driver is quick or slow, by the seed. Time is the world's: every call costs a second, and a driver's leases beat when they are due while it runs. One
-driver may be suspended at one of its calls until the others have ended (`suspend`), long enough that its
-lease is stale; or killed there (`kill`). The same seed gives the same schedule.
+A driver is quick or slow, by the seed. Time is the world's: every call costs a second, and leases beat when
+they are due while their driver is awake. One driver may be suspended at one of its calls until the others
+have ended (`suspend`), long enough that its lease is stale; or killed soon after (`kill`). The same seed gives the
+same schedule.
 
 It does not know: calls by helper threads of a driver (reads ahead): those run at once, within its turn.
 """
@@ -63,6 +64,7 @@ class World:
         self._back = threading.Semaphore(0)
         self._lock = threading.RLock()
         self._killing: Driver | None = None
+        self._calls_left = 0
 
     def clock(self) -> float:
         """Seconds since 1970."""
@@ -83,7 +85,7 @@ class World:
         self.stop_at = (name, call, "suspend")
 
     def kill(self, name: str, call: int) -> None:
-        """The same, and it never wakes."""
+        """The same, and it ends within a few calls after it wakes, without a chance to clean up."""
         self.stop_at = (name, call, "kill")
 
     def run(self) -> None:
@@ -108,7 +110,7 @@ class World:
         self.stop_at = None
         self.history.append(f"{driver.name}: {how}")
         if how == "kill":
-            self._killing = driver
+            self._killing, self._calls_left = driver, self.random.randrange(5)
         self._step(driver)
 
     def _step(self, driver: Driver) -> None:
@@ -134,7 +136,7 @@ class World:
         driver.go.acquire()
         try:
             driver.result = driver.work(driver.store)
-        except BaseException as exc:  # whatever it is, the test looks at it
+        except BaseException as exc:  # noqa: BLE001 - whatever it is, the test looks at it
             driver.error = exc
         driver.ended = True
         leases._held.pop(driver.store, None)
@@ -149,7 +151,9 @@ class World:
             self._back.release()
             driver.go.acquire()
             if self._killing is driver:
-                raise Killed
+                if self._calls_left <= 0:
+                    raise Killed
+                self._calls_left -= 1
             self.history.append(f"{store.name}: {what}")
         with self._lock:
             yield

@@ -164,7 +164,10 @@ def test_beside_another_driver_it_marks_and_removes_nothing(local_store: ObjectS
     """The mark comes before the look: who starts after the look has seen the mark."""
     make_dataset(local_store, photos)
     before = [name for name in kept(local_store) if not name.startswith("plan/")]
-    with announce(local_store, "generate"), pytest.raises(DatasetError, match=f"wait for it.*forget .* {KEY}"):
+    with (
+        announce(local_store, "generate"),
+        pytest.raises(DatasetError, match=f"wait for it.*forget .* {KEY}"),
+    ):
         forget(local_store, [KEY], created_utc=CREATED)
     assert load_plans(local_store).forgotten == {KEY}
     assert [name for name in kept(local_store) if not name.startswith("plan/")] == before
