@@ -109,8 +109,8 @@ def driving(dataset: str) -> Iterator[None]:
     with announce(store, "generate") as lease:
         _settle(store)
         for driver in others(store, own_id=lease.driver_id):
-            if (driver.host, driver.pid) == (socket.gethostname(), os.getpid()):
-                continue  # the loop that this run is a step of
+            if (driver.owner, driver.host, driver.pid) == ("loop", socket.gethostname(), os.getpid()):
+                continue  # this run is a step of it
             watcher().note(
                 f"another run works on this dataset: {driver.owner} on {driver.host}, process {driver.pid}, "
                 f"since {driver.started_utc}. This one goes on beside it, safely: a shard that both finish "

@@ -193,10 +193,14 @@ def promoted(store: ObjectStore, role: str = SEGMENTER) -> Promotion | None:
 def promotions(store: ObjectStore, role: str = SEGMENTER) -> list[Promotion]:
     """All promotions, oldest first."""
     folder = f"{FOLDER}/{role}/promotions/"
+    return [_promotion(store, f"{folder}{one:06d}.json") for one in _numbered(store, folder)]
+
+
+def _promotion(store: ObjectStore, name: str) -> Promotion:
     try:
-        return [Promotion(**_read(store, f"{folder}{one:06d}.json")) for one in _numbered(store, folder)]
+        return Promotion(**_read(store, name))
     except TypeError as exc:
-        raise DamagedObject(f"{store.root}/{folder}: holds a promotion that cannot be read ({exc})") from exc
+        raise DamagedObject(f"{store.root}/{name}: not a readable promotion ({exc})") from exc
 
 
 def save_checkpoint(

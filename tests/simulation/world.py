@@ -6,8 +6,8 @@
 
 A driver is quick or slow, by the seed. Time is the world's: every call costs a second, and leases beat when
 they are due while their driver is awake. One driver may be suspended at one of its calls until the others
-have ended (`suspend`), long enough that its lease is stale; or killed soon after (`kill`). The same seed gives the
-same schedule.
+have ended (`suspend`), long enough that its lease is stale; or killed soon after (`kill`). The same seed
+gives the same schedule.
 
 It does not know: calls by helper threads of a driver (reads ahead): those run at once, within its turn.
 """
