@@ -317,10 +317,7 @@ class ColumnVersion:
             raise
         name = self.record_name(record.shard, record.repair)
         if self.store.put_if_absent(name, record_bytes(record)):
-            if held := self._held(record):
-                raise Recalled(
-                    f"{self.store.root}/{name}: holds {', '.join(sorted(held))}, forgotten meanwhile"
-                )
+            self._look_again(name, record, written)
             return record
         winner = self.read_record(name, record.shard)
         if winner is None:
@@ -330,6 +327,22 @@ class ColumnVersion:
         if winner.attempt != record.attempt:
             self._drop(record, written)
         return winner
+
+    def _look_again(self, name: str, record: CommitRecord, written: Sequence[WrittenObject]) -> None:
+        """After the write: were images forgotten since the first look? Raises Recalled."""
+        marks = marks_of(self.store, record.shard)
+        if not marks:
+            return
+        try:
+            for found in written:
+                check_size(self.store, found)
+            held = held_keys(self.store, record, marks)
+        except ObjectNotFound as exc:  # `forget` took them for a lost race's, since no record named them yet
+            self.store.delete(name)
+            self._drop(record, written)
+            raise Recalled(f"{self.store.root}/{name}: its objects were removed by `forget`") from exc
+        if held:
+            raise Recalled(f"{self.store.root}/{name}: holds {', '.join(sorted(held))}, forgotten meanwhile")
 
     def _held(self, record: CommitRecord) -> frozenset[str]:
         marks = marks_of(self.store, record.shard)
