@@ -203,7 +203,7 @@ def _refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None
         if row.shard in marked and (record := _record_of(store, row)) is not None:
             by_shard[row.shard].append(record)
     for shard, marks in marked.items():
-        for record in holding(store, by_shard[shard], marks):
+        for record in holding(store, by_shard[shard], marks, or_gone=True):
             raise Recalled(
                 f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
                 f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"

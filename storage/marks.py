@@ -49,16 +49,18 @@ def held_keys(store: ObjectStore, record: CommitRecord, marks: Marks) -> Marks:
     return left and left & {sample.key for sample in read_shard(store, record.data)}
 
 
-def holding(store: ObjectStore, records: Collection[CommitRecord], marks: Marks) -> list[CommitRecord]:
+def holding(
+    store: ObjectStore, records: Collection[CommitRecord], marks: Marks, *, or_gone: bool = False
+) -> list[CommitRecord]:
     """Those of a shard's records that hold an image of `marks`.
 
-    A record that was made from images without them has none either, so few shards are read. One whose data
-    is gone holds nothing.
+    A record that was made from images without them has none either, so few shards are read.
 
     Args:
         store: the dataset.
         records: of one shard, of any columns and versions.
         marks: keys of that shard.
+        or_gone: also those whose data is gone, as `forget` removes it.
 
     Raises:
         DamagedObject: a shard that has to be read is damaged.
@@ -71,14 +73,14 @@ def holding(store: ObjectStore, records: Collection[CommitRecord], marks: Marks)
     doubtful = [
         record for record in records if record.sha256 not in clean and record.inputs.get(IMAGES) not in clean
     ]
-    return [record for record in doubtful if _holds(store, record, marks)]
+    return [record for record in doubtful if _holds(store, record, marks, or_gone)]
 
 
-def _holds(store: ObjectStore, record: CommitRecord, marks: Marks) -> bool:
+def _holds(store: ObjectStore, record: CommitRecord, marks: Marks, or_gone: bool) -> bool:
     try:
         return bool(held_keys(store, record, marks))
     except ObjectNotFound:
-        return False
+        return or_gone
 
 
 def forget_command(store: ObjectStore, keys: Collection[str]) -> str:
