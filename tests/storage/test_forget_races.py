@@ -30,6 +30,7 @@ from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit
 
 KEY, PICTURE, SHARD = "000000002", b"picture 1", 0
 SCHEDULES = 150
+MOST_TURNS = 6  # at the shard, then it is given up
 MOST_CALLS = 60  # of the ingesting driver, about
 
 Interrupt = Callable[[World, int], None]
@@ -38,7 +39,7 @@ Interrupt = Callable[[World, int], None]
 def ingest(store: ObjectStore, clock: Callable[[], float]) -> None:
     """A worker's turn at the shard, and what its driver publishes."""
     with announce(store, "ingest", clock=clock):
-        while True:
+        for _ in range(MOST_TURNS):
             try:
                 settle_forgotten(store, created_utc=CREATED)
                 images = _images(store)
