@@ -10,14 +10,13 @@ It doesn't know: whether the generation it names has been looked at; `set_tag` c
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
-from maskmill.storage.json_text import load_json
+from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
@@ -66,10 +65,10 @@ def set_tag(
     if generation is not None:
         load_generation(store, generation)
     tag = Tag(name=name, generation=generation, created_utc=created_utc, note=note)
-    data = json.dumps({**asdict(tag), "format_version": FORMAT_VERSION}, sort_keys=True) + "\n"
+    data = sealed({**asdict(tag), "format_version": FORMAT_VERSION})
     for _ in range(MAX_RACES):
         number = max(_numbers(store, name), default=0) + 1
-        if store.put_if_absent(f"{FOLDER}/{name}/{number:06d}.json", data.encode()):
+        if store.put_if_absent(f"{FOLDER}/{name}/{number:06d}.json", data):
             return tag
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} others moved tag {name!r} meanwhile; try again")
 

@@ -33,7 +33,7 @@ from itertools import cycle, islice
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, Recalled, SourceChanged, StoreUnavailable
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
 from maskmill.workers.pool.blame import Doubt, Doubts, History
@@ -56,7 +56,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-RETRIED = (StoreUnavailable, DamagedObject, ObjectNotFound, SourceChanged, MemoryError, ConnectionError)
+RETRIED = (
+    StoreUnavailable,
+    DamagedObject,
+    ObjectNotFound,
+    Recalled,
+    SourceChanged,
+    MemoryError,
+    ConnectionError,
+)
 """Errors of one shard, or of a moment; all others stop the run."""
 
 JUDGE_EVERY_S = 0.5

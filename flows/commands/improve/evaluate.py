@@ -156,11 +156,13 @@ def promote(
         from maskmill.flows.runs.evaluate import now_utc
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
         from maskmill.storage.dataset.model_versions import promote as put_in_force
+        from maskmill.storage.drivers.lease import announce
         from maskmill.storage.stores.base import open_store
 
         store = open_store(dataset)
         if to is not None:
-            put_in_force(store, to, why=why, created_utc=now_utc())
+            with announce(store, "promote"):
+                put_in_force(store, to, why=why, created_utc=now_utc())
         now = promoted(store)
         facts = {
             "promoted": now.model if now else None,

@@ -217,12 +217,12 @@ def import_column(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs.steps import plan_images
+        from maskmill.flows.runs.steps import plan_images, writing
         from maskmill.storage.stores.base import open_store
         from maskmill.workers.jobs.import_column import import_annotations
 
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with console.live_watcher() as watcher:
+        with console.live_watcher() as watcher, writing(dataset, "import"):
 
             def plan() -> None:
                 if images:
@@ -280,13 +280,15 @@ def tag(
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
         from maskmill.storage.dataset.tags import set_tag, tags
+        from maskmill.storage.drivers.lease import announce
         from maskmill.storage.stores.base import open_store
 
         store = open_store(dataset)
         if name is not None:
             number = None if remove else generation_of(dataset, generation).number
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            set_tag(store, name, number, created_utc=now, note=note)
+            with announce(store, "tag"):
+                set_tag(store, name, number, created_utc=now, note=note)
         found = tags(store)
         if json:
             console.print_json({text: dataclasses.asdict(each) for text, each in found.items()})
