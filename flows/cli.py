@@ -21,6 +21,7 @@ from flows.commands.ingest import ingest
 from flows.commands.inspect import export, preview, status, verify
 from flows.commands.maintain import forget, gc
 from flows.commands.models import models
+from flows.commands.prefect_words import SETTINGS, prefect
 from flows.commands.relabel import relabel
 from flows.commands.settings import config_app
 from flows.commands.train import distill, loop, retrain, review
@@ -79,6 +80,7 @@ for command in (
 for command in (gc, forget, models):
     app.command()(command)
 app.command("import")(import_column)
+app.command(context_settings=SETTINGS)(prefect)
 app.add_typer(config_app, name="config")
 
 

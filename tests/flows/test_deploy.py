@@ -38,14 +38,14 @@ def test_flows_are_registered_with_pool_schedule_limit_and_forms(tmp_path: Path)
         words += ["--timezone", "Europe/Berlin", "--tag", "night", *(w for f in flows for w in ("--flow", f))]
         ran = subprocess.run(
             [sys.executable, "-c", "from flows.cli import main; main()", *words],
-            env={**environment, "PREFECT_API_URL": server.url},
+            env={**environment, "PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.secret},
             capture_output=True,
             text=True,
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
         assert "prefect worker start --pool local" in ran.stdout
-        made = {found["entrypoint"].rpartition(".")[2]: found for found in ask(server.url, "deployments")}
+        made = {found["entrypoint"].rpartition(".")[2]: found for found in ask(PrefectApi(server.url, server.secret), "deployments")}
         assert set(made) == set(flows)
         relabel = made["relabel"]
         assert (relabel["name"], relabel["work_pool_name"]) == ("default", "local")

@@ -67,7 +67,7 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
     with running_up(tmp_path) as up:
         site = up.url.removesuffix("/api")
         up.run("deploy", root, "--flow", "relabel", *(word for pair in SETS for word in ("--set", pair)))
-        (deployment,) = ask(up.url, "deployments")
+        (deployment,) = ask(up.api, "deployments")
 
         browser.get(f"{site}/deployments/deployment/{deployment['id']}/run")
         threshold = shown(browser, lambda page: label(page, "Predicted Iou"))
@@ -80,7 +80,7 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         box.send_keys("0.4")
         browser.find_element(By.XPATH, "//button[@type='submit']").click()
 
-        (run,) = until(lambda: ask(up.url, "flow_runs"), "the form started a run")
+        (run,) = until(lambda: ask(up.api, "flow_runs"), "the form started a run")
         until(lambda: up.look(run["id"])["state_type"] == "COMPLETED", "it ends")
         generation = latest(open_store(root))
         assert generation is not None and generation.number == 2
@@ -91,6 +91,6 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         browser.get(f"{site}/artifacts")
         shown(browser, lambda page: "2 of 2 images" in text(page))
         assert "maskmill-diff" in text(browser) and "generation 1 -> 2" in text(browser)
-        (picture,) = [found for found in ask(up.url, "artifacts") if found["type"] == "image"]
+        (picture,) = [found for found in ask(up.api, "artifacts") if found["type"] == "image"]
         browser.get(f"{site}/artifacts/artifact/{picture['id']}")
         shown(browser, lambda page: page.find_element(By.TAG_NAME, "img").get_property("naturalWidth") > 100)
