@@ -91,11 +91,11 @@ def left_from_before() -> Iterator[str]:
         for found, flow in _ours(client):
             dataset = found.parameters.get("dataset")
             if dataset and not found.name.startswith(dataset_name(absolute(str(dataset)))):
+                name = f" --name {found.name}" if found.name != NO_NAME else ""
                 yield (
                     f"deployment {flow}/{found.name} of {dataset} is from an earlier maskmill, without the "
-                    f"dataset in its name: it still runs. To rename it: maskmill deploy {dataset} --flow {flow}"
-                    + (f" --name {found.name}" if found.name != NO_NAME else "")
-                    + " with its --cron and settings"
+                    "dataset in its name: it still runs. To rename it: "
+                    f"maskmill deploy {dataset} --flow {flow}{name} with its --cron and settings"
                 )
 
 

@@ -160,6 +160,7 @@ def _commands(settings: UpSettings, secret: str) -> dict[str, tuple[list[str], d
         **api_secret.guarded(secret, settings.origins),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # it calls an analytics host from the user's browser
         "PREFECT_SERVER_UI_API_URL": "/api",  # where the page came from: port 4200 of this machine otherwise
     }
     address = ["--host", settings.host, "--port", str(settings.port)]

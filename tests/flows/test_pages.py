@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
+from flows.api_secret import read_secret
 from flows.config import load_config
 from storage.generations import latest
 from storage.objects import open_store
 from tests.fakes import write_pictures
 from tests.flows.asking import ask
+from tests.flows.browsing import browser, log_in, shown, text
 from tests.flows.running import running_up, until
 from tests.flows.test_relabel import SETS, annotate
 
-T = TypeVar("T")
+__all__ = ["browser"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    """Debian's headless Chromium."""
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        raise RuntimeError("no chromedriver is installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--window-size=1400,1800"):
-        options.add_argument(word)
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
-def shown(browser: webdriver.Chrome, look: Callable[[webdriver.Chrome], T]) -> T:
-    """What `look` finds once the page has drawn it."""
-    redrawn = (NoSuchElementException, StaleElementReferenceException)
-    return WebDriverWait(browser, 60, ignored_exceptions=redrawn).until(look)
 
 
 def label(browser: webdriver.Chrome, name: str) -> WebElement | None:
     """A field's label in the form; None before the form is there."""
     found = browser.find_elements(By.XPATH, f"//label[starts-with(normalize-space(.), '{name}')]")
     return found[0] if found else None
-
-
-def text(browser: webdriver.Chrome) -> str:
-    return browser.find_element(By.TAG_NAME, "body").text
 
 
 def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
@@ -69,6 +42,7 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         up.run("deploy", root, "--flow", "relabel", *(word for pair in SETS for word in ("--set", pair)))
         (deployment,) = ask(up.api, "deployments")
 
+        log_in(browser, site, str(read_secret(up.home)))
         browser.get(f"{site}/deployments/deployment/{deployment['id']}/run")
         threshold = shown(browser, lambda page: label(page, "Predicted Iou"))
         assert threshold is not None
