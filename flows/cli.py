@@ -25,6 +25,7 @@ from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
+from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
 from maskmill.flows.commands.operate.up import up
 
 EPILOG = (
@@ -79,6 +80,7 @@ for command in (
 for command in (gc, forget, models):
     app.command()(command)
 app.command("import")(import_column)
+app.command(context_settings=SETTINGS)(prefect)
 app.add_typer(config_app, name="config")
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -75,10 +77,23 @@ def plain(text: str) -> str:
 
 
 def next_steps(commands: Iterable[tuple[str, str]]) -> None:
-    """What to do next: commands to copy, each with what it does."""
+    """What to do next: commands to copy, each with what it does; they work in the same shell."""
     out.print("\n[bold]Next[/bold]")
     for command, purpose in commands:
-        out.print(f"  {escape(command)}\n      [dim]{escape(purpose)}[/dim]")
+        typed = (
+            f"{program()} {command.removeprefix('maskmill ')}" if command.startswith("maskmill ") else command
+        )
+        out.print(f"  {escape(typed)}\n      [dim]{escape(purpose)}[/dim]")
+
+
+def program() -> str:
+    """How this program is called again in the same shell: by its name, or by its path where the name means
+    none, or another."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("maskmill")
+    if typed.name != "maskmill" or (found is not None and Path(found).resolve() == typed.resolve()):
+        return "maskmill"
+    return shlex.quote(str(typed))
 
 
 def agreed(question: str, *, yes: bool, json: bool, again: str) -> bool:
@@ -245,9 +260,7 @@ def pace(tally: Tally) -> str:
 
 def command_line() -> str:
     """The command as it was typed, for copying."""
-    import shlex
-
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])  # noqa: PTH119 - argv[0] may be no path
+    return f"{program()} {shlex.join(sys.argv[1:])}"
 
 
 def _finite(value: Any) -> Any:

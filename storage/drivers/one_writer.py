@@ -31,7 +31,15 @@ NOBODY = ""
 
 
 class WriterBusy(StorageError):
-    """Another writer works on the dataset: says which, since when, and what to do."""
+    """Another writer works on the dataset: says which, since when, and what to do.
+
+    Attributes:
+        holder: which and since when, a sentence.
+    """
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder or message
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,11 @@ def writing(
                 told = True
                 waiting(_sentence(store, holder))
             if time.monotonic() >= deadline:
+                sentence = _sentence(store, holder)
                 raise WriterBusy(
-                    f"{_sentence(store, holder)} Wait for it (--wait SECONDS), or stop it first; "
-                    "a writer that died is passed over by itself within two minutes"
+                    f"{sentence} Wait for it (--wait SECONDS), or stop it first; "
+                    "a writer that died is passed over by itself within two minutes",
+                    sentence,
                 )
             time.sleep(min(poll_s, max(0.0, deadline - time.monotonic())))
         try:
