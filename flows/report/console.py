@@ -11,11 +11,10 @@ the command, a setting or an input is wrong; 3 something around it failed (stora
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from maskmill.flows.report.report import Tally, duration
+from maskmill.pipeline.checks import finite
 
 NOT_SOUND = 1
 WRONG_USE = 2
@@ -40,12 +40,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output; what JSON cannot say (infinity, NaN) is null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """One JSON document on a line of standard output, at once."""
-    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -141,7 +141,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
-        ("maskmill.pipeline.weights.weights", "WeightsError"),
+        ("maskmill.pipeline.weights.errors", "WeightsError"),
         ("maskmill.workers.run.events", "RunStopped"),
     )
     return (OSError, *_loaded(places))
@@ -248,11 +248,3 @@ def command_line() -> str:
     import shlex
 
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])  # noqa: PTH119 - argv[0] may be no path
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,7 +20,6 @@ import torch
 from maskmill.pipeline.evaluate.boundary import boundary_iou
 from maskmill.pipeline.evaluate.clicks import answer, answer_clicks
 from maskmill.pipeline.evaluate.coco import MaskLedger
-from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.evaluate.truth import (
     LARGE_PX,
     SMALL_PX,
@@ -35,6 +34,7 @@ from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.pipeline.segmenters.base import Prompts, Segmenter
 from maskmill.pipeline.settings import MaskSettings
+from maskmill.pipeline.settings.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,11 +233,6 @@ def propose(segmenter: Segmenter, truth: Truth, settings: EvaluateSettings) -> t
         [one.segmentation for one in ranked],
         [(one.predicted_iou + one.stability_score) / 2 for one in ranked],
     )
-
-
-def without_masks(truth: Truth) -> bool:
-    """Whether there is nothing to find; such pictures are passed over."""
-    return not len(truth.masks_NHW)
 
 
 def as_dict(row: MaskRow) -> dict[str, object]:

@@ -28,11 +28,13 @@ import numpy.typing as npt
 import torch
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
+from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.masks import measure as masks
 from maskmill.pipeline.masks import regions
 from maskmill.pipeline.masks.geometry import Crop, crop_boxes, cut_by_crop, layer_grids
 from maskmill.pipeline.masks.measure import MaskBatch
-from maskmill.pipeline.masks.upsample import Frame, MaskMeasures, measure, runs_batch
+from maskmill.pipeline.masks.upsample import MaskMeasures, measure, runs_batch
+from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
 from maskmill.pipeline.settings import MASKS_REVISION, MaskSettings
 
@@ -46,8 +48,6 @@ PENDING_LIMIT_BYTES = 512 * 2**20
 """Low-resolution logits kept at once; beyond it masks are encoded before suppression."""
 
 log = logging.getLogger(__name__)
-
-Image = npt.NDArray[np.uint8]
 
 
 class StepClock:
@@ -100,7 +100,7 @@ class AutomaticMasks:
         self.points_per_batch = settings.points_per_batch
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Image]) -> list[AnnotatedImage]:
+    def __call__(self, images: Sequence[Pixels]) -> list[AnnotatedImage]:
         """Annotates images; crops and images share encoder batches, never decoder batches.
 
         Args:
@@ -132,7 +132,7 @@ class AutomaticMasks:
     @torch.inference_mode()
     def candidates(
         self,
-        image: Image,
+        image: Pixels,
         *,
         predicted_iou: float = 0.0,
         stability: float = 0.0,
@@ -174,7 +174,7 @@ class AutomaticMasks:
         return crop_boxes(height, width, self._settings.crop_layers, self._settings.crop_overlap)
 
     def _embedded(
-        self, images: Sequence[Image], clocks: Sequence[StepClock]
+        self, images: Sequence[Pixels], clocks: Sequence[StepClock]
     ) -> Iterator[tuple[_CropJob, ImageEmbedding]]:
         """Every crop of every image with its embedding, in order, embedded in batches."""
         jobs = [
@@ -329,7 +329,7 @@ def warm_up() -> None:
     regions.parents([mask.rle for mask in cleaned], containment=PARENT_CONTAINMENT)
 
 
-def _cut(image: Image, crop: Crop) -> Image:
+def _cut(image: Pixels, crop: Crop) -> Pixels:
     x0, y0, x1, y1 = crop.box_xyxy
     return image[y0:y1, x0:x1]
 

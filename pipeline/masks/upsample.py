@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.compiled import map_in_threads
 from maskmill.pipeline.masks.upsample_loops import (
     Axis,
@@ -38,60 +39,6 @@ from maskmill.pipeline.masks.upsample_loops import (
     measure_masks,
 )
 from maskmill.pipeline.rle import Rle, from_run_lengths
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """Where a crop's logits lie: model input, its un-padded part, the crop, the image; all in px."""
-
-    image_size: int  # the model's square input
-    input_height: int  # its part that is not padding
-    input_width: int
-    crop_xyxy: tuple[int, int, int, int]  # in the image; the far corner is exclusive
-    height: int  # of the whole image
-    width: int
-
-    def __post_init__(self) -> None:
-        x0, y0, x1, y1 = self.crop_xyxy
-        if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
-            raise ValueError(
-                f"the crop {self.crop_xyxy} is empty or reaches out of "
-                f"an image of {self.height} x {self.width}"
-            )
-        if not (1 <= self.input_height <= self.image_size and 1 <= self.input_width <= self.image_size):
-            raise ValueError(
-                f"the un-padded input {self.input_height} x {self.input_width} must lie "
-                f"within the model's input of {self.image_size} x {self.image_size}"
-            )
-
-    @property
-    def crop_height(self) -> int:
-        return self.crop_xyxy[3] - self.crop_xyxy[1]
-
-    @property
-    def crop_width(self) -> int:
-        return self.crop_xyxy[2] - self.crop_xyxy[0]
-
-    @classmethod
-    def of_crop(
-        cls, image_size: int, crop_xyxy: tuple[int, int, int, int], *, height: int, width: int
-    ) -> Frame:
-        """With the un-padded size of the reference's ResizeLongestSide.get_preprocess_shape."""
-        x0, y0, x1, y1 = crop_xyxy
-        scale = image_size * 1.0 / max(y1 - y0, x1 - x0, 1)
-        return cls(
-            image_size=image_size,
-            input_height=int((y1 - y0) * scale + 0.5),
-            input_width=int((x1 - x0) * scale + 0.5),
-            crop_xyxy=crop_xyxy,
-            height=height,
-            width=width,
-        )
-
-    @classmethod
-    def of_image(cls, image_size: int, *, height: int, width: int) -> Frame:
-        """The crop is the whole image."""
-        return cls.of_crop(image_size, (0, 0, width, height), height=height, width=width)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from maskmill.pipeline.weights import pretrained, weights
+from maskmill.pipeline.weights.errors import WrongWeights
 
 if TYPE_CHECKING:
     from maskmill.pipeline.weights.pretrained import Pretrained
@@ -184,6 +185,4 @@ def _check(config: Any, folder: Path) -> None:
     }
     for name, (value, known) in wanted.items():
         if value != known:
-            raise weights.WrongWeights(
-                f"folder {folder}: {name}={value!r} is no SAM known here: use {known!r}"
-            )
+            raise WrongWeights(f"folder {folder}: {name}={value!r} is no SAM known here: use {known!r}")

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train.decode import Decoded, decode
 from maskmill.pipeline.train.prompts import (
     BOX_END,
@@ -44,7 +45,6 @@ from maskmill.pipeline.train.prompts import (
     noised_box,
     random_point,
 )
-from maskmill.pipeline.train.settings import TrainSettings
 
 FOCAL_WEIGHT, DICE_WEIGHT, GAMMA = 20.0, 1.0, 2.0
 

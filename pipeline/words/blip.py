@@ -25,12 +25,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.words.caption import Pixels, Subject
+from maskmill.pipeline.words.caption import Subject
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.settings import CaptionSettings
+    from maskmill.pipeline.settings.words import CaptionSettings
 
 MODEL_TYPES = ("blip",)
 

@@ -16,18 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
 from maskmill.pipeline.machine.batches import Batches
+from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
     from maskmill.pipeline.annotation import AnnotatedImage
-    from maskmill.pipeline.words.settings import CaptionSettings
+    from maskmill.pipeline.settings.words import CaptionSettings
 
-Pixels = npt.NDArray[np.uint8]
 BoxXyxy = tuple[int, int, int, int]
 
 MODEL = "model"
@@ -205,19 +202,6 @@ def _box(image: AnnotatedImage, place: int) -> BoxXyxy:
     left, top = max(0, int(x)), max(0, int(y))
     right, bottom = min(image.width, int(x + width) + 1), min(image.height, int(y + height) + 1)
     return left, top, max(right, left + 1), max(bottom, top + 1)
-
-
-def check_rgb(pixels_HWC: Pixels) -> None:
-    """Raises ValueError unless this is uint8[H, W, 3] of at least a pixel."""
-    if (
-        pixels_HWC.ndim != 3
-        or pixels_HWC.shape[2] != 3
-        or pixels_HWC.dtype != np.uint8
-        or 0 in pixels_HWC.shape
-    ):
-        raise ValueError(
-            f"an image must be uint8[height, width, 3] RGB, got {pixels_HWC.dtype}{list(pixels_HWC.shape)}"
-        )
 
 
 def captions_to_record(captions: ImageCaptions, *, image_id: int, file_name: str) -> dict[str, Any]:

@@ -15,17 +15,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.families import family_of
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels, check_rgb
+from maskmill.pipeline.settings.families import family_of
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.weights.pretrained import Pretrained
-
-Image = npt.NDArray[np.uint8]
 
 NAMERS = ("clip", "siglip")
 
@@ -76,8 +74,6 @@ class Namer:
     def __init__(self, found: Pretrained, *, device: str = "auto", dtype: str = "float32") -> None:
         import transformers
 
-        from maskmill.pipeline.segmenters.sam import choose_device
-
         self.device = choose_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype)
         classes = {
@@ -99,7 +95,7 @@ class Namer:
         self.pixel_mean: tuple[int, ...] = tuple(round(255 * mean) for mean in self._images.image_mean)
 
     @torch.inference_mode()
-    def image_features(self, images: Sequence[Image]) -> Tensor:
+    def image_features(self, images: Sequence[Pixels]) -> Tensor:
         """Of whole images, float32[B, D] of length 1, on the device.
 
         Args:
@@ -115,7 +111,7 @@ class Namer:
         return F.normalize(self._towers.image_features(pixels_B3HW).float(), dim=-1)
 
     @torch.inference_mode()
-    def dense_features(self, image: Image, longer_side: int) -> Tensor:
+    def dense_features(self, image: Pixels, longer_side: int) -> Tensor:
         """A feature for each patch of an image, float32[H, W, D] of length 1, on the device.
 
         Args:
@@ -186,14 +182,6 @@ def load_namer(source: str, *, device: str = "auto", dtype: str = "float32") -> 
     """The namer in a folder or of a hub id; errors as `pretrained.find` and `Namer`."""
     types = tuple(kind for name in NAMERS for kind in family_of("namer", name).model_types)
     return Namer(pretrained.find(source, role="namer", model_types=types), device=device, dtype=dtype)
-
-
-def check_rgb(image: Image) -> None:
-    """Raises ValueError for what is no RGB image."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"an image or crop must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"
-        )
 
 
 class ClipTowers:

@@ -34,13 +34,14 @@ from maskmill.pipeline.annotation import (
 )
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.masks.boxes import masks_of_boxes
-from maskmill.pipeline.words.caption import check_rgb
+from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
+    from maskmill.pipeline.pixels import Pixels
     from maskmill.pipeline.segmenters.base import Segmenter
-    from maskmill.pipeline.words.detectors.base import Detections, Detector, Pixels, Query
-    from maskmill.pipeline.words.settings import LabelSettings
+    from maskmill.pipeline.settings.words import LabelSettings
+    from maskmill.pipeline.words.detectors.base import Detections, Detector, Query
 
 MAX_LABEL_CHARS = 200
 

@@ -25,9 +25,10 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImage, Annotation
 from maskmill.pipeline.machine.batches import Batches
+from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.rle import decode
-from maskmill.pipeline.words.clip import Image, Namer, check_rgb
-from maskmill.pipeline.words.settings import NameSettings
+from maskmill.pipeline.settings.words import NameSettings
+from maskmill.pipeline.words.clip import Namer
 
 DENSE = "dense"
 CROPS = "crops"
@@ -129,7 +130,7 @@ class MaskNamer:
         self._pairs = Batches(settings.batch_size // 2, "namer")
 
     @torch.inference_mode()
-    def __call__(self, image: Image, masks: AnnotatedImage) -> NamedImage:
+    def __call__(self, image: Pixels, masks: AnnotatedImage) -> NamedImage:
         """Names the masks of an image.
 
         Args:
@@ -161,7 +162,7 @@ class MaskNamer:
         seconds = {"dense": dense_s, "crops": time.perf_counter() - start_s - dense_s}
         return NamedImage(self._best(features_ND, by), seconds)
 
-    def dense_features(self, image: Image, masks: AnnotatedImage) -> Tensor:
+    def dense_features(self, image: Pixels, masks: AnnotatedImage) -> Tensor:
         """float32[N, D] of length 1: the map's features averaged under each mask."""
         features_HWD = self._namer.dense_features(image, self._settings.dense_side)
         height, width = features_HWD.shape[:2]
@@ -169,7 +170,7 @@ class MaskNamer:
         shares_NP = torch.from_numpy(np.stack(shares)).to(features_HWD)
         return F.normalize(shares_NP.flatten(1) @ features_HWD.flatten(0, 1), dim=-1)
 
-    def crop_features(self, image: Image, annotations: Sequence[Annotation]) -> Tensor:
+    def crop_features(self, image: Pixels, annotations: Sequence[Annotation]) -> Tensor:
         """float32[N, D] of length 1: the mean of both crops' features of each mask."""
 
         def embed(some: Sequence[Annotation]) -> Sequence[Tensor]:
@@ -232,7 +233,9 @@ def patch_shares(annotation: Annotation, *, height: int, width: int) -> npt.NDAr
     return counts_HW / total if total > 0 else np.full((height, width), 1 / (height * width), np.float32)
 
 
-def crops_of(image: Image, annotation: Annotation, margin: float, fill: Sequence[int]) -> tuple[Image, Image]:
+def crops_of(
+    image: Pixels, annotation: Annotation, margin: float, fill: Sequence[int]
+) -> tuple[Pixels, Pixels]:
     """The square around a mask's box, as it is and with everything else than the mask filled.
 
     Args:

@@ -23,11 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
+from maskmill.pipeline.pixels import resize_nearest
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, encode_mask
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
@@ -282,8 +281,7 @@ def _fitted(rle: Rle, height: int, width: int) -> Rle:
     """The mask at the stored picture's size: nearest pixels."""
     if (rle.height, rle.width) == (height, width):
         return rle
-    image = Image.fromarray(decode(rle).astype(np.uint8))
-    return encode_mask(np.asarray(image.resize((width, height), Image.Resampling.NEAREST)).astype(bool))
+    return encode_mask(resize_nearest(decode(rle), height, width))
 
 
 def _encode(key: str, record: Mapping[str, Any]) -> EncodedSample:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskmill.pipeline.evaluate.truth import Boxes, Truth
+from maskmill.pipeline.pixels import resize_nearest
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.codec import DecodeError, decode_image
@@ -168,7 +169,7 @@ def truth_of(index: TruthIndex, image_id: int, image: NDArray[np.uint8]) -> Trut
     masks, categories, frequency = [], [], []
     crowd_HW: Bools | None = None
     for one in index.annotations.get(image_id, ()):
-        mask_HW = fitted(_mask(one, entry, index.source.coco), image.shape[:2])
+        mask_HW = resize_nearest(_mask(one, entry, index.source.coco), *image.shape[:2])
         if one.get("iscrowd"):
             crowd_HW = mask_HW if crowd_HW is None else crowd_HW | mask_HW
         elif mask_HW.any():
@@ -178,15 +179,6 @@ def truth_of(index: TruthIndex, image_id: int, image: NDArray[np.uint8]) -> Trut
     stacked = np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), np.bool_)
     known = tuple(frequency) if index.frequency else ()
     return Truth(file_name(entry), image, stacked, tuple(categories), crowd_HW, known)
-
-
-def fitted(mask_HW: Bools, size: tuple[int, int]) -> Bools:
-    """A mask at another size, nearest pixel; itself where it fits."""
-    if mask_HW.shape == size:
-        return mask_HW
-    rows = ((np.arange(size[0]) + 0.5) * mask_HW.shape[0] / size[0]).astype(int)
-    cols = ((np.arange(size[1]) + 0.5) * mask_HW.shape[1] / size[1]).astype(int)
-    return mask_HW[np.ix_(rows, cols)]
 
 
 def read_bsds(images: Path, truth: Path) -> Iterator[tuple[str, NDArray[np.uint8], list[Bools]]]:

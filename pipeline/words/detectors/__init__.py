@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from maskmill.pipeline.settings.words import LabelSettings
     from maskmill.pipeline.words.detectors.base import Detector
-    from maskmill.pipeline.words.settings import LabelSettings
 
 MODEL_TYPES = ("grounding-dino", "owlv2", "owlvit")
 

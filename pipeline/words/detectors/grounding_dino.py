@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
-from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.words.detectors.base import Detections, Pixels, Query, in_parts
+from maskmill.pipeline.words.detectors.base import Detections, Query, in_parts
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.settings import LabelSettings
+    from maskmill.pipeline.settings.words import LabelSettings
 
 SPECIAL_TOKENS = 2
 MAX_PHRASE_CHARS = 200

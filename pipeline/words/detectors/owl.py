@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Owlv2ForObjectDetection, OwlViTForObjectDetection
 
-from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.words.detectors.base import Detections, Pixels, Query, caption_phrases
+from maskmill.pipeline.words.detectors.base import Detections, Query, caption_phrases
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.settings import LabelSettings
+    from maskmill.pipeline.settings.words import LabelSettings
 
 PHRASES_PER_QUERY = 256
 
