@@ -21,7 +21,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils import amg
 
-from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation, to_xywh
 from maskmill.pipeline.rle import Rle
 from maskmill.pipeline.settings import MaskSettings
 
@@ -130,19 +130,14 @@ def _annotation(data: Any, row: int) -> Annotation:
     x, y = data["points"][row].tolist()
     return Annotation(
         segmentation=Rle.from_coco(amg.coco_encode_rle(data["rles"][row])),
-        bbox_xywh=_box_xywh(data["boxes"][row]),
+        bbox_xywh=to_xywh([float(side) for side in data["boxes"][row]]),
         area_px=int(amg.area_from_rle(data["rles"][row])),
         predicted_iou=float(data["iou_preds"][row]),
         stability_score=float(data["stability_score"][row]),
-        crop_box_xywh=_box_xywh(data["crop_boxes"][row]),
+        crop_box_xywh=to_xywh([float(side) for side in data["crop_boxes"][row]]),
         point_xy=((x, y),),
         output_token=int(data["output_token"][row]),
     )
-
-
-def _box_xywh(box_xyxy: npt.NDArray[np.int64]) -> BoxXywh:
-    x, y, width, height = amg.box_xyxy_to_xywh(box_xyxy).tolist()
-    return float(x), float(y), float(width), float(height)
 
 
 @torch.no_grad()

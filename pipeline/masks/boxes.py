@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskmill.pipeline.annotation import SINGLE_OUTPUT, Annotation, BoxXywh
+from maskmill.pipeline.annotation import SINGLE_OUTPUT, Annotation, to_xywh
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.masks.upsample import measure, runs_batch
 from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
@@ -111,7 +111,7 @@ def _masks_of_batch(image: PromptableImage, prompts: Prompts, threshold: float) 
     return [
         Annotation(
             segmentation=rle,
-            bbox_xywh=_xywh(measures.box_xyxy[row]),
+            bbox_xywh=to_xywh(measures.box_xyxy[row].astype(float).tolist()),
             area_px=int(measures.area_px[row]),
             predicted_iou=float(iou_P1[row, 0]),
             stability_score=float(measures.stability_score[row]),
@@ -134,8 +134,3 @@ def _foreground(prompts: Prompts, row: int) -> tuple[tuple[float, float], ...]:
     if prompts.points_PK2 is None or prompts.labels_PK is None:
         return ()
     return tuple((float(x), float(y)) for x, y in prompts.points_PK2[row][prompts.labels_PK[row] == 1])
-
-
-def _xywh(box_xyxy: npt.NDArray[np.int64]) -> BoxXywh:
-    x0, y0, x1, y1 = box_xyxy.tolist()
-    return float(x0), float(y0), float(x1 - x0), float(y1 - y0)

@@ -30,15 +30,9 @@ import numpy.typing as npt
 
 from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.compiled import map_in_threads
-from maskmill.pipeline.masks.upsample_loops import (
-    Axis,
-    Floats,
-    Ints,
-    compose_axis,
-    mask_run_lengths,
-    measure_masks,
-)
-from maskmill.pipeline.rle import Rle, from_run_lengths
+from maskmill.pipeline.masks.upsample_axes import Axis, Floats, Ints, compose_axis
+from maskmill.pipeline.masks.upsample_loops import measure_masks, toggles
+from maskmill.pipeline.rle import Rle, from_changes
 
 
 @dataclass(frozen=True)
@@ -103,12 +97,17 @@ def runs(logits_HW: Floats, frame: Frame, *, threshold: float = 0.0) -> Rle:
     """The mask logit > threshold of one map float32[H, W], in the whole image's frame."""
     logits_HW = _checked(logits_HW, 2)
     rows, columns = _plans(logits_HW.shape, frame)
+    xs, ys, used = toggles(logits_HW, rows, columns, np.float32(threshold))
     x0, y0, _, _ = frame.crop_xyxy
-    corner = y0 + x0 * frame.height
-    lengths = mask_run_lengths(
-        logits_HW, rows, columns, np.float32(threshold), corner, frame.height, frame.width
+    return from_changes(
+        xs[:used],
+        ys[:used],
+        x=x0,
+        y=y0,
+        columns=frame.crop_width,
+        height=frame.height,
+        width=frame.width,
     )
-    return from_run_lengths(frame.height, frame.width, lengths)
 
 
 def runs_batch(

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
+from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, to_xywh, to_xyxy
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.words.text import clean_text
@@ -217,12 +217,7 @@ def captions_to_record(captions: ImageCaptions, *, image_id: int, file_name: str
         "crops": [
             {
                 "mask": image_id * ANNOTATION_IDS_PER_IMAGE + crop.mask,
-                "box": [
-                    crop.box_xyxy[0],
-                    crop.box_xyxy[1],
-                    crop.box_xyxy[2] - crop.box_xyxy[0],
-                    crop.box_xyxy[3] - crop.box_xyxy[1],
-                ],
+                "box": list(to_xywh(crop.box_xyxy)),
                 **_captions_to_record(crop.captions),
             }
             for crop in captions.crops
@@ -251,13 +246,15 @@ def captions_from_record(record: Mapping[str, Any]) -> ImageCaptions:
             width=int(info["width"]),
             height=int(info["height"]),
             whole=_captions_from_record(record),
-            crops=tuple(
-                CropCaptions(int(crop["mask"]) - first_id, _xyxy(crop["box"]), _captions_from_record(crop))
-                for crop in record["crops"]
-            ),
+            crops=tuple(_crop_from_record(crop, first_id) for crop in record["crops"]),
         )
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a captions record: {error!r}") from error
+
+
+def _crop_from_record(crop: Mapping[str, Any], first_id: int) -> CropCaptions:
+    box_xyxy = to_xyxy([int(value) for value in crop["box"]])
+    return CropCaptions(int(crop["mask"]) - first_id, box_xyxy, _captions_from_record(crop))
 
 
 def _captions_from_record(record: Mapping[str, Any]) -> Captions:
@@ -266,8 +263,3 @@ def _captions_from_record(record: Mapping[str, Any]) -> Captions:
         for name in ("texts", "dropped")
     )
     return Captions(texts, dropped)
-
-
-def _xyxy(box_xywh: Sequence[int]) -> BoxXyxy:
-    x, y, width, height = (int(value) for value in box_xywh)
-    return x, y, x + width, y + height

@@ -31,6 +31,8 @@ from maskmill.pipeline.annotation import (
     Annotation,
     annotation_from_sa1b,
     annotation_to_sa1b,
+    to_xywh,
+    to_xyxy,
 )
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.masks.boxes import masks_of_boxes
@@ -295,7 +297,7 @@ def labels_to_record(labels: ImageLabels, *, image_id: int, file_name: str) -> d
                 "label": label.label,
                 "phrase": label.phrase,
                 "score": label.score,
-                "box": _xywh(label.box_xyxy),
+                "box": list(to_xywh(label.box_xyxy)),
                 "mask": mask_id(label),
                 "link_iou": label.link_iou,
             }
@@ -334,18 +336,12 @@ def labels_from_record(record: Mapping[str, Any]) -> ImageLabels:
 
 
 def _label_from_record(row: Mapping[str, Any], first_id: int, num_grid: int) -> Label:
-    x, y, width, height = (float(value) for value in row["box"])
     first = first_id if row["link_iou"] is not None else first_id + num_grid
     return Label(
         label=row["label"],
         phrase=row["phrase"],
         score=float(row["score"]),
-        box_xyxy=(x, y, x + width, y + height),
+        box_xyxy=to_xyxy([float(value) for value in row["box"]]),
         mask=None if row["mask"] is None else int(row["mask"]) - first,
         link_iou=row["link_iou"],
     )
-
-
-def _xywh(box_xyxy: tuple[float, float, float, float]) -> list[float]:
-    left, top, right, bottom = box_xyxy
-    return [left, top, right - left, bottom - top]
