@@ -36,6 +36,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train.decode import Decoded, decode
+from maskmill.pipeline.train.losses import dice_of_sums
 from maskmill.pipeline.train.prompts import (
     BOX_END,
     BOX_START,
@@ -254,7 +255,7 @@ def mask_losses(logits_PMK: Tensor, target_PK: Tensor, counts_K: Tensor, alpha: 
     focal_PM = (focal * counts_K).sum(-1) / counts_K.sum().clamp(min=1)
     overlap = (probability * target * counts_K).sum(-1)
     sizes = ((probability + target) * counts_K).sum(-1)
-    dice_PM = 1 - (2 * overlap + 1) / (sizes + 1)
+    dice_PM = dice_of_sums(overlap, sizes)
     return FOCAL_WEIGHT * focal_PM + DICE_WEIGHT * dice_PM
 
 

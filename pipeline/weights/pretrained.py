@@ -135,6 +135,25 @@ def load_model(model_class: type[ModelT], found: Pretrained, *, dtype: torch.dty
     return whole
 
 
+def load(
+    model_class: type[ModelT], processor_class: type[ProcessorT], found: Pretrained, *, dtype: str
+) -> tuple[ModelT, ProcessorT]:
+    """A model and what prepares its inputs, from one folder; the way of every word role.
+
+    Args:
+        model_class, processor_class: of transformers.
+        found: their folder.
+        dtype: of the weights, as settings name it.
+
+    Raises:
+        WeightsError: as `load_model` and `load_processor`.
+    """
+    import torch
+
+    model = load_model(model_class, found, dtype=getattr(torch, dtype))
+    return model, load_processor(processor_class, found)
+
+
 def load_config(config_class: type[ConfigT], found: Pretrained) -> ConfigT:
     """Its config.json, every default filled in.
 

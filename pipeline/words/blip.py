@@ -27,13 +27,12 @@ from transformers import (
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
+from maskmill.pipeline.settings.families import model_types_of
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.caption import Subject
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.words import CaptionSettings
-
-MODEL_TYPES = ("blip",)
 
 
 class GumbelNucleus(LogitsProcessor):
@@ -200,21 +199,15 @@ def load_blip(settings: CaptionSettings) -> tuple[BlipCaptioner, BlipFilter | No
         ValueError: a device that this machine lacks.
     """
     assert settings.model is not None, "captions that are off load nothing"
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    found = pretrained.find(settings.model, role="captioner", model_types=MODEL_TYPES)
-    captioner = BlipCaptioner(
-        pretrained.load_model(BlipForConditionalGeneration, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        settings,
-    )
+    found = pretrained.find(settings.model, role="captioner", model_types=model_types_of("captioner"))
+    made = pretrained.load(BlipForConditionalGeneration, AutoProcessor, found, dtype=settings.dtype)
+    captioner = BlipCaptioner(*made, settings)
     if settings.filter is None:
         return captioner, None
-    found = pretrained.find(settings.filter, role="filter", model_types=MODEL_TYPES)
-    return captioner, BlipFilter(
-        pretrained.load_model(BlipForImageTextRetrieval, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        device=settings.device,
-    )
+
+    found = pretrained.find(settings.filter, role="filter", model_types=model_types_of("filter"))
+    judge = pretrained.load(BlipForImageTextRetrieval, AutoProcessor, found, dtype=settings.dtype)
+    return captioner, BlipFilter(*judge, device=settings.device)
 
 
 def prepared_pixels(processor: Any, images: Sequence[Pixels]) -> torch.Tensor:

@@ -21,11 +21,9 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels, check_rgb
-from maskmill.pipeline.settings.families import family_of
+from maskmill.pipeline.settings.families import model_types_of
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.weights.pretrained import Pretrained
-
-NAMERS = ("clip", "siglip")
 
 _TEXTS_PER_BATCH = 256
 
@@ -58,7 +56,7 @@ class Namer:
     """CLIP or SigLIP with its weights, on its device.
 
     Args:
-        found: a folder of one of `NAMERS`.
+        found: a folder of CLIP or SigLIP.
         device: "auto" is CUDA where there is one, else the CPU.
         dtype: of the model, "float32", "bfloat16" or "float16"; features come out as float32.
 
@@ -179,9 +177,17 @@ class Namer:
 
 
 def load_namer(source: str, *, device: str = "auto", dtype: str = "float32") -> Namer:
-    """The namer in a folder or of a hub id; errors as `pretrained.find` and `Namer`."""
-    types = tuple(kind for name in NAMERS for kind in family_of("namer", name).model_types)
-    return Namer(pretrained.find(source, role="namer", model_types=types), device=device, dtype=dtype)
+    """The namer in a folder or of a hub id.
+
+    Args:
+        source: its folder or hub id.
+        device, dtype: see `Namer`.
+
+    Raises:
+        WeightsError, ValueError: as `pretrained.find` and `Namer`.
+    """
+    found = pretrained.find(source, role="namer", model_types=model_types_of("namer"))
+    return Namer(found, device=device, dtype=dtype)
 
 
 class ClipTowers:

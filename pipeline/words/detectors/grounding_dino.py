@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoProcessor, GroundingDinoForObjectDetection
+from transformers import GroundingDinoForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.detectors.base import Detections, Query, in_parts
 from maskmill.pipeline.words.text import clean_text
 
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = 2
 MAX_PHRASE_CHARS = 200
+
+NETWORKS = {"grounding-dino": GroundingDinoForObjectDetection}
+"""What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
 
@@ -139,16 +141,6 @@ class GroundingDino:
 
     def _num_tokens(self, text: str) -> int:
         return len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def load_grounding_dino(found: pretrained.Pretrained, settings: LabelSettings) -> GroundingDino:
-    """The detector of a folder. Raises WeightsError."""
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return GroundingDino(
-        pretrained.load_model(GroundingDinoForObjectDetection, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        settings,
-    )
 
 
 def _spelled(phrase: str) -> str:

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoProcessor, Owlv2ForObjectDetection, OwlViTForObjectDetection
+from transformers import Owlv2ForObjectDetection, OwlViTForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.detectors.base import Detections, Query, caption_phrases
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.words import LabelSettings
 
 PHRASES_PER_QUERY = 256
+
+NETWORKS = {"owlv2": Owlv2ForObjectDetection, "owlvit": OwlViTForObjectDetection}
+"""What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +113,3 @@ class Owl:
 
     def _num_tokens(self, phrase: str) -> int:
         return len(self._processor.tokenizer(phrase)["input_ids"])
-
-
-def load_owl(found: pretrained.Pretrained, settings: LabelSettings) -> Owl:
-    """The detector of a folder. Raises WeightsError."""
-    kind: Any = Owlv2ForObjectDetection if found.model_type == "owlv2" else OwlViTForObjectDetection
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return Owl(
-        pretrained.load_model(kind, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        settings,
-    )
