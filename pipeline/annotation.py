@@ -126,6 +126,7 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
         raise ValueError(
             f"{file_name}: {len(image.annotations)} masks, at most {ANNOTATION_IDS_PER_IMAGE} fit"
         )
+
     first_id = image_id * ANNOTATION_IDS_PER_IMAGE
     return {
         "image": {

@@ -99,6 +99,7 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
         masks, iou_preds, _ = self.predictor.predict_torch(
             in_points[:, None, :], in_labels[:, None], multimask_output=True, return_logits=True
         )
+
         data = amg.MaskData(
             masks=masks.flatten(0, 1),
             iou_preds=iou_preds.flatten(0, 1),
@@ -106,6 +107,7 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
             output_token=torch.arange(masks.shape[1]).repeat(len(points)),
         )
         del masks
+
         if self.pred_iou_thresh > 0.0:
             data.filter(data["iou_preds"] > self.pred_iou_thresh)
         threshold = self.predictor.model.mask_threshold
@@ -114,10 +116,13 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
         )
         if self.stability_score_thresh > 0.0:
             data.filter(data["stability_score"] >= self.stability_score_thresh)
+
+        # The paper's coverage rule
         data["masks"] = data["masks"] > threshold
         if self.settings.max_coverage is not None:
             area_px = data["masks"].flatten(1).sum(1)
             data.filter(area_px < self.settings.max_coverage * orig_h * orig_w)
+
         data["boxes"] = amg.batched_mask_to_box(data["masks"])
         data.filter(~amg.is_box_near_crop_edge(data["boxes"], crop_box, [0, 0, orig_w, orig_h]))
         data["masks"] = amg.uncrop_masks(data["masks"], crop_box, orig_h, orig_w)
@@ -170,16 +175,22 @@ def adjust_heads(
         layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
     decoder.output_upscaling[3].weight[:, 0] = 0.0
     decoder.output_upscaling[3].bias[0] = 1.0
+
+    # One constant channel to shift logits by
     constant = float(torch.nn.functional.gelu(torch.tensor(1.0)))
     for network in decoder.output_hypernetworks_mlps:
         network.layers[-1].weight[0] = 0.0
         network.layers[-1].bias[0] = 0.0
+
+    # What the grid gives now
     predictor = SamPredictor(sam)
     predictor.set_image(image)
     points = amg.build_point_grid(8) * np.array([image.shape[1], image.shape[0]])
     in_points = torch.as_tensor(predictor.transform.apply_coords(points, image.shape[:2]))[:, None]
     labels = torch.ones(len(points), 1, dtype=torch.int)
     _, iou_PM, logits_PMHW = predictor.predict_torch(in_points.to(sam.device), labels.to(sam.device))
+
+    # Each output's level, gain and predicted IoU
     iou_layer = decoder.iou_prediction_head.layers[-1]
     for output in range(iou_PM.shape[1]):
         last = decoder.output_hypernetworks_mlps[output + 1].layers[-1]

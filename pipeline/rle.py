@@ -191,6 +191,7 @@ def _decompress(text: Bytes) -> tuple[Ints, bool]:
         bits = np.int64(text[i]) - 48
         if bits < 0 or bits > 63 or shift > 30:
             return lengths[:0], False
+
         value |= (bits & 0x1F) << shift
         shift += 5
         if not bits & 0x20:

@@ -115,6 +115,8 @@ def measure_picture(
             columns["points_1_predicted_iou"] = got.predicted_RN[0]
             if "boundary" in settings.measured:
                 columns["points_1_boundary_miou"] = _boundaries(first, truth.masks_NHW)
+
+    # Masks from boxes: the true ones', then the detector's
     boxed = proposed = None
     if "boxes" in settings.measured:
         masks_NHW, scores, ious = answer_boxes(segmenter, truth, boxes_of(truth.masks_NHW))
@@ -126,8 +128,10 @@ def measure_picture(
             masks_NHW, scores, _ = answer_boxes(segmenter, truth, given.box_xyxy_N4, measured=False)
             scores, kinds = given.score_N, given.category_N
         boxed = [encode_mask(mask) for mask in masks_NHW], scores.tolist(), kinds
+
     if "proposals" in settings.measured:
         proposed = propose(segmenter, truth, settings)
+
     rows = tuple(
         MaskRow(truth.name, i, int(mask.sum()), kind, {name: float(c[i]) for name, c in columns.items()})
         for i, (mask, kind) in enumerate(zip(truth.masks_NHW, truth.categories(), strict=True))

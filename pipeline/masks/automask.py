@@ -187,6 +187,7 @@ class AutomaticMasks:
         )
 
         def decode(rows: Sequence[int]) -> MaskBatch:
+            """Neighbouring points of the grid together."""
             points_xy = points_xy_P2[rows[0] : rows[-1] + 1]
             return self._masks_of_points(job, image, frame, points_xy, clock, settings)
 

@@ -88,6 +88,7 @@ def check_prompts(prompts: Prompts, *, width: int, height: int) -> None:
                 f"box {row}, {boxes[row].tolist()} (left, top, right, bottom), has no part in an image of "
                 f"{width}x{height} px"
             )
+
     if points is not None and labels is not None:
         outside = ~((points >= 0) & (points <= [width, height])).all(axis=2) & (labels >= 0)
         if outside.any():
@@ -103,10 +104,12 @@ def _masks_of_batch(image: PromptableImage, prompts: Prompts, threshold: float) 
         prediction = image.predict(prompts, multimask=False)
         iou_P1 = prediction.predicted_iou_PM
         logits_NHW = prediction.masks(torch.ones_like(iou_P1, dtype=torch.bool)).float().cpu().numpy()
+
     frame = image.embedding.frame
     threads = torch.get_num_threads()
     measures = measure(logits_NHW, frame, offset=STABILITY_OFFSET, threshold=threshold, threads=threads)
     rles = runs_batch(logits_NHW, frame, threshold=threshold, threads=threads)
+
     whole = (0.0, 0.0, float(image.embedding.width), float(image.embedding.height))
     return [
         Annotation(

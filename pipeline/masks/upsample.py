@@ -86,6 +86,7 @@ def measure(
     out_NK = np.zeros((num_masks, 7), np.int64)
 
     def job(part: slice) -> None:
+        """Some masks, into their own rows."""
         measure_masks(logits_NHW[part], rows, columns, levels, out_NK[part])
 
     step = max(1, num_masks // 16)  # masks differ in cost: several parts a thread

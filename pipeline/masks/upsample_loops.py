@@ -37,6 +37,7 @@ def _fused_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     fused = _fuses()
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """LLVM's instruction, or its two halves."""
         if fused:
             return builder.fma(*arguments)
         return builder.fadd(builder.fmul(arguments[0], arguments[1]), arguments[2])
@@ -65,6 +66,8 @@ def _classify(
             kind = np.uint8(row[c] > low) | (np.uint8(not row[c] > high) << 1)
             kinds[c] = kind
             found |= kind
+
+        # The row's extent above low
         left, right = width, -1
         if found & SOME:
             left, right = 0, width - 1
@@ -75,6 +78,7 @@ def _classify(
             bottom = k
             if top < 0:
                 top = k
+
         extents[k, 0], extents[k, 1] = left, right
     return top, bottom
 
@@ -241,13 +245,17 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
     scratch, left_ML, right_ML, values_RL, segments = _buffers(rows, columns)
     slack = np.float32(ROUNDING)
     low, high = levels[0] - slack * abs(levels[0]), levels[2] + slack * abs(levels[2])
+
     for n in range(num_masks):
         logits_HW, out = logits_NHW[n], out_NK[n]
         top, bottom = _classify(logits_HW, low, high, kinds_HW, extents)
         if top < 0:
             continue
+
         box = out[3:]
         box[0], box[1], box[2], box[3] = columns.taps.shape[1], rows.taps.shape[1], -1, -1
+
+        # Blocks of one side count at once, bands by their values
         for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
             count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)
             for s in range(count):
@@ -261,6 +269,7 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
                     _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
                     for r in range(y1 - y0):
                         _count(values_RL[r, : x1 - x0], x0, y0 + r, levels, out, box)
+
         if out[1] == 0:
             box[:] = 0
 

@@ -70,6 +70,7 @@ class RepVitEncoder(nn.Module):
         self.neck = _neck(EMBED_DIM)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
+        """float[B, 256, S/16, S/16] of a normalised float[B, 3, S, S]."""
         x = self.body.stem(image_B3HW)
         for stage in self.body.stages[:3]:
             x = stage(x)
@@ -94,6 +95,7 @@ class TinyVitEncoder(nn.Module):
         self.neck = _neck(320)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
+        """float[B, 256, S/16, S/16] of a normalised float[B, 3, S, S]."""
         embedding_BCHW: Tensor = self.neck(self.body.stages(self.body.patch_embed(image_B3HW)))
         return embedding_BCHW
 
@@ -119,6 +121,7 @@ def build_mobile(encoder: str, *, image_size: int = 1024) -> Sam:
         raise ValueError(f"student encoder {encoder!r} is unknown: use one of {', '.join(STUDENT_ENCODERS)}")
     if image_size < 32 or image_size % 32:
         raise ValueError(f"image_size={image_size}: use a multiple of 32")
+
     grid = image_size // STRIDE
     sam = Sam(
         image_encoder=_ENCODERS[encoder](image_size),
@@ -191,10 +194,13 @@ def _from_edge_sam(name: str) -> str:
     feature = re.match(r"features\.(\d+)\.", name)
     if feature is None:
         return name
+
     index, rest = int(feature[1]), name[feature.end() :]
     if index == 0:
         return f"body.stem.{'conv1' if rest.startswith('0.') else 'conv2'}.{rest.partition('.')[2]}"
     place, is_downsample = _repvit_places()[index - 1]
+
+    # timm's names within a block
     renames = (
         (r"^token_mixer\.0\.", "spatial_downsample."),
         (r"^token_mixer\.2\.", "channel_downsample."),
@@ -208,6 +214,7 @@ def _from_edge_sam(name: str) -> str:
             (r"^channel_mixer\.m\.0\.", "channel_mixer.conv1."),
             (r"^channel_mixer\.m\.2\.", "channel_mixer.conv2."),
         )
+
     for pattern, new in renames:
         rest, changed = re.subn(pattern, new, rest)
         if changed:

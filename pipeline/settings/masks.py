@@ -67,6 +67,8 @@ class MaskSettings:
         for name in (*thresholds, "box_nms", "crop_nms"):
             check_range(name, getattr(self, name), 0.0, 1.0)
         check_range("stability_offset", self.stability_offset, 1e-6, 100.0)
+
+        # The grid and its crops
         check_int("crop_layers", self.crop_layers, 0, 4)
         check_range("crop_overlap", self.crop_overlap, 0.0, 0.99)
         check_int("crop_points_downscale", self.crop_points_downscale, 1, 256)
@@ -76,6 +78,8 @@ class MaskSettings:
                 f"{self.crop_layers} with crop_points_downscale={self.crop_points_downscale}: "
                 "use more points or fewer layers"
             )
+
+        # Clean-up and candidates
         check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         if self.max_coverage is not None:
             check_range("max_coverage", self.max_coverage, 1e-6, 1.0)

@@ -81,6 +81,7 @@ class CaptionSettings:
         check_model("model", self.model)
         check_model("filter", self.filter)
         check_range("threshold", self.threshold, 0.0, 1.0)
+
         check_choice("strategy", self.strategy, ("nucleus", "beam"))
         check_int("num_candidates", self.num_candidates, 1, 32)
         check_range("top_p", self.top_p, 1e-6, 1.0)
@@ -92,6 +93,7 @@ class CaptionSettings:
             )
         check_int("min_tokens", self.min_tokens, 1, 256)
         check_int("max_tokens", self.max_tokens, self.min_tokens, 256)
+
         check_int("seed", self.seed, 0, 2**31 - 1)
         check_type("source_text", self.source_text, bool)
         check_int("max_chars", self.max_chars, 16, 10_000)

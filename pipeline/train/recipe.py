@@ -152,14 +152,20 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
     coords = torch.from_numpy(prompts.coords_PT2)[None].to(device)
     labels = torch.from_numpy(prompts.labels_PT)[None].to(device)
     size = image.image_3SS.shape[-1]
+
+    # One prompt, three outputs
     decoded = _decode(sam, settings, embedding_1CHW, embed_tokens(sam.prompt_encoder, coords, labels, size))
     first = _first_round(decoded, cells, image.complete, settings)
     losses, answer = [first.loss], first
+
+    # Corrections, and rounds without a new point
     for with_point in kinds:
         if with_point:
             point, label = _correction(rng, answer.logits_PK, cells, stride)
             coords = torch.cat([coords, point.to(device)[None]], dim=2)
             labels = torch.cat([labels, label.to(device)[None]], dim=2)
+
+        # The last answer goes in as a mask
         shape = (1, len(prompts.target_P), 1, *decoded.logits.shape[-2:])
         prior = answer.logits_PK.detach().view(shape)
         dense = sam.prompt_encoder.mask_downscaling(prior.flatten(0, 1)).unflatten(0, shape[:2])
@@ -167,6 +173,7 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
         decoded = _decode(sam, settings, embedding_1CHW, tokens, dense)
         answer = _later_round(decoded, cells, settings)
         losses.append(answer.loss)
+
     loss = torch.stack(losses).mean()
     return ImageLoss(loss, float(first.iou), float(answer.iou), float(answer.iou_error))
 
@@ -199,6 +206,7 @@ class _Cells:
 
     @classmethod
     def of(cls, image: TrainImage, prompts: FirstPrompts, stride: int, device: torch.device) -> _Cells:
+        """What an image's prompts should get, at `stride` px a cell, on a device."""
         side = image.masks_NSS.shape[1] // stride
         tiles = image.masks_NSS.reshape(-1, side, stride, side, stride)  # no float copy at full size
         all_NK = torch.from_numpy(tiles.mean((2, 4), dtype=np.float32)).flatten(1)

@@ -55,6 +55,7 @@ class LowRank(nn.Module):
         return self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer's own output and the change's."""
         changed: Tensor = self.linear(x) + F.linear(F.linear(x, self.down), self.up)
         return changed
 

@@ -144,6 +144,7 @@ def model_files(folder: Path) -> list[Path]:
     """
 
     def matching(patterns: Sequence[str]) -> set[Path]:
+        """The folder's files of these names."""
         return {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
 
     tensors = matching(hub.SAFETENSORS) or matching(hub.TORCH_WEIGHTS)

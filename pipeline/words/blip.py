@@ -170,9 +170,12 @@ class BlipFilter:
         counts = [len(image_texts) for image_texts in texts]
         if not sum(counts):
             return [() for _ in images]
+
+        # Each image once, for all its texts
         pixels = prepared_pixels(self._processor, images).to(self._device, self._model.dtype)
         image_embeds = self._model.vision_model(pixel_values=pixels)[0]
         embeds_T = image_embeds.repeat_interleave(torch.tensor(counts, device=self._device), dim=0)
+
         tokens = self._processor.tokenizer(
             [text for image_texts in texts for text in image_texts],
             padding=True,
@@ -180,12 +183,14 @@ class BlipFilter:
             max_length=self._model.config.text_config.max_position_embeddings,
             return_tensors="pt",
         ).to(self._device)
+
         hidden = self._model.text_encoder(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             encoder_hidden_states=embeds_T,
             encoder_attention_mask=torch.ones(embeds_T.shape[:-1], dtype=torch.long, device=self._device),
         ).last_hidden_state
+
         matching_T2 = self._model.itm_head(hidden[:, 0, :]).float().softmax(dim=-1)
         scores = iter(matching_T2[:, 1].tolist())
         return [tuple(next(scores) for _ in range(count)) for count in counts]

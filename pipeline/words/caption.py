@@ -206,6 +206,7 @@ def _box(image: AnnotatedImage, place: int) -> BoxXyxy:
 
 def captions_to_record(captions: ImageCaptions, *, image_id: int, file_name: str) -> dict[str, Any]:
     """What the captions column stores of an image, ready for `json.dumps`; a crop names its mask's id."""
+
     return {
         "image": {
             "image_id": image_id,

@@ -41,15 +41,25 @@ class _Grid:
 class _Towers(Protocol):
     """What differs between the families."""
 
-    def image_features(self, pixels_B3HW: Tensor) -> Tensor: ...
+    def image_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, D] of whole images."""
+        ...
 
-    def text_features(self, inputs: Any) -> Tensor: ...
+    def text_features(self, inputs: Any) -> Tensor:
+        """float[N, D] of tokenised texts."""
+        ...
 
-    def dense_features(self, pixels_B3HW: Tensor) -> Tensor: ...
+    def dense_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, N, D] of each position."""
+        ...
 
-    def logits(self, cosines: Tensor) -> Tensor: ...
+    def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines scaled as the model was trained."""
+        ...
 
-    def scores(self, logits: Tensor) -> Tensor: ...
+    def scores(self, logits: Tensor) -> Tensor:
+        """In [0, 1], of words along the last axis."""
+        ...
 
 
 class Namer:
@@ -197,10 +207,12 @@ class ClipTowers:
         self._model = model
 
     def image_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, D] of whole images."""
         features: Tensor = self._model.get_image_features(pixel_values=pixels_B3HW).pooler_output
         return features
 
     def text_features(self, inputs: Any) -> Tensor:
+        """float[N, D] of tokenised texts."""
         features: Tensor = self._model.get_text_features(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
         ).pooler_output
@@ -224,10 +236,12 @@ class ClipTowers:
         return features_BND
 
     def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines scaled as the model was trained."""
         logits: Tensor = cosines * self._model.logit_scale.float().exp()
         return logits
 
     def scores(self, logits: Tensor) -> Tensor:
+        """In [0, 1], of words along the last axis."""
         return logits.softmax(dim=-1)
 
 
@@ -238,10 +252,12 @@ class SiglipTowers:
         self._model = model
 
     def image_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, D] of whole images."""
         features: Tensor = self._model.get_image_features(pixel_values=pixels_B3HW).pooler_output
         return features
 
     def text_features(self, inputs: Any) -> Tensor:
+        """float[N, D] of tokenised texts."""
         features: Tensor = self._model.get_text_features(input_ids=inputs["input_ids"]).pooler_output
         return features
 
@@ -254,8 +270,10 @@ class SiglipTowers:
         return features_BND
 
     def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines scaled as the model was trained."""
         logits: Tensor = cosines * self._model.logit_scale.float().exp() + self._model.logit_bias.float()
         return logits
 
     def scores(self, logits: Tensor) -> Tensor:
+        """In [0, 1], of words along the last axis."""
         return logits.sigmoid()

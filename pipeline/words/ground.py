@@ -160,8 +160,11 @@ class Grounder:
         began = time.perf_counter()
         height, width = image.pixels_HWC.shape[:2]
         boxes, dropped = kept_boxes(found, self._settings, width=width, height=height)
+
         made = self._masks(image, boxes)
         links = link(made, image.masks.annotations, self._settings.link_iou)
+
+        # A grid mask takes the label, or the box keeps its own
         labels: list[Label] = []
         own: list[Annotation] = []
         for box, annotation, linked in zip(boxes, made, links, strict=True):
@@ -171,6 +174,7 @@ class Grounder:
                 place = len(own)
                 own.append(annotation)
             labels.append(dataclasses.replace(box, mask=place, link_iou=iou))
+
         return ImageLabels(
             width=width,
             height=height,
@@ -281,6 +285,7 @@ def labels_to_record(labels: ImageLabels, *, image_id: int, file_name: str) -> d
         raise ValueError(f"{file_name}: more than {ANNOTATION_IDS_PER_IMAGE} masks")
 
     def mask_id(label: Label) -> int | None:
+        """The grid's mask, or one of these labels' own."""
         if label.mask is None:
             return None
         return label.mask + (first_own if label.link_iou is None else first_id)

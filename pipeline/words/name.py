@@ -149,9 +149,13 @@ class MaskNamer:
             )
         if not masks.annotations:
             return NamedImage(())
+
+        # All from the dense map
         start_s = time.perf_counter()
         features_ND = self.dense_features(image, masks)
         dense_s = time.perf_counter() - start_s
+
+        # Some again from crops
         again = self._to_crop(features_ND, masks)
         by = np.full(len(features_ND), DENSE, object)
         if len(again):
@@ -159,6 +163,7 @@ class MaskNamer:
                 image, [masks.annotations[row] for row in again]
             )
             by[again] = CROPS
+
         seconds = {"dense": dense_s, "crops": time.perf_counter() - start_s - dense_s}
         return NamedImage(self._best(features_ND, by), seconds)
 
@@ -174,6 +179,7 @@ class MaskNamer:
         """float32[N, D] of length 1: the mean of both crops' features of each mask."""
 
         def embed(some: Sequence[Annotation]) -> Sequence[Tensor]:
+            """Both crops of each, as one feature."""
             pairs = [crops_of(image, a, self._settings.margin, self._namer.pixel_mean) for a in some]
             features_2ND = self._namer.image_features([crop for pair in pairs for crop in pair])
             return list(F.normalize(features_2ND.view(len(some), 2, -1).mean(dim=1), dim=-1))

@@ -95,6 +95,7 @@ class GroundingDino:
             return_tensors="pt",
         ).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(
@@ -104,6 +105,8 @@ class GroundingDino:
             text_threshold=self._settings.text_threshold,
             target_sizes=[image.shape[:2] for image, _ in jobs],
         )
+
+        # By the phrase of its best token, or the words marked
         for (_, query), result, logits in zip(jobs, results, outputs.logits, strict=True):
             scores_NL = logits.sigmoid()
             kept_NL = scores_NL[scores_NL.amax(dim=-1) > self._settings.box_threshold].cpu()

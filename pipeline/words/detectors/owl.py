@@ -94,6 +94,7 @@ class Owl:
             return_tensors="pt",
         ).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(
@@ -102,6 +103,7 @@ class Owl:
             target_sizes=[image.shape[:2] for image in images],
             text_labels=texts,
         )
+
         for result in results:
             labels = tuple(result["text_labels"])
             yield Detections(
