@@ -25,6 +25,7 @@ from maskmill.pipeline.decoder.resize import resize
 from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import check_rgb
+from maskmill.pipeline.segmenters import from_transformers, mobile, student
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.settings import SegmenterSettings
@@ -148,8 +149,6 @@ def load_sam(model: str, path: Path) -> Sam:
     Raises:
         WeightsError: weights that are damaged, refused or another model's.
     """
-    from maskmill.pipeline.segmenters import from_transformers, mobile, student
-
     if model == "sam":
         found = pretrained.find(str(path), role="segmenter", model_types=("sam",))
         return from_transformers.load_sam(found)
