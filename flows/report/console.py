@@ -11,12 +11,11 @@ the command, a setting or an input is wrong; 3 something around it failed (stora
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from maskmill.flows.report.report import Tally, duration
+from maskmill.pipeline.checks import finite
 
 NOT_SOUND = 1
 WRONG_USE = 2
@@ -42,12 +42,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output; what JSON cannot say (infinity, NaN) is null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """One JSON document on a line of standard output, at once."""
-    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -156,7 +156,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
-        ("maskmill.pipeline.weights.weights", "WeightsError"),
+        ("maskmill.pipeline.weights.errors", "WeightsError"),
         ("maskmill.workers.run.events", "RunStopped"),
     )
     return (OSError, *_loaded(places))
@@ -261,11 +261,3 @@ def pace(tally: Tally) -> str:
 def command_line() -> str:
     """The command as it was typed, for copying."""
     return f"{program()} {shlex.join(sys.argv[1:])}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
