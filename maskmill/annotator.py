@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
@@ -101,17 +100,16 @@ class Annotator:
         """Annotates pictures as they come, one result after the other: for more than memory holds.
 
         Args:
-            images: see `Picture`; read as far as the model takes at once.
+            images: see `Picture`; read one by one. The model sees one at a time too, as `generate` does by
+                default: on a CPU, batches would change last digits.
 
         Raises:
             InputError, WeightsError: as a call does, when the picture's turn comes.
         """
-        numbered = enumerate(images, start=1)
         stage = AutomaticMasks(self._segmenter, self.mask_settings)
-        while batch := list(islice(numbered, self._segmenter.images_per_batch)):
-            pixels = [_pixels(picture) for _, picture in batch]
-            for (number, picture), annotated in zip(batch, stage(pixels), strict=True):
-                yield _masks(number, picture, annotated)
+        for number, picture in enumerate(images, start=1):
+            (annotated,) = stage([_pixels(picture)])
+            yield _masks(number, picture, annotated)
 
 
 @overload
@@ -191,8 +189,8 @@ def _check(picture: object, where: str) -> None:
         _check_array(picture, where)
     else:
         raise InputError(
-            f"{where}a {type(picture).__name__} is no picture: give a path, a numpy array uint8[H, W, 3], "
-            "Pillow's picture, or a list of these"
+            f"{where}something of type {type(picture).__name__} is no picture: give a path, a numpy array "
+            "uint8[H, W, 3], Pillow's picture, or a list of these"
         )
 
 
