@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prefect import Flow
 
 FLOWS = ("generate", "relabel", "evaluate", "retrain", "loop")
+TAG = "maskmill"
 POOL_TYPES = ("process", "kubernetes")
 WAIT_S = 6 * 3600.0
 _CRON = re.compile(r"\S+(\s+\S+){4}")
@@ -129,7 +130,7 @@ def register(deployment: Deployment) -> str:
             parameters=dict(deployment.parameters),
             schedules=schedules,
             concurrency_limit=queue,
-            tags=["maskmill", deployment.flow, *deployment.tags],
+            tags=[TAG, deployment.flow, *deployment.tags],
             work_pool_name=deployment.pool,
             job_variables=_job_variables(deployment),
             entrypoint_type=EntrypointType.MODULE_PATH,

@@ -11,8 +11,9 @@ was a plain command, nobody is left to tell. Two nets catch these:
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
-`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation; it is a
-process of its own because Prefect's client takes seconds to import.
+`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation, and mends what an
+earlier maskmill registered (entrypoints.py); it is a process of its own because Prefect's client takes
+seconds to import.
 """
 
 from __future__ import annotations
@@ -174,12 +175,14 @@ def make_automation() -> None:
 
 def main() -> None:
     """`python -m maskmill.flows.services.lost_runs setup POOL`."""
+    from maskmill.flows.services.entrypoints import mend_entrypoints
+
     if len(sys.argv) != 3 or sys.argv[1] != "setup":
         raise SystemExit("use: python -m maskmill.flows.services.lost_runs setup POOL")
     make_pool(sys.argv[2])
     make_automation()
     auth = os.environ.get("PREFECT_API_AUTH_STRING")
-    for line in sweep(os.environ["PREFECT_API_URL"], auth=auth):
+    for line in (*sweep(os.environ["PREFECT_API_URL"], auth=auth), *mend_entrypoints(sys.argv[2])):
         sys.stdout.write(line + "\n")
 
 
