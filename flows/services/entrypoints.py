@@ -35,20 +35,23 @@ def mend_entrypoints(pool: str) -> Iterator[str]:
             now = entrypoint_of(flow) if flow in FLOWS else found.entrypoint
             if found.entrypoint == now:
                 continue
-            told = f"deployment {flow}/{found.name} names its flow {found.entrypoint}, as an earlier maskmill did"
+            told = (
+                f"deployment {flow}/{found.name}: its flow is {found.entrypoint}, an earlier maskmill's name"
+            )
             if found.work_pool_name == pool:
                 client.update_deployment(found.id, DeploymentUpdate(entrypoint=now))
-                yield f"{told}: changed to {now}"
+                yield f"{told}; changed to {now}"
             else:
-                yield f"{told}: {_cure(found, flow)}"
+                yield f"{told}; {_cure(found, flow)}"
 
 
 def _cure(found: DeploymentResponse, flow: str) -> str:
     pool = shlex.quote(str(found.work_pool_name))
     dataset = shlex.quote(str(found.parameters.get("dataset", "DATASET")))
+    words = f"{dataset} --flow {flow} --name {shlex.quote(found.name)} --pool {pool}"
     return (
         f"its runs crash where work pool {pool} has this maskmill. To register it again: maskmill deploy "
-        f"{dataset} --flow {flow} --name {shlex.quote(found.name)} --pool {pool}, with its --cron and settings"
+        f"{words}, with its --cron and settings"
     )
 
 
