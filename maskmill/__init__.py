@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from maskmill.annotator import Annotator, annotate
     from maskmill.dataset import Dataset, Sample, open
     from maskmill.masks import Masks, to_coco
@@ -23,26 +25,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Annotation", "Annotator", "Dataset", "Masks", "Sample", "annotate", "open", "to_coco"]
 
-_PLACES = {
-    "Annotation": "maskmill.pipeline.annotation",
-    "Annotator": "maskmill.annotator",
-    "Dataset": "maskmill.dataset",
-    "Masks": "maskmill.masks",
-    "Sample": "maskmill.dataset",
-    "annotate": "maskmill.annotator",
-    "open": "maskmill.dataset",
-    "to_coco": "maskmill.masks",
-}
-
 
 def __getattr__(name: str) -> object:
-    """A public name, fetched from its module (PEP 562). Raises AttributeError for any other."""
-    if name not in _PLACES:
-        raise AttributeError(f"module 'maskmill' has no attribute {name!r}; it has {', '.join(__all__)}")
-    import importlib
+    """A public name, fetched from its file (PEP 562). Raises AttributeError for any other."""
+    place: ModuleType
+    if name in ("Annotator", "annotate"):
+        from maskmill import annotator
 
-    found: object = getattr(importlib.import_module(_PLACES[name]), name)
-    globals()[name] = found
+        place = annotator
+    elif name in ("Dataset", "Sample", "open"):
+        from maskmill import dataset
+
+        place = dataset
+    elif name in ("Masks", "to_coco"):
+        from maskmill import masks
+
+        place = masks
+    elif name == "Annotation":
+        from maskmill.pipeline import annotation
+
+        place = annotation
+    else:
+        raise AttributeError(f"module 'maskmill' has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = found = getattr(place, name)
     return found
 
 

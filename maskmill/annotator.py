@@ -71,8 +71,8 @@ class Annotator:
     def _segmenter(self) -> Segmenter:
         return _loaded(self.segmenter_settings, _stamp(self.segmenter_settings.weights))
 
-    @overload
-    def __call__(self, image: Picture) -> Masks: ...
+    @overload  # a str is a picture, never a sequence of them
+    def __call__(self, image: Picture) -> Masks: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, image: Sequence[Picture]) -> list[Masks]: ...
     def __call__(self, image: Picture | Sequence[Picture]) -> Masks | list[Masks]:
@@ -112,8 +112,8 @@ class Annotator:
             yield _masks(number, picture, annotated)
 
 
-@overload
-def annotate(
+@overload  # as above
+def annotate(  # type: ignore[overload-overlap]
     image: Picture,
     *,
     recipe: str = ...,
