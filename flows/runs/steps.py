@@ -58,16 +58,8 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
 
     return make_spec(
         dataset,
-        ingest=config.ingest,
-        masks=config.masks,
-        segmenter=in_force(open_store(dataset), config.segmenter),
-        captions=config.captions,
-        labels=config.labels,
-        names=config.names,
-        boxes=config.boxes,
-        decode_threads=config.run.decode_threads,
-        encode_threads=config.run.encode_threads,
-        images_per_batch=config.run.images_per_batch,
+        work=config.run.work(),
+        **{**config.column_sections(), "segmenter": in_force(open_store(dataset), config.segmenter)},
     )
 
 

@@ -32,7 +32,7 @@ from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, encode_mask
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import DecodeError
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
 
 FORMATS = ("coco", "sa1b")
 REVISION = 1
@@ -175,11 +175,8 @@ def _by_name(images: Sequence[GivenImage]) -> dict[str, list[GivenImage]]:
     return dict(found)
 
 
-class GivenMasks:
+class GivenMasks(Stage):
     """The stage: what was given for each picture, as an SA-1B record."""
-
-    has_index = False
-    reads: tuple[str, ...] = ()
 
     def __init__(self, given: GivenSet, *, column: str, fingerprint: str) -> None:
         self._given = given

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.columns import ColumnVersion, fingerprint, new_attempt
 from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
@@ -17,12 +16,14 @@ from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.foreign.given import REVISION, GivenMasks, GivenSet, read_given
-from maskmill.workers.run.columns import COLUMNS, IMAGES, image_facts
+from maskmill.workers.run.columns import IMAGES, Sections
 from maskmill.workers.run.columns import fingerprints as fingerprints_of
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.images import image_facts
+from maskmill.workers.stages.registry import column_names
 
 GIVEN = "given"
 
@@ -75,10 +76,10 @@ def import_annotations(
         InputError: a file is not of its format, or the column's name is one of ours.
         DatasetError: no images are planned.
     """
-    if column in COLUMNS or not column.isidentifier() or column != column.lower():
+    if column in column_names() or not column.isidentifier() or column != column.lower():
         raise InputError(
             f"column {column!r} cannot be imported: use a name of small letters that is none of "
-            f"{', '.join(COLUMNS)}"
+            f"{', '.join(column_names())}"
         )
     plan = load_plans(store)
     if not plan.num_shards:
@@ -112,10 +113,8 @@ def _spec(
     digits[column] = fingerprint(facts, weights=None, revision=REVISION, inputs={IMAGES: digits[IMAGES]})
     return RunSpec(
         root=store.root,
-        ingest=ingest,
-        masks=MaskSettings(),
-        segmenter=SegmenterSettings(),
         fingerprints=digits,
+        settings=Sections({"ingest": ingest}),
     )
 
 

@@ -34,7 +34,7 @@ from maskmill.workers.foreign.truth import TruthSet, index_truth, truth_of
 from maskmill.workers.measure.audit import by_stem, stem_of
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
-from maskmill.workers.train.stream import BY_PERSON, REVIEW
+from maskmill.workers.stages.review import BY_PERSON, REVIEW
 
 if TYPE_CHECKING:
     from maskmill.pipeline.evaluate.truth import Truth
