@@ -22,7 +22,8 @@ from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.truth import TruthSet, index_truth, truth_of
 from maskmill.workers.measure.audit import by_stem, stem_of
 from maskmill.workers.reading.words import with_words
-from maskmill.workers.run.columns import IMAGES, LABELS, MASKS
+from maskmill.workers.run.columns import IMAGES, MASKS
+from maskmill.workers.stages.labels import LABELS
 
 if TYPE_CHECKING:
     from maskmill.pipeline.evaluate.truth import Truth
