@@ -42,7 +42,7 @@ def main() -> None:
         def spec_of(name: str, masks: object) -> RunSpec:
             root = str(Path(folder, name))
             make_plan(open_store(root), [str(inputs)], shard_size=found.images)
-            return make_spec(root, ingest=kept.ingest, masks=masks, segmenter=kept.segmenter)  # type: ignore[arg-type]
+            return make_spec(root, ingest=kept.ingest, masks=masks, segmenter=kept.segmenter)
 
         run(spec_of("warm", plain))
         by_model = run(spec_of("plain", plain))

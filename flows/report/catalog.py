@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.runs.steps import generation_of
-from maskmill.storage.errors import InputError
+from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.base import open_store
 
 if TYPE_CHECKING:
@@ -77,24 +77,18 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
     """
     from dataclasses import asdict
 
-    from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.plan.plan import image_key, load_plans
 
     store, found = open_store(dataset), generation_of(dataset, generation)
     plan = load_plans(store)
-    image_id = int(key) if key.isdigit() else 0
-    shard = next(
-        (
-            part.first_shard + (image_id - part.first_image_id) // part.shard_size
-            for part in plan.parts
-            if part.first_image_id <= image_id < part.next_image_id
-        ),
-        None,
-    )
-    if shard is None:
+    image_id = int(key) if key.isascii() and key.isdigit() else 0
+    try:
+        shard = plan.shard_of(image_key(image_id))
+    except DatasetError as exc:
         raise InputError(
             f"{dataset}: there is no image {key!r}; keys are 000000001 to {plan.num_images:09d}. "
             "`maskmill query DATASET \"select key, source from images where source like '%NAME%'\"` finds one"
-        )
+        ) from exc
     planned = next(image for image in plan.images(shard) if image.image_id == image_id)
     rows = [row for row in found.rows() if row.shard == shard]
     return {

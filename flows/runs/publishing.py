@@ -100,8 +100,7 @@ def _publish(
         column: [row_of(ColumnVersion(store, column, spec.fingerprints[column]), record) for record in found]
         for column, found in records.items()
     }
-    sections = {"recipe", "ingest", "segmenter", *(["boxes"] if spec.boxes else []), *spec.fingerprints}
-    settings = config.model_dump(mode="json", include=sections)
+    settings = config.model_dump(mode="json", include={"recipe", *spec.settings})
     models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
 
     def make(parent: Generation | None) -> Publication:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config, validate
-from maskmill.workers.run.columns import CANDIDATES, MASKS, segmenter_name
+from maskmill.workers.run.columns import MASKS, segmenter_name
+from maskmill.workers.stages.candidates import CANDIDATES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -280,7 +281,7 @@ def _reasons(
     reasons = [f"{num_new} shards are new"] if num_new else []
     if generation is None or num_new == len(stale):
         return tuple(reasons)
-    sections = {"ingest", "segmenter", *spec.fingerprints}
+    sections = set(spec.settings)
     now = config.model_dump(mode="json", include=sections)
     before = {name: value for name, value in generation.settings.items() if name in sections}
     changes = changed_settings(before, now)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import RunReport, Tally, watcher
 from maskmill.flows.runs.publishing import Published
+from maskmill.pipeline.settings import BoxSettings
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -61,16 +62,8 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
 
     return make_spec(
         dataset,
-        ingest=config.ingest,
-        masks=config.masks,
-        segmenter=in_force(open_store(dataset), config.segmenter),
-        captions=config.captions,
-        labels=config.labels,
-        names=config.names,
-        boxes=config.boxes,
-        decode_threads=config.run.decode_threads,
-        encode_threads=config.run.encode_threads,
-        images_per_batch=config.run.images_per_batch,
+        work=config.run.work(),
+        **{**config.column_sections(), "segmenter": in_force(open_store(dataset), config.segmenter)},
     )
 
 
@@ -191,8 +184,9 @@ def boxes_told(spec: RunSpec) -> str:
     from maskmill.storage.stores.base import open_store
     from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes
 
-    assert spec.boxes is not None and spec.boxes.file is not None
-    boxes = read_given_boxes(spec.boxes.file, min_score=spec.boxes.min_score)
+    settings = spec.settings.of(BoxSettings)
+    assert settings.file is not None
+    boxes = read_given_boxes(settings.file, min_score=settings.min_score)
     return check_boxes(boxes, load_plans(open_store(spec.root)))
 
 
@@ -218,7 +212,7 @@ def annotate_shards(
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
-    if spec.boxes is not None:
+    if spec.settings.of(BoxSettings).file is not None:
         watcher().note(boxes_told(spec))
     from maskmill.flows.report.observe import observed
     from maskmill.flows.services import cluster

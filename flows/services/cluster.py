@@ -26,7 +26,8 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.services.ray_address import ClusterError as ClusterError
 from maskmill.flows.services.ray_address import check_joinable, connect_advice
-from maskmill.pipeline.settings.memory import GB, WORD_MODEL_BYTES, segmenter_bytes
+from maskmill.pipeline.settings.memory import GB
+from maskmill.workers.run.memory import worker_bytes
 from maskmill.workers.run.spec import Resources, RunSpec
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _gpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
 
 def _cpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
     """As many as fit with a CPU and the model's memory each, sharing all CPUs; or the number asked for."""
-    need = segmenter_bytes(config.segmenter) + _word_bytes(config)
+    need = worker_bytes(config.column_sections())
     cpus = [node.get("CPU", 0.0) for node in nodes]
     fits = [min(int(node.get("CPU", 0.0)), int(node.get("memory", GB) // need)) for node in nodes]
     share = min((total / n for total, n in zip(cpus, fits, strict=True) if n), default=max(cpus))
@@ -193,13 +194,6 @@ def _cpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
         return Crew(workers or max(1, sum(fits)), Resources(num_cpus=_rounded(share)))
     shares = sorted({_rounded(total / n) for total in cpus if total for n in range(1, workers + 1)})
     return Crew(workers, Resources(num_cpus=_largest_that_fits(shares, cpus, workers)))
-
-
-def _word_bytes(config: RunConfig) -> int:
-    """Host memory for the models of the word columns that are on."""
-    captions = (config.captions.model, config.captions.filter) if config.captions.model is not None else ()
-    roles = (*captions, config.labels.model, config.names.model)
-    return WORD_MODEL_BYTES * sum(role is not None for role in roles)
 
 
 def _largest_that_fits(shares: Sequence[float], cpus: Sequence[float], workers: int) -> float:

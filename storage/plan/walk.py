@@ -22,7 +22,21 @@ from maskmill.storage.errors import AccessDenied, BucketNotFound, ObjectNotFound
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore, address_store, is_s3, join_address
 from maskmill.storage.stores.local import local_etag
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "AVIF": (".avif",),
+}
+"""What can be taken in: Pillow's name of a format and the endings of its files. The codec opens these formats
+and no others (workers/foreign/codec.py), and files with these endings are inputs: one list for both."""
+
+IMAGE_ENDINGS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
 CAPTION_ENDINGS = (".txt", ".json")  # the first one found is used
 TAR_ENDING = ".tar"
 

@@ -76,12 +76,15 @@ def now_utc() -> str:
 
 def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
     """What is lost, double or different in `store`'s latest generation and plan."""
+    # Every sample of both, by column and key
     damaged: list[str] = []
     found, duplicated = _contents(store, damaged)
     wanted, _ = _contents(undisturbed, [])
     lost = {place for place in wanted if place not in found}
     different = {place for place in found if place in wanted and found[place] != wanted[place]}
     unknown = {place for place in found if place not in wanted}
+
+    # What is wrong, in words
     problems = [
         *damaged,
         *(f"{column} of {key} is lost" for column, key in sorted(lost)),
@@ -94,6 +97,7 @@ def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
     ]
     rejects = _plan_rejects(store) ^ _plan_rejects(undisturbed)
     problems += [f"only one of both plans rejects {source} ({reason})" for source, reason in sorted(rejects)]
+
     return Difference(
         lost=len({key for _, key in lost}),
         duplicated=len({key for _, key in duplicated}),

@@ -37,6 +37,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
+from maskmill.storage.plan.walk import IMAGE_FORMATS
 from maskmill.workers.run.ingest_settings import JPEG_MAX_SIDE_PX, PILLOW_MAX_PIXELS, IngestSettings
 
 __all__ = [
@@ -49,7 +50,7 @@ __all__ = [
     "upright_pixels",
 ]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS = tuple(IMAGE_FORMATS)
 """What is opened; MPO comes by JPEG. Formats that run other programs (EPS) stay closed."""
 
 _ORIENTATIONS = {

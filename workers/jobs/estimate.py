@@ -247,6 +247,7 @@ def predict(
     setup_s: float,
 ) -> Estimate:
     """Carries the measured images over to all inputs."""
+    # What was measured, over the sample
     num_inputs = sample.num_images
     columns = sorted({column for image in measured for column in image.bytes_by_column})
     seconds = total_of([image.seconds for image in measured], num_inputs)
@@ -254,6 +255,8 @@ def predict(
     rejects = Counter(planned_rejects)
     for image in measured:
         rejects.update(image.rejects)
+
+    # What that makes of all inputs
     return Estimate(
         num_inputs=num_inputs,
         input_bytes=sample.size_bytes,

@@ -39,7 +39,7 @@ from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import truth_of
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
-from maskmill.workers.train.stream import BY_PERSON, REVIEW
+from maskmill.workers.stages.review import BY_PERSON, REVIEW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

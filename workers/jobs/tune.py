@@ -128,11 +128,14 @@ def tune_inputs(
     """
     if num_images < 1:
         raise ValueError(f"num_images={num_images} must be at least 1")
+
     sample = sample_inputs(inputs, num_images, seed=seed)
     stage = AutomaticMasks(load(segmenter), masks)
     pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
     skipped: list[str] = []
+
+    # The model once an image; every pair of thresholds selects from what it found
     for number, (source, pixels) in enumerate(_decoded(sample, ingest, skipped)):
         candidates = stage.candidates(pixels)
         pairs = pairs or threshold_pairs(
@@ -143,6 +146,7 @@ def tune_inputs(
         judged.append(judge(stage, source, pixels, candidates, pairs))
         if progress is not None:
             progress(number + 1, len(sample.images))
+
     if not judged:
         raise InputError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
     return report(judged, masks, tuple(skipped))

@@ -201,6 +201,7 @@ def count_rejects(store: ObjectStore, generation: Generation) -> dict[str, int]:
             by_shard.setdefault(row.shard, {})[row.column] = row
 
     def reasons(rows: dict[str, GenerationRow]) -> list[str]:
+        """Of a shard's rejected images."""
         records = [read_record(store, rows[column]) for column in making_order(rows)]
         return [reject.reason for reject in first_rejects(records).values()]
 

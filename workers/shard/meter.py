@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import time
@@ -88,6 +89,4 @@ def _gpu_bytes() -> int:
 
 
 def _replace(progress: ShardProgress, **values: object) -> ShardProgress:
-    import dataclasses
-
     return dataclasses.replace(progress, **values)  # type: ignore[arg-type]

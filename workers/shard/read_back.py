@@ -47,6 +47,7 @@ class _Stream:
         self._rejects = {reject.key: reject for reject in record.rejects}
 
     def take(self, key: str) -> Sample | Reject:
+        """Its sample of the next image, or the reject. Raises DamagedObject."""
         if key in self._rejects:
             return self._rejects[key]
         sample = next(self._samples, None)
@@ -56,6 +57,7 @@ class _Stream:
         return sample
 
     def finish(self) -> None:
+        """Reads to the end. Raises DamagedObject: more samples than images."""
         left = next(self._samples, None)
         if left is not None:
             raise DamagedObject(f"{self._where}: has {left.key}, which its images lack")

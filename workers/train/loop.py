@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import tune
@@ -322,6 +323,4 @@ def _thinned(curve: Sequence[StepFigures], most: int = 200) -> list[dict[str, fl
 
 def weights_of(settings: SegmenterSettings) -> str:
     """The sha256 of the weights that a training starts from. Raises WeightsError."""
-    from maskmill.pipeline.segmenters import weights_identity
-
     return weights_identity(settings)

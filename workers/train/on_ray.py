@@ -61,10 +61,12 @@ def train_on_ray(
                 failure_config=FailureConfig(max_failures=RETRIES),
             ),
         )
+
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as exc:
             raise RunStopped(f"training {job.run} failed: {_cause(exc)}") from exc
+
     return next(card for card in list_models(open_store(job.root)) if card.run == job.run)
 
 

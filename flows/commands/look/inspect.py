@@ -13,6 +13,7 @@ import typer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
 from maskmill.flows.report import console
 from maskmill.flows.report.report import duration
+from maskmill.workers.exports.formats import formats_told, without_images
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -227,18 +228,17 @@ def export(
     dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
     format: Annotated[
         str,
-        typer.Option(
-            help="sa1b (tars of jpg + json), coco (one annotations file), yolo (Ultralytics) or hf "
-            "(Hugging Face datasets)."
-        ),
+        typer.Option(help=f"{formats_told()}."),
     ] = "sa1b",
     generation: Which = None,
-    images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
+    images: Annotated[
+        bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
+    ] = True,
     column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a generation out as SA-1B tars, COCO, YOLO or Parquet.
+    """Write a generation out as SA-1B tars, COCO, LVIS, YOLO or Parquet.
 
     Self-contained files that know nothing of maskmill. An export that was stopped goes on.
     """

@@ -92,10 +92,7 @@ def take_in(dataset: str, inputs: list[str], config: RunConfig, *, limit: int | 
 
     began = time.monotonic()
     steps.check_inputs(dataset, inputs)
-    run = config.run
-    spec = ingest_spec(
-        dataset, config.ingest, decode_threads=run.decode_threads, encode_threads=run.encode_threads
-    )
+    spec = ingest_spec(dataset, config.ingest, config.run.work())
     with steps.driving(dataset):
         watcher().step("planning: listing and hashing the inputs")
         steps.plan_images(dataset, inputs, config, limit)

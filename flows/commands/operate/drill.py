@@ -16,7 +16,7 @@ from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
-    from maskmill.workers.drill.conductor import DrillReport
+    from maskmill.workers.drill.values import DrillReport
 
 
 def drill(
@@ -46,7 +46,8 @@ def drill(
 
         loopback_environment()
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        from maskmill.workers.drill.conductor import DrillSettings, run_drill
+        from maskmill.workers.drill.conductor import run_drill
+        from maskmill.workers.drill.values import DrillSettings
 
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
         settings = DrillSettings(

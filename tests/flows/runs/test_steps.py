@@ -80,13 +80,7 @@ def test_nothing_committed_publishes_nothing_and_counts_all_as_missing(planned: 
 def test_a_run_that_gave_shards_up_never_replaces_a_fuller_generation(tmp_path: Path) -> None:
     full = publish_dataset(tmp_path)
     store = open_store(full.spec.root)
-    other = RunSpec(
-        root=full.spec.root,
-        ingest=full.spec.ingest,
-        masks=full.spec.masks,
-        segmenter=full.spec.segmenter,
-        fingerprints={"images": "0" * 16, "masks": "2" * 16},
-    )
+    other = RunSpec(root=full.spec.root, fingerprints={"images": "0" * 16, "masks": "2" * 16})
     annotate(other, 0, 1)
     kept = publishing.publish_and_verify(other, CONFIG)
     assert (kept.generation, kept.is_new) == (1, False)

@@ -8,12 +8,15 @@ from pathlib import Path
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
 from maskmill.flows.runs import publishing, steps
+from maskmill.pipeline.settings import MaskSettings
+from maskmill.pipeline.settings.words import CaptionSettings
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
-from maskmill.workers.run.columns import CAPTIONS
+from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.events import ShardDone
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardReport, ShardTask
 from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.captions import CAPTIONS
 from tests.words import Word
 from tests.workers.published import build_stages, publish_dataset
 
@@ -45,7 +48,9 @@ def test_a_column_added_later_is_all_that_is_pending(tmp_path: Path) -> None:
 def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: Path) -> None:
     published = publish_dataset(tmp_path)
     spec = dataclasses.replace(
-        published.spec, fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16}
+        published.spec,
+        fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16},
+        settings=Sections({"masks": MaskSettings(), "captions": CaptionSettings()}),
     )
     caption(spec, 0, 1, 2)
     told = publishing.publish_and_verify(spec, CONFIG)

@@ -44,7 +44,8 @@ def test_a_wrong_commit_order_is_found(tmp_path: Path) -> None:
     from maskmill.flows.services.cluster import loopback_environment
 
     loopback_environment()
-    from maskmill.workers.drill.conductor import DrillSettings, run_drill
+    from maskmill.workers.drill.conductor import run_drill
+    from maskmill.workers.drill.values import DrillSettings
 
     settings = DrillSettings(
         seed=2,

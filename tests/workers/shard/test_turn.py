@@ -27,7 +27,8 @@ from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
 from maskmill.workers.shard.column_writer import ColumnWriter
 from maskmill.workers.shard.meter import Meter
 from maskmill.workers.shard.turn import CRASHED, run_shard
-from maskmill.workers.stages.build import EncodedSample, Stages
+from maskmill.workers.stages.base import EncodedSample
+from maskmill.workers.stages.build import Stages
 from tests.fakes import (
     FULL_DISK,
     IS_A_BUG,
@@ -315,7 +316,7 @@ def test_a_writers_error_comes_out_of_add(make_dataset: MakeDataset, monkeypatch
     task = ShardTask(shard=0, attempt="a" * 16)
     with (
         pytest.raises(OutOfSpace),
-        ColumnWriter(data.version(MASKS), task, Meter(), depth=2, has_index=False) as writer,
+        ColumnWriter(data.version(MASKS), task, Meter(), depth=2, index=()) as writer,
     ):
         for _ in range(50):
             writer.add(lambda: pytest.fail("nobody writes") or EncodedSample(None))  # type: ignore[arg-type]
@@ -341,7 +342,7 @@ def test_memory_is_bounded_by_queues(make_dataset: MakeDataset, monkeypatch: pyt
         read.append(image.key)
         return read_source(image)
 
-    monkeypatch.setattr("maskmill.workers.shard.turn.read_source", counting)
+    monkeypatch.setattr("maskmill.workers.shard.taken_in.read_source", counting)
     run_shard(stages, ShardTask(shard=0, attempt="a" * 16))
     assert len(read) == 60 and max(ahead) <= 2 * 3 + 1
 

@@ -14,22 +14,26 @@ import numpy as np
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.masks.boxes import check_prompts, masks_of_prompts
 from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
-from maskmill.workers.foreign.boxes import Given, GivenBoxes, GivenImage, scaled
+from maskmill.storage.shards.index import MASK_INDEX
+from maskmill.workers.foreign.boxes import Given, GivenBoxes, GivenImage, read_given_boxes, scaled
 from maskmill.workers.foreign.codec import DecodeError
 from maskmill.workers.foreign.matching import Matching
 from maskmill.workers.run.columns import MASKS
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult, decode_masks, encode_masks
+from maskmill.workers.stages.base import Picture, Stage, StageResult
+from maskmill.workers.stages.masks.records import decode_masks, encode_masks
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.settings.words import BoxSettings
     from maskmill.storage.plan.plan import Plan
+    from maskmill.workers.stages.base import Bench
 
 EMPTY = "empty_mask"
 OUTSIDE = "outside_the_image"
 
 
-class BoxMasks:
-    """See `maskmill.workers.stages.build.Stage`.
+class BoxMasks(Stage):
+    """See `Stage`.
 
     Args:
         segmenter: shared with the other stages.
@@ -40,8 +44,7 @@ class BoxMasks:
     """
 
     column = MASKS
-    has_index = True
-    reads: tuple[str, ...] = ()
+    index = MASK_INDEX
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class BoxMasks:
         return [self._run_one(picture) for picture in pictures]
 
     def _run_one(self, picture: Picture) -> StageResult:
+        # What the file has of this picture, in its pixels, less what lies outside
         height, width = picture.pixels_HWC.shape[:2]
         given = self._given(picture)
         objects = () if given is None else scaled(given, width=width, height=height)
@@ -85,6 +89,8 @@ class BoxMasks:
         inside = [one for one in objects if _lies_inside(one, width, height)]
         if len(inside) < len(objects):
             dropped[OUTSIDE] += len(objects) - len(inside)
+
+        # Masks of these prompts
         start_s = time.perf_counter()
         annotations: list[Annotation] = []
         embed_s = 0.0
@@ -93,8 +99,10 @@ class BoxMasks:
             embed_s = time.perf_counter() - start_s
             image = self._segmenter.prompt(embedding)
             annotations = self._masks(image, inside)
-        dropped[EMPTY] += sum(not one.area_px for one in annotations)
         seconds = {"embed": embed_s, "boxes": time.perf_counter() - start_s - embed_s}
+
+        # The record says what was left out, and why
+        dropped[EMPTY] += sum(not one.area_px for one in annotations)
         made = AnnotatedImage(
             width,
             height,
@@ -102,7 +110,7 @@ class BoxMasks:
             seconds,
             dropped={reason: count for reason, count in sorted(dropped.items()) if count},
         )
-        return StageResult(partial(_encode, picture, made), seconds, made)
+        return StageResult(partial(encode_masks, picture, made), seconds, made)
 
     def _given(self, picture: Picture) -> GivenImage | None:
         """What the file has of a picture; None for nothing. Raises DecodeError where nobody can say."""
@@ -136,8 +144,17 @@ class BoxMasks:
         return [_described(found[place], one) for place, one in enumerate(objects)]
 
 
-def _encode(picture: Picture, image: AnnotatedImage) -> EncodedSample:
-    return encode_masks(picture, image)
+def box_stage(bench: Bench, boxes: BoxSettings, models: Mapping[str, str]) -> BoxMasks:
+    """The stage of a worker, over its segmenter; `boxes.file` is read when first asked for."""
+    assert boxes.file is not None, "without a file masks come from the grid"
+    return BoxMasks(
+        bench.segmenter,
+        partial(read_given_boxes, boxes.file, min_score=boxes.min_score),
+        bench.plan,
+        batch_size=boxes.batch_size,
+        fingerprint=bench.fingerprint,
+        models=models,
+    )
 
 
 def _lies_inside(one: Given, width: int, height: int) -> bool:
