@@ -1,18 +1,18 @@
-"""`evaluate` under Prefect: the same measurement, its table and pictures kept as artifacts of the run."""
+"""The run `evaluate` as a flow: runs/evaluate.py, its table and pictures kept as artifacts."""
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from maskmill.flows.config import RunConfig, load_config
-from maskmill.flows.report.report import MAX_SHEET_BYTES
-from maskmill.flows.runs.evaluate import Question, figure_lines, measure
+from maskmill.flows.config import RunConfig
+from maskmill.flows.deployments.tasks import config_of
+from maskmill.flows.report.report import MAX_SHEET_BYTES, image_artifact
+from maskmill.flows.runs import evaluate as run
 
 
 @flow(name="evaluate", description="Measures a segmenter against ground truth.")
@@ -38,8 +38,7 @@ def evaluate(
     Raises:
         ConfigError, InputError, WeightsError: with the cause and the cure.
     """
-    run = load_config(config) if isinstance(config, str) else config
-    question = Question(
+    question = run.Question(
         coco=Path(coco) if coco else None,
         images=Path(images) if images else None,
         suite=Path(suite) if suite else None,
@@ -47,7 +46,7 @@ def evaluate(
         dataset=dataset,
         out=Path(out),
     )
-    figures = measure(run.segmenter, question, run.evaluate)
+    figures = run.evaluate(question, config_of(config))
     show(figures)
     return figures
 
@@ -55,9 +54,8 @@ def evaluate(
 @task(name="report", cache_policy=NO_CACHE)
 def show(figures: dict[str, Any]) -> None:
     """A table of all figures, and each picture that fits into Prefect's database."""
-    rows = [{"what": name, "value": value} for name, value in figure_lines(figures)]
+    rows = [{"what": name, "value": value} for name, value in run.figure_lines(figures)]
     create_table_artifact(rows, key="maskmill-evaluation", description=str(figures["segmenter"]))
     for path in (Path(name) for name in figures["files"] if name.endswith(".png")):
         if path.stat().st_size <= MAX_SHEET_BYTES:
-            address = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-            create_image_artifact(address, key=f"maskmill-{path.stem}", description=path.stem)
+            image_artifact(path.read_bytes(), key=f"maskmill-{path.stem}", description=path.stem)

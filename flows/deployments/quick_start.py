@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import RunReport, watcher
-from maskmill.flows.runs import publishing, relabel_steps, steps
-from maskmill.flows.runs.relabel_plan import RelabelCaps, make_relabel_plan
-from maskmill.flows.runs.relabel_steps import RelabelReport
-from maskmill.flows.services import cluster, prefect_server
+from maskmill.flows.runs import generate as generating
+from maskmill.flows.runs import relabel as relabeling
+from maskmill.flows.runs.relabel import NotHere, RelabelReport
+from maskmill.flows.runs.steps import planning
+from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, RelabelPlan
 from maskmill.flows.services import state as up_state
+from maskmill.flows.services.prefect import server as prefect_server
+from maskmill.flows.services.ray import cluster
 from maskmill.workers.run.spec import RunSpec
 
 
@@ -32,20 +34,25 @@ def run_generate(
     limit: int | None = None,
     export_to: str | None = None,
 ) -> RunReport:
-    """The flow `generate` with a quick start; see there for arguments, result and errors."""
-    began = time.monotonic()
+    """The flow `generate` with a quick start; see there for arguments and result.
+
+    Where there is nothing to annotate and nothing to export, the run is taken plainly: neither Prefect nor
+    Ray starts.
+
+    Raises:
+        ConfigError, InputError, StorageError, ClusterError, RunStopped: as the flow does.
+        PrefectServerError: the Prefect server that is named doesn't answer, or ours doesn't start.
+    """
     config = _joining_services(config)
-    spec = steps.describe_run(dataset, config)
-    steps.check_inputs(dataset, inputs)
-    complete = _is_complete_with(spec, inputs, config, limit)
+    spec = planning.describe_run(dataset, config)
+    planning.check_inputs(dataset, inputs)
+    complete = generating.is_complete_with(spec, inputs, config, limit)
     if complete and export_to is None:
-        published = publishing.publish_and_verify(spec, config)
-        return steps.make_report(
-            dataset, steps.Annotated(), published, None, seconds=time.monotonic() - began
-        )
+        return generating.generate(dataset, inputs, config, limit=limit, planned=True)
+
     prefect_server.quiet_environment()
     with _own_server() as server, nullcontext() if complete else _workers(spec, config), _using(server):
-        from maskmill.flows.runs.generate import generate
+        from maskmill.flows.deployments.generate import generate
 
         return generate(dataset, list(inputs), config, limit=limit, export_to=export_to)
 
@@ -53,27 +60,28 @@ def run_generate(
 def run_relabel(
     dataset: str, inputs: Sequence[str] | None, config: RunConfig, caps: RelabelCaps, *, wait_s: float = 0.0
 ) -> RelabelReport:
-    """The flow `relabel` with a quick start; see there for arguments, result and errors.
+    """The flow `relabel` with a quick start; see there for arguments and result.
 
-    Where there is nothing to do, or only a selection from stored candidates, neither Prefect nor Ray starts,
-    unless PREFECT_API_URL names a server to tell of it.
+    Where there is nothing to do, or only a selection from stored candidates, the run is taken plainly:
+    neither Prefect nor Ray starts, unless PREFECT_API_URL names a server to tell of it.
+
+    Raises:
+        WriterBusy: another writer works on the dataset.
+        ConfigError, InputError, StorageError, ClusterError, RunStopped: as the flow does.
+        PrefectServerError: the Prefect server that is named doesn't answer, or ours doesn't start.
     """
-    began = time.monotonic()
     config = _joining_services(config)
-    with steps.writing(dataset, "relabel", wait_s=wait_s):
-        watcher().step("looking for new images")
-        relabel_steps.plan_new_images(dataset, list(inputs) if inputs is not None else None, config)
-        spec = steps.describe_run(dataset, config)
-        plan = make_relabel_plan(spec, config, caps)
-        watcher().note(f"{len(plan.chosen)} of {plan.stale_shards} stale shards are to be done")
-        if not plan.needs_model and (not plan.chosen or not os.environ.get("PREFECT_API_URL")):
-            annotated = relabel_steps.recompute(spec, config, plan, watcher().tally)
-            published = publishing.publish_and_verify(spec, config, made_by="relabel", partial=True)
-            return relabel_steps.make_report(plan, annotated, published, seconds=time.monotonic() - began)
+    try:
+        return relabeling.relabel(
+            dataset, config, inputs=inputs, caps=caps, wait_s=wait_s, begin=_needs_neither
+        )
+    except NotHere as left:
+        spec, needs_model = left.spec, left.plan.needs_model
+
     prefect_server.quiet_environment()
-    workers = _workers(spec, config) if plan.needs_model else nullcontext()
+    workers = _workers(spec, config) if needs_model else nullcontext()
     with _own_server() as server, workers, _using(server):
-        from maskmill.flows.runs.relabel import relabel
+        from maskmill.flows.deployments.relabel import relabel
 
         report = relabel(
             dataset,
@@ -86,24 +94,17 @@ def run_relabel(
         return report
 
 
+def _needs_neither(plan: RelabelPlan) -> bool:
+    """Whether a relabel can do without Ray, and without telling Prefect of it."""
+    watcher().note(f"{len(plan.chosen)} of {plan.stale_shards} stale shards are to be done")
+    return not plan.needs_model and (not plan.chosen or not os.environ.get("PREFECT_API_URL"))
+
+
 def _joining_services(config: RunConfig) -> RunConfig:
     """Where `maskmill up` runs here, its Prefect server and Ray are used; what the user named comes first."""
     up_state.use_server()
     run = dataclasses.replace(config.run, ray_address=up_state.ray_address(config.run.ray_address))
     return config.model_copy(update={"run": run})
-
-
-def _is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None) -> bool:
-    """Whether the dataset already holds all that is in the inputs, annotated by this run's settings.
-
-    New inputs are planned only where everything planned before is done: a first plan may take long, and is
-    the flow's to make.
-    """
-    if not steps.is_complete(spec):
-        return False
-    watcher().step("looking for new images")
-    steps.plan_images(spec.root, inputs, config, limit)
-    return steps.is_complete(spec)
 
 
 @contextmanager

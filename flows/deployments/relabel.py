@@ -1,48 +1,28 @@
-"""The flow `relabel`: recompute exactly what is stale, publish, and say what changed.
+"""The run `relabel` as a flow: runs/relabel.py with a task for each step, plan and differences as artifacts.
 
-    new images are planned -> stale shards are found and chosen by the caps -> their columns are made -> a
-    generation is published that keeps every other shard as it was -> the difference is reported
-
-A person may sign off before anything is published: the run then waits in Prefect, costs nothing, and goes on
-when it is resumed. Nothing is lost by stopping: what was made is committed and is found by the next run.
+A person may sign off before anything is published: the flow then waits in Prefect, costs nothing, and goes on
+when it is resumed.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.input import RunInput
 
 from maskmill.flows.config import RunConfig
-from maskmill.flows.report.report import (
-    MAX_SHEET_BYTES,
-    ProgressArtifact,
-    Tally,
-    image_artifact,
-    lines_artifact,
-    watcher,
-)
-from maskmill.flows.runs import publishing, relabel_steps, steps
-from maskmill.flows.runs.publishing import Published
-from maskmill.flows.runs.relabel_plan import (
-    RelabelCaps,
-    RelabelPlan,
-    make_relabel_plan,
-    plan_lines,
-    settings_of,
-)
-from maskmill.flows.runs.relabel_steps import RelabelReport
-from maskmill.flows.runs.skipping import patience_s, skipped
-from maskmill.flows.runs.steps import Annotated
-from maskmill.flows.services.lost_runs import note_process
-from maskmill.flows.services.retries import patient
+from maskmill.flows.deployments.skipping import patience_s, skipped
+from maskmill.flows.deployments.tasks import as_tasks
+from maskmill.flows.report.report import MAX_SHEET_BYTES, difference_lines, image_artifact, lines_artifact
+from maskmill.flows.runs import relabel as run
+from maskmill.flows.runs.relabel import NotSignedOff, RelabelReport
+from maskmill.flows.runs.steps.annotating import Annotated
+from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, RelabelPlan, plan_lines, settings_of
+from maskmill.flows.services.prefect.processes import note_process
 from maskmill.storage.drivers.one_writer import WriterBusy
-from maskmill.workers.run.spec import RunSpec
 
 SIGN_OFF_TIMEOUT_S = 7 * 24 * 3600
 
@@ -51,10 +31,6 @@ class SignOff(RunInput):
     """What a person answers before a generation is published."""
 
     publish: bool = True
-
-
-class NotSignedOff(RuntimeError):
-    """A person answered that this is not to be published; what was made stays committed."""
 
 
 @flow(
@@ -86,63 +62,33 @@ def relabel(
         What was done. A scheduled run whose dataset is taken ends as "Skipped" (skipping.py).
 
     Raises:
-        WriterBusy: another relabel, retraining or loop works on the dataset.
+        WriterBusy: another writer works on the dataset.
         ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
     """
-    began = time.monotonic()
     note_process()
     caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order)
-    run = config if isinstance(config, RunConfig) else settings_of(dataset, config, None, ())
+    settings = config if isinstance(config, RunConfig) else settings_of(dataset, config, None, ())
     try:
-        with steps.writing(dataset, "relabel", wait_s=patience_s(wait_s)):
-            look_for_images(dataset, inputs, run)
-            spec = steps.describe_run(dataset, run)
-            plan = find_stale(spec, run, caps)
-            annotated = patient(recompute)(spec, run, plan)
-            if sign_off and relabel_steps.would_publish(spec, plan, annotated):
-                ask_person(plan, annotated)
-            published = publish(spec, run)
+        with as_tasks():
+            report = run.relabel(
+                dataset,
+                settings,
+                inputs=inputs,
+                caps=caps,
+                wait_s=patience_s(wait_s),
+                begin=_show_plan,
+                sign_off=ask_person if sign_off else None,
+            )
     except WriterBusy as busy:
         return skipped(busy)
-    report = relabel_steps.make_report(plan, annotated, published, seconds=time.monotonic() - began)
     show(report)
     return report
 
 
-@task(name="look for new images", cache_policy=NO_CACHE)
-def look_for_images(dataset: str, inputs: list[str] | None, config: RunConfig) -> None:
-    """New files of the inputs are planned."""
-    watcher().step("looking for new images")
-    get_run_logger().info("%s", relabel_steps.plan_new_images(dataset, inputs, config))
-
-
-@task(name="find what is stale", cache_policy=NO_CACHE)
-def find_stale(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> RelabelPlan:
-    """What lacks which column, and what of it this run does."""
-    watcher().step("finding what is stale")
-    plan = make_relabel_plan(spec, config, caps)
+def _show_plan(plan: RelabelPlan) -> bool:
+    """Leaves the plan as an artifact; a flow carries out whatever it is."""
     lines_artifact(plan_lines(plan), key="maskmill-relabel-plan", description=f"dataset {plan.dataset}")
-    return plan
-
-
-@task(name="recompute", cache_policy=NO_CACHE)
-def recompute(spec: RunSpec, config: RunConfig, plan: RelabelPlan) -> Annotated:
-    """The chosen shards' columns, by Ray's workers, or here where no model is needed."""
-    if not plan.chosen:
-        return Annotated()
-    watcher().step(f"recomputing {plan.num_images} images in {len(plan.chosen)} shards")
-    artifact = ProgressArtifact("maskmill-progress")
-    last = Tally(images_total=plan.num_images, shards_total=len(plan.chosen))
-
-    def on_tally(tally: Tally) -> None:
-        nonlocal last
-        last = tally
-        watcher().tally(tally)
-        artifact.update(tally)
-
-    annotated = relabel_steps.recompute(spec, config, plan, on_tally)
-    artifact.update(last, last=True)
-    return annotated
+    return True
 
 
 def ask_person(plan: RelabelPlan, annotated: Annotated) -> None:
@@ -168,32 +114,17 @@ def ask_person(plan: RelabelPlan, annotated: Annotated) -> None:
         )
 
 
-@task(name="publish", cache_policy=NO_CACHE)
-def publish(spec: RunSpec, config: RunConfig) -> Published:
-    """The next generation: what was made where it is committed, the generation before elsewhere."""
-    watcher().step("verifying and publishing")
-    return publishing.publish_and_verify(spec, config, made_by="relabel", partial=True)
-
-
 @task(name="report", cache_policy=NO_CACHE)
 def show(report: RelabelReport) -> None:
     """Leaves the difference as artifacts: a table, and the largest differences as a picture."""
-    from maskmill.flows.report.report import difference_lines
-
+    lines_artifact(run.summary(report), key="maskmill-relabel", description=f"dataset {report.dataset}")
+    if report.diff is None:
+        return
     lines_artifact(
-        relabel_steps.summary(report), key="maskmill-relabel", description=f"dataset {report.dataset}"
+        difference_lines(report.diff),
+        key="maskmill-diff",
+        description=f"generation {report.diff.before} -> {report.diff.after}",
     )
-    if report.diff is not None:
-        lines_artifact(
-            difference_lines(report.diff),
-            key="maskmill-diff",
-            description=f"generation {report.diff.before} -> {report.diff.after}",
-        )
-        png = relabel_steps.difference_picture(report.diff)
-        if png is not None and len(png) <= MAX_SHEET_BYTES:
-            image_artifact(png, key="maskmill-differences", description="before (left), after (right)")
-
-
-def as_fields(report: RelabelReport) -> dict[str, object]:
-    """The report as plain values, for JSON."""
-    return dataclasses.asdict(report)
+    png = run.difference_picture(report.diff)
+    if png is not None and len(png) <= MAX_SHEET_BYTES:
+        image_artifact(png, key="maskmill-differences", description="before (left), after (right)")

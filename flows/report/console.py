@@ -150,9 +150,9 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     raised."""
     places = (
         ("maskmill.flows.config", "ConfigError"),
-        ("maskmill.flows.services.deploy", "DeployError"),
-        ("maskmill.flows.services.cluster", "ClusterError"),
-        ("maskmill.flows.services.prefect_server", "PrefectServerError"),
+        ("maskmill.flows.services.prefect.deploy", "DeployError"),
+        ("maskmill.flows.services.ray.cluster", "ClusterError"),
+        ("maskmill.flows.services.prefect.server", "PrefectServerError"),
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
@@ -205,6 +205,9 @@ class PlainDisplay:
     def note(self, text: str) -> None:
         note(text)
 
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""
+
     def _due(self) -> bool:
         if self._clock() < self._next_s:
             return False
@@ -247,6 +250,9 @@ class LiveDisplay:
 
     def note(self, text: str) -> None:
         note(text)
+
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""
 
 
 def pace(tally: Tally) -> str:

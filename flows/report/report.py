@@ -120,6 +120,9 @@ class Watcher(Protocol):
     def note(self, text: str) -> None:
         """Something the user should know, such as a lost worker."""
 
+    def record(self, text: str) -> None:
+        """Something for the run's log, where there is one; nobody has to see it live."""
+
 
 class Silence:
     """A watcher for runs that nobody watches."""
@@ -131,6 +134,8 @@ class Silence:
     def tally(self, tally: Tally) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def record(self, text: str) -> None: ...
 
 
 _watcher: ContextVar[Watcher] = ContextVar("maskmill_watcher", default=Silence())  # noqa: B039 - it keeps nothing

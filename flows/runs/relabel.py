@@ -1,18 +1,30 @@
-"""The steps of a relabel as plain functions; imports neither Prefect nor, where no model is needed, Ray."""
+"""The run `relabel`: recompute exactly what is stale, publish, and say what changed.
+
+    new images are planned -> stale shards are found and chosen by the caps -> their columns are made -> a
+    generation is published that keeps every other shard as it was -> the difference is reported
+
+A person may sign off before anything is published. Nothing is lost by stopping: what was made is committed
+and is found by the next run. The writer's lock is held throughout. Ray is imported only where a model is
+needed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import Tally, duration, watcher
-from maskmill.flows.runs import steps
-from maskmill.flows.runs.publishing import Published
-from maskmill.flows.runs.relabel_plan import RelabelPlan
-from maskmill.flows.runs.steps import Annotated
+from maskmill.flows.runs.steps import planning
+from maskmill.flows.runs.steps.annotating import Annotated, annotate_shards, without_idle
+from maskmill.flows.runs.steps.holding import writing
+from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
+from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, RelabelPlan, make_relabel_plan
+from maskmill.flows.runs.steps.taking import step
+from maskmill.storage.errors import InputError
+from maskmill.storage.stores.base import open_store
 
 if TYPE_CHECKING:
     from maskmill.workers.measure.compare import DiffReport
@@ -61,51 +73,149 @@ class RelabelReport:
         return not (self.duplicated or self.damaged or self.failed_shards)
 
 
-def plan_new_images(dataset: str, inputs: list[str] | None, config: RunConfig) -> str:
-    """Plans new files of the inputs; None is every place that the dataset was planned from.
+class NotSignedOff(RuntimeError):
+    """A person answered that this is not to be published; what was made stays committed."""
 
-    Inputs that are gone since are left out with a note: what was taken from them is in the dataset.
+
+class NotHere(Exception):
+    """A relabel was left to whoever has more at hand, before anything was recomputed.
+
+    Attributes:
+        spec: what is to be made.
+        plan: of what.
+    """
+
+    def __init__(self, spec: RunSpec, plan: RelabelPlan) -> None:
+        super().__init__(f"{len(plan.chosen)} shards are left to another run")
+        self.spec, self.plan = spec, plan
+
+
+def relabel(
+    dataset: str,
+    config: RunConfig,
+    *,
+    inputs: Sequence[str] | None = None,
+    caps: RelabelCaps | None = None,
+    wait_s: float = 0.0,
+    begin: Callable[[RelabelPlan], bool] = lambda plan: True,
+    sign_off: Callable[[RelabelPlan, Annotated], None] | None = None,
+) -> RelabelReport:
+    """Recomputes what is stale and publishes the next generation.
+
+    Args:
+        dataset: its root.
+        config: the settings; `settings_of` has those of the latest generation.
+        inputs: looked through for new images; None is where its images came from so far.
+        caps: how much to do; None is all.
+        wait_s: how long to wait for another writer of this dataset, seconds; 0 is refused at once.
+        begin: is told the plan, and says whether this call is to carry it out.
+        sign_off: asked before anything is published; raises NotSignedOff to leave it unpublished.
+
+    Raises:
+        WriterBusy: another writer works on the dataset.
+        NotHere: `begin` declines; new images are planned, nothing else is done.
+        NotSignedOff: as `sign_off` decides.
+        ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
+    """
+    began = time.monotonic()
+    with writing(dataset, "relabel", wait_s=wait_s):
+        look_for_images(dataset, inputs, config)
+        spec = planning.describe_run(dataset, config)
+        plan = find_stale(spec, config, caps or RelabelCaps())
+        if not begin(plan):
+            raise NotHere(spec, plan)
+
+        annotated = recompute(spec, config, plan)
+        if sign_off is not None and would_publish(spec, annotated):
+            sign_off(plan, annotated)
+        published = publish(spec, config)
+
+    return make_report(plan, annotated, published, seconds=time.monotonic() - began)
+
+
+@step("look for new images")
+def look_for_images(dataset: str, inputs: Sequence[str] | None, config: RunConfig) -> None:
+    """New files of the inputs are planned.
 
     Raises:
         InputError: a named input cannot be used.
     """
-    from maskmill.storage.errors import InputError
+    watcher().step("looking for new images")
+    watcher().record(plan_new_images(dataset, inputs, config))
+
+
+@step("find what is stale")
+def find_stale(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> RelabelPlan:
+    """What lacks which column, and what of it this run does.
+
+    Raises:
+        StorageError: the dataset cannot be read.
+    """
+    watcher().step("finding what is stale")
+    return make_relabel_plan(spec, config, caps)
+
+
+@step("recompute", may_pass=True)
+def recompute(spec: RunSpec, config: RunConfig, plan: RelabelPlan) -> Annotated:
+    """Makes the lacking columns of the chosen shards, on Ray's workers, or here where no model is needed.
+
+    Raises:
+        ClusterError, RunStopped, LeaseLost: as `annotate_shards`.
+        StorageError: a shard could not be read or written, where it is done in this process.
+    """
+    if not plan.chosen:
+        return Annotated()
+    watcher().step(f"recomputing {plan.num_images} images in {len(plan.chosen)} shards")
+    if plan.needs_model or plan.num_images > MAX_IMAGES_HERE:
+        return annotate_shards(spec, config, plan.chosen)
+    return _select_here(spec, plan)
+
+
+@step("publish")
+def publish(spec: RunSpec, config: RunConfig) -> Published:
+    """The next generation: what was made where it is committed, the generation before elsewhere.
+
+    Raises:
+        StorageError: records contradict each other, or cannot be read.
+    """
+    watcher().step("verifying and publishing")
+    return publish_and_verify(spec, config, made_by="relabel", partial=True)
+
+
+def plan_new_images(dataset: str, inputs: Sequence[str] | None, config: RunConfig) -> str:
+    """Plans new files of the inputs; None is every place that the dataset was planned from.
+
+    Inputs that are gone since are left out with a note: what was taken from them is in the dataset.
+
+    Returns:
+        What was planned, in a sentence.
+
+    Raises:
+        InputError: a named input cannot be used.
+    """
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
 
     if inputs is not None:
-        return str(steps.plan_images(dataset, inputs, config, None))
+        return str(planning.plan_images(dataset, inputs, config, None))
+
     known: dict[str, None] = {}
     for part in load_plans(open_store(dataset)).parts:
         known |= dict.fromkeys(part.inputs)
         run = dataclasses.replace(config.run, shard_size=part.shard_size)  # cut as the last ones were
         config = config.model_copy(update={"run": run})
+
     usable = []
     for place in known:
         try:
-            steps.check_inputs(dataset, [place])
+            planning.check_inputs(dataset, [place])
         except InputError as exc:
             watcher().note(f"not looked through for new images: {exc}")
         else:
             usable.append(place)
-    return str(steps.plan_images(dataset, usable, config, None)) if usable else "no input to look through"
+    return str(planning.plan_images(dataset, usable, config, None)) if usable else "no input to look through"
 
 
-def recompute(
-    spec: RunSpec, config: RunConfig, plan: RelabelPlan, on_tally: Callable[[Tally], None]
-) -> Annotated:
-    """Makes the lacking columns of the chosen shards.
-
-    Raises:
-        ClusterError, RunStopped: as `steps.annotate_shards`.
-        StorageError: a shard could not be read or written, where it is done in this process.
-    """
-    if plan.needs_model or plan.num_images > MAX_IMAGES_HERE:
-        return steps.annotate_shards(spec, config, plan.chosen, on_tally)
-    return _select_here(spec, plan, on_tally)
-
-
-def _select_here(spec: RunSpec, plan: RelabelPlan, on_tally: Callable[[Tally], None]) -> Annotated:
+def _select_here(spec: RunSpec, plan: RelabelPlan) -> Annotated:
     """Masks from stored candidates, in this process: no Ray, no model."""
     from maskmill.storage.dataset.columns import new_attempt
     from maskmill.workers.run.spec import ShardTask
@@ -113,7 +223,7 @@ def _select_here(spec: RunSpec, plan: RelabelPlan, on_tally: Callable[[Tally], N
     from maskmill.workers.stages.build import build_stages
 
     began = time.monotonic()
-    stages = build_stages(steps.without_idle(spec, plan.chosen))
+    stages = build_stages(without_idle(spec, plan.chosen))
     tally = Tally(images_total=plan.num_images, shards_total=len(plan.chosen), workers_ready=1)
     for shard in plan.chosen:
         done = run_shard(stages, ShardTask(shard=shard, attempt=new_attempt()))
@@ -125,11 +235,11 @@ def _select_here(spec: RunSpec, plan: RelabelPlan, on_tally: Callable[[Tally], N
             shards_done=tally.shards_done + 1,
             elapsed_s=time.monotonic() - began,
         )
-        on_tally(tally)
+        watcher().tally(tally)
     return Annotated(new_images=tally.images_done, seconds=time.monotonic() - began)
 
 
-def would_publish(spec: RunSpec, plan: RelabelPlan, annotated: Annotated) -> bool:
+def would_publish(spec: RunSpec, annotated: Annotated) -> bool:
     """Whether there is anything to sign off: made now, or committed before and not published."""
     return bool(annotated.new_images) or not is_published(spec)
 
@@ -138,7 +248,6 @@ def is_published(spec: RunSpec) -> bool:
     """Whether the latest generation has everything that is committed of the run's versions."""
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
     generation = latest(store)
@@ -181,7 +290,6 @@ def make_report(
 
 def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
     from maskmill.workers.measure.compare import compare
 
     assert published.generation is not None
@@ -196,7 +304,6 @@ def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
 def difference_picture(diff: DiffReport) -> bytes | None:
     """A PNG of the largest differences; None where no masks differ."""
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
     from maskmill.workers.measure.difference_sheet import difference_sheet
 
     if not diff.largest:

@@ -1,6 +1,6 @@
 """One driver of a drill, killed at any time and started again.
 
-`python -m maskmill.flows.runs.drill_driver JOB`
+`python -m maskmill.flows.commands.operate.drill_driver JOB`
 
 It takes the steps of `maskmill generate` (plan, pool, verify, publish) with a stand-in for the models and
 without Prefect, which would take longer to start than the whole job. What happens is told in a file, a line
@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import load_config
-from maskmill.flows.runs import publishing, steps
-from maskmill.flows.services import cluster
+from maskmill.flows.runs.steps.holding import driving
+from maskmill.flows.runs.steps.planning import pending_shards, plan_images
+from maskmill.flows.runs.steps.publishing import publish_and_verify
+from maskmill.flows.services.ray import cluster
 from maskmill.storage.errors import StorageError
 from maskmill.storage.stores.base import is_s3
 from maskmill.workers.drill import disk
@@ -60,14 +62,14 @@ def drive(job: DriverJob) -> bool:
     if job.build:
         build = pkgutil.resolve_name(job.build)(build)
     failed = False
-    with steps.driving(job.dataset), Path(job.events, f"{os.getpid()}.jsonl").open("a") as events:
+    with driving(job.dataset), Path(job.events, f"{os.getpid()}.jsonl").open("a") as events:
 
         def tell(**event: object) -> None:
             events.write(json.dumps(event) + "\n")
             events.flush()
 
-        steps.plan_images(job.dataset, job.inputs, config, None)
-        pending = steps.pending_shards(spec)
+        plan_images(job.dataset, job.inputs, config, None)
+        pending = pending_shards(spec)
         tell(kind="pending", shards=sorted(pending))
         if pending:
             with cluster.connected(job.address):
@@ -88,7 +90,7 @@ def drive(job: DriverJob) -> bool:
                         tell(kind="done", shard=event.report.shard, attempts=event.attempts)
                     elif isinstance(event, ShardFailed | WorkerLost):
                         tell(kind=type(event).__name__, **dataclasses.asdict(event))
-        published = publishing.publish_and_verify(spec, config)
+        published = publish_and_verify(spec, config)
     return not failed and published.check.ok
 
 

@@ -6,13 +6,14 @@ Like all steps it looks at storage alone, so it may be repeated without harm.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.storage.clock import now_utc
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.spec import MASKS
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def publish_and_verify(
     `partial` says that this is meant, a run that had to give shards up never replaces a fuller generation.
 
     Args:
+        spec: the run: its fingerprints say what counts.
+        config: its settings, as the generation keeps them.
         made_by: what the generation says made it.
         partial: a generation may mix versions by shard.
 
@@ -63,18 +66,19 @@ def publish_and_verify(
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import latest
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
-    settle_forgotten(store, created_utc=_now_utc())
+    settle_forgotten(store, created_utc=now_utc())
     records = {
         column: list(ColumnVersion(store, column, digits).records())
         for column, digits in spec.fingerprints.items()
     }
+
     before = latest(store)
     generation = before
     if records[MASKS] and (partial or before is None or _as_full(records, before)):
         generation = _publish(spec, config, records, made_by)
+
     rejects = Counter(load_plans(store).rejects_by_reason)
     rejects.update(reject.reason for reject in _rejected(records))
     return Published(
@@ -92,7 +96,6 @@ def _publish(
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over, row_of
     from maskmill.storage.dataset.merge import count_rows, merge_rows
-    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
     check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
@@ -120,11 +123,7 @@ def _publish(
         }
         return Publication(merged.rows, facts)
 
-    return publish_over(store, make, _now_utc(), made_by=made_by)
-
-
-def _now_utc() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return publish_over(store, make, now_utc(), made_by=made_by)
 
 
 def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, Any]:

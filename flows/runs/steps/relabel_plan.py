@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config, validate
+from maskmill.storage.dataset.tags import find_generation
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.columns import CANDIDATES, MASKS, segmenter_name
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class RelabelCaps:
         max_gpu_hours: predicted worker-hours (a worker has a GPU where there are any), above 0; None is all.
         order: which stale shards first: "oldest" by when they were made, or "worst" by mean predicted IoU.
             New shards come before either.
+
+    Raises:
+        ConfigError: a cap that leaves nothing, an unknown order.
     """
 
     max_shards: int | None = None
@@ -100,11 +105,9 @@ def settings_of(dataset: str, recipe: str | None, file: str | Path | None, sets:
         ConfigError: as `load_config`; or the generation's settings are none of this version's.
         DatasetError: there is no generation, and no recipe or file.
     """
-    from maskmill.flows.runs.steps import generation_of
-
     if recipe is not None or file is not None:
         return load_config(recipe, file, sets)
-    settings = generation_of(dataset).settings
+    settings = find_generation(open_store(dataset)).settings
     known = {name: value for name, value in settings.items() if name in RunConfig.model_fields}
     try:
         base = validate(known)
@@ -117,7 +120,11 @@ def settings_of(dataset: str, recipe: str | None, file: str | Path | None, sets:
 
 
 def with_sets(config: RunConfig, sets: Iterable[str]) -> RunConfig:
-    """The run with `section.field=value` pairs on top. Raises ConfigError."""
+    """The run with `section.field=value` pairs on top.
+
+    Raises:
+        ConfigError: a pair of another form, an unknown section or field, a value out of range.
+    """
     from maskmill.flows.config import parse_sets
 
     values = config.model_dump(mode="json")
@@ -137,7 +144,6 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
     from maskmill.storage.dataset.generations import latest
     from maskmill.storage.dataset.stale import stale_shards
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
     generation = latest(store)

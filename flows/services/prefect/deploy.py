@@ -22,7 +22,7 @@ from typing import Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.services import state as up_state
-from maskmill.flows.services.prefect_server import check_answers
+from maskmill.flows.services.prefect.server import check_answers
 
 FLOWS = ("generate", "relabel", "evaluate", "retrain", "loop")
 POOL_TYPES = ("process", "kubernetes")

@@ -3,7 +3,7 @@
 Prefect marks a run as crashed only while its worker lives. When worker and run are killed together, or a run
 was a plain command, nobody is left to tell. Two nets catch these:
 
-* `sweep`: a run notes the process it runs in (`note_process`); where that is one of this machine's and gone,
+* `sweep`: a run notes the process it runs in (processes.py); where that is one of this machine's and gone,
   the run is marked as crashed, and a deployment's is followed by another of the same parameters (storage
   knows what it had done), at most `MAX_STARTS` in all. So are runs that Prefect's worker has just marked as
   crashed. `maskmill up` sweeps every few seconds. (The same run is not scheduled again: Prefect's worker may
@@ -11,7 +11,7 @@ was a plain command, nobody is left to tell. Two nets catch these:
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
-`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation; it is a
+`python -m maskmill.flows.services.prefect.lost_runs setup POOL` makes the pool and the automation; it is a
 process of its own because Prefect's client takes seconds to import.
 """
 
@@ -20,15 +20,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import socket
 import sys
 import urllib.error
 from collections.abc import Iterator
 from typing import Any
 
-from maskmill.flows.services.pools import ensure_pool
-from maskmill.flows.services.prefect_api import PrefectApi
-from maskmill.storage.drivers.lease import process_lives
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.pools import ensure_pool
+from maskmill.flows.services.prefect.processes import is_gone
 
 MAX_STARTS = 3
 SILENCE_S = 120
@@ -38,21 +37,6 @@ STARTS = "maskmill-starts:"
 FRESH_S = 300
 """A run that crashed longer ago than this is history, and is left alone."""
 _STATES = ["PENDING", "RUNNING", "CANCELLING", "CRASHED"]
-
-
-def note_process() -> None:
-    """Writes into the current flow run which process it is; nothing outside of one."""
-    from prefect import runtime
-    from prefect.client.orchestration import get_client
-
-    if runtime.flow_run.id:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(runtime.flow_run.id, infrastructure_pid=own_process())
-
-
-def own_process() -> str:
-    """This process, as runs note it: host:pid."""
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def sweep(api: PrefectApi) -> Iterator[str]:
@@ -66,14 +50,6 @@ def sweep(api: PrefectApi) -> Iterator[str]:
     for run in runs:
         if is_gone(run.get("infrastructure_pid")) and (run["state_type"] != "CRASHED" or _is_fresh(run)):
             yield _set_right(api, run)
-
-
-def is_gone(process: str | None) -> bool:
-    """Whether a noted process was one of this machine's and is no more; unknown ones are not."""
-    host, _, pid = (process or "").rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    return not process_lives(int(pid))
 
 
 def _starts(run: dict[str, Any]) -> int:
@@ -150,11 +126,11 @@ def make_automation() -> None:
 
 
 def main() -> None:
-    """`python -m maskmill.flows.services.lost_runs setup POOL`."""
-    from maskmill.flows.services.register import left_from_before
+    """`python -m maskmill.flows.services.prefect.lost_runs setup POOL`."""
+    from maskmill.flows.services.prefect.register import left_from_before
 
     if len(sys.argv) != 3 or sys.argv[1] != "setup":
-        raise SystemExit("use: python -m maskmill.flows.services.lost_runs setup POOL")
+        raise SystemExit("use: python -m maskmill.flows.services.prefect.lost_runs setup POOL")
     ensure_pool(sys.argv[2], ours=True)
     make_automation()
     api = PrefectApi(os.environ["PREFECT_API_URL"], os.environ.get("PREFECT_API_AUTH_STRING"))

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.report.report import blank_secrets
-from maskmill.flows.services.deploy import (
+from maskmill.flows.services.prefect.deploy import (
     NO_NAME,
     DeployError,
     Deployment,
@@ -24,13 +25,14 @@ from maskmill.flows.services.deploy import (
     dataset_name,
     need_server,
 )
-from maskmill.flows.services.pools import RUN_ENVIRONMENT, ensure_pool
+from maskmill.flows.services.prefect.pools import RUN_ENVIRONMENT, ensure_pool
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
+FLOWS_IN = "maskmill.flows.deployments"
 TAG = "maskmill"
 QUEUED = ("generate", "evaluate")
 """Flows that hold no lock of the dataset: one run of a deployment at a time."""
@@ -80,14 +82,9 @@ def register(deployment: Deployment) -> Registered:
 
 
 def load_flow(name: str) -> Flow[..., Any]:
-    """A flow by its deployment's name."""
-    from maskmill.flows.runs.evaluate_flow import evaluate
-    from maskmill.flows.runs.generate import generate
-    from maskmill.flows.runs.relabel import relabel
-    from maskmill.flows.runs.train_flows import loop, retrain
-
-    known: tuple[Flow[..., Any], ...] = (generate, relabel, evaluate, retrain, loop)
-    return next(flow for flow in known if flow.name == name)
+    """A flow by its name: the function so called of the file so called in flows/deployments/."""
+    found: Flow[..., Any] = pkgutil.resolve_name(f"{FLOWS_IN}.{name}:{name}")
+    return found
 
 
 def left_from_before() -> Iterator[str]:

@@ -26,7 +26,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskmill.flows.services.api_secret import guarded, new_secret
+from maskmill.flows.services.prefect.secret import guarded, new_secret
 
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 10.0
@@ -84,7 +84,7 @@ def start_server(environment: Mapping[str, str] = os.environ) -> PrefectServer:
         handle, log = tempfile.mkstemp(prefix="maskmill-prefect-", suffix=".log")
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "maskmill.flows.services.prefect_server", str(listener.fileno())],
+                [sys.executable, "-m", "maskmill.flows.services.prefect.server", str(listener.fileno())],
                 env={**_QUIET, **environment, **_SERVER, **guarded(secret, site)},
                 pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE,

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.flows.services.ray_address import ClusterError as ClusterError
-from maskmill.flows.services.ray_address import check_joinable, connect_advice
+from maskmill.flows.services.ray.address import ClusterError as ClusterError
+from maskmill.flows.services.ray.address import check_joinable, connect_advice
 from maskmill.workers.run.spec import Resources, RunSpec
 
 if TYPE_CHECKING:

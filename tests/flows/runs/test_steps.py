@@ -8,8 +8,10 @@ import pytest
 
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
-from maskmill.flows.runs import publishing, steps
+from maskmill.flows.runs.generate import make_report
+from maskmill.flows.runs.steps import annotating, holding, planning, publishing
 from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.drivers.lease import announce, others
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.base import open_store
@@ -35,7 +37,7 @@ def planned(tmp_path: Path) -> RunSpec:
     """Ten images in three shards, none annotated."""
     write_inputs(tmp_path / "inputs")
     spec = make_spec(tmp_path / "dataset")
-    summary = steps.plan_images(spec.root, [str(tmp_path / "inputs")], CONFIG, None)
+    summary = planning.plan_images(spec.root, [str(tmp_path / "inputs")], CONFIG, None)
     assert (summary.num_images, summary.num_shards) == (10, 3)
     return spec
 
@@ -47,17 +49,17 @@ def annotate(spec: RunSpec, *shards: int) -> None:
 
 
 def test_shards_are_pending_until_all_their_columns_are_committed(planned: RunSpec) -> None:
-    assert steps.pending_shards(planned) == {0: 4, 1: 4, 2: 2}
-    assert not steps.is_complete(planned)
+    assert planning.pending_shards(planned) == {0: 4, 1: 4, 2: 2}
+    assert not planning.is_complete(planned)
     annotate(planned, 1)
-    assert steps.pending_shards(planned) == {0: 4, 2: 2}
+    assert planning.pending_shards(planned) == {0: 4, 2: 2}
     annotate(planned, 0, 2)
-    assert steps.pending_shards(planned) == {}
-    assert steps.is_complete(planned)
+    assert planning.pending_shards(planned) == {}
+    assert planning.is_complete(planned)
 
 
 def test_a_dataset_without_a_plan_is_not_complete(tmp_path: Path) -> None:
-    assert not steps.is_complete(make_spec(tmp_path / "none"))
+    assert not planning.is_complete(make_spec(tmp_path / "none"))
 
 
 def test_publishing_again_what_is_there_publishes_nothing(planned: RunSpec) -> None:
@@ -73,7 +75,7 @@ def test_publishing_again_what_is_there_publishes_nothing(planned: RunSpec) -> N
 def test_nothing_committed_publishes_nothing_and_counts_all_as_missing(planned: RunSpec) -> None:
     nothing = publishing.publish_and_verify(planned, CONFIG)
     assert (nothing.generation, nothing.is_new, nothing.masks) == (None, False, 0)
-    report = steps.make_report(planned.root, steps.Annotated(), nothing, None, seconds=1.0)
+    report = make_report(planned.root, annotating.Annotated(), nothing, None, seconds=1.0)
     assert (report.images, report.missing, report.sound) == (10, 10, False)
 
 
@@ -100,11 +102,11 @@ def test_a_run_that_gave_shards_up_never_replaces_a_fuller_generation(tmp_path: 
 def test_a_driver_is_told_of_the_other_and_leaves_no_trace(tmp_path: Path) -> None:
     root = str(tmp_path / "dataset")
     store, told = open_store(root), Notes()
-    with announce(store, "generate"), watching(told), steps.driving(root):
+    with announce(store, "generate"), watching(told), holding.driving(root):
         assert len(others(store)) == 2
     assert len(told.notes) == 1
     assert "another run works on this dataset" in told.notes[0]
-    with watching(told), steps.driving(root):
+    with watching(told), holding.driving(root):
         pass
     assert len(told.notes) == 1
     assert others(store) == []
@@ -112,13 +114,13 @@ def test_a_driver_is_told_of_the_other_and_leaves_no_trace(tmp_path: Path) -> No
 
 def test_inputs_are_checked_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        steps.check_inputs(str(tmp_path / "dataset"), [str(tmp_path / "absent")])
+        planning.check_inputs(str(tmp_path / "dataset"), [str(tmp_path / "absent")])
     assert not (tmp_path / "dataset").exists()
 
 
 def test_asking_for_a_generation_of_nothing_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="maskmill generate"):
-        steps.generation_of(str(tmp_path))
+        find_generation(open_store(str(tmp_path)))
 
 
 def test_equal_settings_have_equal_fingerprints_and_neutral_ones_do_not_count(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_equal_settings_have_equal_fingerprints_and_neutral_ones_do_not_count(tm
 
     def masks_fingerprint(*sets: str) -> str:
         config = load_config(sets=[f"segmenter.weights={weights}", *sets])
-        return steps.describe_run("data", config).fingerprints["masks"]
+        return planning.describe_run("data", config).fingerprints["masks"]
 
     same = masks_fingerprint()
     assert masks_fingerprint("masks.points_per_batch=8", "segmenter.threads=1", "run.workers=2") == same

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
-from maskmill.flows.runs import publishing, steps
+from maskmill.flows.runs.steps import annotating, planning, publishing
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.columns import CAPTIONS
@@ -33,13 +33,17 @@ def test_a_column_added_later_is_all_that_is_pending(tmp_path: Path) -> None:
     spec = dataclasses.replace(
         published.spec, fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16}
     )
-    assert steps.pending_shards(published.spec) == {} and steps.pending_shards(spec) == {0: 4, 1: 4, 2: 2}
-    assert steps.without_idle(spec, [0, 1, 2]).idle == (IMAGES, MASKS)
+    assert planning.pending_shards(published.spec) == {} and planning.pending_shards(spec) == {
+        0: 4,
+        1: 4,
+        2: 2,
+    }
+    assert annotating.without_idle(spec, [0, 1, 2]).idle == (IMAGES, MASKS)
     caption(spec, 0, 1)
-    assert steps.pending_shards(spec) == {2: 2}
-    assert steps.without_idle(spec, [2]).idle == (IMAGES, MASKS)
+    assert planning.pending_shards(spec) == {2: 2}
+    assert annotating.without_idle(spec, [2]).idle == (IMAGES, MASKS)
     caption(spec, 2)
-    assert steps.is_complete(spec)
+    assert planning.is_complete(spec)
 
 
 def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: Path) -> None:
@@ -77,7 +81,7 @@ def test_what_workers_warn_of_is_told_once() -> None:
         wall_s=1.0,
         notes=("captioner: out of memory with 8 together; going on with 4",),
     )
-    follower = steps._Follower({0: 1, 1: 1}, lambda tally: None)
+    follower = annotating._Follower({0: 1, 1: 1})
     with watching(Notes()):
         for shard in (0, 1):
             follower.see(ShardDone(report=dataclasses.replace(report, shard=shard), attempts=1))

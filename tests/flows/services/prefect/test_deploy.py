@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config
-from maskmill.flows.services import deploy, prefect_server
-from maskmill.flows.services.deploy import dataset_name
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect import deploy
+from maskmill.flows.services.prefect import server as prefect_server
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.deploy import dataset_name
 from tests.flows.asking import ask
 
 
@@ -52,7 +53,7 @@ def test_flows_are_registered_with_pool_schedule_limit_and_forms(tmp_path: Path)
         assert set(made) == set(flows)
         relabel, name = made["relabel"], dataset_name(f"{Path.cwd()}/data")
         assert (relabel["name"], relabel["work_pool_name"]) == (name, "local")
-        assert relabel["entrypoint"] == "maskmill.flows.runs.relabel.relabel"
+        assert relabel["entrypoint"] == "maskmill.flows.deployments.relabel.relabel"
         schedule = relabel["schedules"][0]["schedule"]
         assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * *", "Europe/Berlin")
         assert made["generate"]["global_concurrency_limit"]["limit"] == 1
@@ -94,7 +95,7 @@ def test_without_a_server_the_cure_is_named(tmp_path: Path) -> None:
 
 
 def test_a_gate_without_its_pictures_is_refused(tmp_path: Path) -> None:
-    from maskmill.flows.runs.train_flows import retrain
+    from maskmill.flows.deployments.retrain import retrain
 
     with pytest.raises(ConfigError, match="coco and images go together"):
         retrain.fn(str(tmp_path / "data"), coco="truth.json")

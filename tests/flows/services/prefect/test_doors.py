@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from selenium import webdriver
 
-from maskmill.flows.services.api_secret import read_secret
-from maskmill.flows.services.pools import RUN_ENVIRONMENT
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.pools import RUN_ENVIRONMENT
+from maskmill.flows.services.prefect.secret import read_secret
 from tests.flows.asking import ask, post
 from tests.flows.browsing import browser, log_in, site
 from tests.flows.running import Up, running_up, until
@@ -34,7 +34,7 @@ async function attack(api, headers, variables) {
   try {
     const flow = await post("/flows/", {name: "x"});
     const deployment = await post("/deployments/", {name: "x", flow_id: flow,
-      entrypoint: "maskmill.flows.runs.relabel.relabel", work_pool_name: "maskmill",
+      entrypoint: "maskmill.flows.deployments.relabel.relabel", work_pool_name: "maskmill",
       job_variables: variables});
     return "started " + await post("/deployments/" + deployment + "/create_flow_run",
       {state: {type: "SCHEDULED"}});

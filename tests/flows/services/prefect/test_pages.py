@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from maskmill.flows.config import load_config
-from maskmill.flows.services.api_secret import read_secret
+from maskmill.flows.services.prefect.secret import read_secret
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
 from tests.fakes import write_pictures

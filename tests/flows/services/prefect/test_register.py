@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.flows.services import prefect_server
-from maskmill.flows.services.deploy import dataset_name
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect import server as prefect_server
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.deploy import dataset_name
 from tests.flows.asking import ask, post
 
 pytestmark = pytest.mark.ray
@@ -100,7 +100,7 @@ def test_one_from_before_names_carried_the_dataset_is_named_and_replaced(
     post(api, "deployments/", old)
     environment = {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": f"maskmill:{api_password(api)}"}
     setup = subprocess.run(
-        [sys.executable, "-m", "maskmill.flows.services.lost_runs", "setup", "mine"],
+        [sys.executable, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", "mine"],
         env={**os.environ, "PREFECT_HOME": str(home), **environment},
         capture_output=True,
         text=True,

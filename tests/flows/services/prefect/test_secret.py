@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from maskmill.flows.services import state as up_state
-from maskmill.flows.services.api_secret import keep_secret, read_secret, secret_path
-from maskmill.flows.services.prefect_server import PrefectServer, start_server, stop_server, wait_ready
+from maskmill.flows.services.prefect.secret import keep_secret, read_secret, secret_path
+from maskmill.flows.services.prefect.server import PrefectServer, start_server, stop_server, wait_ready
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_a_runs_own_server_has_one_too(tmp_path: Path) -> None:
     import urllib.error
     import urllib.request
 
-    from maskmill.flows.services.prefect_api import PrefectApi
+    from maskmill.flows.services.prefect.api import PrefectApi
 
     def refused(server: PrefectServer, **headers: str) -> int:
         request = urllib.request.Request(f"{server.url}/work_pools/filter", b"{}", headers, method="POST")

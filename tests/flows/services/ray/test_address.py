@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from maskmill.flows.services.ray_address import ClusterError, Place, check_joinable, connect_advice, place_of
+from maskmill.flows.services.ray.address import ClusterError, Place, check_joinable, connect_advice, place_of
 from tests.ports import free_port
 
 
@@ -64,7 +64,7 @@ def test_where_nothing_listens_is_told_at_once(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_another_program_at_the_port_is_told_as_such(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
-    monkeypatch.setattr("maskmill.flows.services.ray_address.ANSWER_S", 1.0)
+    monkeypatch.setattr("maskmill.flows.services.ray.address.ANSWER_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ClusterError, match="not as Ray does: another program listens there"):

@@ -20,7 +20,7 @@ from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
 from tests.fakes import write_pictures
 from tests.flows.runs.test_generate import ENTRY, QUICK
-from tests.flows.services.namespaces import Machine, two_machines
+from tests.flows.services.ray.namespaces import Machine, two_machines
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill]
 

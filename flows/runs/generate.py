@@ -1,0 +1,165 @@
+"""The run `generate`: images in, a generation of masks out. Read it as the method section.
+
+    from maskmill.flows.runs.generate import generate
+    report = generate("my-dataset", ["photos/"], load_config("nano"))
+
+Storage knows what is done, so a run that died is continued by running it again. Beside others: it holds no
+lock, but a heartbeat tells of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from maskmill.flows.config import RunConfig
+from maskmill.flows.report.report import RunReport, watcher
+from maskmill.flows.runs.export import export_generation
+from maskmill.flows.runs.steps.annotating import Annotated, annotate_shards
+from maskmill.flows.runs.steps.holding import driving
+from maskmill.flows.runs.steps.planning import describe_run, is_complete, pending_shards, plan_images
+from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
+from maskmill.flows.runs.steps.taking import step
+
+if TYPE_CHECKING:
+    from maskmill.workers.run.spec import RunSpec
+
+
+def generate(
+    dataset: str,
+    inputs: Sequence[str],
+    config: RunConfig,
+    *,
+    limit: int | None = None,
+    export_to: str | None = None,
+    planned: bool = False,
+) -> RunReport:
+    """Annotates what is new in `inputs` and publishes the dataset's next generation.
+
+    Args:
+        dataset: its root, a local path or s3://bucket/prefix; made if it isn't there.
+        inputs: folders, globs, .txt manifests, tars, s3:// prefixes.
+        config: of the whole run.
+        limit: the most images the dataset should hold; None is all.
+        export_to: where to export the generation to, by [export]; None exports nothing.
+        planned: the inputs were looked through just now (`is_complete_with`).
+
+    Returns:
+        What the dataset now holds and what this run added.
+
+    Raises:
+        ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
+    """
+    began = time.monotonic()
+    spec = describe_run(dataset, config)
+    with driving(dataset):
+        if not planned:
+            plan(dataset, inputs, config, limit)
+        annotated = annotate(spec, config)
+        published = verify_and_publish(spec, config)
+        exported = export(dataset, published, config, export_to) if export_to else None
+    return make_report(dataset, annotated, published, exported, seconds=time.monotonic() - began)
+
+
+@step("plan")
+def plan(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> None:
+    """Which source files become which keys of which shards; written once, extended by new files.
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
+    watcher().step("planning: listing and hashing the inputs")
+    watcher().record(str(plan_images(dataset, inputs, config, limit)))
+
+
+@step("annotate", may_pass=True)
+def annotate(spec: RunSpec, config: RunConfig) -> Annotated:
+    """Every planned shard that is not yet committed goes to Ray's workers: ingest and masks in one pass.
+
+    Raises:
+        ClusterError, RunStopped, LeaseLost: as `annotate_shards`.
+    """
+    shards = pending_shards(spec)
+    if not shards:
+        return Annotated()
+    watcher().step(f"annotating {sum(shards.values())} images in {len(shards)} shards")
+    return annotate_shards(spec, config, shards)
+
+
+@step("verify and publish")
+def verify_and_publish(spec: RunSpec, config: RunConfig) -> Published:
+    """Publishes what is committed as the next generation, unless nothing changed, and checks the sums.
+
+    Raises:
+        StorageError: records contradict each other, or cannot be read.
+    """
+    watcher().step("verifying and publishing")
+    return publish_and_verify(spec, config)
+
+
+@step("export")
+def export(dataset: str, published: Published, config: RunConfig, export_to: str) -> str:
+    """Writes the generation out as self-contained files; returns where they lie.
+
+    Raises:
+        ExportError: the destination holds something else.
+    """
+    watcher().step(f"exporting to {export_to}")
+    return export_generation(dataset, published.generation, config.export, export_to).destination
+
+
+def is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None) -> bool:
+    """Whether the dataset already holds all that is in the inputs, annotated by this run's settings.
+
+    New inputs are planned only where everything planned before is done: a first plan may take long, and is
+    the run's to make.
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
+    if not is_complete(spec):
+        return False
+    watcher().step("looking for new images")
+    plan_images(spec.root, inputs, config, limit)
+    return is_complete(spec)
+
+
+def contact_sheet(dataset: str, number: int) -> bytes:
+    """A PNG of a sample of a generation's images with their masks.
+
+    Raises:
+        StorageError: a picture cannot be read.
+    """
+    from maskmill.storage.dataset.generations import load_generation
+    from maskmill.storage.stores.base import open_store
+    from maskmill.workers.pictures.render import contact_sheet
+
+    store = open_store(dataset)
+    return contact_sheet(store, load_generation(store, number))
+
+
+def make_report(
+    dataset: str, annotated: Annotated, published: Published, exported: str | None, *, seconds: float
+) -> RunReport:
+    """Joins what the steps found."""
+    check = published.check
+    return RunReport(
+        dataset=dataset,
+        generation=published.generation,
+        published=published.is_new,
+        images=check.images,
+        annotated=check.annotated,
+        rejected=check.rejected,
+        missing=check.missing,
+        duplicated=check.duplicated,
+        damaged=check.damaged,
+        masks=published.masks,
+        new_images=annotated.new_images,
+        rejects=published.rejects,
+        failed_shards=annotated.failed_shards,
+        problems=check.problems,
+        seconds=round(seconds, 3),
+        images_per_s=round(annotated.new_images / annotated.seconds, 3) if annotated.seconds else 0.0,
+        export=exported,
+    )
