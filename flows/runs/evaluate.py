@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.holding import writing
+from maskmill.pipeline.settings import EvaluateSettings
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import open_store
-from maskmill.workers.run.loop_settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings

@@ -24,6 +24,7 @@ from maskmill.flows.runs.retrain import plan_training, run_training
 from maskmill.flows.runs.review import take_reviews
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
+from maskmill.pipeline.checks import finite
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.columns import fingerprint
 from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, promotions
@@ -247,12 +248,4 @@ def curves(report: LoopReport, figure: str) -> Sequence[tuple[str, list[tuple[fl
 
 def _json(value: Any) -> bytes:
     """JSON without NaN."""
-    return (json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
+    return (json.dumps(finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
