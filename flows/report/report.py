@@ -284,3 +284,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def pace(tally: Tally) -> str:
+    """The moving part of a progress line."""
+    if not tally.workers_ready:
+        return "workers are starting"
+    left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
+    rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
+    return f"{rates}, {tally.num_rejects} rejected{left}"

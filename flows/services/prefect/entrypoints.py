@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from maskmill.flows.services.prefect.deploy import FLOWS
+from maskmill.flows.services.prefect.deploy import FLOWS, NO_NAME, absolute, dataset_name
 from maskmill.flows.services.prefect.register import load_flow, ours
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ def mend_entrypoints(pool: str) -> Iterator[str]:
 
 def _cure(found: DeploymentResponse, flow: str) -> str:
     pool = shlex.quote(str(found.work_pool_name))
-    dataset = shlex.quote(str(found.parameters.get("dataset", "DATASET")))
-    words = f"{dataset} --flow {flow} --name {shlex.quote(found.name)} --pool {pool}"
+    dataset = str(found.parameters.get("dataset", "DATASET"))
+    own = found.name.removeprefix(dataset_name(absolute(dataset))).removeprefix("-")  # `deploy` adds the rest
+    name = f" --name {shlex.quote(own)}" if own and own != NO_NAME else ""
+    words = f"{shlex.quote(dataset)} --flow {flow}{name} --pool {pool}"
     return (
         f"its runs crash where work pool {pool} has this maskmill. To register it again: maskmill deploy "
         f"{words}, with its --cron and settings"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from maskmill.flows.services.prefect import server as prefect_server
+from maskmill.flows.services.prefect.api import PrefectApi
 from maskmill.flows.services.prefect.deploy import FLOWS
 from maskmill.flows.services.prefect.entrypoints import entrypoint_of
 from tests.flows.asking import ask
@@ -44,21 +45,22 @@ def test_entrypoints_can_be_imported_from_anywhere(flow: str) -> None:
 def test_old_names_of_flows_are_mended_in_our_pool_and_named_elsewhere(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "MASKMILL_HOME": str(tmp_path)}
     server = prefect_server.start_server(environment)
-    environment["PREFECT_API_URL"] = server.url
+    environment |= {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.secret}
+    api = PrefectApi(server.url, server.secret)
     try:
         prefect_server.wait_ready(server)
         words = ["-m", "maskmill", "deploy", "data", "--flow", "relabel", "--cron", "0 3 * * *"]
         run(environment, *words, "--pool", "ours")
         run(environment, *words, "--pool", "theirs", "--name", "far")
         run(environment, "-c", RENAME)
-        before = deployments(server.url)
+        before = deployments(api)
         earlier = {"flows.relabel.relabel", "maskmill.flows.runs.relabel.relabel"}
         assert {found["entrypoint"] for found in before.values()} == earlier
 
         told = run(
             environment, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", "ours"
         ).splitlines()
-        after = deployments(server.url)
+        after = deployments(api)
         ours, theirs = (
             next(found for found in after.values() if found["work_pool_name"] == pool)
             for pool in ("ours", "theirs")
@@ -80,6 +82,6 @@ def test_old_names_of_flows_are_mended_in_our_pool_and_named_elsewhere(tmp_path:
         prefect_server.stop_server(server)
 
 
-def deployments(url: str) -> dict[str, dict[str, Any]]:
+def deployments(api: PrefectApi) -> dict[str, dict[str, Any]]:
     """Every deployment by id."""
-    return {str(found["id"]): found for found in ask(url, "deployments")}
+    return {str(found["id"]): found for found in ask(api, "deployments")}
