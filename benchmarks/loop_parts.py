@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskmill.flows.config import RunConfig
+from maskmill.flows.deployments.quick_start import run_generate
 from maskmill.flows.runs.evaluate import Question, measure
-from maskmill.flows.runs.loop import review
-from maskmill.flows.services.startup import run_generate
+from maskmill.flows.runs.review import review
 from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.settings import SegmenterSettings

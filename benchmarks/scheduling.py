@@ -97,7 +97,7 @@ def _with_watch(kind: Any) -> Any:
 
 def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]:
     """One run; see the file's header."""
-    from maskmill.flows.services.cluster import connect
+    from maskmill.flows.services.ray.cluster import connect
 
     os.environ.update(GENTLY)
     connect(num_cpus=num_workers)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskmill.flows.report.report import Tally, duration
+from maskmill.flows.report.report import Tally, pace
 from maskmill.pipeline.checks import finite
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     raised."""
     places = (
         ("maskmill.flows.config", "ConfigError"),
-        ("maskmill.flows.services.deploy", "DeployError"),
-        ("maskmill.flows.services.cluster", "ClusterError"),
-        ("maskmill.flows.services.prefect_server", "PrefectServerError"),
+        ("maskmill.flows.services.prefect.deploy", "DeployError"),
+        ("maskmill.flows.services.ray.cluster", "ClusterError"),
+        ("maskmill.flows.services.prefect.server", "PrefectServerError"),
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
@@ -208,7 +208,7 @@ def live_watcher(*, quiet: bool = False) -> LiveDisplay | PlainDisplay:
         return PlainDisplay()
     from maskmill.flows.report.live import LiveDisplay
 
-    return LiveDisplay()
+    return LiveDisplay(_err(), note)
 
 
 class PlainDisplay:
@@ -238,20 +238,14 @@ class PlainDisplay:
     def note(self, text: str) -> None:
         note(text)
 
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""
+
     def _due(self) -> bool:
         if self._clock() < self._next_s:
             return False
         self._next_s = self._clock() + PLAIN_EVERY_S
         return True
-
-
-def pace(tally: Tally) -> str:
-    """The moving part of a progress line."""
-    if not tally.workers_ready:
-        return "workers are starting"
-    left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
-    rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
-    return f"{rates}, {tally.num_rejects} rejected{left}"
 
 
 def command_line() -> str:

@@ -36,11 +36,11 @@ from pathlib import Path
 
 from maskmill.flows.config import ConfigError
 from maskmill.flows.report.report import blank_secrets
-from maskmill.flows.services import api_secret
-from maskmill.flows.services.child import STOP_TIMEOUT_S, Child
-from maskmill.flows.services.lost_runs import sweep
-from maskmill.flows.services.pools import POOL, RUN_ENVIRONMENT
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect import secret as api_secret
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.lost_runs import sweep
+from maskmill.flows.services.prefect.pools import POOL, RUN_ENVIRONMENT
+from maskmill.flows.services.service_process import STOP_TIMEOUT_S, Child
 from maskmill.flows.services.state import Running, read_state, running, state_path
 from maskmill.storage.drivers.lease import process_lives
 
@@ -240,7 +240,7 @@ def _watch(
 
 def _setup(settings: UpSettings, secret: str, tell: Callable[[str], None]) -> None:
     """Pool, automation and what earlier runs left, by a process of its own: this one stays light."""
-    words = [sys.executable, "-m", "maskmill.flows.services.lost_runs", "setup", settings.pool]
+    words = [sys.executable, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", settings.pool]
     environment = {**os.environ, **client_environment(settings, secret)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:

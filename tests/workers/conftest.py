@@ -92,7 +92,7 @@ def cluster() -> Iterator[None]:
     """Ray with four CPUs, whatever the machine has; RAY_ADDRESS names a cluster of four to use instead."""
     import ray
 
-    from maskmill.flows.services.cluster import connect
+    from maskmill.flows.services.ray.cluster import connect
 
     connect(os.environ.get("RAY_ADDRESS"), num_cpus=4)
     yield

@@ -142,8 +142,7 @@ def _repair(
 ) -> dict[str, Any] | None:
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
     from maskmill.flows.report.report import watching
-    from maskmill.flows.runs.repair import look_for_damage, repair_dataset
-    from maskmill.flows.runs.steps import writing
+    from maskmill.flows.runs.repair import look_for_damage, repair
 
     with console.live_watcher() as watcher, watching(watcher):
         watcher.step("looking for damage")
@@ -158,8 +157,8 @@ def _repair(
     question = f"Make {len(found.damages)} damaged column shards again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
-    with console.live_watcher() as watcher, watching(watcher), writing(dataset, "repair"):
-        report = repair_dataset(dataset, found, deep=deep, given=given)
+    with console.live_watcher() as watcher, watching(watcher):
+        report = repair(dataset, found, deep=deep, given=given)
     for left in report.left:
         console.note(f"not repaired: {left}")
     if report.published and not json:
@@ -210,12 +209,13 @@ def preview(
 
 def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
     """Writes index.html and sheet.png of a generation; returns the page."""
-    from maskmill.flows.runs.steps import generation_of
+    from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.base import open_store
     from maskmill.workers.pictures.preview import preview_page
     from maskmill.workers.pictures.render import contact_sheet
 
-    store, generation = open_store(dataset), generation_of(dataset, which)
+    store = open_store(dataset)
+    generation = find_generation(store, which)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
     page = folder / "index.html"
@@ -245,13 +245,13 @@ def export(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.steps import export_generation
+        from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
         config = load_config(sets=pairs)
         with console.live_watcher() as watcher, watching(watcher):
             watcher.step(f"exporting to {dest}")
-            report = export_generation(dataset, generation, config, dest)
+            report = export_generation(dataset, generation, config.export, dest)
         if json:
             console.print_json(dataclasses.asdict(report))
             return

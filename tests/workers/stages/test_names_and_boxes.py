@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import names as shapes
-from maskmill.flows.runs.steps import boxes_told
+from maskmill.flows.runs.steps.annotating import boxes_told
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig, validate
-from maskmill.flows.runs.publishing import publish_and_verify
-from maskmill.flows.runs.steps import describe_run
+from maskmill.flows.runs.steps.planning import describe_run
+from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImage
 from maskmill.pipeline.checks import check_range
 from maskmill.pipeline.settings import output_settings

@@ -154,7 +154,7 @@ def test_kill_9_three_times(scenes: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore:::ray.data.context")  # Ray's own deprecated settings
 def test_two_workers_walk_the_curve_of_one(scenes: Path) -> None:
-    from maskmill.flows.services import cluster
+    from maskmill.flows.services.ray import cluster
     from maskmill.workers.train.on_ray import train_on_ray
 
     settings = TrainSettings(**{**dataclasses.asdict(SETTINGS), "steps": 4})
