@@ -7,12 +7,7 @@ from pathlib import Path
 
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
-from maskmill.flows.runs.steps import annotating, planning, publishing
-from maskmill.pipeline.settings import MaskSettings
-from maskmill.pipeline.settings.words import CaptionSettings
-from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import open_store
-from maskmill.workers.run.columns import Sections
+from maskmill.flows.runs.steps import annotating, planning
 from maskmill.workers.run.events import ShardDone
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardReport, ShardTask
 from maskmill.workers.shard.turn import run_shard
@@ -47,25 +42,6 @@ def test_a_column_added_later_is_all_that_is_pending(tmp_path: Path) -> None:
     assert annotating.without_idle(spec, [2]).idle == (IMAGES, MASKS)
     caption(spec, 2)
     assert planning.is_complete(spec)
-
-
-def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: Path) -> None:
-    published = publish_dataset(tmp_path)
-    spec = dataclasses.replace(
-        published.spec,
-        fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16},
-        settings=Sections({"masks": MaskSettings(), "captions": CaptionSettings()}),
-    )
-    caption(spec, 0, 1, 2)
-    told = publishing.publish_and_verify(spec, CONFIG)
-    newest = latest(open_store(spec.root))
-    assert newest is not None and told.is_new and told.check.ok
-    assert dict(newest.columns) == spec.fingerprints
-    assert newest.settings["captions"]["threshold"] == 0.25 and "labels" not in newest.settings
-    assert newest.models == {"segmenter": "fake", CAPTIONS: "fake"}
-    assert newest.totals[CAPTIONS] == newest.totals["annotated"] == NUM_ANNOTATED
-    assert {row.column for row in newest.rows()} == {IMAGES, MASKS, CAPTIONS}
-    assert told.rejects == {"not_an_image": 1}
 
 
 def test_what_workers_warn_of_is_told_once() -> None:

@@ -10,8 +10,10 @@ import pytest
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.generate import make_report
 from maskmill.flows.runs.steps import annotating, planning, publishing
+from maskmill.pipeline.settings import CaptionSettings, MaskSettings
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
+from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.captions import CAPTIONS
@@ -79,7 +81,9 @@ def test_a_run_that_gave_shards_up_never_replaces_a_fuller_generation(tmp_path: 
 def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: Path) -> None:
     published = publish_dataset(tmp_path)
     spec = dataclasses.replace(
-        published.spec, fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16}
+        published.spec,
+        fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16},
+        settings=Sections({"masks": MaskSettings(), "captions": CaptionSettings()}),
     )
     caption(spec, 0, 1, 2)
     told = publishing.publish_and_verify(spec, WITH_CAPTIONS)
