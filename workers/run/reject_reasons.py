@@ -119,12 +119,45 @@ REASONS = (
         "the annotations are of a picture of another shape",
         "import those of this picture, or correct its width and height",
     ),
+    # Objects left out of a record, or of a file of annotations
+    Reason("no_image_id", "an image of the file has no id", "give it one", of="object"),
     Reason(
-        "bad_segmentation",
-        "an annotation's outline or run lengths cannot be read",
-        "correct it in the file; the detail says which",
+        "bad_image_size", "an image of the file has a width or height that is none", "correct it", of="object"
     ),
-    # Objects left out of a record
+    Reason("no_file_name", "an image of the file has no name", "name its file", of="object"),
+    Reason("not_an_object", "an annotation is no JSON object", "correct the file", of="object"),
+    Reason(
+        "unknown_image", "an annotation is of an image that the file doesn't list", "list it", of="object"
+    ),
+    Reason(
+        "image_not_in_dataset",
+        "an annotation's image is none of the dataset's",
+        "check that file names are those of the sources, folders too",
+        of="object",
+    ),
+    Reason(
+        "picture_rejected",
+        "an annotation's picture was rejected",
+        "see the picture's own reason",
+        of="object",
+    ),
+    Reason(
+        "bad_polygon",
+        "no ring with three points, finite and near the picture",
+        "draw it again; a single bad ring is left out of its polygon",
+        of="object",
+    ),
+    Reason("bad_run_lengths", "run lengths that don't add up", "write them again", of="object"),
+    Reason(
+        "mask_of_another_size", "run lengths of another size than the image", "scale the mask", of="object"
+    ),
+    Reason("bad_box", "a box is not four numbers with a size", "correct it", of="object"),
+    Reason("bad_points", "points are not pairs of numbers, each with a label", "correct them", of="object"),
+    Reason("bad_score", "a score is no number, or NaN (`null` is no score)", "correct it", of="object"),
+    Reason("no_shape", "an annotation has neither a segmentation nor a box", "give one", of="object"),
+    Reason("box_alone", "a box is no true mask to measure or review with", "draw the mask", of="object"),
+    Reason("no_category", "an annotation's category is none of the file's", "list it", of="object"),
+    Reason("too_many", "an image has ids for 100,000 annotations", "split the image", of="object"),
     Reason("crowd", "a given box is of a crowd, which is no object", "nothing", of="object"),
     Reason("low_score", "a given box scores below `boxes.min_score`", "lower it", of="object"),
     Reason(
@@ -133,7 +166,7 @@ REASONS = (
         "correct the boxes' file",
         of="object",
     ),
-    Reason("empty_mask", "the model found no pixel for a given box or point", "look at the box", of="object"),
+    Reason("empty_mask", "no pixel of the picture is in the mask", "look at the box or outline", of="object"),
 )
 
 

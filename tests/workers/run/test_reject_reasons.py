@@ -9,7 +9,7 @@ from pathlib import Path
 from maskmill.workers.run.reject_reasons import REASONS, reason_names, reasons_table
 
 ROOT = Path(__file__).parents[3]
-PLACE = {"DecodeError": 0, "Reject": 1, "InputProblem": 1, "PlanReject": 1}
+PLACE = {"DecodeError": 0, "BadAnnotation": 0, "Reject": 1, "InputProblem": 1, "PlanReject": 1}
 """The argument that is a reason, of every type that carries one."""
 
 
