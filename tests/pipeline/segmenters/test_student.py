@@ -14,12 +14,12 @@ from segment_anything.modeling import Sam
 from pipeline.scenes import generate_scene
 from pipeline.segmenters.student import (
     StudentConfig,
-    StudentEncoder,
     build_student,
     load_nano,
     load_student,
     save_student,
 )
+from pipeline.segmenters.student_encoder import StudentEncoder
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(1, 1, 1, 1), embed_dim=32, decoder_heads=2)
 
