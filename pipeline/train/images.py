@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
 from pipeline.train.recipe import TrainImage
-from pipeline.train.samples import PIXEL_MEAN, PIXEL_STD
 from pipeline.train.settings import TrainSettings
 
 Bools = NDArray[np.bool_]

@@ -1,29 +1,52 @@
-"""One training step's loss: encode, decode first prompts, and on some steps a second round of corrections.
+"""One training step's loss: encode, decode first prompts, and on some steps correct them by further clicks.
 
-First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box
-is not, so the single-mask output answers it too. Second round: a point from the error region is added (half
-the time with the logits so far as a mask prompt), and the single-mask output answers. Predicted IoU is
-trained in both by MSE. Where heads for it are given, `dense.py`'s loss of every pixel's embedding is added.
+First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box is
+not, so the single-mask output answers it too. Corrections: points from the error regions are added one by one,
+as many as asked for, the logits so far going in as a mask prompt (in most steps); the single-mask output answers,
+and the last answer is trained. Predicted IoU is trained in both by squared error. Where heads for it are given,
+`dense.py`'s loss of every pixel's embedding is added.
 
-Shapes: B images, P prompts, T tokens, M outputs, K = S/2 x S/2 low-resolution cells.
+Everything is batched tensors on the model's device, which autocasts; a trunk with weights of its own
+normalisation stays in float32 on a CPU, whose bfloat16 convolutions are slow backward.
+
+Shapes: B pictures, P prompts, T tokens, M outputs, N masks, K = s x s low-resolution cells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from pipeline.segmenters.efficientnet import Lite0Encoder
 from pipeline.train.decode import Decoded, decode
 from pipeline.train.dense import DenseHeads, dense_loss
+from pipeline.train.draw_prompts import FirstPrompts, correct
 from pipeline.train.losses import iou_target, matched_cost, pair_costs
-from pipeline.train.prompts import correction_points, embed_tokens
-from pipeline.train.samples import Sample
+from pipeline.train.pictures import Pictures
+from pipeline.train.prompts import embed_tokens
 
 DENSE_WEIGHT = 0.5
+IOU_WEIGHT = 2.0
+PRIOR_SHARE = 0.8
+"""Of the steps with corrections, those whose mask so far goes in as a prompt."""
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """How a step computes.
+
+    Attributes:
+        corrections: clicks after the first prompt; 0 for none.
+        bfloat16: run the network under autocast; losses stay float32.
+        freeze_trunk: no gradient for a pretrained trunk.
+    """
+
+    corrections: int = 0
+    bfloat16: bool = True
+    freeze_trunk: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,122 +56,150 @@ class StepResult:
     Attributes:
         loss: scalar, differentiable.
         best_iou: mean IoU of the best of three outputs with the target, over point prompts.
+        box_iou: mean IoU of the single-mask output with the target, over boxes.
         iou_error: mean absolute error of predicted IoU.
-        second_iou: mean IoU after a correction; NaN on steps without a second round.
+        corrected_iou: mean IoU after the corrections; NaN on steps without.
         dense_loss: of the encoder's second teacher; NaN without it.
     """
 
     loss: Tensor
     best_iou: float
+    box_iou: float
     iou_error: float
-    second_iou: float
+    corrected_iou: float = float("nan")
     dense_loss: float = float("nan")
 
 
 def training_step(
     sam: Sam,
-    samples: list[Sample],
+    pictures: Pictures,
+    prompts: FirstPrompts,
     generator: torch.Generator,
-    *,
-    second_round: bool,
-    bfloat16: bool,
+    config: StepConfig,
     heads: DenseHeads | None = None,
 ) -> StepResult:
     """The loss of a batch.
 
     Args:
-        sam: the model; gradients flow into all of it.
-        samples: of one size and prompt count.
-        generator: for correction points.
-        second_round: correct each prompt once.
-        bfloat16: run the network under autocast; losses stay float32.
+        sam: the model; gradients flow into all of it that isn't frozen.
+        pictures: on the model's device.
+        prompts: drawn from them.
+        generator: for correction points, of the same device.
+        config: how.
         heads: add the dense loss through them.
 
     Returns:
         Loss and figures.
     """
-    image = torch.from_numpy(np.stack([s.image_3SS for s in samples]))
-    coords = torch.from_numpy(np.stack([s.prompts.coords_PT2 for s in samples]))
-    labels = torch.from_numpy(np.stack([s.prompts.labels_PT for s in samples]))
-    size = image.shape[-1]
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-        embedding = sam.image_encoder(image)
-        first = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, size))
-    parts = [_first_round(sample, first, b) for b, sample in enumerate(samples)]
-    loss = torch.stack([part.loss for part in parts]).mean()
-    second_iou = float("nan")
-    if second_round:
-        extra, second_iou = _second_round(sam, samples, embedding, first, generator, bfloat16)
+    truth_BNK = pictures.shares_BNK()
+    with _autocast(pictures, config):
+        embedding = _embed(sam, pictures, config)
+        tokens = embed_tokens(sam.prompt_encoder, prompts.coords_BPT2, prompts.labels_BPT, pictures.side)
+        first = decode(sam, embedding, tokens)
+    result = _first_round(first, truth_BNK, prompts)
+    loss, corrected, dense = result.loss, float("nan"), float("nan")
+
+    if config.corrections:
+        extra, corrected = _corrected(sam, pictures, prompts, embedding, first, generator, config)
         loss = 0.5 * loss + 0.5 * extra
-    dense = float("nan")
+
     if heads is not None:
-        targets = [torch.from_numpy(s.targets_Nss) for s in samples]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            taught = dense_loss(sam, heads, embedding, targets, generator)
+        with _autocast(pictures, config):
+            taught = dense_loss(sam, heads, embedding, truth_BNK, generator)
         loss, dense = loss + DENSE_WEIGHT * taught, float(taught.detach())
-    best = float(np.nanmean([part.best_iou for part in parts]))
-    return StepResult(loss, best, float(np.mean([part.iou_error for part in parts])), second_iou, dense)
+    return StepResult(loss, result.best_iou, result.box_iou, result.iou_error, corrected, dense)
 
 
-def _first_round(sample: Sample, decoded: Decoded, b: int) -> StepResult:
-    targets_NK = torch.from_numpy(sample.targets_Nss).flatten(1)
-    target_P, under_PN = torch.from_numpy(sample.prompts.target_P), torch.from_numpy(sample.under_PN)
-    is_box_P = torch.from_numpy(sample.prompts.is_box_P)
-    real_P = ~torch.from_numpy(sample.prompts.is_void_P)
-    pairs = pair_costs(decoded.logits[b].float().flatten(2), targets_NK)
-    rows = torch.arange(len(target_P))
-    mask_loss = matched_cost(pairs.cost_PMN, target_P, under_PN)
-    mask_loss = torch.where(is_box_P, 0.5 * mask_loss + 0.5 * pairs.cost_PMN[rows, 0, target_P], mask_loss)
-    wanted = iou_target(pairs.iou_PMN, target_P, under_PN, is_box_P, ~real_P)
-    error = decoded.iou[b].float() - wanted
-    iou_loss = error[:, 1:].square().mean() + (error[:, 0].square() * is_box_P).mean()
-    own_iou = pairs.iou_PMN[rows, 1:, target_P].amax(1)[~is_box_P & real_P]
-    best = float(own_iou.mean()) if len(own_iou) else float("nan")
+def _autocast(pictures: Pictures, config: StepConfig) -> torch.autocast:
+    return torch.autocast(pictures.image_B3SS.device.type, dtype=torch.bfloat16, enabled=config.bfloat16)
+
+
+def _embed(sam: Sam, pictures: Pictures, config: StepConfig) -> Tensor:
+    image_B3SS, encoder = pictures.normalised(), sam.image_encoder
+    if not isinstance(encoder, Lite0Encoder):
+        embedding: Tensor = encoder(image_B3SS)
+        return embedding
+    if config.freeze_trunk:
+        with torch.no_grad():
+            taps = encoder.trunk(image_B3SS)
+        return encoder.refined(taps)
+    in_bfloat16 = config.bfloat16 and image_B3SS.device.type != "cpu"
+    with torch.autocast(image_B3SS.device.type, dtype=torch.bfloat16, enabled=in_bfloat16):
+        taps = encoder.trunk(image_B3SS)
+    return encoder.refined(taps)
+
+
+def _first_round(decoded: Decoded, truth_BNK: Tensor, prompts: FirstPrompts) -> StepResult:
+    pairs = pair_costs(decoded.logits.float().flatten(3), truth_BNK)
+    cost_RMN, iou_RMN = pairs.cost_PMN.flatten(0, 1), pairs.iou_PMN.flatten(0, 1)
+    target_R, under_RN = prompts.target_BP.flatten(), prompts.under_BPN.flatten(0, 1)
+    is_box_R, is_real_R = prompts.is_box_BP.flatten(), ~prompts.is_void_BP.flatten()
+    rows_R = torch.arange(len(target_R), device=target_R.device)
+
+    mask_R = matched_cost(cost_RMN, target_R, under_RN)
+    mask_R = torch.where(is_box_R, 0.3 * mask_R + 0.7 * cost_RMN[rows_R, 0, target_R], mask_R)
+    mask_loss = (mask_R * is_real_R).sum() / is_real_R.sum().clamp(min=1)
+
+    wanted_RM = iou_target(iou_RMN, target_R, under_RN, is_box_R, ~is_real_R)
+    error_RM = decoded.iou.float().flatten(0, 1) - wanted_RM
+    iou_loss = error_RM[:, 1:].square().mean() + (error_RM[:, 0].square() * is_box_R).mean()
+
+    best_R, single_R = iou_RMN[rows_R, 1:, target_R].amax(1), iou_RMN[rows_R, 0, target_R]
     return StepResult(
-        mask_loss[real_P].mean() + iou_loss, best, float(error[:, 1:].detach().abs().mean()), float("nan")
+        mask_loss + IOU_WEIGHT * iou_loss,
+        _mean(best_R[~is_box_R & is_real_R]),
+        _mean(single_R[is_box_R]),
+        float(error_RM[:, 1:].detach().abs().mean()),
     )
 
 
-def _second_round(
+def _corrected(
     sam: Sam,
-    samples: list[Sample],
+    pictures: Pictures,
+    prompts: FirstPrompts,
     embedding: Tensor,
     first: Decoded,
     generator: torch.Generator,
-    bfloat16: bool,
+    config: StepConfig,
 ) -> tuple[Tensor, float]:
-    """Correct the output of the highest predicted IoU (the single-mask output for boxes) with one more
-    point."""
-    size = 2 * first.logits.shape[-1]
-    coords, labels, prior = [], [], []
-    for b, sample in enumerate(samples):
-        target = torch.from_numpy(sample.targets_Nss)[torch.from_numpy(sample.prompts.target_P)]
-        best_P = first.iou[b, :, 1:].float().argmax(1) + 1
-        best_P = torch.where(torch.from_numpy(sample.prompts.is_box_P), 0, best_P)
-        logits = first.logits[b].detach().float()[torch.arange(len(best_P)), best_P]
-        cell, label = correction_points(generator, logits, target)
-        coords.append(
-            torch.cat([torch.from_numpy(sample.prompts.coords_PT2), (cell * 2.0 + 0.5)[:, None]], dim=1)
-        )
-        labels.append(torch.cat([torch.from_numpy(sample.prompts.labels_PT), label[:, None]], dim=1))
-        prior.append(logits)
-    dense = None
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-        if float(torch.rand((), generator=generator)) < 0.5:
-            prior_BPss = torch.stack(prior)
-            shape = prior_BPss.shape[:2]
-            dense = sam.prompt_encoder.mask_downscaling(prior_BPss.flatten(0, 1)[:, None]).unflatten(0, shape)
-        tokens = embed_tokens(sam.prompt_encoder, torch.stack(coords), torch.stack(labels), size)
-        again = decode(sam, embedding, tokens, dense)
-    losses, ious = [], []
-    for b, sample in enumerate(samples):
-        target_P = torch.from_numpy(sample.prompts.target_P)
-        pairs = pair_costs(
-            again.logits[b, :, :1].float().flatten(2), torch.from_numpy(sample.targets_Nss).flatten(1)
-        )
-        rows = torch.from_numpy(np.flatnonzero(~sample.prompts.is_void_P))
-        target_P = target_P[rows]
-        error = again.iou[b, rows, 0].float() - pairs.iou_PMN[rows, 0, target_P]
-        losses.append(pairs.cost_PMN[rows, 0, target_P].mean() + error.square().mean())
-        ious.append(float(pairs.iou_PMN[rows, 0, target_P].mean()))
-    return torch.stack(losses).mean(), float(np.mean(ious))
+    """Correct the output of the highest predicted IoU (the single-mask output for boxes) click by click; only
+    the last answer has a gradient."""
+    truth_BNK = pictures.shares_BNK()
+    own_BPK = truth_BNK.gather(1, prompts.target_BP[..., None].expand(-1, -1, truth_BNK.shape[-1]))
+    solid_BPss = (own_BPK > 0.5).unflatten(2, first.logits.shape[-2:])
+    chosen_BP = torch.where(prompts.is_box_BP, 0, first.iou[..., 1:].argmax(2) + 1)
+    answer_BPss = _taken(first.logits, chosen_BP)
+    coords, labels = prompts.coords_BPT2, prompts.labels_BPT
+    has_prior = float(torch.rand((), generator=generator, device=generator.device)) < PRIOR_SHARE
+    again = first
+    for click in range(config.corrections):
+        point_BP2, label_BP = correct(answer_BPss, solid_BPss, generator)
+        coords = torch.cat([coords, point_BP2[:, :, None]], dim=2)
+        labels = torch.cat([labels, label_BP[:, :, None]], dim=2)
+        is_last = click == config.corrections - 1
+        with torch.set_grad_enabled(is_last), _autocast(pictures, config):
+            dense = None
+            if has_prior:
+                flat = sam.prompt_encoder.mask_downscaling(answer_BPss.flatten(0, 1)[:, None])
+                dense = flat.unflatten(0, answer_BPss.shape[:2])
+            tokens = embed_tokens(sam.prompt_encoder, coords, labels, pictures.side)
+            again = decode(sam, embedding if is_last else embedding.detach(), tokens, dense)
+        answer_BPss = again.logits[:, :, 0].detach().float()
+
+    pairs = pair_costs(again.logits[:, :, :1].float().flatten(3), truth_BNK)
+    target_BP11 = prompts.target_BP[..., None, None]
+    cost_BP = pairs.cost_PMN.gather(3, target_BP11)[..., 0, 0]
+    iou_BP = pairs.iou_PMN.gather(3, target_BP11)[..., 0, 0]
+    is_real_BP = ~prompts.is_void_BP
+    loss_BP = cost_BP + IOU_WEIGHT * (again.iou[..., 0].float() - iou_BP).square()
+    return (loss_BP * is_real_BP).sum() / is_real_BP.sum().clamp(min=1), _mean(iou_BP[is_real_BP])
+
+
+def _taken(logits_BPMss: Tensor, output_BP: Tensor) -> Tensor:
+    """float32[B, P, s, s]: one output of each prompt, without gradient."""
+    index = output_BP[..., None, None, None].expand(-1, -1, 1, *logits_BPMss.shape[-2:])
+    return logits_BPMss.detach().float().gather(2, index)[:, :, 0]
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.detach().mean()) if len(values) else float("nan")
