@@ -49,7 +49,7 @@ fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
 
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on where it stopped
-	$(BIN)/python -m pipeline.train.nano --out build/nano --minutes 180 --resume
+	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume
 
 lock: setup  ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --upgrade \

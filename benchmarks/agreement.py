@@ -10,8 +10,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.annotation import AnnotatedImage, Annotation
-from pipeline.config import MaskSettings
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation
+from maskmill.pipeline.settings import MaskSettings
 
 PAIR_IOU = 0.5
 

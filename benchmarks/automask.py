@@ -13,7 +13,7 @@ loaded and the photograph decoded (on CUDA: peak allocated above it).
 Masks are paired by IoU. Each mask that one side lacks is listed with its distance to the nearest threshold
 (predicted IoU, stability, coverage, and box IoU to the other masks for NMS).
 
-ViT-B has random weights unless --weights names a checkpoint: `pipeline.reference.adjust_heads` makes its
+ViT-B has random weights unless --weights names a checkpoint: `maskmill.pipeline.reference.adjust_heads` makes its
 masks pass the thresholds, and `share_passing` says which part of all masks passes predicted IoU. nano has
 its own weights and, with every recipe, its own recipe's thresholds of predicted IoU and stability
 (`thresholds`). `floor_share` sets each step's counted arithmetic, at the speed of a large product
@@ -49,13 +49,13 @@ from segment_anything.build_sam import sam_model_registry
 
 from benchmarks.agreement import agreement, merge
 from benchmarks.floor import against_floor, count_gflop
-from pipeline import weights
-from pipeline.annotation import AnnotatedImage
-from pipeline.automask import AutomaticMasks, warm_up
-from pipeline.config import FAST, SA1B, MaskSettings
-from pipeline.reference import ReferenceGenerator, adjust_heads
-from pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
-from pipeline.segmenters.student import load_student
+from maskmill.pipeline.weights import weights
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
+from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
+from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
+from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
+from maskmill.pipeline.segmenters.student import load_student
 
 NANO = MaskSettings(**tomllib.loads((files("flows") / "recipes" / "nano.toml").read_text())["masks"])
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
@@ -150,7 +150,7 @@ def load_sam(options: argparse.Namespace, image: Photo) -> tuple[Any, str]:
 
 def _widened(sam: Any, path: Path, image_size: int) -> Any:
     """nano's weights, which are free of sizes, behind a larger input."""
-    from pipeline.segmenters.student import build_student, stored_config
+    from maskmill.pipeline.segmenters.student import build_student, stored_config
 
     wide = build_student(dataclasses.replace(stored_config(path), image_size=image_size))
     wide.load_state_dict(sam.state_dict())

@@ -24,10 +24,11 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from pipeline import lowrank, lowrank_shared
-from pipeline.decoder import Prompts, SharedImageDecoder
-from pipeline.encoder import fuse_attention
-from pipeline.lowrank import Scratch
+from maskmill.pipeline.decoder import lowrank
+from maskmill.pipeline.decoder import lowrank_image as lowrank_shared
+from maskmill.pipeline.decoder.decoder import Prompts, SharedImageDecoder
+from maskmill.pipeline.decoder.encoder import fuse_attention
+from maskmill.pipeline.decoder.lowrank import Scratch
 
 Result = TypeVar("Result")
 

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from benchmarks.loop_parts import figures, of_model, with_truth, write_scenes
-from flows.commands.evaluate import named
-from flows.config import load_config
-from flows.retrain import run_distillation
-from pipeline.scenes import HELD_BACK_SEED
-from workers.truth import TruthSet
+from maskmill.flows.commands.improve.evaluate import named
+from maskmill.flows.config import load_config
+from maskmill.flows.runs.retrain import run_distillation
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
+from maskmill.workers.foreign.truth import TruthSet
 
 
 def main() -> None:

@@ -29,19 +29,19 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from flows.config import ConfigError, load_config, recipe_names, to_toml
-from pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
-from pipeline.rle import Rle, area_px, box_xyxy, decode, from_run_lengths, run_lengths
-from storage.columns import CommitRecord, Reject, parse_record, record_bytes
-from storage.errors import DamagedObject, StorageError
-from storage.examine import caption_text
-from storage.generations import generation_name, load_generation
-from storage.images import stored_image
-from storage.local import LocalStore
-from storage.plan import KnownTar, PlanPart, PlanTable, load_plans, part_bytes, part_name
-from storage.shards import Sample, WrittenObject, read_shard
-from storage.tar_format import end_marker, member_header, padding
-from storage.tars import scan_tar
+from maskmill.flows.config import ConfigError, load_config, recipe_names, to_toml
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
+from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, from_run_lengths, run_lengths
+from maskmill.storage.dataset.columns import CommitRecord, Reject, parse_record, record_bytes
+from maskmill.storage.errors import DamagedObject, StorageError
+from maskmill.storage.plan.examine import caption_text
+from maskmill.storage.dataset.generations import generation_name, load_generation
+from maskmill.storage.dataset.images import stored_image
+from maskmill.storage.stores.local import LocalStore
+from maskmill.storage.plan.plan import KnownTar, PlanPart, PlanTable, load_plans, part_bytes, part_name
+from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard
+from maskmill.storage.shards.tar_format import end_marker, member_header, padding
+from maskmill.storage.shards.tars import scan_tar
 
 SECONDS_EACH = 5.0
 MEMORY_BYTES = 1 << 30  # beyond what importing and compiling takes
@@ -420,13 +420,13 @@ def _decoded(image: AnnotatedImage) -> int:
 
 
 def _read_captions(data: bytes) -> object:
-    from pipeline.caption import captions_from_record  # imports torch
+    from maskmill.pipeline.words.caption import captions_from_record  # imports torch
 
     return captions_from_record(_loads(data))
 
 
 def _read_labels(data: bytes) -> object:
-    from pipeline.ground import labels_from_record  # imports torch
+    from maskmill.pipeline.words.ground import labels_from_record  # imports torch
 
     return labels_from_record(_loads(data))
 

@@ -17,8 +17,8 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from storage.columns import ColumnVersion
-from storage.objects import ObjectStore, open_store
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.stores.base import ObjectStore, open_store
 
 
 def put_many(store: ObjectStore, num_objects: int, num_threads: int) -> float:

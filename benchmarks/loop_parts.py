@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows.config import RunConfig
-from flows.evaluate import Question, measure
-from flows.loop import review
-from flows.startup import run_generate
-from pipeline.config import SegmenterSettings
-from pipeline.rle import encode_mask
-from pipeline.scenes import generate_scene
-from storage.objects import open_store
-from workers import models
-from workers.truth import TruthSet
+from maskmill.flows.config import RunConfig
+from maskmill.flows.runs.evaluate import Question, measure
+from maskmill.flows.runs.loop import review
+from maskmill.flows.services.startup import run_generate
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.rle import encode_mask
+from maskmill.pipeline.scenes.scenes import generate_scene
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.run import dataset_models as models
+from maskmill.workers.foreign.truth import TruthSet
 
 Look = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -102,7 +102,7 @@ def figures(
 
 def of_model(dataset: str, number: int, segmenter: SegmenterSettings) -> SegmenterSettings:
     """A dataset's model as a segmenter."""
-    from storage.models import load_model
+    from maskmill.storage.dataset.model_versions import load_model
 
     store = open_store(dataset)
     return models.of_card(store, load_model(store, number), segmenter)

@@ -28,11 +28,11 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from pipeline.annotation import AnnotatedImage, Annotation
-from pipeline.name import MaskNamer
-from pipeline.namers import ClipTowers, Namer, load_namer
-from pipeline.rle import encode_mask
-from pipeline.word_settings import NameSettings
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation
+from maskmill.pipeline.words.name import MaskNamer
+from maskmill.pipeline.words.clip import ClipTowers, Namer, load_namer
+from maskmill.pipeline.rle import encode_mask
+from maskmill.pipeline.words.settings import NameSettings
 
 Image = npt.NDArray[np.uint8]
 

@@ -25,10 +25,10 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from skimage.segmentation import find_boundaries
 
-from pipeline.evaluate.points import Pictured, held_back_scenes, measure_points
-from pipeline.evaluate.proposals import candidates_of, sweep
-from pipeline.segmenters.student import load_nano, load_student
-from pipeline.train.prompts import centre_point
+from maskmill.pipeline.evaluate.points import Pictured, held_back_scenes, measure_points
+from maskmill.pipeline.evaluate.proposals import candidates_of, sweep
+from maskmill.pipeline.segmenters.student import load_nano, load_student
+from maskmill.pipeline.train.prompts import centre_point
 
 COLOURS = np.array(
     [[230, 60, 60], [60, 180, 75], [70, 110, 235], [245, 190, 40], [190, 70, 220], [60, 200, 210]]

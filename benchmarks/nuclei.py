@@ -25,10 +25,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.loop_parts import figures, of_model, part_of, pool_folder, with_truth
-from flows.config import load_config
-from flows.loop import LoopPlan, run_loop
-from flows.retrain import plan_training, run_training
-from workers.truth import TruthSet
+from maskmill.flows.config import load_config
+from maskmill.flows.runs.loop import LoopPlan, run_loop
+from maskmill.flows.runs.retrain import plan_training, run_training
+from maskmill.workers.foreign.truth import TruthSet
 
 FIGURE = "points_1_chosen_miou"
 

@@ -25,9 +25,9 @@ import numpy as np
 import ray
 from PIL import Image
 
-from flows import cluster
-from flows.config import RunConfig, load_config
-from flows.startup import run_generate
+from maskmill.flows.services import cluster
+from maskmill.flows.config import RunConfig, load_config
+from maskmill.flows.services.startup import run_generate
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg")
 
@@ -121,8 +121,8 @@ class BareEngine:
     """The grid-mask stage and nothing around it."""
 
     def __init__(self, config: RunConfig) -> None:
-        from pipeline.automask import AutomaticMasks, warm_up
-        from pipeline.segmenters import load_segmenter
+        from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
+        from maskmill.pipeline.segmenters import load_segmenter
 
         warm_up()
         self._stage = AutomaticMasks(load_segmenter(config.segmenter), config.masks)

@@ -35,9 +35,9 @@ import torch
 from segment_anything.utils import amg
 from torch.nn import functional
 
-from pipeline.regions import clean
-from pipeline.rle import Rle
-from pipeline.upsample import Frame, measure, runs_batch
+from maskmill.pipeline.masks.regions import clean
+from maskmill.pipeline.rle import Rle
+from maskmill.pipeline.masks.upsample import Frame, measure, runs_batch
 
 Floats = npt.NDArray[np.float32]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}

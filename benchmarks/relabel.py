@@ -14,14 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from flows.config import load_config
-from storage.columns import ColumnVersion, new_attempt
-from storage.objects import open_store
-from storage.planning import make_plan
-from workers.demo_inputs import write_scenes
-from workers.process import run_shard
-from workers.stages import build_stages
-from workers.task import RunSpec, ShardTask, make_spec
+from maskmill.flows.config import load_config
+from maskmill.storage.dataset.columns import ColumnVersion, new_attempt
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.workers.jobs.demo_inputs import write_scenes
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import build_stages
+from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import MaskSettings, SegmenterSettings
-from workers.settings import IngestSettings
-from workers.task import IMAGES, MASKS, Resources, RunSpec, ShardProgress, ShardReport, ShardTask
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import IMAGES, MASKS, Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 
 ONE_CPU = Resources(num_cpus=1)
 GENTLY = {
@@ -40,7 +40,7 @@ STARTED_AT_ONCE = 4
 
 
 class SleepingWorker:
-    """What `workers.actors.ShardWorker` is to the pool, asleep instead of at work."""
+    """What `maskmill.workers.pool.actors.ShardWorker` is to the pool, asleep instead of at work."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -49,7 +49,7 @@ class SleepingWorker:
         """Nothing to load."""
         import ray
 
-        from workers.actors import WorkerInfo
+        from maskmill.workers.pool.actors import WorkerInfo
 
         return WorkerInfo(str(ray.get_runtime_context().get_node_id()), os.getpid(), 0.0)
 
@@ -77,7 +77,7 @@ def start_workers(num_workers: int, seconds: float) -> list[Any]:
     """Actors, all of them up."""
     import ray
 
-    from workers.actors import Worker
+    from maskmill.workers.pool.actors import Worker
 
     options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "concurrency_groups": {"watch": 1}}
     remote: Any = ray.remote(**options)(_with_watch(SleepingWorker))
@@ -99,7 +99,7 @@ def _with_watch(kind: Any) -> Any:
 
 def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]:
     """One run; see the file's header."""
-    from flows.cluster import connect
+    from maskmill.flows.services.cluster import connect
 
     os.environ.update(GENTLY)
     connect(num_cpus=num_workers)
@@ -119,7 +119,7 @@ def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]
 
 
 def _drive(workers: list[Any], num_shards: int) -> dict[str, Any]:
-    from workers.pool import ShardDone, run_pool
+    from maskmill.workers.pool.pool import ShardDone, run_pool
 
     num_workers, waiting = len(workers), iter(workers)
     with tempfile.TemporaryDirectory() as folder:

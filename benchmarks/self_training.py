@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 
 from benchmarks.loop_parts import figures, shifted, write_scenes
-from flows.config import load_config
-from flows.loop import LoopPlan, run_loop
-from pipeline.scenes import HELD_BACK_SEED
+from maskmill.flows.config import load_config
+from maskmill.flows.runs.loop import LoopPlan, run_loop
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 
 COMMON = (
     "retrain.masks=8", "retrain.points=1", "retrain.bare_rounds=1", "retrain.batch=4", "loop.start=promoted",

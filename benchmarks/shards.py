@@ -32,10 +32,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from storage.columns import ColumnVersion, CommitRecord
-from storage.generations import publish
-from storage.objects import open_store
-from storage.shards import HashingWriter, Sample, WrittenObject, read_shard, write_shard
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.generations import publish
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.shards.shards import HashingWriter, Sample, WrittenObject, read_shard, write_shard
 
 GPU_IMAGES_PER_S = 50.0
 COMMITTERS = 32  # as many workers commit at once
@@ -261,8 +261,8 @@ def measure_decoding(runs: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from workers.codec import decode_image, normalise
-    from workers.settings import IngestSettings
+    from maskmill.workers.foreign.codec import decode_image, normalise
+    from maskmill.workers.run.ingest_settings import IngestSettings
 
     draw = np.random.default_rng(0)
     small = draw.integers(0, 255, (47, 71, 3), np.uint8)

@@ -1,6 +1,6 @@
 """The command line. Imports nothing that is slow: each command fetches what it needs when it runs.
 
-Exit codes: see flows/console.py, and `maskmill --help`.
+Exit codes: see flows/report/console.py, and `maskmill --help`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.catalog import diff, import_column, log, query, show, tag
-from flows.commands.demo import demo, photos, scenes
-from flows.commands.deploy import deploy
-from flows.commands.drill import drill
-from flows.commands.evaluate import evaluate, promote
-from flows.commands.generate import generate
-from flows.commands.ingest import ingest
-from flows.commands.inspect import export, preview, status, verify
-from flows.commands.maintain import forget, gc
-from flows.commands.models import models
-from flows.commands.relabel import relabel
-from flows.commands.settings import config_app
-from flows.commands.train import distill, loop, retrain, review
-from flows.commands.tune import tune
-from flows.commands.up import up
+from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.make.demo import demo, photos, scenes
+from maskmill.flows.commands.operate.deploy import deploy
+from maskmill.flows.commands.operate.drill import drill
+from maskmill.flows.commands.improve.evaluate import evaluate, promote
+from maskmill.flows.commands.make.generate import generate
+from maskmill.flows.commands.make.ingest import ingest
+from maskmill.flows.commands.look.inspect import export, preview, status, verify
+from maskmill.flows.commands.operate.maintain import forget, gc
+from maskmill.flows.commands.improve.models import models
+from maskmill.flows.commands.make.relabel import relabel
+from maskmill.flows.commands.make.settings import config_app
+from maskmill.flows.commands.improve.train import distill, loop, retrain, review
+from maskmill.flows.commands.make.tune import tune
+from maskmill.flows.commands.operate.up import up
 
 EPILOG = (
     "Exit codes: 0 done; 1 the dataset is not sound (missing, duplicated or damaged images); 2 a command, "

@@ -22,17 +22,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.config import MaskSettings, SegmenterSettings
-from pipeline.word_settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
-from workers.loop_settings import (
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.words.settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
+from maskmill.workers.run.loop_settings import (
     DistillSettings,
     EvaluateSettings,
     GateSettings,
     LoopSettings,
     TrainSettings,
 )
-from workers.settings import IngestSettings
-from workers.task import check_words
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import check_words
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "nano"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.rle import Rle
+    from maskmill.pipeline.rle import Rle
 
 ANNOTATION_IDS_PER_IMAGE = 100_000
 """Annotation ids are image_id times this plus the place in the image: unique over the dataset, below 2^53."""
@@ -176,7 +176,7 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
 
 def annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
     """The inverse of `annotation_to_sa1b`, by each id's place. Raises ValueError, KeyError, TypeError."""
-    from pipeline.rle import Rle  # here, so that reading settings and records' types stays light
+    from maskmill.pipeline.rle import Rle  # here, so that reading settings and records' types stays light
 
     parent_id, output_token = row.get("parent"), row.get("output_token")
     if parent_id is not None and parent_id not in place_of_id:

@@ -21,9 +21,9 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils import amg
 
-from pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
-from pipeline.config import MaskSettings
-from pipeline.rle import Rle
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
+from maskmill.pipeline.settings import MaskSettings
+from maskmill.pipeline.rle import Rle
 
 
 class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]

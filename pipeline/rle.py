@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.jit import kernel
+from maskmill.pipeline.machine.compiled import kernel
 
 BoolHW = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

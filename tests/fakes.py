@@ -21,12 +21,12 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco
 
-from pipeline.annotation import AnnotatedImage, Annotation
-from pipeline.rle import Rle
-from storage.objects import open_store
-from storage.plan import load_plans
-from workers.stages import GridMasks, Stages
-from workers.task import MASKS, RunSpec
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation
+from maskmill.pipeline.rle import Rle
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.plan import load_plans
+from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.workers.run.spec import MASKS, RunSpec
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -113,7 +113,7 @@ def _obey(image: Pixels) -> None:
     if is_(NEEDS_MEMORY):
         raise MemoryError("no room for this image")
     if is_(FULL_DISK):
-        from storage.errors import OutOfSpace
+        from maskmill.storage.errors import OutOfSpace
 
         raise OutOfSpace("/data: the disk is full; free some space and run again")
 

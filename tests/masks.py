@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.annotation import Annotation
-from pipeline.rle import encode_mask
+from maskmill.pipeline.annotation import Annotation
+from maskmill.pipeline.rle import encode_mask
 
 
 def mask(*rectangles: tuple[int, int, int, int]) -> Annotation:

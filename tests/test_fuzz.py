@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks
 
 from benchmarks import fuzz
 from benchmarks.fuzz import READERS, Reader, TooSlow, st
-from flows.config import ConfigError, load_config
-from pipeline.annotation import from_sa1b
-from pipeline.rle import Rle
-from storage.columns import parse_record
-from storage.errors import DamagedObject
-from storage.json_text import from_json, load_json
+from maskmill.flows.config import ConfigError, load_config
+from maskmill.pipeline.annotation import from_sa1b
+from maskmill.pipeline.rle import Rle
+from maskmill.storage.dataset.columns import parse_record
+from maskmill.storage.errors import DamagedObject
+from maskmill.storage.json_text import from_json, load_json
 
 LIGHT = sorted(READERS.keys() - {"captions", "labels"})  # these import torch
 
@@ -68,7 +68,7 @@ def test_json_has_no_infinity() -> None:
 
 
 def test_a_field_of_another_type_is_named() -> None:
-    from storage.shards import WrittenObject
+    from maskmill.storage.shards.shards import WrittenObject
 
     good = {"name": "a", "size_bytes": 1, "sha256": "0", "num_samples": 2}
     assert from_json(WrittenObject, good) == WrittenObject("a", 1, "0", 2)

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 import yaml
 
-from flows.cli import app
+from maskmill.flows.cli import app
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"

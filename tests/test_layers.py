@@ -75,7 +75,7 @@ RULES = {
         packages=frozenset(
             {"prefect", "ray", "typer", "click", "rich", "pydantic", "uvicorn", "storage", "workers"}
         ),
-        modules=frozenset({"pipeline.config", "pipeline.models", "pipeline.word_settings"}),
+        modules=frozenset({"maskmill.pipeline.settings", "maskmill.pipeline.families", "maskmill.pipeline.words.settings"}),
     ),
 }
 
@@ -132,18 +132,18 @@ def test_one_file_of_the_pipeline_goes_to_the_hub() -> None:
 @pytest.mark.parametrize(
     ("layer", "source"),
     [
-        ("pipeline", "import storage.shards"),
+        ("pipeline", "import maskmill.storage.shards.shards"),
         ("pipeline", "def f():\n    from ray import get"),
         ("pipeline", "import urllib.request"),
         ("pipeline", "import requests"),
-        ("storage", "from pipeline.rle import Rle"),
+        ("storage", "from maskmill.pipeline.rle import Rle"),
         ("storage", "def f():\n    import torch"),
         ("storage", "from PIL import Image"),
-        ("workers", "import flows.cli"),
+        ("workers", "import maskmill.flows.cli"),
         ("workers", "from prefect import task"),
         ("flows", "def f():\n    import torch"),
         ("flows", "import numpy as np"),
-        ("flows", "from pipeline.automask import AutomaticMasks"),
+        ("flows", "from maskmill.pipeline.masks.automask import AutomaticMasks"),
         ("flows", "import importlib\nimportlib.import_module('torch')"),
         ("flows", "import importlib\nimportlib.import_module(name)"),
         ("flows", "if TYPE_CHECKING:\n    import torch"),
@@ -156,10 +156,10 @@ def test_a_forbidden_import_is_found_wherever_it_hides(layer: str, source: str) 
 @pytest.mark.parametrize(
     ("layer", "source"),
     [
-        ("pipeline", "import torch\nfrom pipeline.rle import Rle\nimport math"),
+        ("pipeline", "import torch\nfrom maskmill.pipeline.rle import Rle\nimport math"),
         ("storage", "import boto3\nfrom storage import errors"),
-        ("workers", "import ray\nfrom pipeline import config\nfrom storage.objects import open_store"),
-        ("flows", "import ray\nfrom pipeline.config import MaskSettings\nfrom workers import pool"),
+        ("workers", "import ray\nfrom pipeline import config\nfrom maskmill.storage.stores.base import open_store"),
+        ("flows", "import ray\nfrom maskmill.pipeline.settings import MaskSettings\nfrom workers import pool"),
     ],
 )
 def test_what_a_layer_may_import_passes(layer: str, source: str) -> None:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from pipeline.annotation import AnnotatedImage
-from storage.shards import Sample
-from workers.stages import EncodedSample, Picture, StageResult
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.storage.shards.shards import Sample
+from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
 
 
 class Word:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from pipeline.rle import Rle
+from maskmill.pipeline.rle import Rle
 
 Floats = NDArray[np.float64]
 

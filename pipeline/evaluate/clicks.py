@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from pipeline.evaluate.truth import Bools, Floats, as_tensor, batches, full_size, iou_rows
-from pipeline.segmenters.base import PromptableImage, Prompts, Segmenter
-from pipeline.train.prompts import centre_point, random_point
+from maskmill.pipeline.evaluate.truth import Bools, Floats, as_tensor, batches, full_size, iou_rows
+from maskmill.pipeline.segmenters.base import PromptableImage, Prompts, Segmenter
+from maskmill.pipeline.train.prompts import centre_point, random_point
 
 CLICKS = (1, 2, 3, 5, 9)
 FIRST_CLICKS = ("centre", "random")

@@ -19,8 +19,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.evaluate.truth import Truth
-from pipeline.rle import Rle, area_px, encode_mask
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.rle import Rle, area_px, encode_mask
 
 MAX_DETS = (1, 10, 100, 1000)
 AREAS = ("all", "small", "medium", "large")

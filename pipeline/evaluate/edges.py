@@ -33,9 +33,9 @@ from skimage.feature import canny
 from skimage.filters import sobel_h, sobel_v
 from skimage.morphology import thin
 
-from pipeline.evaluate.truth import Bools, Floats, full_size
-from pipeline.masks import suppress
-from pipeline.segmenters.base import Segmenter, point_prompts
+from maskmill.pipeline.evaluate.truth import Bools, Floats, full_size
+from maskmill.pipeline.masks.measure import suppress
+from maskmill.pipeline.segmenters.base import Segmenter, point_prompts
 
 GRID = 16
 BOX_NMS = 0.7

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.evaluate.agreement import iou_matrix
-from pipeline.evaluate.clicks import Session
-from pipeline.evaluate.truth import Bools, Truth, batches
-from pipeline.rle import Rle, encode_mask
-from pipeline.segmenters.base import PromptableImage, Segmenter
-from pipeline.train.prompts import centre_point
+from maskmill.pipeline.evaluate.agreement import iou_matrix
+from maskmill.pipeline.evaluate.clicks import Session
+from maskmill.pipeline.evaluate.truth import Bools, Truth, batches
+from maskmill.pipeline.rle import Rle, encode_mask
+from maskmill.pipeline.segmenters.base import PromptableImage, Segmenter
+from maskmill.pipeline.train.prompts import centre_point
 
 MET_IOU = 0.5
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
-from pipeline.scenes import HELD_BACK_SEED, Scene, generate_scene
-from pipeline.train.prompts import centre_point
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, Scene, generate_scene
+from maskmill.pipeline.train.prompts import centre_point
 
 
 class Pictured(Protocol):

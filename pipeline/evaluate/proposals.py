@@ -22,7 +22,7 @@ from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, ca
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from pipeline.evaluate.points import Pictured
+from maskmill.pipeline.evaluate.points import Pictured
 
 PREDICTED_IOUS = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.88)
 STABILITIES = (0.6, 0.7, 0.8, 0.85, 0.9, 0.95)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.segmenters.base import ImageEmbedding
+from maskmill.pipeline.segmenters.base import ImageEmbedding
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

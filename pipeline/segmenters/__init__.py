@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline import weights
-from pipeline.config import SegmenterSettings
-from pipeline.models import family_of
+from maskmill.pipeline.weights import weights
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.families import family_of
 
 if TYPE_CHECKING:
-    from pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.segmenters.base import Segmenter
 
 
 def load_segmenter(settings: SegmenterSettings) -> Segmenter:
@@ -22,7 +22,7 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         settings: `threads` sets torch's CPU threads for the whole process.
 
     Raises:
-        pipeline.weights.WeightsError: weights that are missing, damaged, refused or another model's.
+        maskmill.pipeline.weights.weights.WeightsError: weights that are missing, damaged, refused or another model's.
         ValueError: a device that this machine lacks.
     """
     if settings.threads is not None:
@@ -31,11 +31,11 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         torch.set_num_threads(settings.threads)
     family = family_of("segmenter", settings.model)
     if family.decoder == "shared":
-        from pipeline.segmenters.sam import load_sam_segmenter
+        from maskmill.pipeline.segmenters.sam import load_sam_segmenter
 
         return load_sam_segmenter(settings)
-    from pipeline import pretrained
-    from pipeline.segmenters.families import load_family
+    from maskmill.pipeline.weights import pretrained
+    from maskmill.pipeline.segmenters.families import load_family
 
     path = weights.resolve(settings)
     found = pretrained.find(str(path), role="segmenter", model_types=family.model_types)
@@ -46,6 +46,6 @@ def weights_identity(settings: SegmenterSettings) -> str:
     """The sha256 of the segmenter's weights in hex, for fingerprints; loads no model.
 
     Raises:
-        pipeline.weights.MissingWeights: no such file.
+        maskmill.pipeline.weights.weights.MissingWeights: no such file.
     """
     return weights.sha256_of(weights.resolve(settings))

@@ -8,7 +8,7 @@ in `student.py`'s own encoder, whose neck it shares.
 TensorFlow's "same" padding puts the odd row and column of a stride-2 convolution to the right and below;
 symmetric padding would shift the features against the pretrained weights.
 
-It doesn't know where weights come from: `pipeline.train.pretrained` folds them, training only.
+It doesn't know where weights come from: `maskmill.pipeline.train.pretrained` folds them, training only.
 
 Shapes: B images, C channels, H x W positions.
 """
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenters.student_encoder import neck
+from maskmill.pipeline.segmenters.student_encoder import neck
 
 if TYPE_CHECKING:
-    from pipeline.segmenters.student import StudentConfig
+    from maskmill.pipeline.segmenters.student import StudentConfig
 
 STEM_WIDTH = 32
 STAGES = (

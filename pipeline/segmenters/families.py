@@ -28,12 +28,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pipeline import pretrained
-from pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
-from pipeline.segmenters.sam import checked_image, choose_device, images_per_batch
+from maskmill.pipeline.weights import pretrained
+from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
+from maskmill.pipeline.segmenters.sam import checked_image, choose_device, images_per_batch
 
 if TYPE_CHECKING:
-    from pipeline.pretrained import Pretrained
+    from maskmill.pipeline.weights.pretrained import Pretrained
 
 # Numbers in the image tokens of a chunk of prompts: 8 prompts at 64 x 64 x 256 on a CPU.
 _CHUNK_NUMBERS_CPU = 2**23

@@ -30,10 +30,11 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from pipeline import pretrained, weights
+from maskmill.pipeline.weights import pretrained
+from maskmill.pipeline.weights import weights
 
 if TYPE_CHECKING:
-    from pipeline.pretrained import Pretrained
+    from maskmill.pipeline.weights.pretrained import Pretrained
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)

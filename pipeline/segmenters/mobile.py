@@ -46,8 +46,8 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline import weights
-from pipeline.models import STUDENT_ENCODERS
+from maskmill.pipeline.weights import weights
+from maskmill.pipeline.families import STUDENT_ENCODERS
 
 EMBED_DIM = 256
 STRIDE = 16
@@ -107,7 +107,7 @@ def build_mobile(encoder: str, *, image_size: int = 1024) -> Sam:
     """A student with fresh weights, in evaluation mode.
 
     Args:
-        encoder: one of `pipeline.models.STUDENT_ENCODERS`.
+        encoder: one of `maskmill.pipeline.families.STUDENT_ENCODERS`.
         image_size: side of the square input in px, a multiple of 32.
 
     Raises:
@@ -142,7 +142,7 @@ def load_mobile(encoder: str, tensors: Mapping[str, Tensor], path: Path, *, imag
     """A student with the weights of a public checkpoint, or of `build_mobile(...).state_dict()`.
 
     Args:
-        encoder: one of `pipeline.models.STUDENT_ENCODERS`.
+        encoder: one of `maskmill.pipeline.families.STUDENT_ENCODERS`.
         tensors: as read from `path`.
         path: for messages.
         image_size: side of the square input in px.

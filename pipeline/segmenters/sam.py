@@ -19,14 +19,16 @@ import torch
 from segment_anything.build_sam import sam_model_registry
 from torch.nn import functional as F
 
-from pipeline import decoder, pretrained, weights
-from pipeline.config import SegmenterSettings
-from pipeline.encoder import fuse_attention
-from pipeline.models import STUDENT
-from pipeline.resize import resize
-from pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
-from pipeline.segmenters.from_transformers import set_pixel_statistics
-from pipeline.upsample import Frame
+from maskmill.pipeline.decoder import decoder
+from maskmill.pipeline.weights import pretrained
+from maskmill.pipeline.weights import weights
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.decoder.encoder import fuse_attention
+from maskmill.pipeline.families import STUDENT
+from maskmill.pipeline.decoder.resize import resize
+from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
+from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
+from maskmill.pipeline.masks.upsample import Frame
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -138,13 +140,15 @@ def load_sam(model: str, path: Path) -> Sam:
     """A model with SAM's decoder, in float32 on the CPU.
 
     Args:
-        model: a family whose decoder is "shared" (`pipeline.models`).
+        model: a family whose decoder is "shared" (`maskmill.pipeline.families`).
         path: of its weights: a file, or a folder of transformers' SAM.
 
     Raises:
         WeightsError: weights that are damaged, refused or another model's.
     """
-    from pipeline.segmenters import from_transformers, mobile, student
+    from maskmill.pipeline.segmenters import from_transformers
+    from maskmill.pipeline.segmenters import mobile
+    from maskmill.pipeline.segmenters import student
 
     if model == "sam":
         found = pretrained.find(str(path), role="segmenter", model_types=("sam",))

@@ -23,9 +23,9 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTra
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor
 
-from pipeline.segmenters.calibrated import CalibratedHead
-from pipeline.segmenters.efficientnet import Lite0Encoder
-from pipeline.segmenters.student_encoder import StudentEncoder
+from maskmill.pipeline.segmenters.calibrated import CalibratedHead
+from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder
+from maskmill.pipeline.segmenters.student_encoder import StudentEncoder
 
 FORMAT = "maskmill-student"
 FORMAT_VERSION = "2"
@@ -196,7 +196,7 @@ def load_nano() -> Sam:
     Raises:
         ValueError: the installed weights are missing or damaged.
     """
-    with as_file(files("pipeline.segmenters") / "nano.safetensors") as path:
+    with as_file(files("maskmill.pipeline.segmenters") / "nano.safetensors") as path:
         return load_student(path)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from pipeline.segmenters.student import StudentConfig
+    from maskmill.pipeline.segmenters.student import StudentConfig
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -23,12 +23,12 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.segmenters.student import StudentConfig, build_student
-from pipeline.train.decode import decode
-from pipeline.train.losses import dice_loss
-from pipeline.train.prompts import embed_tokens
-from pipeline.train.recipe import TrainImage, first_prompts
-from pipeline.train.settings import DistillSettings, TrainSettings
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.train.decode import decode
+from maskmill.pipeline.train.losses import dice_loss
+from maskmill.pipeline.train.prompts import embed_tokens
+from maskmill.pipeline.train.recipe import TrainImage, first_prompts
+from maskmill.pipeline.train.settings import DistillSettings, TrainSettings
 
 STUDENTS = {
     "nano": StudentConfig(),

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.train.pictures import Pictures
-from pipeline.train.prompts import BACKGROUND, BOX_END, BOX_START, FOREGROUND, PAD
+from maskmill.pipeline.train.pictures import Pictures
+from maskmill.pipeline.train.prompts import BACKGROUND, BOX_END, BOX_START, FOREGROUND, PAD
 
 SURROUNDINGS = (3, 7, 15, 31)  # cells a side
 BOX_NOISES = (0.02, 0.1)  # of a box's side; SAM's is the second

@@ -15,8 +15,8 @@ import torch
 from segment_anything.modeling import Sam
 from torch import nn
 
-from pipeline.segmenters.efficientnet import Lite0Encoder
-from pipeline.train.dense import DenseHeads
+from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder
+from maskmill.pipeline.train.nano.dense import DenseHeads
 
 LARGEST_NORM = 1.0
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.train.pictures import Pictures, cells_of, together
+from maskmill.pipeline.train.pictures import Pictures, cells_of, together
 
 MOST_MASKS = 24
 LABELS_A_PHOTO = 4096

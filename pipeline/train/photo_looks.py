@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from pipeline.train.pictures import Pictures
+from maskmill.pipeline.train.pictures import Pictures
 
 
 def changed_looks(pictures: Pictures, generator: torch.Generator) -> Pictures:

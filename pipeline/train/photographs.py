@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pipeline.evaluate.truth import Truth
-from pipeline.photo_regions import load_region_photos, photo_regions
-from pipeline.train.photo_crops import LABELS_A_PHOTO, LabelledPhoto
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.scenes.photo_regions import load_region_photos, photo_regions
+from maskmill.pipeline.train.photo_crops import LABELS_A_PHOTO, LabelledPhoto
 
 REGION_SIDE_PX = 480
 HELD_APART = (

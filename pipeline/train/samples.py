@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.scenes import HELD_BACK_SEED, Scene, generate_scene
-from pipeline.train.pictures import Pictures, cells_of
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, Scene, generate_scene
+from maskmill.pipeline.train.pictures import Pictures, cells_of
 
 MOST_MASKS = 40
 

@@ -20,13 +20,13 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from pipeline.segmenters.efficientnet import Lite0Encoder
-from pipeline.train.decode import Decoded, decode
-from pipeline.train.dense import DenseHeads, dense_loss
-from pipeline.train.draw_prompts import FirstPrompts, correct
-from pipeline.train.losses import iou_target, matched_cost, pair_costs
-from pipeline.train.pictures import Pictures
-from pipeline.train.prompts import embed_tokens
+from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder
+from maskmill.pipeline.train.decode import Decoded, decode
+from maskmill.pipeline.train.nano.dense import DenseHeads, dense_loss
+from maskmill.pipeline.train.draw_prompts import FirstPrompts, correct
+from maskmill.pipeline.train.losses import iou_target, matched_cost, pair_costs
+from maskmill.pipeline.train.pictures import Pictures
+from maskmill.pipeline.train.prompts import embed_tokens
 
 DENSE_WEIGHT = 0.5
 IOU_WEIGHT = 2.0

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.train.settings import TrainSettings
+from maskmill.pipeline.train.settings import TrainSettings
 
 _BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
 _STAGE = re.compile(r"image_encoder\.(?:stem|stage4|stage8|stage16|stage32)\b")

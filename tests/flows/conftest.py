@@ -23,7 +23,7 @@ def nano_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of nano's shape, untrained: what is written matters here, not how good it is."""
     import torch
 
-    from pipeline.segmenters.student import StudentConfig, build_student, save_student
+    from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "nano.safetensors"

@@ -34,7 +34,7 @@ class Up:
         return found
 
     def run(self, *words: str) -> None:
-        code = "from flows.cli import main; main()"
+        code = "from maskmill.flows.cli import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *words],
             env=self.environment,
@@ -85,7 +85,7 @@ def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
     words = ["up", "--port", str(port), "--ray-port", "0"]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", *words],
+            [sys.executable, "-c", "from maskmill.flows.cli import main; main()", *words],
             env=environment,
             stdout=log,
             stderr=log,

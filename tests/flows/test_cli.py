@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from maskmill.flows.cli import app
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
 
 
@@ -187,7 +187,7 @@ def test_quick_commands_import_nothing_heavy(command: list[str], published: Publ
     words = [word.format(root=published.spec.root) for word in command]
     code = (
         "import sys\n"
-        "from flows.cli import app\n"
+        "from maskmill.flows.cli import app\n"
         f"app({words!r}, standalone_mode=False)\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
     )
@@ -247,7 +247,7 @@ def test_verify_shows_damage_before_it_repairs(tmp_path: Path) -> None:
 
 
 def test_what_was_tuned_is_what_is_annotated_next(tmp_path: Path) -> None:
-    from flows.commands.tune import generate_words
+    from maskmill.flows.commands.make.tune import generate_words
 
     words = generate_words(["in dir"], "fast", tmp_path / "my.toml", ["segmenter.model=vit_b"])
     assert words[3:] == [

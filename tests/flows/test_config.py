@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import config
-from flows.config import ConfigError, RunConfig, load_config, to_toml
-from pipeline.config import FAST, SA1B
+from maskmill.flows import config
+from maskmill.flows.config import ConfigError, RunConfig, load_config, to_toml
+from maskmill.pipeline.settings import FAST, SA1B
 
 
 def test_fast_and_sa1b_are_the_presets_of_the_mask_stage() -> None:
@@ -111,7 +111,7 @@ def test_a_missing_file_and_a_recipe_named_twice_are_refused(tmp_path: Path) -> 
 def test_reading_a_run_imports_nothing_heavy() -> None:
     heavy = "torch numpy PIL ray prefect pyarrow boto3 skimage"
     code = (
-        "import sys; from flows.config import load_config, to_toml; to_toml(load_config('sa1b')); "
+        "import sys; from maskmill.flows.config import load_config, to_toml; to_toml(load_config('sa1b')); "
         f"print([name for name in {heavy.split()!r} if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

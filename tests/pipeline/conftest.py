@@ -12,7 +12,7 @@ import skimage.data
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from pipeline.reference import adjust_heads
+from maskmill.pipeline.reference import adjust_heads
 
 
 def build_tiny_sam(*, image_size: int = 128, seed: int = 0) -> Any:

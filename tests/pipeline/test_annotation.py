@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
-from pipeline.rle import encode_mask
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
+from maskmill.pipeline.rle import encode_mask
 
 
 def _annotation(parent: int | None = None, left: int = 0) -> Annotation:

@@ -18,8 +18,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.ports
 
-from storage.objects import ObjectStore, open_store
-from storage.s3 import S3Store
+from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.s3 import S3Store
 from tests.ports import free_port
 
 MOTO_ENVIRONMENT = {

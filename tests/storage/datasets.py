@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator
 
-from storage.columns import ColumnVersion, CommitRecord, Reject, new_attempt
-from storage.generations import Generation, publish
-from storage.images import to_sample
-from storage.index import write_index
-from storage.objects import ObjectStore, open_store
-from storage.plan import load_plans, read_source
-from storage.planning import make_plan
-from storage.shards import Sample, WrittenObject, write_shard
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, new_attempt
+from maskmill.storage.dataset.generations import Generation, publish
+from maskmill.storage.dataset.images import to_sample
+from maskmill.storage.shards.index import write_index
+from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.plan.plan import load_plans, read_source
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
 
 IMAGES, MASKS = "1" * 16, "2" * 16
 CREATED = "2025-01-01T00:00:00+00:00"

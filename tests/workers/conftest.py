@@ -20,12 +20,12 @@ os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
-from storage.columns import ColumnVersion, CommitRecord
-from storage.objects import open_store
-from storage.planning import make_plan
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.make_plan import make_plan
 from tests.fakes import write_pictures
-from workers.settings import IngestSettings
-from workers.task import IMAGES, MASKS, RunSpec
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
 
 def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: Any) -> Dataset:
     """Plans these inputs and makes up fingerprints."""
-    from pipeline.config import MaskSettings, SegmenterSettings
+    from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 
     summary = make_plan(open_store(root), [str(inputs)], shard_size=shard_size)
     spec = RunSpec(
@@ -99,7 +99,7 @@ def cluster() -> Iterator[None]:
     """Ray with four CPUs, whatever the machine has; RAY_ADDRESS names a cluster of four to use instead."""
     import ray
 
-    from flows.cluster import connect
+    from maskmill.flows.services.cluster import connect
 
     connect(os.environ.get("RAY_ADDRESS"), num_cpus=4)
     yield

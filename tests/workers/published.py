@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.annotation import AnnotatedImage
-from pipeline.config import MaskSettings, SegmenterSettings
-from storage.generations import Generation, publish
-from storage.objects import ObjectStore, open_store
-from storage.plan import load_plans
-from storage.planning import make_plan
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.storage.dataset.generations import Generation, publish
+from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.make_plan import make_plan
 from tests.fakes import FakeMasks, Pixels, jpeg_bytes
-from workers.process import run_shard
-from workers.settings import IngestSettings
-from workers.stages import GridMasks, Stages
-from workers.task import IMAGES, MASKS, RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 
 HOSTILE_NAME = "<script>alert(1)<!--&\"'.jpg"
 NUM_ANNOTATED = 9

@@ -23,21 +23,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from storage.errors import InputError
-from storage.objects import ObjectStore, is_s3, join_address, open_store
-from storage.verify import verify
-from workers.drill import schedule as kinds
-from workers.drill.compare import Difference, compare, now_utc, work_in_peace, work_undisturbed
-from workers.drill.damage import damage_objects
-from workers.drill.drivers import Drivers
-from workers.drill.fleet import Fleet
-from workers.drill.inputs import write_part
-from workers.drill.job import DriverJob
-from workers.drill.orders import Order, Orders
-from workers.drill.proxy import running_proxy
-from workers.drill.schedule import Round, make_schedule
-from workers.drill.stages import drill_spec
-from workers.repair import repair
+from maskmill.storage.errors import InputError
+from maskmill.storage.stores.base import ObjectStore, is_s3, join_address, open_store
+from maskmill.storage.care.verify import verify
+from maskmill.workers.drill import schedule as kinds
+from maskmill.workers.drill.same import Difference, compare, now_utc, work_in_peace, work_undisturbed
+from maskmill.workers.drill.damage import damage_objects
+from maskmill.workers.drill.drivers import Drivers
+from maskmill.workers.drill.fleet import Fleet
+from maskmill.workers.drill.inputs import write_part
+from maskmill.workers.drill.job import DriverJob
+from maskmill.workers.drill.orders import Order, Orders
+from maskmill.workers.drill.proxy import running_proxy
+from maskmill.workers.drill.schedule import Round, make_schedule
+from maskmill.workers.drill.stages import drill_spec
+from maskmill.workers.jobs.repair import repair
 
 SHARD_SIZE = 4
 SHARDS_A_FAULT = 1.3
@@ -378,7 +378,7 @@ class _Drill:
 
     def plan_size(self) -> tuple[int, int]:
         """Images and shards."""
-        from storage.plan import load_plans
+        from maskmill.storage.plan.plan import load_plans
 
         plan = load_plans(open_store(self.settings.dataset))
         return plan.num_images, plan.num_shards

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from storage.generations import latest
-from storage.objects import ObjectStore
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.stores.base import ObjectStore
 
 
 @dataclass(frozen=True)

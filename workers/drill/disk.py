@@ -16,7 +16,7 @@ import signal
 import stat
 from typing import Any
 
-from workers.drill.orders import Orders
+from maskmill.workers.drill.orders import Orders
 
 REFUSED_WRITE = "refused_write"
 FULL_DISK = "full_disk"

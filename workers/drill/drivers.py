@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workers.drill.job import INCOMPLETE, STOPPED, DriverJob
+from maskmill.workers.drill.job import INCOMPLETE, STOPPED, DriverJob
 
 _KILLED = -9
 

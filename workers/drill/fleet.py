@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from workers.actors import ShardWorker
+from maskmill.workers.pool.actors import ShardWorker
 
 START_TRIES = 5
 """Ray gives a node's helpers 15 s to start, fixed in its code; a busy machine may take more tries."""

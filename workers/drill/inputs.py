@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from workers.drill.stages import POISON
+from maskmill.workers.drill.stages import POISON
 
 HEIGHT, WIDTH, BLOCK = 48, 64, 16
 IMAGES_PER_TAR = 40

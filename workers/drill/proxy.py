@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from workers.drill.disk import FULL_DISK
-from workers.drill.orders import Order, Orders
+from maskmill.workers.drill.disk import FULL_DISK
+from maskmill.workers.drill.orders import Order, Orders
 
 HTTP_500, HTTP_503 = "http_500", "http_503"
 SLOW, CUT, TORN_UPLOAD = "slow", "cut", "torn_upload"

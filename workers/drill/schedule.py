@@ -10,7 +10,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workers.drill import disk, proxy
+from maskmill.workers.drill import disk
+from maskmill.workers.drill import proxy
 
 WORKER_KILL, NODE_KILL, DRIVER_KILL, SECOND_DRIVER = (
     "worker_kill",

@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
-from pipeline.annotation import AnnotatedImage, Annotation
-from pipeline.config import MaskSettings, SegmenterSettings
-from pipeline.rle import Rle
-from storage.columns import fingerprint
-from storage.objects import is_s3, open_store
-from storage.plan import load_plans
-from workers.drill import disk
-from workers.drill.orders import Orders
-from workers.settings import INGEST_REVISION, IngestSettings
-from workers.stages import GridMasks, Stages
-from workers.task import IMAGES, MASKS, RunSpec
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.rle import Rle
+from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.stores.base import is_s3, open_store
+from maskmill.storage.plan.plan import load_plans
+from maskmill.workers.drill import disk
+from maskmill.workers.drill.orders import Orders
+from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
+from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 
 POISON = (255, 0, 255)
 """The colour of an image that kills; whole images of one colour survive JPEG."""
@@ -54,7 +54,7 @@ def drill_spec(root: str) -> RunSpec:
 
 @dataclass(frozen=True)
 class Builder:
-    """Makes a worker's stages; see `workers.actors.start_worker`.
+    """Makes a worker's stages; see `maskmill.workers.pool.actors.start_worker`.
 
     Attributes:
         seconds: an image takes.

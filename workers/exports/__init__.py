@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from workers.exports.report import ExportedFile, ExportError, ExportReport
+from maskmill.workers.exports.report import ExportedFile, ExportError, ExportReport
 
 if TYPE_CHECKING:
-    from storage.generations import Generation
-    from storage.objects import ObjectStore
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
 
 ExportFormat = Literal["sa1b", "coco", "lvis", "yolo", "hf"]
 FORMATS: tuple[ExportFormat, ...] = ("sa1b", "coco", "lvis", "yolo", "hf")
@@ -53,12 +53,12 @@ def export(
     Raises:
         ValueError: an unknown format, another than COCO without images, or a limit below 1.
         ExportError: the destination holds something else.
-        storage.errors.DamagedObject: a shard or a source image is not what its record says.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    from workers.exports.coco import export_coco
-    from workers.exports.hf import export_hf
-    from workers.exports.sa1b import export_sa1b
-    from workers.exports.yolo import export_yolo
+    from maskmill.workers.exports.coco import export_coco
+    from maskmill.workers.exports.hf import export_hf
+    from maskmill.workers.exports.sa1b import export_sa1b
+    from maskmill.workers.exports.yolo import export_yolo
 
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
 
-from storage.objects import open_store
-from storage.shards import HashingWriter
-from workers.exports.categories import Categories
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
-from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from workers.joined import category_of
-from workers.survey import count_rejects
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.shards.shards import HashingWriter
+from maskmill.workers.exports.categories import Categories
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.reading.words import category_of
+from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
-    from storage.generations import Generation
-    from storage.objects import ObjectStore
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
 
 ANNOTATIONS = "annotations.json"
 COPY_BYTES = 1 << 20
@@ -66,7 +66,7 @@ def export_coco(
     Raises:
         ValueError: LVIS of an imported column.
         ExportError: the destination holds something else.
-        storage.errors.DamagedObject: a shard or a source image is not what its record says.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     if lvis and column != "masks":
         raise ValueError(f'column={column!r} is exported in the words it came in: use format="coco"')

@@ -18,16 +18,16 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from storage.shards import HashingWriter
-from workers.exports.parts import Ahead, export_parts, note_part
-from workers.exports.report import ExportedFile, ExportReport
-from workers.exports.samples import ExportImage
+from maskmill.storage.shards.shards import HashingWriter
+from maskmill.workers.exports.parts import Ahead, export_parts, note_part
+from maskmill.workers.exports.report import ExportedFile, ExportReport
+from maskmill.workers.exports.samples import ExportImage
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from storage.generations import Generation
-    from storage.objects import ObjectStore
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
 
 GROUP_BYTES = 64 << 20
 GROUP_IMAGES = 100

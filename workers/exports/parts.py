@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from storage.errors import ObjectNotFound
-from storage.objects import ObjectStore, open_store
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
-from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from workers.survey import count_rejects
+from maskmill.storage.errors import ObjectNotFound
+from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
-    from storage.generations import Generation
+    from maskmill.storage.dataset.generations import Generation
 
 CARD = "README.md"
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from storage.errors import ObjectNotFound, StorageError
-from storage.objects import ObjectStore
+from maskmill.storage.errors import ObjectNotFound, StorageError
+from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
 STARTED = "export.started.json"

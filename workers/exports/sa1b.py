@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from storage.shards import Sample, write_shard
-from workers.exports.parts import Ahead, export_parts, note_part
-from workers.exports.report import ExportedFile, ExportReport
-from workers.exports.samples import ExportImage
+from maskmill.storage.shards.shards import Sample, write_shard
+from maskmill.workers.exports.parts import Ahead, export_parts, note_part
+from maskmill.workers.exports.report import ExportedFile, ExportReport
+from maskmill.workers.exports.samples import ExportImage
 
 if TYPE_CHECKING:
-    from storage.generations import Generation
-    from storage.objects import ObjectStore
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
 
 TAR_BLOCK_BYTES = 512
 
@@ -51,7 +51,7 @@ def export_sa1b(
     Raises:
         ValueError: a limit below 1.
         ExportError: the destination holds something else.
-        storage.errors.DamagedObject: a shard or a source image is not what its record says.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     return export_parts(
         store,

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from workers.stored import AnnotatedSample, read_annotated
-from workers.survey import mask_rows
+from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+from maskmill.workers.reading.survey import mask_rows
 
 if TYPE_CHECKING:
-    from storage.generations import Generation
-    from storage.objects import ObjectStore
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ExportImage:
     Attributes:
         stem: `sa_<image id>`: what its files are called, without ending.
         record: the SA-1B record with `file_name` of the export; the image's `key`, and `source` and
-            `caption` where known, are added, and the words of other columns (workers/joined.py). The
+            `caption` where known, are added, and the words of other columns (workers/reading/words.py). The
             `caption` is the captions column's best, else what came with the image.
         original, original_annotations: of imported masks: the words of the file they came from.
     """
@@ -67,8 +67,8 @@ def export_images(
         column: that has the masks.
 
     Raises:
-        storage.errors.DatasetError: the generation has no masks.
-        storage.errors.DamagedObject: what is read is not what was written.
+        maskmill.storage.errors.DatasetError: the generation has no masks.
+        maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
     for row in mask_rows(store, generation, column):
         if skip >= row.num_written:

@@ -23,18 +23,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.rle import Rle, decode
-from storage.errors import DamagedObject
-from storage.objects import open_store
-from workers.exports.polygons import joined, rings_of
-from workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
-from workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from workers.joined import category_of
-from workers.survey import count_rejects
+from maskmill.pipeline.rle import Rle, decode
+from maskmill.storage.errors import DamagedObject
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.exports.polygons import joined, rings_of
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.reading.words import category_of
+from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
-    from storage.generations import Generation
-    from storage.objects import ObjectStore
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
 
 TOLERANCE_PX = 0.5
 VAL_SHARE = 0.05
@@ -64,7 +64,7 @@ def export_yolo(
 
     Raises:
         ExportError: the destination holds something else.
-        storage.errors.DamagedObject: a shard or a source image is not what its record says.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     plan = ExportPlan(
         format="yolo", dataset=store.root, generation=generation.number, options=column_option(column)

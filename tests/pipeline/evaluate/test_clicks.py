@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluate.clicks import Session, answer_clicks, error_click
-from pipeline.segmenters.base import ImageEmbedding, Prompts
+from maskmill.pipeline.evaluate.clicks import Session, answer_clicks, error_click
+from maskmill.pipeline.segmenters.base import ImageEmbedding, Prompts
 
 SIZE = 32
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.evaluate.gate import decide
-from pipeline.evaluate.settings import EvaluateSettings, GateSettings
-from pipeline.evaluate.suite import MaskRow
+from maskmill.pipeline.evaluate.gate import decide
+from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
+from maskmill.pipeline.evaluate.suite import MaskRow
 
 SETTINGS = GateSettings(bootstrap=400, margin=0.01)
 FIGURE = SETTINGS.figure

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluate.agreement import best_partners, iou_matrix, share_above
-from pipeline.evaluate.boundary import boundary_iou, boundary_of
-from pipeline.evaluate.coco import MaskLedger
-from pipeline.evaluate.edges import EdgeCounts, count_edges, edge_figures, edge_nms, match_pixels
-from pipeline.evaluate.truth import Truth
-from pipeline.rle import encode_mask
+from maskmill.pipeline.evaluate.agreement import best_partners, iou_matrix, share_above
+from maskmill.pipeline.evaluate.boundary import boundary_iou, boundary_of
+from maskmill.pipeline.evaluate.coco import MaskLedger
+from maskmill.pipeline.evaluate.edges import EdgeCounts, count_edges, edge_figures, edge_nms, match_pixels
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.rle import encode_mask
 
 Bools = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 

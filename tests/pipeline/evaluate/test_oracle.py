@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.oracle import correct, missing_from
-from pipeline.evaluate.truth import Truth
-from pipeline.rle import decode, encode_mask
+from maskmill.pipeline.evaluate.oracle import correct, missing_from
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.rle import decode, encode_mask
 from tests.pipeline.evaluate.test_clicks import SIZE, Brush, disc
 
 

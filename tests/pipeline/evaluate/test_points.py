@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from pipeline.evaluate.points import held_back_scenes, measure_points, point_ious
-from pipeline.scenes import HELD_BACK_SEED, generate_scene
-from pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.evaluate.points import held_back_scenes, measure_points, point_ious
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, generate_scene
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 
 SIZE = 64
 TINY = StudentConfig(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 
-from pipeline.evaluate.proposals import Candidates, candidates_of, sweep
-from pipeline.scenes import generate_scene
-from pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.evaluate.proposals import Candidates, candidates_of, sweep
+from maskmill.pipeline.scenes.scenes import generate_scene
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
 

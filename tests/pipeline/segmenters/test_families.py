@@ -13,14 +13,14 @@ import pytest
 import torch
 import transformers
 
-from pipeline import weights
-from pipeline.automask import AutomaticMasks
-from pipeline.boxes import masks_of_boxes
-from pipeline.config import MaskSettings, SegmenterSettings
-from pipeline.rle import decode
-from pipeline.segmenters import load_segmenter, weights_identity
-from pipeline.segmenters.base import Prompts, point_prompts
-from pipeline.segmenters.sam import SamSegmenter
+from maskmill.pipeline.weights import weights
+from maskmill.pipeline.masks.automask import AutomaticMasks
+from maskmill.pipeline.masks.boxes import masks_of_boxes
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.rle import decode
+from maskmill.pipeline.segmenters import load_segmenter, weights_identity
+from maskmill.pipeline.segmenters.base import Prompts, point_prompts
+from maskmill.pipeline.segmenters.sam import SamSegmenter
 
 SIDE = 128
 DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
@@ -252,7 +252,7 @@ def test_kept_masks_come_in_order_and_prompts_in_chunks(
     whole = image.predict(point_prompts(POINTS))
     all_PM = torch.ones_like(whole.predicted_iou_PM, dtype=torch.bool)
     keep_PM = torch.tensor([[True, False, True], [False, False, False], [False, True, False]])
-    monkeypatch.setattr("pipeline.segmenters.families._CHUNK_NUMBERS_CPU", 1)
+    monkeypatch.setattr("maskmill.pipeline.segmenters.families._CHUNK_NUMBERS_CPU", 1)
     cut = image.predict(point_prompts(POINTS))
     torch.testing.assert_close(cut.predicted_iou_PM, whole.predicted_iou_PM, rtol=1e-4, atol=1e-5)
     wanted = whole.masks(all_PM).unflatten(0, all_PM.shape)[keep_PM]

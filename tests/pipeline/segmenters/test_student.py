@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 
-from pipeline.scenes import generate_scene
-from pipeline.segmenters.student import (
+from maskmill.pipeline.scenes.scenes import generate_scene
+from maskmill.pipeline.segmenters.student import (
     StudentConfig,
     build_student,
     load_nano,
     load_student,
     save_student,
 )
-from pipeline.segmenters.student_encoder import StudentEncoder
+from maskmill.pipeline.segmenters.student_encoder import StudentEncoder
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(1, 1, 1, 1), embed_dim=32, decoder_heads=2)
 
@@ -119,7 +119,7 @@ def test_impossible_shapes_are_named(settings: dict[str, object], says: str) -> 
 
 def test_nano_segments_a_scene() -> None:
     """The shipped weights answer centre points of a few unseen scenes well."""
-    from pipeline.evaluate.points import held_back_scenes, measure_points
+    from maskmill.pipeline.evaluate.points import held_back_scenes, measure_points
 
     nano = load_nano()
     assert 2.5e6 < sum(p.numel() for p in nano.parameters()) < 4e6

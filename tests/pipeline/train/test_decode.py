@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.segmenters.student import StudentConfig, build_student
-from pipeline.train.decode import decode
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.train.decode import decode
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
 

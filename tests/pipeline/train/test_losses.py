@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from pipeline.train.losses import iou_target, matched_cost, pair_costs
+from maskmill.pipeline.train.losses import iou_target, matched_cost, pair_costs
 
 
 def plain_cost(logits_K: torch.Tensor, target_K: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,9 @@ import timm
 import torch
 from torch import Tensor
 
-from pipeline.segmenters.efficientnet import TAPS, Lite0Trunk
-from pipeline.segmenters.student import StudentConfig, build_student
-from pipeline.train.pretrained_trunk import (
+from maskmill.pipeline.segmenters.efficientnet import TAPS, Lite0Trunk
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.train.pretrained_trunk import (
     TRUNK_MEAN,
     TRUNK_STD,
     fold_into,
@@ -17,7 +17,7 @@ from pipeline.train.pretrained_trunk import (
     stored_tensors,
     take_sam_pixels,
 )
-from pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
+from maskmill.pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
 
 SMALL = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
 LITE = StudentConfig(image_size=64, embed_dim=32, decoder_heads=2, encoder="efficientnet_lite0", iou_knots=9)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.segmenters.student import StudentConfig, build_student
-from pipeline.train.prompts import (
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.train.prompts import (
     BOX_END,
     BOX_START,
     FOREGROUND,

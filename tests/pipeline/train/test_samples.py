@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.scenes import HELD_BACK_SEED
-from pipeline.train import samples
-from pipeline.train.samples import SampleConfig, sample
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
+from maskmill.pipeline.train import samples
+from maskmill.pipeline.train.samples import SampleConfig, sample
 
 SMALL = SampleConfig(size=64, prompts=6, photo_share=0.0)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from workers.drill.stages import Build
-from workers.stages import Stages
-from workers.task import RunSpec
+from maskmill.workers.drill.stages import Build
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.run.spec import RunSpec
 
 LATE_S = 0.5
 
@@ -26,8 +26,8 @@ def records_first(build: Build) -> Build:
 
 
 def _build_broken(build: Build, spec: RunSpec) -> Stages:
-    from storage import columns
-    from storage.local import LocalStore
+    from maskmill.storage.dataset import columns
+    from maskmill.storage.stores.local import LocalStore
 
     on_time: Any = LocalStore.open_write
 

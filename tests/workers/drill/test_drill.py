@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[3]
-ENTRY = "from flows.cli import main; main()"
+ENTRY = "from maskmill.flows.cli import main; main()"
 
 
 def drill(*words: str, environment: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
@@ -41,10 +41,10 @@ def test_nothing_comes_of_sixty_faults(tmp_path: Path) -> None:
 
 def test_a_wrong_commit_order_is_found(tmp_path: Path) -> None:
     """Run by the drill's parts, as the command has no way to break it."""
-    from flows.cluster import loopback_environment
+    from maskmill.flows.services.cluster import loopback_environment
 
     loopback_environment()
-    from workers.drill.conductor import DrillSettings, run_drill
+    from maskmill.workers.drill.conductor import DrillSettings, run_drill
 
     settings = DrillSettings(
         seed=2,
@@ -53,7 +53,7 @@ def test_a_wrong_commit_order_is_found(tmp_path: Path) -> None:
         scratch=tmp_path / "x",
         build="tests.workers.drill.broken:records_first",
     )
-    report = run_drill(settings, [sys.executable, "-m", "flows.drill_driver"])
+    report = run_drill(settings, [sys.executable, "-m", "maskmill.flows.runs.drill_driver"])
     assert not report.ok and report.lost > 0, report
 
 

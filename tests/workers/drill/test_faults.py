@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from storage.errors import OutOfSpace, StoreUnavailable
-from storage.objects import open_store
-from workers.drill import disk, proxy
-from workers.drill.orders import Order, Orders
+from maskmill.storage.errors import OutOfSpace, StoreUnavailable
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.drill import disk
+from maskmill.workers.drill import proxy
+from maskmill.workers.drill.orders import Order, Orders
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,8 +66,8 @@ def test_a_process_that_dies_writing(
 ) -> None:
     orders.give(Order(1, kind))
     code = (
-        "import sys; from pathlib import Path; from storage.objects import open_store\n"
-        "from workers.drill import disk; from workers.drill.orders import Orders\n"
+        "import sys; from pathlib import Path; from maskmill.storage.stores.base import open_store\n"
+        "from maskmill.workers.drill import disk; from maskmill.workers.drill.orders import Orders\n"
         "disk.install(Orders(Path(sys.argv[1])), sys.argv[2])\n"
         f"open_store(sys.argv[2]).put_if_absent('x/{name}', b'1234567890')"
     )

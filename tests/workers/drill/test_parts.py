@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from storage.generations import latest
-from storage.objects import open_store
-from storage.plan import load_plans
-from storage.verify import verify
-from workers.drill import schedule as kinds
-from workers.drill.compare import compare, work_undisturbed
-from workers.drill.damage import damage_objects
-from workers.drill.inputs import write_part
-from workers.drill.orders import Order, Orders
-from workers.drill.schedule import make_schedule
-from workers.process import CRASHED
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.care.verify import verify
+from maskmill.workers.drill import schedule as kinds
+from maskmill.workers.drill.same import compare, work_undisturbed
+from maskmill.workers.drill.damage import damage_objects
+from maskmill.workers.drill.inputs import write_part
+from maskmill.workers.drill.orders import Order, Orders
+from maskmill.workers.drill.schedule import make_schedule
+from maskmill.workers.shard.turn import CRASHED
 
 
 def test_an_order_is_taken_once_however_many_look(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_undisturbed_job_is_sound_and_equal_to_itself(parts: list[str], tmp_
     assert {"empty_file", "duplicate", "tar_damaged"} <= set(plan.rejects_by_reason)
     generation = latest(stores[0])
     assert generation is not None
-    from storage.joining import read_record
+    from maskmill.storage.dataset.join import read_record
 
     rejects = Counter(
         reject.reason for row in generation.rows() for reject in read_record(stores[0], row).rejects

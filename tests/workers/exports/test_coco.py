@@ -15,11 +15,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.annotation import from_sa1b
-from pipeline.rle import decode
+from maskmill.pipeline.annotation import from_sa1b
+from maskmill.pipeline.rle import decode
 from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
-from workers.exports import ExportError, ExportReport, export
-from workers.stored import read_annotated
+from maskmill.workers.exports import ExportError, ExportReport, export
+from maskmill.workers.reading.samples import read_annotated
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

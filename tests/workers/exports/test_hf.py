@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
-from workers.exports import ExportReport, export
-from workers.exports import hf as hf_module
-from workers.stored import read_annotated
+from maskmill.workers.exports import ExportReport, export
+from maskmill.workers.exports import hf as hf_module
+from maskmill.workers.reading.samples import read_annotated
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from workers.exports.polygons import joined, rings_of
+from maskmill.workers.exports.polygons import joined, rings_of
 
 Mask = npt.NDArray[np.bool_]
 

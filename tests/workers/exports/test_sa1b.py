@@ -17,8 +17,8 @@ import pytest
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from pipeline.annotation import from_sa1b
-from storage.errors import DamagedObject
+from maskmill.pipeline.annotation import from_sa1b
+from maskmill.storage.errors import DamagedObject
 from tests.workers.published import (
     CAPTION,
     HOSTILE_NAME,
@@ -27,8 +27,8 @@ from tests.workers.published import (
     masks_or_none,
     publish_dataset,
 )
-from workers.exports import ExportError, export
-from workers.exports import sa1b as sa1b_module
+from maskmill.workers.exports import ExportError, export
+from maskmill.workers.exports import sa1b as sa1b_module
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +213,8 @@ def test_a_damaged_shard_stops_the_export(data: Published, tmp_path: Path) -> No
     content = bytearray(shard.read_bytes())
     content[700] ^= 1
     shard.write_bytes(bytes(content))
-    from storage.generations import latest
-    from storage.objects import open_store
+    from maskmill.storage.dataset.generations import latest
+    from maskmill.storage.stores.base import open_store
 
     store = open_store(copy)
     generation = latest(store)

@@ -17,11 +17,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.rle import Rle, decode
+from maskmill.pipeline.rle import Rle, decode
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
-from workers.exports import ExportReport, export
-from workers.exports.yolo import label_line, split_of
-from workers.stored import read_annotated
+from maskmill.workers.exports import ExportReport, export
+from maskmill.workers.exports.yolo import label_line, split_of
+from maskmill.workers.reading.samples import read_annotated
 
 
 @pytest.fixture(scope="module")

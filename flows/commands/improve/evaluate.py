@@ -1,0 +1,188 @@
+"""`maskmill evaluate` and `maskmill promote`: how good a model or a generation is, which model is next."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.settings import SegmenterSettings
+
+File = Annotated[Path | None, typer.Option(dir_okay=False)]
+
+
+def evaluate(
+    dataset: Annotated[
+        str | None, typer.Argument(help="A dataset, for its promoted model, --audit or --agree.")
+    ] = None,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            "--segmenter", help="A model (nano, vit_b, ...), MODEL=WEIGHTS, or promoted.", metavar="ID"
+        ),
+    ] = None,
+    coco: Annotated[
+        Path | None, typer.Option(help="Ground truth, COCO's or LVIS's JSON.", dir_okay=False)
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder of its pictures.", file_okay=False)] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="A detector's boxes, COCO results, for AP.", dir_okay=False)
+    ] = None,
+    suite: Annotated[Path | None, typer.Option(help="A manifest (TOML) of sets.", dir_okay=False)] = None,
+    scenes: Annotated[int, typer.Option(min=0, help="Generated scenes to measure on.")] = 0,
+    bsds: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Edges: folder of pictures, folder of .mat files.", metavar="IMAGES TRUTH"),
+    ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Hold DATASET's masks against --coco, or its reviews.")
+    ] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="Hold DATASET's labels against --coco: text to mask.")
+    ] = False,
+    agree: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Compare two generations of DATASET.", metavar="N M"),
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Option("--generation", "-g", min=1, help="For --audit; the latest by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write JSON, curves and the worst answers here.", file_okay=False)
+    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a segmenter, or a generation.
+
+    Points, boxes, proposals and edges against ground truth; what is measured is in [evaluate].
+    """
+    with console.clear_errors(debug=debug):
+        from maskmill.flows.runs import evaluate as steps
+        from maskmill.flows.config import load_config
+        from maskmill.flows.report.report import watching
+        from maskmill.storage.errors import InputError
+
+        run = load_config(recipe, config, set or [])
+        question = steps.Question(
+            coco=coco,
+            images=images,
+            boxes=boxes,
+            suite=suite,
+            scenes=scenes,
+            bsds=bsds,
+            dataset=dataset,
+            out=out,
+        )
+        if (audit or agree or text) and dataset is None:
+            raise InputError("--audit, --text and --agree look at a dataset: name it first")
+        with console.live_watcher() as watcher, watching(watcher):
+            if agree is not None and dataset is not None:
+                found = steps.compare_generations(dataset, *agree)
+            elif text and dataset is not None:
+                found = steps.measure_text(dataset, generation, question)
+            elif audit and dataset is not None:
+                found = steps.audit_generation(dataset, generation, question, run.evaluate)
+            else:
+                found = steps.measure(named(segmenter, run.segmenter), question, run.evaluate)
+        if json:
+            console.print_json(found)
+            return
+        _show(found)
+
+
+def named(identity: str | None, settings: SegmenterSettings) -> SegmenterSettings:
+    """Settings with the model that `MODEL`, `MODEL=WEIGHTS` or "promoted" names; as they are for None.
+
+    Raises:
+        ConfigError: an unknown model.
+    """
+    from maskmill.flows.config import ConfigError
+
+    if identity is None:
+        return settings
+    if identity == "promoted":
+        return dataclasses.replace(settings, weights=identity)
+    model, _, weights = identity.partition("=")
+    same = model == settings.model
+    try:
+        return dataclasses.replace(
+            settings, model=model, weights=weights or (settings.weights if same else None)
+        )
+    except ValueError as exc:
+        raise ConfigError(f"--segmenter {identity}: {exc}") from exc
+
+
+def _show(found: dict[str, Any]) -> None:
+    from maskmill.flows.runs.evaluate import figure_lines
+
+    sets = found.get("sets", {})
+    console.print_pairs(figure_lines(found), title="all sets" if len(sets) > 1 else None)
+    if len(sets) > 1:
+        for name, figures in sets.items():
+            console.print_pairs(figure_lines(figures), title=name)
+    for name, figures in found.get("edges", {}).items():
+        console.print_pairs(figure_lines(figures), title=f"edges: {name}")
+    for path in found.get("files", ()):
+        console.out.print(f"wrote {console.plain(path)}")
+
+
+def promote(
+    dataset: Dataset,
+    to: Annotated[
+        int | None, typer.Option("--to", min=0, help="The model to put in force; 0 is the shipped one.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="Kept with the promotion.")] = "by hand",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say which model the next generation uses, or list the models.
+
+    Promotions are numbered and never overwritten: going back is one more.
+    """
+    with console.clear_errors(debug=debug):
+        from maskmill.flows.runs.evaluate import now_utc
+        from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
+        from maskmill.storage.dataset.model_versions import promote as put_in_force
+        from maskmill.storage.stores.base import open_store
+
+        store = open_store(dataset)
+        if to is not None:
+            put_in_force(store, to, why=why, created_utc=now_utc())
+        now = promoted(store)
+        facts = {
+            "promoted": now.model if now else None,
+            "promotions": [dataclasses.asdict(one) for one in promotions(store)],
+            "models": [dataclasses.asdict(card) for card in list_models(store)],
+        }
+        if json:
+            console.print_json(facts)
+            return
+        _show_models(facts, dataset)
+
+
+def _show_models(facts: dict[str, Any], dataset: str) -> None:
+    if not facts["models"]:
+        console.out.print("no model is kept in this dataset yet")
+        console.next_steps(
+            [(f"maskmill retrain {shlex.quote(dataset)}", "train one on its latest generation")]
+        )
+        return
+    rows = []
+    for card in facts["models"]:
+        decided = card["decisions"][-1]["why"] if card["decisions"] else "not gated"
+        mark = "in force" if card["number"] == facts["promoted"] else ""
+        rows.append((str(card["number"]), card["model"], card["created_utc"], mark, decided))
+    console.print_table(("model", "kind", "made", "", "gate"), rows)
+    if facts["promoted"] in (None, 0):
+        console.out.print("in force: the model that a run's settings name")

@@ -1,0 +1,204 @@
+"""`maskmill review`, `retrain`, `distill` and `loop`: better segmenters from the dataset they annotate."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
+
+Gate = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        help="Annotations and pictures that a gate measures on; none may be in DATASET.",
+        metavar="COCO IMAGES",
+    ),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Training processes; several share each batch by DDP.")]
+
+
+def retrain(
+    dataset: Dataset,
+    generation: Annotated[
+        int | None, typer.Option("--generation", "-g", min=1, help="To train on; the latest by default.")
+    ] = None,
+    workers: Workers = 1,
+    start: Annotated[
+        str, typer.Option(help="promoted (the model in force) or base ([segmenter] as it is).")
+    ] = "promoted",
+    gate: Gate = None,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Put the result in force if the gate accepts it.")
+    ] = False,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune the segmenter on a generation.
+
+    Safe to stop and to repeat: the same command goes on from the last checkpoint. The result is a numbered
+    model of the dataset; --gate judges it against the model in force.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.config import ConfigError, load_config
+        from maskmill.flows.runs.gate import judge
+        from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.retrain import card_facts, plan_training, run_training
+
+        if start not in ("promoted", "base") or (promote and gate is None):
+            raise ConfigError("--start is promoted or base, and --promote needs a --gate to judge by")
+        run = load_config(recipe, config, set or [])
+        with console.live_watcher() as watcher, watching(watcher):
+            job = plan_training(dataset, generation, run, gate=gate, start=start)
+            card = run_training(job, run, workers=workers)
+            decision = judge(dataset, card.number, run, *gate, promote=promote) if gate else None
+        if json:
+            console.print_json({**card_facts(card), "decision": decision})
+            return
+        curve = card.trained["curve"]
+        console.out.print(f"[green]Done[/green]: model {card.number}, from generation {job.generation}")
+        console.print_pairs(
+            [
+                ("weights", card.weights.name),
+                ("steps", curve[-1]["step"] if curve else 0),
+                ("images seen", card.trained["images_seen"]),
+                ("loss, first and last", " ".join(f"{row['loss']:.3f}" for row in (curve[:1] + curve[-1:]))),
+                *((f"masks left out: {why}", n) for why, n in card.trained["masks_left_out"].items() if n),
+                *([("gate", decision["why"])] if decision else []),
+            ]
+        )
+        quoted = shlex.quote(dataset)
+        console.next_steps(
+            [(f"maskmill promote {quoted} --to {card.number}", "let the next generation use it")]
+        )
+
+
+def loop(
+    dataset: Dataset,
+    input: Inputs,
+    gate: Annotated[
+        tuple[Path, Path],
+        typer.Option(help="Annotations and pictures that rounds are judged on.", metavar="COCO IMAGES"),
+    ],
+    rounds: Annotated[int, typer.Option(min=1, help="Annotate, retrain, gate, promote: how often.")] = 3,
+    truth: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="What the oracle knows, for loop.reviewed images.", metavar="COCO IMAGES"),
+    ] = None,
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the report and its curve here.", file_okay=False)
+    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Annotate, retrain, gate, promote, and again.
+
+    Safe to stop and to repeat: the same command goes on with the step it was in.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.config import ConfigError, load_config
+        from maskmill.flows.runs.loop import LoopPlan, run_loop
+        from maskmill.flows.report.report import watching
+
+        run = load_config(recipe, config, set or [])
+        if run.loop.reviewed and truth is None:
+            raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
+        plan = LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
+        with console.live_watcher() as watcher, watching(watcher):
+            report = run_loop(plan, run, workers=workers, out=out)
+        if json:
+            console.print_json(dataclasses.asdict(report))
+            return
+        figure = run.gate.figure
+        rows = [("0", "", "", f"{report.before[figure]:.4f}", "before")]
+        for number, one in enumerate(report.rounds, 1):
+            clicks = str(one["review"]["clicks"]) if one["review"] else ""
+            after = f"{one['after'][figure]:.4f}"
+            rows.append((str(number), str(one["model"]), clicks, after, one["why"]))
+        console.print_table(("round", "model", "clicks", figure, "gate"), rows)
+        console.out.print(f"in force: model {report.promoted}; generation {report.generation}")
+        for path in report.files:
+            console.out.print(f"wrote {console.plain(path)}")
+
+
+def distill(
+    teacher: Annotated[str, typer.Argument(help="nano, vit_b, ..., or MODEL=WEIGHTS.")],
+    student: Annotated[str, typer.Argument(help="The student's shape: nano or tiny.")],
+    dataset: Dataset,
+    generation: Annotated[
+        int | None, typer.Option("--generation", "-g", min=1, help="Its pictures; the latest by default.")
+    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Teach a smaller model what a larger one knows.
+
+    First its encoder alone, then with prompts in the loop. The student becomes a model of DATASET. Safe to
+    stop and to repeat.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.commands.improve.evaluate import named
+        from maskmill.flows.config import load_config
+        from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.retrain import card_facts, run_distillation
+
+        run = load_config(recipe, config, set or [])
+        run = run.model_copy(update={"segmenter": named(teacher, run.segmenter)})
+        with console.live_watcher() as watcher, watching(watcher):
+            card = run_distillation(dataset, generation, run, student)
+        if json:
+            console.print_json(card_facts(card))
+            return
+        console.out.print(f"[green]Done[/green]: model {card.number}, {student} taught by {teacher}")
+        console.print_pairs([("weights", card.weights.name), ("images seen", card.trained["images_seen"])])
+
+
+def review(
+    dataset: Dataset,
+    truth: Annotated[
+        tuple[Path, Path],
+        typer.Option(
+            help="Masks by people, COCO's JSON, and the folder of their pictures.", metavar="COCO IMAGES"
+        ),
+    ],
+    images: Annotated[int, typer.Option(min=1, help="How many images; drawn by loop.seed.")],
+    mode: Annotated[
+        str, typer.Option(help="given (the masks as they are), or an oracle: assisted or semi.")
+    ] = "given",
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put people's masks into the dataset, or an oracle's that clicks as they would.
+
+    They are a column of their own, which nothing overwrites and training weighs most.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.config import load_config
+        from maskmill.flows.runs.loop import review as run_review
+        from maskmill.flows.report.report import watching
+
+        pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
+        run = load_config(recipe, config, pairs)
+        with console.live_watcher() as watcher, watching(watcher):
+            found = run_review(dataset, truth, run)
+        if json:
+            console.print_json(found)
+        else:
+            console.print_pairs(found.items())

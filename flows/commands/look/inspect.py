@@ -1,0 +1,266 @@
+"""`maskmill status`, `verify`, `preview`, `export`: look at a dataset, check it, show it, hand it on."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
+from maskmill.flows.report.report import duration
+
+if TYPE_CHECKING:
+    from maskmill.flows.config import RunConfig
+    from maskmill.storage.care.verify import VerifyReport
+
+
+def status(
+    dataset: Dataset,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 5.0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a dataset holds, and who works on it now."""
+    with console.clear_errors(debug=debug):
+        from maskmill.flows.report.status import describe, watched
+
+        if watch:
+            _watch(watched(dataset, every_s=every), json=json)
+            return
+        found = describe(dataset)
+        if json:
+            console.print_json(found)
+            return
+        console.print_pairs(_status_lines(found), title=dataset)
+        if found["generation"] is None:
+            console.next_steps(
+                [(f"maskmill generate {shlex.quote(dataset)} --input IMAGES", "annotate images into it")]
+            )
+
+
+def _watch(looks: Iterator[dict[str, Any]], *, json: bool) -> None:
+    """Shows each look, with what changed since the last; with --json a line of JSON each."""
+    for found in looks:
+        if json:
+            console.print_json_line(found)
+            continue
+        console.out.clear()
+        lines = _status_lines(found)
+        if found["images_per_s"] is not None:
+            left = f", {duration(found['left_s'])} left" if found["left_s"] is not None else ""
+            lines.append(("pace", f"{found['images_per_s']:.1f} images/s{left}"))
+        console.print_pairs(lines, title=f"{found['dataset']}  (Ctrl-C ends)")
+
+
+def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    lines: list[tuple[str, Any]] = [("images planned", f"{found['images']} in {found['shards']} shards")]
+    lines += [(f"  left out: {reason}", count) for reason, count in found["skipped"].items()]
+    for version in found["columns"]:
+        name = f"{version['column']} {version['fingerprint']}"
+        lines.append((name, f"{version['committed']} of {found['shards']} shards committed"))
+    generation = found["generation"]
+    if generation is None:
+        lines.append(("generation", "none yet"))
+    else:
+        lines.append(("generation", f"{generation['number']}, published {generation['created_utc']}"))
+        lines += [(f"  {name}", f"{total:,.0f}") for name, total in generation["totals"].items()]
+        lines += [(f"  {role}", name) for role, name in generation["models"].items()]
+    lines += [("working on it now", driver) for driver in found["drivers"]]
+    return lines
+
+
+def verify(
+    dataset: Dataset,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every object and check its sha256.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make damaged shards again and publish; shows them first.")
+    ] = False,
+    yes: Yes = False,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check that every image is there once and whole.
+
+    Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged. --repair makes
+    damaged shards again by the settings that made them: recorded ones, or --recipe, --config and --set.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.storage.errors import InputError
+        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.care.verify import verify as verify_dataset
+
+        repaired = None
+        if repair:
+            given = None
+            if recipe is not None or config is not None or set:
+                from maskmill.flows.config import load_config
+
+                given = load_config(recipe, config, set or [])
+            repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
+        report = verify_dataset(open_store(dataset), deep=deep)
+        if not report.images:
+            raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+        orphans = _orphans(dataset)
+        if json:
+            console.print_json({**dataclasses.asdict(report), **orphans, "repair": repaired})
+        else:
+            _show_verified(report, dataset, deep=deep)
+            if orphans["orphans"]:
+                size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
+                console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
+        if report.missing or report.duplicated or report.damaged:
+            raise typer.Exit(console.NOT_SOUND)
+
+
+def _orphans(dataset: str) -> dict[str, int]:
+    """Data objects that nothing names, however young; 0 and a note where that cannot be known."""
+    from maskmill.storage.errors import DamagedObject
+    from maskmill.storage.care.garbage import find_garbage
+    from maskmill.storage.stores.base import open_store
+
+    try:
+        found = [one for one in find_garbage(open_store(dataset), min_age_s=0.0) if one.kind == "data"]
+    except DamagedObject as exc:
+        console.note(f"what nothing names cannot be told: {exc}")
+        found = []
+    return {"orphans": len(found), "orphan_bytes": sum(one.size_bytes for one in found)}
+
+
+def _repair(
+    dataset: str, given: RunConfig | None, *, deep: bool, yes: bool, json: bool
+) -> dict[str, Any] | None:
+    """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
+    from maskmill.flows.runs.repair import look_for_damage, repair_dataset
+    from maskmill.flows.report.report import watching
+    from maskmill.storage.drivers.lease import announce
+    from maskmill.storage.stores.base import open_store
+
+    with console.live_watcher() as watcher, watching(watcher):
+        watcher.step("looking for damage")
+        found = look_for_damage(dataset, deep=deep)
+    if not found.damages and not found.unpublished:
+        return None
+    for damage in found.damages:
+        console.note(f"shard {damage.shard}: {damage.column}: {damage.what}: {damage.detail}")
+    if found.unpublished:
+        console.note(f"{len(found.unpublished)} shards have records that no generation names yet")
+    again = f"{console.command_line()} --yes"
+    question = f"Make {len(found.damages)} damaged column shards again, and publish?"
+    if not console.agreed(question, yes=yes, json=json, again=again):
+        return None
+    with console.live_watcher() as watcher, watching(watcher), announce(open_store(dataset), "repair"):
+        report = repair_dataset(dataset, found, deep=deep, given=given)
+    for left in report.left:
+        console.note(f"not repaired: {left}")
+    if report.published and not json:
+        console.out.print(
+            f"[green]Repaired[/green] {report.repaired} of {report.found}; generation {report.generation}"
+        )
+    return dataclasses.asdict(report)
+
+
+def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
+    names = ("images", "annotated", "rejected", "missing", "duplicated", "damaged")
+    console.print_pairs([(name, getattr(report, name)) for name in names], title=dataset)
+    for problem in report.problems:
+        console.note(problem)
+    if report.missing or report.duplicated or report.damaged:
+        console.out.print(
+            "[red]Not sound[/red]: run the same `maskmill generate` again to make what is missing; "
+            "`maskmill verify --repair` makes again what is damaged."
+        )
+    elif deep:
+        console.out.print("[green]Sound[/green]: every byte is what its record says.")
+    else:
+        console.out.print("[green]Sound[/green] by its records and sizes; --deep reads every byte.")
+
+
+def preview(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
+    generation: Which = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a page to look through a sample.
+
+    A self-contained HTML page and a contact sheet (PNG).
+    """
+    with console.clear_errors(debug=debug):
+        page = write_preview(dataset, out, generation)
+        if json:
+            console.print_json({"page": str(page), "sheet": str(page.with_name("sheet.png"))})
+        else:
+            console.out.print(
+                f"wrote {console.plain(str(page))} and sheet.png beside it; open it in a browser"
+            )
+
+
+def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
+    """Writes index.html and sheet.png of a generation; returns the page."""
+    from maskmill.flows.runs.steps import generation_of
+    from maskmill.storage.stores.base import open_store
+    from maskmill.workers.pictures.preview import preview_page
+    from maskmill.workers.pictures.render import contact_sheet
+
+    store, generation = open_store(dataset), generation_of(dataset, which)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
+    page = folder / "index.html"
+    page.write_text(preview_page(store, generation, title=Path(dataset).name), encoding="utf-8")
+    return page
+
+
+def export(
+    dataset: Dataset,
+    dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="sa1b (tars of jpg + json), coco (one annotations file), yolo (Ultralytics) or hf "
+            "(Hugging Face datasets)."
+        ),
+    ] = "sa1b",
+    generation: Which = None,
+    images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
+    column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a generation out as SA-1B tars, COCO, YOLO or Parquet.
+
+    Self-contained files that know nothing of maskmill. An export that was stopped goes on.
+    """
+    with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.config import load_config
+        from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.steps import export_generation
+
+        pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
+        config = load_config(sets=pairs)
+        with console.live_watcher() as watcher, watching(watcher):
+            watcher.step(f"exporting to {dest}")
+            report = export_generation(dataset, generation, config, dest)
+        if json:
+            console.print_json(dataclasses.asdict(report))
+            return
+        verb = "was there already, complete" if report.already_complete else "written"
+        console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
+        size = f"{report.size_bytes / 1e6:,.1f} MB"
+        console.print_pairs(
+            [
+                ("where", report.destination),
+                ("images", report.num_images),
+                ("masks", report.num_masks),
+                ("size", size),
+            ]
+        )

@@ -1,0 +1,90 @@
+"""`maskmill tune`: find thresholds on a few images before paying for all."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets
+
+if TYPE_CHECKING:
+    from maskmill.workers.jobs.tune import TuneReport, TuneRow
+
+
+def tune(
+    input: Annotated[list[str], typer.Argument(help="Folders, globs, manifests, tars or s3:// prefixes.")],
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    num_images: Annotated[int, typer.Option("--images", min=1, help="How many images to try.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Draws which images.")] = 0,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", help="Write what the thresholds do to the images as a PNG here."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Find quality thresholds on a few of the images."""
+    with console.clear_errors(debug=debug):
+        from maskmill.flows.config import load_config
+        from maskmill.workers.jobs.tune import tune_inputs
+
+        run = load_config(recipe, config, set or [])
+        with console.live_watcher() as watcher:
+            watcher.step("annotating a sample at all thresholds")
+            report = tune_inputs(
+                input,
+                ingest=run.ingest,
+                masks=run.masks,
+                segmenter=run.segmenter,
+                num_images=num_images,
+                seed=seed,
+                progress=watcher.count,
+            )
+        if picture is not None:
+            picture.write_bytes(report.picture_png)
+        if json:
+            fields = dataclasses.asdict(report)
+            console.print_json({name: value for name, value in fields.items() if name != "picture_png"})
+        else:
+            _show(report, picture)
+            words = generate_words(input, run.recipe, config, set or [])
+            found = report.suggestion
+            words += ["--set", f"masks.predicted_iou={found.predicted_iou}"]
+            words += ["--set", f"masks.stability={found.stability}"]
+            console.next_steps([(shlex.join(words), "annotate all with the suggested thresholds")])
+
+
+def generate_words(inputs: list[str], recipe: str, config: Path | None, sets: list[str]) -> list[str]:
+    """The command that annotates all of the inputs with the run that was tuned; later --set pairs win."""
+    words = ["maskmill", "generate", "DATASET", *(word for text in inputs for word in ("--input", text))]
+    words += ["--recipe", recipe, *(["--config", str(config)] if config else [])]
+    return words + [word for pair in sets for word in ("--set", pair)]
+
+
+def _show(report: TuneReport, picture: Path | None) -> None:
+    suggestion = report.suggestion
+    chosen = (suggestion.predicted_iou, suggestion.stability)
+    rows = [_cells(row, chosen=(row.predicted_iou, row.stability) == chosen) for row in report.rows]
+    console.print_table(("IoU", "stability", "masks/image", "covered", "fewest", "most", ""), rows)
+    console.out.print(f"tried on {report.num_images} images; {console.plain(suggestion.why)}")
+    if picture is not None:
+        console.out.print(f"picture: {console.plain(str(picture))}")
+
+
+def _cells(row: TuneRow, *, chosen: bool) -> tuple[str, ...]:
+    return (
+        f"{row.predicted_iou:.2f}",
+        f"{row.stability:.2f}",
+        f"{row.masks_per_image:.1f}",
+        f"{100 * row.coverage:.0f} %",
+        str(row.masks_min),
+        str(row.masks_max),
+        "suggested" if chosen else "",
+    )

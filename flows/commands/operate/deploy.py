@@ -1,0 +1,82 @@
+"""`maskmill deploy`: flows as Prefect deployments, for schedules and for Prefect's pages."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+
+
+def deploy(
+    dataset: Dataset,
+    flow: Annotated[
+        list[str] | None,
+        typer.Option("--flow", help="generate, relabel, retrain, evaluate or loop; repeat."),
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option("--input", "-i", help="Where images are; generate needs it.")
+    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
+    set: Sets = None,
+    name: Annotated[str, typer.Option(help="The deployment's name.")] = "default",
+    pool: Annotated[str, typer.Option(help="The work pool, made if need be.")] = "maskmill",
+    pool_type: Annotated[str, typer.Option(help="process or kubernetes.")] = "process",
+    image: Annotated[str | None, typer.Option(help="For Kubernetes: the image that holds maskmill.")] = None,
+    cron: Annotated[str | None, typer.Option(help='When to run, such as "0 3 * * *".')] = None,
+    timezone: Annotated[str, typer.Option(help="Of the schedule, such as Europe/Berlin.")] = "UTC",
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="For Prefect's filters. Repeat.")] = None,
+    sign_off: Annotated[
+        bool, typer.Option("--sign-off", help="relabel: a person must agree before it publishes.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Register flows as Prefect deployments: forms, schedules, one run at a time.
+
+    Needs a Prefect server that stays: `maskmill up`, or PREFECT_API_URL. A relabel without --recipe, --config
+    and --set goes by the settings of the generation it finds.
+    """
+    with console.clear_errors(debug=debug):
+        from maskmill.flows.services import deploy as deployment
+        from maskmill.flows.config import load_config
+
+        asked = recipe is not None or config is not None or bool(set)
+        run = load_config(recipe, config, set or [])
+        registered = []
+        for each in flow or ["generate"]:
+            settings = run if asked or each != "relabel" else None
+            found = deployment.Deployment(
+                flow=each,
+                name=name,
+                parameters=deployment.parameters(each, dataset, input or [], settings, sign_off=sign_off),
+                pool=pool,
+                pool_type=pool_type,
+                cron=cron,
+                timezone=timezone,
+                image=image,
+                sign_off=sign_off and each == "relabel",
+                tags=tag or (),
+            )
+            registered.append(deployment.register(found))
+        if json:
+            console.print_json({"registered": registered, "pool": pool})
+            return
+        for text in registered:
+            console.out.print(f"[green]registered[/green] {text} with work pool {pool}")
+        _next(registered, pool, pool_type)
+
+
+def _next(registered: list[str], pool: str, pool_type: str) -> None:
+    from maskmill.flows.services.state import running
+
+    steps = [(f"prefect deployment run {shlex.quote(text)}", "start a run now") for text in registered]
+    found = running()
+    if found is None or found.pool != pool:
+        worker = f"prefect worker start --pool {shlex.quote(pool)} --type {pool_type}"
+        steps.insert(0, (worker, "where the runs shall run; keep it running"))
+    console.next_steps(steps)

@@ -1,0 +1,88 @@
+"""`maskmill drill`: disturb a job on purpose and prove that nothing came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import Debug, Json
+
+if TYPE_CHECKING:
+    from maskmill.workers.drill.conductor import DrillReport
+
+
+def drill(
+    seed: Annotated[int, typer.Option(min=0, help="Of the faults, their order and the pictures.")] = 0,
+    faults: Annotated[int, typer.Option(min=20, max=100_000, help="How many to inject.")] = 350,
+    minutes: Annotated[
+        float, typer.Option(min=1, max=1440, help="After this no more faults come; the job is completed.")
+    ] = 20.0,
+    store: Annotated[
+        str | None,
+        typer.Option(help="A new place for the dataset, such as s3://bucket/drill on this machine's store."),
+    ] = None,
+    scratch: Annotated[
+        Path | None, typer.Option(help="A new folder for all else, kept; a temporary one by default.")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Kill, cut and fill up a running job, then check that nothing was lost.
+
+    Workers, Ray nodes and drivers are killed, writes refused and torn, an S3 store fails behind a proxy,
+    pictures kill and shards are damaged; then every key is compared with the same job undisturbed. Loopback
+    only.
+    """
+    with console.clear_errors(debug=debug), ExitStack() as stack:
+        from maskmill.flows.services.cluster import loopback_environment
+
+        loopback_environment()
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from maskmill.workers.drill.conductor import DrillSettings, run_drill
+
+        folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
+        settings = DrillSettings(
+            seed=seed, num_faults=faults, minutes=minutes, store=store, scratch=folder.resolve()
+        )
+        report = run_drill(settings, [sys.executable, "-m", "maskmill.flows.runs.drill_driver"], _tell)
+        if json:
+            console.print_json({**dataclasses.asdict(report), "ok": report.ok})
+        else:
+            _show(report)
+        if not report.ok:
+            raise typer.Exit(console.NOT_SOUND)
+
+
+def _tell(text: str) -> None:
+    console.err.print(console.plain(text))
+
+
+def _show(report: DrillReport) -> None:
+    console.print_pairs(
+        [
+            *report.faults.items(),
+            ("faults", report.num_faults),
+            ("images", f"{report.images} in {report.shards} shards"),
+            *((f"drivers {how}", count) for how, count in report.drivers.items()),
+            ("keys lost", report.lost),
+            ("keys duplicated", report.duplicated),
+            ("keys different", report.different),
+            ("damage undetected", report.undetected),
+            ("seconds", report.seconds),
+        ],
+        title=f"drill, seed {report.seed}, {report.dataset}",
+    )
+    for problem in report.problems:
+        console.note(problem)
+    if report.ok:
+        console.out.print("[green]Nothing came of it[/green]: every key is there once, as undisturbed.")
+    else:
+        console.out.print("[red]Not sound[/red]")

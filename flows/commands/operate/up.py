@@ -1,0 +1,82 @@
+"""`maskmill up`: everything a machine needs to run maskmill all day."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.commands.options import Debug, Json
+
+
+def up(
+    host: Annotated[str, typer.Option(help="The address Prefect's server listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of Prefect's server.")] = 4200,
+    ray_port: Annotated[int, typer.Option(min=0, max=65535, help="Of Ray; 0 starts no Ray.")] = 6379,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="Postgres instead of SQLite: postgresql+asyncpg://user:password@host/name.",
+            envvar="MASKMILL_DATABASE",
+            show_envvar=True,
+        ),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="The work pool that the worker serves.")] = "maskmill",
+    num_cpus: Annotated[int | None, typer.Option(min=1, help="For Ray; by default all.")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="For databases and logs; by default ~/.maskmill.", file_okay=False)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Say what runs, start nothing.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End what runs.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Start Prefect's server and worker and Ray on this machine, and keep them running.
+
+    Ctrl-C ends them. `generate`, `relabel` and `deploy` find them by themselves.
+    """
+    with console.clear_errors(debug=debug):
+        from maskmill.flows.services import services
+        from maskmill.flows.services import state as up_state
+
+        place = (home or up_state.home()).absolute()
+        if check or stop:
+            _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
+            return
+        settings = services.UpSettings(
+            home=place,
+            host=host,
+            port=port,
+            ray_port=ray_port,
+            database=database,
+            pool=pool,
+            num_cpus=num_cpus,
+        )
+
+        def ready() -> None:
+            console.out.print(f"[green]Up[/green]: Prefect's pages are at {settings.api_url[:-4]}")
+            console.print_pairs([("logs", place / "logs"), ("work pool", pool)])
+            console.next_steps(
+                [
+                    ("maskmill generate DATASET --input IMAGES", "annotate (in another terminal)"),
+                    ("maskmill deploy DATASET --flow relabel --cron '0 3 * * *'", "relabel every night"),
+                    ("maskmill up --stop", "end it all, as Ctrl-C does"),
+                ]
+            )
+
+        services.supervise(settings, console.note, ready=ready)
+
+
+def _tell(found: object, *, stopped: bool, json: bool) -> None:
+    from maskmill.flows.services.state import Running
+
+    fields = dataclasses.asdict(found) if isinstance(found, Running) else None
+    if json:
+        console.print_json({"running": None if stopped else fields, "stopped": stopped})
+    elif fields is None:
+        console.out.print("nothing runs; `maskmill up` starts it")
+    else:
+        console.print_pairs(list(fields.items()), title="stopped" if stopped else "running")

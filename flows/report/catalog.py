@@ -1,0 +1,130 @@
+"""What a dataset's history says: its generations, one image with everything that is known of it.
+
+From names and small records alone, but for `show`, which reads one sample of each column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from maskmill.flows.runs.steps import generation_of
+from maskmill.storage.errors import InputError
+from maskmill.storage.stores.base import open_store
+
+if TYPE_CHECKING:
+    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.stores.base import ObjectStore
+
+
+def history(dataset: str) -> list[dict[str, Any]]:
+    """Every generation, the newest first: lineage, tags, models, totals, and the settings that changed.
+
+    Raises:
+        DatasetError: there is none yet.
+    """
+    from maskmill.storage.dataset.diff import changed_settings
+    from maskmill.storage.dataset.generations import list_generations, load_generation
+    from maskmill.storage.dataset.tags import tags
+
+    generation_of(dataset)
+    store = open_store(dataset)
+    named: dict[int, list[str]] = defaultdict(list)
+    for name, tag in tags(store).items():
+        if tag.generation is not None:
+            named[tag.generation].append(name)
+    loaded = {number: load_generation(store, number) for number in list_generations(store)}
+    entries = []
+    for number, generation in sorted(loaded.items(), reverse=True):
+        parent = loaded.get(generation.parent) if generation.parent is not None else None
+        changes = changed_settings(parent.settings, generation.settings) if parent else ()
+        entries.append(
+            {
+                "number": number,
+                "parent": generation.parent,
+                "created_utc": generation.created_utc,
+                "tags": sorted(named[number]),
+                "models": dict(generation.models),
+                "totals": dict(generation.totals),
+                "columns": dict(generation.columns),
+                "versions": _versions(generation),
+                "settings": generation.settings,
+                "changed": {change.name: [change.before, change.after] for change in changes},
+            }
+        )
+    return entries
+
+
+def _versions(generation: Generation) -> dict[str, dict[str, int]]:
+    """Column -> fingerprint -> shards: more than one where a generation mixes versions."""
+    versions: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in generation.rows():
+        versions[row.column][row.fingerprint] = versions[row.column].get(row.fingerprint, 0) + 1
+    return dict(versions)
+
+
+def show_image(dataset: str, key: str, generation: int | str | None = None) -> dict[str, Any]:
+    """One image: where it came from, and its sample of every column with what made it.
+
+    Args:
+        key: the sample's key, or its image id.
+        generation: number or tag; None is the latest.
+
+    Raises:
+        InputError: no image of this key is planned.
+        DatasetError, DamagedObject: the generation has none, or a shard is not what was written.
+    """
+    from dataclasses import asdict
+
+    from maskmill.storage.plan.plan import load_plans
+
+    store, found = open_store(dataset), generation_of(dataset, generation)
+    plan = load_plans(store)
+    image_id = int(key) if key.isdigit() else 0
+    shard = next(
+        (
+            part.first_shard + (image_id - part.first_image_id) // part.shard_size
+            for part in plan.parts
+            if part.first_image_id <= image_id < part.next_image_id
+        ),
+        None,
+    )
+    if shard is None:
+        raise InputError(
+            f"{dataset}: there is no image {key!r}; keys are 000000001 to {plan.num_images:09d}. "
+            "`maskmill query DATASET \"select key, source from images where source like '%NAME%'\"` finds one"
+        )
+    planned = next(image for image in plan.images(shard) if image.image_id == image_id)
+    rows = [row for row in found.rows() if row.shard == shard]
+    return {
+        "key": planned.key,
+        "generation": found.number,
+        "shard": shard,
+        "planned": asdict(planned),
+        "columns": [_column(store, row, planned.key) for row in rows],
+    }
+
+
+def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
+    """The sample of one column and the record that made it exist."""
+    from maskmill.storage.dataset.join import read_record
+    from maskmill.storage.shards.shards import read_shard
+
+    record = read_record(store, row)
+    reject = next((reject for reject in record.rejects if reject.key == key), None)
+    value = None
+    if reject is None:
+        files = next((sample.files for sample in read_shard(store, row.data) if sample.key == key), {})
+        value = json.loads(files["json"]) if "json" in files else {name: len(d) for name, d in files.items()}
+    return {
+        "column": row.column,
+        "fingerprint": row.fingerprint,
+        "record": row.record,
+        "data": row.data.name,
+        "attempt": record.attempt,
+        "created_utc": record.created_utc,
+        "models": dict(record.models),
+        "rejected": None if reject is None else {"reason": reject.reason, "detail": reject.detail},
+        "value": value,
+    }

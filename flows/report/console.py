@@ -1,0 +1,258 @@
+"""The terminal: one voice for messages, errors and live progress.
+
+Results go to standard output; everything else (progress, notes, errors) to standard error, so that `--json`
+gives JSON alone. Where standard error is no terminal, progress is a plain line every ten seconds.
+
+Exit codes: 0 done; 1 the dataset is not sound (missing, duplicated or damaged images, shards given up); 2
+the command, a setting or an input is wrong; 3 something around it failed (storage, Ray, Prefect, memory);
+130 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from maskmill.flows.report.report import Tally, duration
+
+NOT_SOUND = 1
+WRONG_USE = 2
+FAILED = 3
+INTERRUPTED = 130
+
+PLAIN_EVERY_S = 10.0
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; what JSON cannot say (infinity, NaN) is null."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document on a line of standard output, at once."""
+    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_pairs(pairs: Iterable[tuple[str, Any]], *, title: str | None = None) -> None:
+    """Names and values in two columns on standard output."""
+    table = Table.grid(padding=(0, 3))
+    for name, value in pairs:
+        table.add_row(escape(str(name)), escape(str(value)))
+    if title:
+        out.print(f"[bold]{escape(title)}[/bold]")
+    out.print(table)
+
+
+def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """A table of right-aligned columns on standard output."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for name in header:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out.print(table)
+
+
+def plain(text: str) -> str:
+    """`text` with nothing in it taken as markup."""
+    return escape(text)
+
+
+def next_steps(commands: Iterable[tuple[str, str]]) -> None:
+    """What to do next: commands to copy, each with what it does."""
+    out.print("\n[bold]Next[/bold]")
+    for command, purpose in commands:
+        out.print(f"  {escape(command)}\n      [dim]{escape(purpose)}[/dim]")
+
+
+def agreed(question: str, *, yes: bool, json: bool, again: str) -> bool:
+    """Whether to go on: `--yes`, or an answer on a terminal; else says how to.
+
+    Args:
+        question: to ask.
+        yes: it was said beforehand.
+        json: standard output is for JSON, and nobody is asked.
+        again: the command that goes on without asking.
+    """
+    if yes:
+        return True
+    if sys.stdin.isatty() and err.is_terminal and not json:
+        return typer.confirm(question, err=True)
+    note(f"nothing was changed; to do it: {again}")
+    return False
+
+
+def note(text: str) -> None:
+    """Something to know that is no result."""
+    err.print(f"[yellow]note[/yellow] {escape(text)}")
+
+
+@contextmanager
+def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[None]:
+    """Turns our own errors into one message and an exit code; others, being bugs, keep their traceback.
+
+    Args:
+        debug: let every error through with its traceback.
+        resume: the command that goes on after an interruption, if there is one.
+    """
+    try:
+        yield
+    except stop_signals():
+        err.print("\n[yellow]stopped[/yellow]; what was committed is kept.")
+        if resume:
+            err.print(f"Resume with the same command:\n  {escape(resume)}")
+        raise typer.Exit(INTERRUPTED) from None
+    except expected_errors() as exc:
+        if debug:
+            raise
+        err.print(f"[red]error[/red] {escape(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
+        raise typer.Exit(exit_code(exc)) from None
+
+
+def stop_signals() -> tuple[type[BaseException], ...]:
+    """What Ctrl-C raises, and what SIGTERM does within a flow."""
+    return (KeyboardInterrupt, *_loaded((("prefect.exceptions", "TerminationSignal"),)))
+
+
+def expected_errors() -> tuple[type[BaseException], ...]:
+    """The errors that name their cause and cure. Only classes whose modules are loaded can have been
+    raised."""
+    places = (
+        ("maskmill.flows.config", "ConfigError"),
+        ("maskmill.flows.services.deploy", "DeployError"),
+        ("maskmill.flows.services.cluster", "ClusterError"),
+        ("maskmill.flows.services.prefect_server", "PrefectServerError"),
+        ("maskmill.storage.errors", "StorageError"),
+        ("maskmill.flows.runs.relabel", "NotSignedOff"),
+        ("maskmill.flows.services.services", "ServicesError"),
+        ("maskmill.pipeline.weights.weights", "WeightsError"),
+        ("maskmill.workers.run.events", "RunStopped"),
+    )
+    return (OSError, *_loaded(places))
+
+
+def _loaded(places: Iterable[tuple[str, str]]) -> tuple[type[BaseException], ...]:
+    """The classes whose modules are loaded; of others nothing can have been raised."""
+    found = [getattr(sys.modules.get(module), name, None) for module, name in places]
+    return tuple(kind for kind in found if kind is not None)
+
+
+def exit_code(exc: BaseException) -> int:
+    """2 for what the user got wrong (these errors are ValueErrors too), 3 for what failed around us."""
+    return WRONG_USE if isinstance(exc, ValueError) else FAILED
+
+
+def live_watcher(*, quiet: bool = False) -> LiveDisplay | PlainDisplay:
+    """A watcher for this terminal; `quiet` (or no terminal) gives plain lines."""
+    return LiveDisplay() if err.is_terminal and not quiet else PlainDisplay()
+
+
+class PlainDisplay:
+    """Progress as plain lines on standard error, one every ten seconds; for logs and pipes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next_s = clock()
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def step(self, title: str) -> None:
+        err.print(escape(title))
+
+    def count(self, done: int, total: int | None = None) -> None:
+        if self._due():
+            err.print(f"  {done}" if total is None else f"  {done} of {total}")
+
+    def tally(self, tally: Tally) -> None:
+        if self._due():
+            err.print(f"  {tally.images_done}/{tally.images_total} images, {escape(pace(tally))}")
+
+    def note(self, text: str) -> None:
+        note(text)
+
+    def _due(self) -> bool:
+        if self._clock() < self._next_s:
+            return False
+        self._next_s = self._clock() + PLAIN_EVERY_S
+        return True
+
+
+class LiveDisplay:
+    """Progress as one live line on standard error: step, bar, images/s, masks/s, rejects, time left."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=err,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None, pace="")
+
+    def __enter__(self) -> LiveDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def step(self, title: str) -> None:
+        self._progress.reset(self._task, total=None, description=escape(title), pace="")
+
+    def count(self, done: int, total: int | None = None) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+    def tally(self, tally: Tally) -> None:
+        self._progress.update(
+            self._task, completed=tally.images_done, total=tally.images_total, pace=escape(pace(tally))
+        )
+
+    def note(self, text: str) -> None:
+        note(text)
+
+
+def pace(tally: Tally) -> str:
+    """The moving part of a progress line."""
+    if not tally.workers_ready:
+        return "workers are starting"
+    left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
+    rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
+    return f"{rates}, {tally.num_rejects} rejected{left}"
+
+
+def command_line() -> str:
+    """The command as it was typed, for copying."""
+    import shlex
+
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])  # noqa: PTH119 - argv[0] may be no path
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

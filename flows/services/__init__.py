@@ -1,0 +1,1 @@
+"""What runs beside: Prefect's server and worker, Ray."""

@@ -1,0 +1,1 @@
+"""SAM's network, the same numbers sooner: encoder, low-rank decoder, mask head, resize."""

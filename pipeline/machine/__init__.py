@@ -1,0 +1,1 @@
+"""What this machine can: threads, compiled loops, batches that fit."""

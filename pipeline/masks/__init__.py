@@ -1,0 +1,1 @@
+"""An image and its embedding to masks: grid, filters, suppression, regions, upsampling."""

@@ -1,0 +1,1 @@
+"""Pictures whose masks are known."""

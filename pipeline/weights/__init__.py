@@ -1,0 +1,1 @@
+"""An id or a path to verified tensors."""

@@ -1,0 +1,258 @@
+"""Removes images, and all that came from them, from a dataset.
+
+In this order, so that a stopped run leaves nothing that the same command does not finish:
+
+    1. a plan that marks the keys forgotten: they are never taken in again, whatever the settings; it names
+       new tables without the captions that came with them
+    2. new records and objects without them, in every version of every column (rewrite.py)
+    3. a generation that names the new records
+    4. every other data object of those shards is removed: of earlier records, lost races and killed writers,
+       so older generations can no longer read these shards, and say why; and the tables with the captions
+
+What stays: in the plan where the image lay and its sha256 (to know it again); and the input itself, which is
+not ours. A bucket that keeps old versions keeps these objects too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from maskmill.storage.dataset.columns import CommitRecord, list_columns, list_versions, new_attempt
+from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
+from maskmill.storage.care.garbage import lost_tables
+from maskmill.storage.dataset.generations import list_generations, load_generation
+from maskmill.storage.drivers.lease import others
+from maskmill.storage.stores.base import ObjectStore, Unfinished
+from maskmill.storage.plan.plan import (
+    FOLDER,
+    IMAGE_COLUMNS,
+    Plan,
+    PlanPart,
+    RewrittenRows,
+    image_key,
+    image_schema,
+    load_plans,
+    part_bytes,
+    part_name,
+    read_rows,
+)
+from maskmill.storage.plan.make_plan import RowWriter
+from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard, stored_shards
+
+MAX_RACES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetPlan:
+    """What forgetting would do, or did.
+
+    Attributes:
+        keys: to forget, sorted.
+        sources: where each was taken from, in the order of `keys`; these files are left alone.
+        shards: that hold them.
+        versions: column/fingerprint of those that hold these shards.
+        rewritten_bytes: of their data objects.
+        generations: that have these shards; all but the one to be published lose them.
+        done: whether nothing of it is left to do.
+    """
+
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+    shards: tuple[int, ...]
+    versions: tuple[str, ...]
+    rewritten_bytes: int
+    generations: tuple[int, ...]
+    done: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetReport:
+    """What forgetting did.
+
+    Attributes:
+        keys: forgotten.
+        num_records: new commit records.
+        num_removed: objects removed, unfinished writes included.
+        generation: that was published, or has been already; None if the dataset has none.
+    """
+
+    keys: tuple[str, ...]
+    num_records: int
+    num_removed: int
+    generation: int | None
+
+
+def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
+    """Says what `forget` would do; changes nothing.
+
+    Raises:
+        InputError: a key was never planned, or none is given.
+    """
+    plan = load_plans(store)
+    wanted, shards = _located(store, plan, keys)
+    held = [one for shard in shards for one in stored_shards(store, shard)]
+    marked = set(wanted) <= plan.forgotten
+    marked = marked and not _captioned(plan, wanted)
+    left = marked and any(True for _ in _all_leftovers(store, shards))
+    return ForgetPlan(
+        keys=wanted,
+        sources=tuple(
+            next(image.label for image in plan.images(plan.shard_of(key)) if image.key == key)
+            for key in wanted
+        ),
+        shards=shards,
+        versions=tuple(sorted({one.version.folder for one in held})),
+        rewritten_bytes=sum(one.record.data.size_bytes for one in held),
+        generations=tuple(
+            number
+            for number in list_generations(store)
+            if any(row.shard in shards for row in load_generation(store, number).rows())
+        ),
+        done=marked and not left and not any(_holds(one, set(wanted)) for one in held),
+    )
+
+
+def forget(store: ObjectStore, keys: Collection[str], *, created_utc: str) -> ForgetReport:
+    """Removes images from every column, publishes, and removes what held them. Safe to repeat.
+
+    Args:
+        store: the dataset.
+        keys: of images, as planned.
+        created_utc: of the new records and generation, ISO 8601.
+
+    Raises:
+        InputError: a key was never planned.
+        DatasetError: another driver is at work.
+        DamagedObject: a shard cannot be read; `verify --repair` comes first.
+    """
+    wanted, shards = _located(store, load_plans(store), keys)
+    running = others(store)
+    if running:
+        raise DatasetError(
+            f"{store.root}: {running[0].owner} on {running[0].host}, process {running[0].pid}, works on this "
+            "dataset and may hold these images; wait for it to end (a killed one counts for two minutes)"
+        )
+    _mark(store, wanted)
+    made = [
+        record
+        for shard in shards
+        for record in rewrite_shard(store, shard, without=set(wanted), created_utc=created_utc)
+    ]
+    generation = republish(store, set(shards), made_by="forget", created_utc=created_utc)
+    removed = 0
+    for left in list(_all_leftovers(store, shards)):
+        store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
+        removed += 1
+    number = generation.number if generation else None
+    return ForgetReport(keys=wanted, num_records=len(made), num_removed=removed, generation=number)
+
+
+def _label(plan: Plan, key: str) -> str:
+    return next(image.label for image in plan.images(plan.shard_of(key)) if image.key == key)
+
+
+def _holds(stored: StoredShard, keys: Collection[str]) -> bool:
+    return any(sample.key in keys for sample in stored.version.read(stored.record))
+
+
+def _located(
+    store: ObjectStore, plan: Plan, keys: Collection[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The keys in full and their shards; a number stands for its key."""
+    if not keys:
+        raise InputError("no key given: name the images to forget")
+    wanted = sorted({image_key(int(key)) if key.isascii() and key.isdigit() else key for key in keys})
+    try:
+        shards = {plan.shard_of(key) for key in wanted}
+    except DatasetError as exc:
+        raise InputError(f"{exc}; keys are the file names in the tars, such as 000000001") from exc
+    return tuple(wanted), tuple(sorted(shards))
+
+
+def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
+    """Writes a plan without images that names the keys as forgotten and drops their captions, unless done."""
+    for _ in range(MAX_RACES):
+        plan = load_plans(store)
+        new = tuple(key for key in keys if key not in plan.forgotten)
+        captioned = _captioned(plan, keys)
+        if not new and not captioned:
+            return
+        last = plan.parts[-1]
+        rewritten = tuple(_without_captions(store, part, last.number + 1, set(keys)) for part in captioned)
+        part = PlanPart(
+            number=last.number + 1,
+            inputs=(),
+            limit=None,
+            shard_size=last.shard_size,
+            first_shard=plan.num_shards,
+            num_shards=0,
+            first_image_id=last.next_image_id,
+            num_images=0,
+            rows=None,
+            row_group_shards=(),
+            rejects=None,
+            rejects_by_reason={},
+            resolved=(),
+            resolved_by_reason={},
+            tars=None,
+            skipped_by_ending={},
+            forgotten=new,
+            rewritten=rewritten,
+        )
+        if store.put_if_absent(part_name(part.number), part_bytes(part)):
+            return
+        for one in rewritten:
+            store.delete(one.rows.written.name)
+    raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
+
+
+def _captioned(plan: Plan, keys: Collection[str]) -> list[PlanPart]:
+    """The plans that hold captions of these images."""
+    images = [
+        image
+        for shard in {plan.shard_of(key) for key in keys}
+        for image in plan.images(shard)
+        if image.key in keys
+    ]
+    shards = {image.shard for image in images if image.caption is not None}
+    return [
+        part for part in plan.parts if any(part.first_shard <= shard < part.next_shard for shard in shards)
+    ]
+
+
+def _without_captions(
+    store: ObjectStore, part: PlanPart, number: int, keys: Collection[str]
+) -> RewrittenRows:
+    name = f"{FOLDER}/{number:06d}.{new_attempt()}.parquet"
+    with RowWriter(store, name, image_schema()) as table:
+        for row in read_rows(store, part.rows, IMAGE_COLUMNS):
+            if row["key"] in keys:
+                row["caption"] = None
+            table.add(row, cut=(row["image_id"] - part.first_image_id) % part.shard_size == 0)
+    assert table.written is not None
+    return RewrittenRows(part.number, table.written, tuple(table.group_shards))
+
+
+def _all_leftovers(store: ObjectStore, shards: Collection[int]) -> Iterator[str | Unfinished]:
+    """Everything that may still hold the images, though nothing in force names it."""
+    for shard in shards:
+        yield from _leftovers(store, shard)
+    yield from (info.name for info in lost_tables(store))
+
+
+def _leftovers(store: ObjectStore, shard: int) -> Iterator[str | Unfinished]:
+    """Objects of a shard that no record in force names, and unfinished writes of any shard beside them."""
+    for column in list_columns(store):
+        for version in list_versions(store, column):
+            record = version.record(shard)
+            kept = _names(record) if record is not None else set()
+            for folder in ("data", "index"):
+                prefix = f"{version.folder}/{folder}/"
+                listed = (info.name for info in store.list(f"{prefix}{shard:06d}."))
+                yield from (name for name in listed if name not in kept)
+                yield from store.unfinished(prefix)
+
+
+def _names(record: CommitRecord) -> set[str]:
+    return {record.data.name} | ({record.index.name} if record.index else set())

@@ -1,0 +1,267 @@
+"""New records for a committed shard, from what is stored alone: without some keys, or naming new inputs.
+
+A record of masks names the record of images it was made from. When that one is superseded, by the same
+samples or by those left after some were forgotten, what was derived is as good as before: it gets a new
+record that names the new one, and new objects only where keys have to go. All columns and versions of the
+shard are done, those first that others were made from. Each step is a commit; doing it again finishes it.
+
+It does not know: how to make samples anew (workers/jobs/repair.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, list_columns, list_versions, new_attempt
+from maskmill.storage.errors import DamagedObject
+from maskmill.storage.dataset.generations import Generation, GenerationRow, Publication, latest, publish_over, row_of
+from maskmill.storage.shards.index import read_index
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_shard, write_shard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORGOTTEN = "forgotten"  # the reason in the images column's record
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    """A shard of a column version, as its records have it.
+
+    Attributes:
+        version: which.
+        record: the one in force.
+        stands_for: sha256 of it and of all records whose samples it has.
+    """
+
+    version: ColumnVersion
+    record: CommitRecord
+    stands_for: frozenset[str]
+
+
+def stored_shards(
+    store: ObjectStore, shard: int, rows: Iterable[GenerationRow] = (), *, lenient: bool = False
+) -> list[StoredShard]:
+    """A shard in all versions of all columns that have it.
+
+    Args:
+        store: the dataset.
+        shard: its number.
+        rows: of generations: they know of records that can no longer be read.
+        lenient: leave out versions none of whose records can be read.
+
+    Raises:
+        DamagedObject: none of a version's records can be read.
+    """
+    found = []
+    for column in list_columns(store):
+        for version in list_versions(store, column):
+            history = version.history(shard)
+            readable = [record for record in history if isinstance(record, CommitRecord)]
+            if readable:
+                found.append(StoredShard(version, readable[-1], _stands_for(readable, version, rows)))
+            elif history and not lenient:
+                raise DamagedObject(
+                    f"{store.root}: no record of {version.folder} shard {shard} can be read; "
+                    "run `maskmill verify --repair` first"
+                )
+    return found
+
+
+def _stands_for(
+    readable: list[CommitRecord], version: ColumnVersion, rows: Iterable[GenerationRow]
+) -> frozenset[str]:
+    *earlier, record = readable
+    by_sha256 = {one.sha256: one for one in earlier}
+    equal = {one.sha256 for one in earlier if _same_content(one, record)}
+    equal |= {
+        row.record_sha256
+        for row in rows
+        if (row.column, row.fingerprint, row.shard) == (version.column, version.fingerprint, record.shard)
+        and (row.data.sha256, row.num_read) == (record.data.sha256, record.num_read)
+    }
+    rewritten = record
+    while rewritten.rewrites:
+        equal.add(rewritten.rewrites)
+        if rewritten.rewrites not in by_sha256:
+            break
+        rewritten = by_sha256[rewritten.rewrites]
+    return frozenset({record.sha256, *equal})
+
+
+def _same_content(one: CommitRecord, other: CommitRecord) -> bool:
+    return (one.data.sha256, one.num_read) == (other.data.sha256, other.num_read)
+
+
+def rewrite_shard(
+    store: ObjectStore,
+    shard: int,
+    *,
+    without: Collection[str] = (),
+    rows: Iterable[GenerationRow] = (),
+    created_utc: str,
+) -> list[CommitRecord]:
+    """Commits new records where a shard's columns still hold keys of `without`, or name superseded inputs.
+
+    Args:
+        store: the dataset.
+        shard: its number.
+        without: keys that are to be forgotten.
+        rows: see stored_shards.
+        created_utc: of new records, ISO 8601.
+
+    Returns:
+        The new records.
+
+    Raises:
+        DamagedObject: keys are to go, and something of the shard cannot be read.
+    """
+    pending = stored_shards(store, shard, rows, lenient=not without)
+    current = {sha256: one.record.sha256 for one in pending for sha256 in one.stands_for}
+    made = []
+    while pending:
+        waits_for = {sha256 for one in pending for sha256 in one.stands_for}
+        ready = [one for one in pending if not waits_for & set(one.record.inputs.values())]
+        assert ready, "columns are not made from each other in a circle"
+        for one in ready:
+            new = _rewritten(one, current, frozenset(without), created_utc)
+            if new is not None:
+                made.append(new)
+                current |= dict.fromkeys(one.stands_for, new.sha256)
+                current[new.sha256] = new.sha256
+        pending = [one for one in pending if one not in ready]
+    return made
+
+
+def _rewritten(
+    stored: StoredShard, current: dict[str, str], without: frozenset[str], created_utc: str
+) -> CommitRecord | None:
+    """The new record, committed; None if the one in force is right."""
+    version, record = stored.version, stored.record
+    inputs = {column: current.get(sha256, sha256) for column, sha256 in record.inputs.items()}
+    gone = _keys_of(version, record) & without if without else frozenset[str]()
+    rejects = _rejects_without(record, gone, without)
+    if not gone and inputs == dict(record.inputs) and rejects == record.rejects:
+        return None
+    attempt = new_attempt()
+    data, index = record.data, record.index
+    if gone:
+        data = _data_without(version, record, gone, attempt)
+        index = _index_without(version, record, gone, attempt)
+    new = replace(
+        record,
+        attempt=attempt,
+        data=data,
+        index=index,
+        rejects=rejects,
+        num_written=data.num_samples,
+        num_read=data.num_samples + len(rejects),
+        inputs=inputs,
+        created_utc=created_utc,
+        repair=version.next_repair(record.shard),
+        rewrites=record.sha256,
+    )
+    return version.commit(new)
+
+
+def _keys_of(version: ColumnVersion, record: CommitRecord) -> frozenset[str]:
+    return frozenset(sample.key for sample in version.read(record))
+
+
+def _rejects_without(
+    record: CommitRecord, gone: frozenset[str], without: frozenset[str]
+) -> tuple[Reject, ...]:
+    """Images account for every planned key, so what is forgotten is a reject there; others never saw it."""
+    kept = [reject for reject in record.rejects if reject.key not in without]
+    if record.column != "images":
+        return tuple(kept)
+    known = gone | {reject.key for reject in record.rejects}
+    kept += [forgotten_reject(key) for key in sorted(without & known)]
+    same = set(kept) == set(record.rejects)
+    return record.rejects if same else tuple(sorted(kept, key=lambda reject: reject.key))
+
+
+def forgotten_reject(key: str) -> Reject:
+    """What the images column's record says of a forgotten image."""
+    return Reject(key, FORGOTTEN, "removed on request")
+
+
+def _data_without(
+    version: ColumnVersion, record: CommitRecord, gone: frozenset[str], attempt: str
+) -> WrittenObject:
+    samples = (sample for sample in read_shard(version.store, record.data) if sample.key not in gone)
+    return write_shard(version.store, version.data_name(record.shard, attempt), samples)
+
+
+def _index_without(
+    version: ColumnVersion, record: CommitRecord, gone: frozenset[str], attempt: str
+) -> WrittenObject | None:
+    if record.index is None:
+        return None
+    import pyarrow as pa
+
+    rows = read_index(version.store, record.index)
+    kept = pa.array([key not in gone for key in rows.column("key").to_pylist()], pa.bool_())
+    return _write_rows(version.store, version.index_name(record.shard, attempt), rows.filter(kept))
+
+
+def _write_rows(store: ObjectStore, name: str, rows: pa.Table) -> WrittenObject:
+    import pyarrow.parquet as pq
+
+    with store.open_write(name) as target:
+        hashing = HashingWriter(target)
+        pq.write_table(rows, hashing, compression="zstd", write_page_checksum=True)
+    return WrittenObject(name, hashing.num_bytes, hashing.hexdigest(), rows.num_rows)
+
+
+def republish(
+    store: ObjectStore, shards: Collection[int], *, made_by: str, created_utc: str
+) -> Generation | None:
+    """Publishes the latest generation with the records in force of `shards`; None if there is none yet.
+
+    Raises:
+        DamagedObject: a record cannot be read.
+    """
+    if latest(store) is None:
+        return None
+
+    def make(parent: Generation | None) -> Publication:
+        assert parent is not None
+        rows = tuple(_refreshed(store, row) if row.shard in shards else row for row in parent.rows())
+        totals = _totals(parent, rows)
+        facts = {
+            "columns": parent.columns,
+            "settings": parent.settings,
+            "models": parent.models,
+            "totals": totals,
+        }
+        return Publication(rows, facts)
+
+    return publish_over(store, make, created_utc, made_by=made_by)
+
+
+def _refreshed(store: ObjectStore, row: GenerationRow) -> GenerationRow:
+    version = ColumnVersion(store, row.column, row.fingerprint)
+    record = version.record(row.shard)
+    return row if record is None or record.sha256 == row.record_sha256 else row_of(version, record)
+
+
+def _totals(parent: Generation, rows: Iterable[GenerationRow]) -> dict[str, float]:
+    """The parent's totals, changed by what its rows changed in.
+
+    A forgotten image was annotated or rejected before, and is rejected now.
+    """
+    totals = dict(parent.totals)
+    for old, new in zip(parent.rows(), rows, strict=True):
+        written = new.num_written - old.num_written
+        masks = (new.index.num_samples if new.index else 0) - (old.index.num_samples if old.index else 0)
+        changes = {old.column: written}
+        if old.column == "masks":
+            changes = {"masks": masks, "annotated": written, "rejected": -written}
+        for name, change in changes.items():
+            if name in totals:
+                totals[name] += change
+    return totals

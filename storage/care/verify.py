@@ -1,0 +1,295 @@
+"""Does the dataset hold every image exactly once, annotated or rejected with a reason?
+
+Each planned shard is followed through its columns: the images record must account for the planned keys, the
+record of any other column for the keys that images wrote. Objects must be there in full size; `deep` reads
+them too: checksums, every key and its order, pictures kept at their source, the index. Images and masks must
+be there; of other columns (captions, labels, names, ...) what is there is checked, and what is not counted.
+
+What counts is the latest generation, and beyond it what is committed of its column versions; without a
+generation, the version of each column with the most shards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
+from maskmill.storage.errors import AccessDenied, StorageError, StoreUnavailable
+from maskmill.storage.dataset.generations import GenerationRow, latest, row_of
+from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.shards.index import read_index
+from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.stores.base import ObjectStore, is_s3
+from maskmill.storage.plan.plan import Plan, load_plans
+from maskmill.storage.shards.shards import check_object, check_size
+
+Rows = Mapping[str, GenerationRow]
+
+MAX_PROBLEMS = 1000
+NEEDED = ("images", "masks")  # in the order they are made
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was found, in images.
+
+    Attributes:
+        images: inputs the plan knows: those in shards and those it rejected.
+        annotated: with masks, and a sample in every other column that their shard has.
+        rejected: by the plan, by ingest, or by a later stage, each with a reason.
+        missing: neither.
+        duplicated: more often than once, or never planned.
+        damaged: in shards whose objects or records are lost or not what they should be.
+        problems: each named, at most MAX_PROBLEMS and a last line that says how many more.
+        lacking: column -> images in shards that have no such column yet, though others have.
+    """
+
+    images: int
+    annotated: int
+    rejected: int
+    missing: int
+    duplicated: int
+    damaged: int
+    problems: tuple[str, ...]
+    lacking: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Every image is there exactly once and nothing is wrong."""
+        return not (self.missing or self.duplicated or self.damaged or self.problems)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What a shard adds to the report."""
+
+    annotated: int = 0
+    rejected: int = 0
+    missing: int = 0
+    duplicated: int = 0
+    damaged: int = 0
+    problems: tuple[str, ...] = ()
+    lacking: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A shard of one column against the keys that reached it: those it rejects, those it has."""
+
+    rejected: frozenset[str] = frozenset()
+    passed: tuple[str, ...] = ()
+    duplicated: int = 0
+    problems: tuple[str, ...] = ()
+    damaged: bool = False
+
+
+def verify(
+    store: ObjectStore,
+    *,
+    deep: bool = False,
+    num_threads: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> VerifyReport:
+    """Checks a dataset; changes nothing.
+
+    Args:
+        store: the dataset.
+        deep: read every byte instead of only presence, sizes and records.
+        num_threads: shards checked at once.
+        progress: called with the number of shards checked so far.
+
+    Raises:
+        DamagedObject: the plan or the generation itself cannot be read.
+        AccessDenied, StoreUnavailable: as the store says.
+    """
+    plan = load_plans(store)
+    by_shard, problems = _rows_in_force(store, plan)
+    columns = making_order({column for rows in by_shard.values() for column in rows})
+    found = [_check_plan(store, plan, deep), _Finding(rejected=plan.num_rejects, problems=tuple(problems))]
+
+    def check(shard: int) -> Iterator[_Finding]:
+        yield _check_shard(store, plan, shard, columns, by_shard.get(shard, {}), deep)
+
+    with closing(in_order(range(plan.num_shards), check, num_threads)) as findings:
+        for number, finding in enumerate(findings, start=1):
+            found.append(finding)
+            if progress is not None:
+                progress(number)
+    found += [_unplanned(shard, rows) for shard, rows in by_shard.items() if shard >= plan.num_shards]
+    return _report(plan, found)
+
+
+def _report(plan: Plan, found: Sequence[_Finding]) -> VerifyReport:
+    problems = [problem for finding in found for problem in finding.problems]
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
+    report = VerifyReport(
+        images=plan.num_images + plan.num_rejects,
+        annotated=sum(finding.annotated for finding in found),
+        rejected=sum(finding.rejected for finding in found),
+        missing=sum(finding.missing for finding in found),
+        duplicated=sum(finding.duplicated for finding in found),
+        damaged=sum(finding.damaged for finding in found),
+        problems=tuple(problems),
+        lacking=dict(sum((Counter(finding.lacking) for finding in found), Counter())),
+    )
+    accounted = report.annotated + report.rejected + report.missing + report.damaged
+    assert accounted == report.images, f"{accounted} accounted for, of {report.images}"
+    return report
+
+
+def _rows_in_force(store: ObjectStore, plan: Plan) -> tuple[dict[int, dict[str, GenerationRow]], list[str]]:
+    """Rows by shard and column, and what is remarkable about their choice."""
+    generation = latest(store)
+    by_shard: dict[int, dict[str, GenerationRow]] = {}
+    for row in generation.rows() if generation else ():
+        by_shard.setdefault(row.shard, {})[row.column] = row
+    columns = dict(generation.columns) if generation else _fullest_versions(store)
+    problems = []
+    for column, fingerprint in columns.items():
+        version = ColumnVersion(store, column, fingerprint)
+        newer = {shard for shard in version.committed() if column not in by_shard.get(shard, {})}
+        with closing(version.read_shards(newer)) as records:
+            for shard, record in records:
+                if isinstance(record, StorageError):
+                    problems.append(str(record))
+                else:
+                    by_shard.setdefault(shard, {})[column] = row_of(version, record)
+    return by_shard, problems
+
+
+def _fullest_versions(store: ObjectStore) -> dict[str, str]:
+    fullest = {}
+    for column in list_columns(store):
+        versions = list_versions(store, column)
+        fullest[column] = max(versions, key=lambda version: len(version.committed())).fingerprint
+    return fullest
+
+
+def _check_plan(store: ObjectStore, plan: Plan, deep: bool) -> _Finding:
+    problems = []
+    for part in plan.parts:
+        for table in part.tables:
+            try:
+                (check_object if deep else check_size)(store, table.written)
+            except StorageError as exc:
+                problems.append(str(exc))
+    return _Finding(problems=tuple(problems))
+
+
+def _check_shard(
+    store: ObjectStore, plan: Plan, shard: int, columns: Sequence[str], rows: Rows, deep: bool
+) -> _Finding:
+    """Follows a shard's planned keys through its columns; every key ends in exactly one count.
+
+    Args:
+        columns: of the dataset, in the order they are made.
+        rows: of the shard, by column.
+    """
+    keys = plan.keys_of(shard)
+    if "images" not in rows:
+        return _Finding(missing=len(keys), problems=(_absent(shard, "images", len(keys)),))
+    images = _check_column(store, rows["images"], keys, rows, deep)
+    if images.damaged:
+        return _Finding(damaged=len(keys), problems=images.problems)
+    reached = images.passed
+    others = [
+        _check_column(store, rows[column], reached, rows, deep)
+        for column in columns
+        if column in rows and column != "images"
+    ]
+    rejected = frozenset[str]().union(*(found.rejected for found in others))
+    left = set(reached) - rejected
+    damaged = left if any(found.damaged for found in others) else set()
+    absent = () if "masks" in rows else (_absent(shard, "masks", len(reached)),)
+    annotated = set() if absent else left.intersection(*(found.passed for found in others)) - damaged
+    return _Finding(
+        annotated=len(annotated),
+        rejected=len(images.rejected) + len(rejected),
+        missing=len(keys) - len(images.rejected) - len(reached) + len(left - annotated - damaged),
+        duplicated=images.duplicated + sum(found.duplicated for found in others),
+        damaged=len(damaged),
+        problems=(*images.problems, *(text for found in others for text in found.problems), *absent),
+        lacking={column: len(reached) for column in columns if column not in (*NEEDED, *rows)},
+    )
+
+
+def _absent(shard: int, column: str, num_images: int) -> str:
+    return f"shard {shard}: {column} is missing, {num_images} images"
+
+
+def _check_column(
+    store: ObjectStore, row: GenerationRow, keys: tuple[str, ...], rows: Rows, deep: bool
+) -> _Column:
+    """A column's shard against the keys that reached it; damage is a finding."""
+    try:
+        return _check_row(store, row, keys, rows, deep)
+    except StorageError as exc:
+        if is_s3(store.root) and isinstance(exc, StoreUnavailable | AccessDenied):
+            raise  # not answering is no damage
+        return _Column(damaged=True, problems=(f"shard {row.shard}: {row.column}: {exc}",))
+
+
+def _check_row(
+    store: ObjectStore, row: GenerationRow, keys: tuple[str, ...], rows: Rows, deep: bool
+) -> _Column:
+    """As _check_column. Raises StorageError for damage."""
+    record = read_record(store, row)
+    check_size(store, row.data)
+    if row.index is not None:
+        check_size(store, row.index)
+    where = f"shard {row.shard}: {row.column}"
+    problems = [
+        f"{where} was made from another {column} record than the one in force"
+        for column, sha256 in record.inputs.items()
+        if column in rows and rows[column].record_sha256 != sha256
+    ]
+    rejected = {reject.key for reject in record.rejects}
+    strangers = sorted(rejected - set(keys))
+    if strangers:
+        problems.append(f"{where} rejects keys that never reached it: {_some(strangers)}")
+    wanted = tuple(key for key in keys if key not in rejected)
+    found = tuple(sample.key for sample in read_row(store, row)) if deep else None
+    passed, duplicated = _compare(where, wanted, found, record.num_written, problems)
+    if deep and row.index is not None:
+        indexed = set(read_index(store, row.index).column("key").to_pylist())
+        if not indexed <= set(wanted):
+            problems.append(
+                f"{where}: the index has keys the shard lacks: {_some(sorted(indexed - set(wanted)))}"
+            )
+    return _Column(frozenset(rejected & set(keys)), passed, duplicated, tuple(problems))
+
+
+def _compare(
+    where: str, wanted: tuple[str, ...], found: tuple[str, ...] | None, num_written: int, problems: list[str]
+) -> tuple[tuple[str, ...], int]:
+    """The wanted keys that are there, and how many are there too often; `found` is None if only counted."""
+    if found is None:
+        if num_written != len(wanted):
+            problems.append(f"{where} has {num_written} samples, but {len(wanted)} keys reached it")
+        return wanted[:num_written], max(0, num_written - len(wanted))
+    if found == wanted:
+        return wanted, 0
+    there = set(found)
+    passed = tuple(key for key in wanted if key in there)
+    absent, extra = sorted(set(wanted) - there), sorted(there - set(wanted))
+    told = [f"lacks {_some(absent)}" if absent else "", f"has unknown {_some(extra)}" if extra else ""]
+    told += [
+        "has keys twice" if len(there) < len(found) else "",
+        "" if absent or extra else "is out of order",
+    ]
+    problems.append(f"{where} {', '.join(one for one in told if one)}")
+    return passed, len(found) - len(passed)
+
+
+def _unplanned(shard: int, rows: Mapping[str, GenerationRow]) -> _Finding:
+    num_written = max(row.num_written for row in rows.values())
+    return _Finding(duplicated=num_written, problems=(f"shard {shard}: has samples but is not planned",))
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

@@ -1,0 +1,1 @@
+"""What exists: columns, commit records, generations, models, tags, reviews."""

@@ -1,0 +1,376 @@
+"""Column versions: which shards exist, decided by commit records.
+
+A column version is one fingerprint's output, `masks/5f0c9a1e77b2d310/`. A worker writes data under its
+attempt's own names, then offers a commit record by put-if-absent: the first one makes the shard exist, and
+later ones get it back and drop their own objects. Readers take names from records, never from a listing of
+data; a record accounts for every key it read: written + rejected = read.
+
+    images/<fingerprint>/data/000000.<attempt>.tar
+    images/<fingerprint>/index/000000.<attempt>.parquet
+    images/<fingerprint>/commits/000000.json              a repair adds 000000.r1.json, and so on
+
+It does not know: what the settings behind a fingerprint mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import count, islice
+
+from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, StorageError
+from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.json_text import from_json, load_object
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.shards.shards import Sample, WrittenObject, check_size, read_shard
+
+FORMAT_VERSION = 1
+READ_THREADS = 16  # records are small: reading many of them is waiting for answers
+RECORDS_PER_UNIT = 32
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_RECORD_NAME = re.compile(r"(\d{6,})(?:\.r(\d+))?\.json")
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A sample that a stage did not annotate, and why.
+
+    Attributes:
+        key: the sample's.
+        reason: a short word to count by, e.g. "not_an_image", "too_small", "crashed_the_worker".
+        detail: what exactly, for a person.
+    """
+
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitRecord:
+    """What makes a shard of a column version exist.
+
+    Attributes:
+        column: "images", "masks", ...
+        fingerprint: the version's, 16 hexadecimal digits.
+        shard: number.
+        attempt: unique to the try that made it (new_attempt()).
+        data: the tar; its num_samples is num_written.
+        index: the Parquet rows, if the column has them.
+        num_read: keys that came in: num_written + len(rejects).
+        num_written: samples in `data`.
+        rejects: keys without a sample, each once.
+        inputs: sha256 of the record of each column that was read, by column.
+        models: name or identity of each model used, by role.
+        seconds_by_step: time spent, by step.
+        created_utc: ISO 8601.
+        repair: 0, or the number of the repair that superseded the first record.
+        rewrites: sha256 of the record that this one stands for: the same samples, less those forgotten.
+    """
+
+    column: str
+    fingerprint: str
+    shard: int
+    attempt: str
+    data: WrittenObject
+    index: WrittenObject | None = None
+    num_read: int
+    num_written: int
+    rejects: tuple[Reject, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+    created_utc: str
+    repair: int = 0
+    rewrites: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        assert self.num_written + len(self.rejects) == self.num_read, "every key read is written or rejected"
+        assert self.data.num_samples == self.num_written, "the tar holds what the record says"
+        assert len({reject.key for reject in self.rejects}) == len(self.rejects), "a key is rejected once"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the stored bytes: how records that read this one name it."""
+        return hashlib.sha256(record_bytes(self)).hexdigest()
+
+    @property
+    def version(self) -> str:
+        """The column version's folder, column/fingerprint."""
+        return f"{self.column}/{self.fingerprint}"
+
+
+def record_bytes(record: CommitRecord) -> bytes:
+    """The record as it is stored: JSON, keys sorted, a newline at the end."""
+    return (json.dumps(asdict(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+
+
+def parse_record(data: bytes) -> CommitRecord:
+    """The inverse of record_bytes.
+
+    Raises:
+        DamagedObject: not such JSON, of a newer format, or its numbers contradict each other.
+    """
+    try:
+        fields = load_object(data)
+        if fields.get("format_version") != FORMAT_VERSION:
+            raise DamagedObject(
+                f"a record of format {fields.get('format_version')}; this one reads {FORMAT_VERSION}: update"
+            )
+        return from_json(CommitRecord, fields)
+    except ValueError as exc:
+        raise DamagedObject(f"not a readable commit record ({exc})") from exc
+
+
+def fingerprint(
+    settings: Mapping[str, object], *, weights: str | None, revision: int, inputs: Mapping[str, str]
+) -> str:
+    """16 hexadecimal digits that change when a stage's output may.
+
+    Args:
+        settings: those that change output; JSON scalars, lists and mappings (1 and 1.0 are the same).
+        weights: sha256 of the model's weights, None without a model.
+        revision: the stage's, raised by hand when its code gives other output.
+        inputs: fingerprint of each column read, by column.
+    """
+    facts = {"settings": settings, "weights": weights, "revision": revision, "inputs": dict(inputs)}
+    text = json.dumps(_plain(facts), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def new_attempt() -> str:
+    """A name that no other try of any shard has."""
+    return uuid.uuid4().hex[:16]
+
+
+@dataclass(frozen=True)
+class ColumnVersion:
+    """One fingerprint's output of a column, in a store."""
+
+    store: ObjectStore
+    column: str
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        """Where it is: column/fingerprint."""
+        return f"{self.column}/{self.fingerprint}"
+
+    def data_name(self, shard: int, attempt: str) -> str:
+        """Where an attempt writes its tar."""
+        return f"{self.folder}/data/{shard:06d}.{attempt}.tar"
+
+    def index_name(self, shard: int, attempt: str) -> str:
+        """Where an attempt writes its Parquet rows."""
+        return f"{self.folder}/index/{shard:06d}.{attempt}.parquet"
+
+    def record_name(self, shard: int, repair: int = 0) -> str:
+        """Where the shard's commit record is."""
+        return f"{self.folder}/commits/{shard:06d}{f'.r{repair}' if repair else ''}.json"
+
+    def committed(self) -> set[int]:
+        """The shards that exist, from the names of their records."""
+        return set(self._repairs())
+
+    def record(self, shard: int) -> CommitRecord | None:
+        """The shard's record in force: the newest that can be read; None if it isn't committed.
+
+        Raises:
+            DamagedObject: there are records, and none of them can be read.
+        """
+        newest, damage = None, None
+        for repair in count():
+            try:
+                found = self.read_record(self.record_name(shard, repair), shard)
+            except DamagedObject as exc:
+                damage = exc
+                continue
+            if found is None and repair:
+                break  # the first may be lost and its repair there; repairs have no gaps
+            newest = found or newest
+        if newest is None and damage is not None:
+            raise damage
+        return newest
+
+    def history(self, shard: int) -> list[CommitRecord | DamagedObject]:
+        """All records of a shard, the first one first, or what keeps one from being read."""
+        found: list[CommitRecord | DamagedObject] = []
+        for repair in count():
+            try:
+                record = self.read_record(self.record_name(shard, repair), shard)
+            except DamagedObject as exc:
+                found.append(exc)
+                continue
+            if record is not None:
+                found.append(record)
+            elif repair:
+                return found
+        raise AssertionError
+
+    def next_repair(self, shard: int) -> int:
+        """The number that a new record of the shard gets: 0 if it has none."""
+        number = 1
+        while self._is_there(self.record_name(shard, number)):
+            number += 1
+        return number if number > 1 or self._is_there(self.record_name(shard)) else 0
+
+    def records(self, num_threads: int = READ_THREADS) -> Iterator[CommitRecord]:
+        """The record in force of each committed shard, by number; a few units in memory at a time.
+
+        Raises:
+            DamagedObject: none of a shard's records can be read.
+        """
+        repairs = self._repairs()
+        with closing(self._read_all(sorted(repairs.items()), num_threads)) as found:
+            for _, record in found:
+                if isinstance(record, StorageError):
+                    raise record
+                yield record
+
+    def read_shards(
+        self, shards: Collection[int], num_threads: int = READ_THREADS
+    ) -> Generator[tuple[int, CommitRecord | StorageError]]:
+        """The record in force of each of these shards, by number, or what keeps it from being read."""
+        repairs = self._repairs()
+        yield from self._read_all([(shard, repairs.get(shard, 0)) for shard in sorted(shards)], num_threads)
+
+    def _read_all(
+        self, wanted: Sequence[tuple[int, int]], num_threads: int
+    ) -> Generator[tuple[int, CommitRecord | StorageError]]:
+        listed = iter(wanted)
+        units = iter(lambda: list(islice(listed, RECORDS_PER_UNIT)), [])
+        return in_order(units, self._read_unit, num_threads)
+
+    def _read_unit(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, CommitRecord | StorageError]]:
+        for shard, highest in wanted:
+            yield shard, self._newest(shard, highest)
+
+    def _newest(self, shard: int, highest: int) -> CommitRecord | StorageError:
+        damage: StorageError | None = None
+        for repair in range(highest, -1, -1):
+            try:
+                found = self.read_record(self.record_name(shard, repair), shard)
+            except DamagedObject as exc:
+                damage = damage or exc
+                continue
+            if found is not None:
+                return found
+        name = f"{self.store.root}/{self.record_name(shard, highest)}"
+        return damage or DatasetError(f"{name}: listed, but not there")
+
+    def read_record(self, name: str, shard: int) -> CommitRecord | None:
+        """A record by its object's name, which must be of this version and shard; None if absent."""
+        try:
+            data = self.store.read(name)
+        except ObjectNotFound:
+            return None
+        try:
+            record = parse_record(data)
+        except DamagedObject as exc:
+            raise DamagedObject(f"{self.store.root}/{name}: {exc}") from exc
+        if (record.version, record.shard) != (self.folder, shard):
+            raise DamagedObject(
+                f"{self.store.root}/{name}: is the record of {record.version} shard {record.shard}"
+            )
+        vars(record)["sha256"] = hashlib.sha256(data).hexdigest()  # of the bytes that are there
+        return record
+
+    def commit(self, record: CommitRecord) -> CommitRecord:
+        """Makes the shard exist as `record` says, unless it exists: then the winner's record comes back.
+
+        A loser's own data objects (named by its attempt) are removed; what it derived from them has to be
+        redone from the winner's.
+
+        Raises:
+            DatasetError: the record is of another column version.
+            DamagedObject, ObjectNotFound: a data object isn't there in full.
+        """
+        if record.version != self.folder:
+            raise DatasetError(f"a record of {record.version} cannot be committed to {self.folder}")
+        written = [found for found in (record.data, record.index) if found is not None]
+        for found in written:
+            check_size(self.store, found)
+        name = self.record_name(record.shard, record.repair)
+        if self.store.put_if_absent(name, record_bytes(record)):
+            return record
+        winner = self.read_record(name, record.shard)
+        if winner is None:
+            raise DatasetError(
+                f"{self.store.root}/{name}: was there and is gone; something else removes records"
+            )
+        if winner.attempt != record.attempt:
+            for found in written:
+                if f".{record.attempt}." in found.name:
+                    self.store.delete(found.name)
+        return winner
+
+    def read(self, record: CommitRecord) -> Iterator[Sample]:
+        """The shard's samples, in order, checked as by shards.read_shard, whose errors it raises."""
+        return read_shard(self.store, record.data)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.store.stat(name)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def _repairs(self) -> dict[int, int]:
+        """The highest record number of each committed shard."""
+        repairs: dict[int, int] = {}
+        prefix = f"{self.folder}/commits/"
+        for found in self.store.list(prefix):
+            match = _RECORD_NAME.fullmatch(found.name[len(prefix) :])
+            if match:
+                shard = int(match[1])
+                repairs[shard] = max(repairs.get(shard, 0), int(match[2] or 0))
+        return repairs
+
+
+def list_versions(store: ObjectStore, column: str) -> list[ColumnVersion]:
+    """The versions of a column, by fingerprint."""
+    found = store.folders(f"{column}/")
+    return [ColumnVersion(store, column, name) for name in found if _FINGERPRINT.fullmatch(name)]
+
+
+def list_columns(store: ObjectStore) -> list[str]:
+    """The columns that have a version, by name: every folder of folders named by a fingerprint."""
+    return [name for name in store.folders() if list_versions(store, name)]
+
+
+def making_order(columns: Iterable[str]) -> list[str]:
+    """Columns as they are made: images, candidates, masks, then those made from them, by name."""
+    first = ("images", "candidates", "masks")
+    return sorted(columns, key=lambda name: (first.index(name) if name in first else len(first), name))
+
+
+def first_rejects(records: Iterable[CommitRecord]) -> dict[str, Reject]:
+    """The rejected keys of a shard, each with its first reject in the order of the records.
+
+    Args:
+        records: one of each column, in the order the columns are made.
+    """
+    rejects: dict[str, Reject] = {}
+    for record in records:
+        for reject in record.rejects:
+            rejects.setdefault(reject.key, reject)
+    return rejects
+
+
+def _plain(value: object) -> object:
+    """JSON with one form per value: integral floats become integers, tuples lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,348 @@
+"""Generations: the dataset as its users see it.
+
+A generation is a numbered, immutable manifest with a row for each (shard, column) that existed when it was
+published: the commit record and its sha256, the data objects, the counts. Rows may be of different column
+versions, shard by shard. `generation.json` is written last, put-if-absent: it names the manifest and makes
+the generation exist.
+
+    generations/000001/manifest.<attempt>.parquet
+    generations/000001/generation.json
+
+It does not know: images that are planned and not yet worked on; `verify` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from maskmill.storage.shards.arrow import read_table, table_of
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
+from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, StoreUnavailable
+from maskmill.storage.json_text import from_json, load_object
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.shards.shards import WrittenObject, read_object, write_object
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT_VERSION = 1
+FOLDER = "generations"
+MAX_RACES = 20
+
+
+@dataclass(frozen=True)
+class GenerationRow:
+    """A shard of a column, as a generation has it.
+
+    Attributes:
+        shard, column, fingerprint: which.
+        record, record_sha256: the commit record's object and bytes.
+        data, index: what the record names.
+        num_read, num_written, num_rejects: its counts.
+    """
+
+    shard: int
+    column: str
+    fingerprint: str
+    record: str
+    record_sha256: str
+    data: WrittenObject
+    index: WrittenObject | None
+    num_read: int
+    num_written: int
+    num_rejects: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A published generation.
+
+    Attributes:
+        number: from 1.
+        parent: the number before it in its history, None for the first.
+        columns: the fingerprint that was asked for, by column.
+        settings: what made it, for people.
+        models: name or identity, by role.
+        totals: counts, by name.
+        created_utc: ISO 8601.
+        manifest: the Parquet object with its rows.
+        store: where it is.
+        made_by: the kind of command that published it: "generate", "repair", "forget", ...
+    """
+
+    number: int
+    parent: int | None
+    columns: Mapping[str, str]
+    settings: Mapping[str, Any]
+    models: Mapping[str, str]
+    totals: Mapping[str, float]
+    created_utc: str
+    manifest: WrittenObject
+    store: ObjectStore = field(repr=False)
+    made_by: str = "generate"
+
+    def rows(self) -> tuple[GenerationRow, ...]:
+        """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
+        return _manifest_rows(self.store, self.manifest)
+
+
+def publish(
+    store: ObjectStore,
+    columns: Mapping[str, str],
+    *,
+    settings: Mapping[str, Any],
+    models: Mapping[str, str],
+    totals: Mapping[str, float],
+    created_utc: str,
+) -> Generation:
+    """Publishes what is committed of these column versions as the next generation.
+
+    Args:
+        store: the dataset.
+        columns: fingerprint by column.
+        settings, models, totals, created_utc: as Generation has them.
+
+    Returns:
+        The new generation, or the latest one when its rows are the same already.
+
+    Raises:
+        DatasetError: nothing is committed, or a record was made from another record of its input column.
+    """
+    records = {
+        (record.shard, column): (version, record)
+        for column, fingerprint in columns.items()
+        for version in [ColumnVersion(store, column, fingerprint)]
+        for record in version.records()
+    }
+    if not records:
+        raise DatasetError(f"{store.root}: nothing is committed of {dict(columns)}; run `generate` first")
+    check_inputs(store, {key: record for key, (_, record) in records.items()})
+    rows = tuple(
+        row_of(version, record) for _, (version, record) in sorted(records.items(), key=lambda item: item[0])
+    )
+    facts = {"columns": columns, "settings": settings, "models": models, "totals": totals}
+    return publish_rows(store, rows, facts, created_utc)
+
+
+def publish_rows(
+    store: ObjectStore,
+    rows: tuple[GenerationRow, ...],
+    facts: Mapping[str, Mapping[str, Any]],
+    created_utc: str,
+    *,
+    made_by: str = "generate",
+) -> Generation:
+    """Publishes rows, of whatever versions, unless the latest generation has the same ones."""
+    return publish_over(store, lambda parent: Publication(rows, facts), created_utc, made_by=made_by)
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a generation is to be: its rows, and its columns, settings, models and totals as `facts`."""
+
+    rows: tuple[GenerationRow, ...]
+    facts: Mapping[str, Mapping[str, Any]]
+
+
+def publish_over(
+    store: ObjectStore,
+    make: Callable[[Generation | None], Publication],
+    created_utc: str,
+    *,
+    made_by: str,
+) -> Generation:
+    """Publishes what `make` makes of the latest generation, asked anew if another one comes first.
+
+    Returns:
+        The new generation, or the latest one when its rows are the same already.
+    """
+    for _ in range(MAX_RACES):
+        parent = latest(store)
+        wanted = make(parent)
+        if parent is not None and parent.rows() == wanted.rows:
+            return parent
+        number = parent.number + 1 if parent else 1
+        name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
+        manifest = write_object(store, name, _manifest_bytes(wanted.rows), len(wanted.rows))
+        generation = Generation(
+            number,
+            parent.number if parent else None,
+            **wanted.facts,
+            created_utc=created_utc,
+            manifest=manifest,
+            store=store,
+            made_by=made_by,
+        )
+        if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
+            return generation
+        store.delete(name)
+    raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
+
+
+def latest(store: ObjectStore) -> Generation | None:
+    """The generation of the highest number, None before the first. Raises DamagedObject."""
+    numbers = list_generations(store)
+    return load_generation(store, numbers[-1]) if numbers else None
+
+
+def list_generations(store: ObjectStore) -> list[int]:
+    """The numbers of all generations, ascending."""
+    names = [info.name for info in store.list(f"{FOLDER}/") if info.name.endswith("/generation.json")]
+    return sorted(int(name.split("/")[1]) for name in names)
+
+
+def load_generation(store: ObjectStore, number: int) -> Generation:
+    """A generation by its number.
+
+    Raises:
+        ObjectNotFound: there is no such generation; says which there are.
+        DamagedObject: its file cannot be read.
+    """
+    name = generation_name(number)
+    try:
+        data = store.read(name)
+    except ObjectNotFound as exc:
+        there = list_generations(store)
+        raise ObjectNotFound(f"{store.root}: no generation {number}; there are {there or 'none'}") from exc
+    try:
+        fields = load_object(data)
+        if fields.pop("format_version", None) != FORMAT_VERSION:
+            raise DamagedObject(f"{store.root}/{name}: of a newer format; update maskmill")
+        generation = from_json(Generation, fields, store=store)
+    except ValueError as exc:
+        raise DamagedObject(f"{store.root}/{name}: not a readable generation ({exc})") from exc
+    if generation.number != number:
+        raise DamagedObject(f"{store.root}/{name}: says it is generation {generation.number}")
+    return generation
+
+
+def generation_name(number: int) -> str:
+    """Where a generation's JSON is."""
+    return f"{FOLDER}/{number:06d}/generation.json"
+
+
+def check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRecord]) -> None:
+    """Whether records, by (shard, column), were made from each other. Raises DatasetError."""
+    for (shard, column), record in records.items():
+        for source, sha256 in record.inputs.items():
+            found = records.get((shard, source))
+            if found is not None and found.sha256 != sha256:
+                name = ColumnVersion(store, column, record.fingerprint).record_name(shard, record.repair)
+                raise DatasetError(
+                    f"{store.root}: {column} shard {shard} was made from another {source} shard than the one "
+                    f"that is committed ({name}); run `maskmill verify --repair`"
+                )
+
+
+def row_of(version: ColumnVersion, record: CommitRecord) -> GenerationRow:
+    """A record as a generation lists it."""
+    return GenerationRow(
+        shard=record.shard,
+        column=record.column,
+        fingerprint=record.fingerprint,
+        record=version.record_name(record.shard, record.repair),
+        record_sha256=record.sha256,
+        data=record.data,
+        index=record.index,
+        num_read=record.num_read,
+        num_written=record.num_written,
+        num_rejects=len(record.rejects),
+    )
+
+
+_PLAIN = (
+    "shard",
+    "column",
+    "fingerprint",
+    "record",
+    "record_sha256",
+    "num_read",
+    "num_written",
+    "num_rejects",
+)
+_OBJECT = ("name", "size_bytes", "sha256", "num_samples")
+
+
+def _manifest_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    numbers = {"shard", "num_read", "num_written", "num_rejects", "size_bytes", "num_samples"}
+
+    def kind(name: str) -> pa.DataType:
+        return pa.int64() if name in numbers else pa.string()
+
+    plain = [pa.field(name, kind(name), nullable=False) for name in _PLAIN]
+    data = [pa.field(f"data_{name}", kind(name), nullable=False) for name in _OBJECT]
+    index = [pa.field(f"index_{name}", kind(name)) for name in _OBJECT]
+    return pa.schema([*plain, *data, *index])
+
+
+def _manifest_bytes(rows: Sequence[GenerationRow]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = {name: [getattr(row, name) for row in rows] for name in _PLAIN}
+    for name in _OBJECT:
+        table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
+        table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
+    sink = pa.BufferOutputStream()
+    pq.write_table(table_of(table, _manifest_schema()), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+@lru_cache(maxsize=4)
+def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
+    import pyarrow as pa
+
+    try:
+        table = read_table(read_object(store, manifest)).select(_manifest_schema().names)
+    except (pa.ArrowException, KeyError) as exc:
+        raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
+    rows = tuple(
+        GenerationRow(**{name: row[name] for name in _PLAIN}, data=_object(row, "data"), index=_index(row))
+        for row in table.to_pylist()
+    )
+    if len(rows) != manifest.num_samples:
+        raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
+    return rows
+
+
+def named_objects(generation: Generation) -> Iterator[str]:
+    """The names of all data and index objects of a generation, a part of the manifest in memory at a time.
+
+    Raises:
+        DamagedObject, ObjectNotFound: as Generation.rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    manifest = generation.manifest
+    data = pa.BufferReader(read_object(generation.store, manifest))
+    try:
+        for batch in pq.ParquetFile(data).iter_batches(columns=["data_name", "index_name"]):
+            for column in batch.columns:
+                yield from (name for name in column.to_pylist() if name is not None)
+    except pa.ArrowException as exc:
+        where = f"{generation.store.root}/{manifest.name}"
+        raise DamagedObject(f"{where}: not a readable manifest ({exc})") from exc
+
+
+def _index(row: Mapping[str, Any]) -> WrittenObject | None:
+    return _object(row, "index") if row["index_name"] is not None else None
+
+
+def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
+    return WrittenObject(**{name: row[f"{prefix}_{name}"] for name in _OBJECT})
+
+
+def _generation_bytes(generation: Generation) -> bytes:
+    fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
+    fields["manifest"] = {name: getattr(generation.manifest, name) for name in _OBJECT}
+    for name in ("columns", "settings", "models", "totals"):
+        fields[name] = dict(fields[name])
+    fields["format_version"] = FORMAT_VERSION
+    return (json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()

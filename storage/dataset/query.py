@@ -1,0 +1,206 @@
+"""SQL over the Parquet that a generation names, by DuckDB.
+
+    masks      a row per mask: the index; join with images by key
+    images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
+    shards     a row per (shard, column): the manifest
+    captions, labels, names, ...   a row per what they index, where the generation has such a column
+
+Files are read through the dataset's own store, lazily and only the columns and row groups that a query needs,
+so a local folder and S3 are the same and S3 needs no other credentials. A query sees these tables and nothing
+else: no files, no network.
+
+DuckDB is an optional extra: `pip install 'maskmill[query]'`.
+
+It doesn't check sha256 (that would read every file whole): pages carry checksums; `verify --deep` reads all.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError
+from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.plan.plan import image_schema, load_plans
+from maskmill.storage.shards.shards import WrittenObject, read_object
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+
+class QueryError(InputError):
+    """A query that cannot be answered: DuckDB's own words."""
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What a query gave: names, and rows of plain values; `truncated` when `max_rows` cut it."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    truncated: bool
+
+
+def run_query(store: ObjectStore, generation: Generation, sql: str, *, max_rows: int = 10_000) -> QueryResult:
+    """Answers one SQL statement over a generation's tables.
+
+    Args:
+        store: the dataset.
+        generation: what to ask about.
+        sql: one statement, in DuckDB's dialect.
+        max_rows: rows to bring back at most.
+
+    Raises:
+        QueryError: DuckDB refuses it, or is not installed.
+        DamagedObject: a manifest or file cannot be read.
+    """
+    try:
+        import duckdb
+    except ImportError as exc:
+        raise QueryError("SQL needs DuckDB: pip install 'maskmill[query]'") from exc
+    connection = duckdb.connect(
+        ":memory:", config={"enable_external_access": "false", "python_enable_replacements": "false"}
+    )
+    try:
+        _register(connection, store, generation)
+        cursor = connection.execute(sql)
+        rows = cursor.fetchmany(max_rows + 1)
+        columns = tuple(str(column[0]) for column in cursor.description or ())
+    except duckdb.Error as exc:
+        raise QueryError(f"the query cannot be answered: {exc}") from exc
+    finally:
+        connection.close()
+    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
+
+
+def table_names(generation: Generation) -> tuple[str, ...]:
+    """The tables that a query can name."""
+    indexed = {row.column for row in generation.rows() if row.index is not None}
+    return ("images", "shards", *sorted(indexed))
+
+
+def _register(connection: Any, store: ObjectStore, generation: Generation) -> None:
+    rows = generation.rows()
+    connection.register("shards", _manifest(store, generation.manifest))
+    by_column: dict[str, list[GenerationRow]] = defaultdict(list)
+    for row in rows:
+        if row.index is not None:
+            by_column[row.column].append(row)
+    for column, found in by_column.items():
+        written = [row.index for row in found if row.index is not None]
+        connection.register(column, _parquet(store, written))
+    _register_images(connection, store)
+
+
+def _register_images(connection: Any, store: ObjectStore) -> None:
+    """The planned images of the generation's shards, as a view over the plan's files."""
+    written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
+    if not written:
+        raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
+    connection.register("_planned", _parquet(store, written, image_schema()))
+    connection.execute(
+        "create view images as select * from _planned "
+        "where shard in (select shard from shards where \"column\" = 'images')"
+    )
+
+
+def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(pa.BufferReader(read_object(store, manifest)))
+    except pa.ArrowException as exc:
+        raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
+
+
+def _parquet(
+    store: ObjectStore, written: Sequence[WrittenObject], schema: pa.Schema | None = None
+) -> ds.Dataset:
+    """Parquet files as one table that is read on demand."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.fs as pafs
+    import pyarrow.parquet as pq
+
+    names = [found.name for found in written]
+    filesystem = pafs.PyFileSystem(_handler(store, {found.name: found.size_bytes for found in written}))
+    try:
+        schema = schema or pq.read_schema(names[0], filesystem=filesystem)
+    except pa.ArrowException as exc:
+        raise DamagedObject(f"{store.root}/{names[0]}: not a readable Parquet file ({exc})") from exc
+    file_format = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    )
+    return ds.FileSystemDataset.from_paths(names, schema=schema, format=file_format, filesystem=filesystem)
+
+
+class _RangedFile(io.RawIOBase):
+    """An object of known size whose every read is one ranged request: Parquet readers jump about."""
+
+    def __init__(self, store: ObjectStore, name: str, size_bytes: int) -> None:
+        self._store, self._name, self._size_bytes, self._at = store, name, size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence] + offset
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = self._size_bytes - self._at
+        data = self._store.read(self._name, self._at, left if size is None or size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+
+def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
+    """The store as one of pyarrow's file systems, as far as reading these files goes."""
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+
+    class Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
+        def get_type_name(self) -> str:
+            return "maskmill"
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Handler)
+
+        def __hash__(self) -> int:
+            return hash(store)
+
+        def normalize_path(self, path: str) -> str:
+            return path
+
+        def open_input_file(self, path: str) -> Any:
+            return pa.PythonFile(_RangedFile(store, path, sizes[path]), mode="r")
+
+        def open_input_stream(self, path: str) -> Any:
+            return self.open_input_file(path)
+
+        def get_file_info(self, paths: Sequence[str]) -> list[Any]:
+            return [pafs.FileInfo(path, pafs.FileType.File, size=sizes[path]) for path in paths]
+
+        def get_file_info_selector(self, selector: Any) -> list[Any]:
+            raise NotImplementedError("names come from the generation, never from a listing")
+
+        def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError("a query only reads")
+
+        create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refuse
+        delete_file = move = copy_file = open_output_stream = open_append_stream = _refuse
+
+    return Handler()

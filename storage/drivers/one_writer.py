@@ -1,0 +1,158 @@
+"""One writer at a time: who may relabel, retrain or loop over a dataset now.
+
+    locks/writer/000007.json     numbered put-if-absent records: the highest says who holds it, or nobody
+
+Nothing breaks without it: commits and generations are decided by put-if-absent. It saves work: two relabels
+side by side would do the same shards twice. A holder is a driver with a heartbeat (lease.py); one that died
+frees its hold when its last beat is old, at once where it ran on this machine.
+
+It does not know: `generate`, which may run beside anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
+from maskmill.storage.json_text import load_json
+from maskmill.storage.drivers.lease import DriverInfo, announce, others, process_lives
+from maskmill.storage.stores.base import ObjectStore
+
+FOLDER = "locks/writer"
+POLL_S = 2.0
+NOBODY = ""
+
+
+class WriterBusy(StorageError):
+    """Another writer works on the dataset: says which, since when, and what to do."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A record: `driver_id` holds the dataset, or nobody does (""); `taken_s` is seconds since 1970."""
+
+    driver_id: str
+    owner: str
+    host: str
+    pid: int
+    taken_s: float
+
+
+@contextmanager
+def writing(
+    store: ObjectStore,
+    owner: str,
+    *,
+    wait_s: float = 0.0,
+    waiting: Callable[[str], None] = lambda text: None,
+    interval_s: float | None = None,
+    poll_s: float = POLL_S,
+) -> Iterator[str]:
+    """Is the dataset's one writer inside the block; gives the driver's id.
+
+    Args:
+        store: the dataset.
+        owner: what this is, e.g. "relabel".
+        wait_s: how long to wait for another writer; 0 refuses at once.
+        waiting: told once, in a sentence, that another writer is waited for.
+        interval_s: between heartbeats; None is lease.py's own.
+        poll_s: between two looks while waiting.
+
+    Raises:
+        WriterBusy: another writer is at work, and still is after `wait_s`.
+    """
+    with (
+        announce(store, owner)
+        if interval_s is None
+        else announce(store, owner, interval_s=interval_s) as lease
+    ):
+        mine = Hold(lease.driver_id, owner, socket.gethostname(), os.getpid(), round(time.time(), 3))
+        deadline, told = time.monotonic() + wait_s, False
+        while (holder := _try(store, mine)) is not None:
+            if not told:
+                told = True
+                waiting(_sentence(store, holder))
+            if time.monotonic() >= deadline:
+                raise WriterBusy(
+                    f"{_sentence(store, holder)} Wait for it (--wait SECONDS), or stop it first; "
+                    "a writer that died is passed over by itself within two minutes"
+                )
+            time.sleep(min(poll_s, max(0.0, deadline - time.monotonic())))
+        try:
+            yield lease.driver_id
+        finally:
+            _release(store, mine)
+
+
+def writer(store: ObjectStore) -> Hold | None:
+    """Who holds the dataset now, None if nobody alive does."""
+    number = max(_numbers(store), default=0)
+    held = _read(store, number) if number else None
+    return held if held is not None and _is_alive(store, held) else None
+
+
+def _try(store: ObjectStore, mine: Hold) -> Hold | None:
+    """Takes the hold; gives who has it if that fails."""
+    number = max(_numbers(store), default=0)
+    held = _read(store, number) if number else None
+    if held is not None and _is_alive(store, held):
+        return held
+    data = (json.dumps(asdict(mine), sort_keys=True) + "\n").encode()
+    if store.put_if_absent(_name(number + 1), data) and max(_numbers(store)) == number + 1:
+        for old in _numbers(store):
+            if old < number:  # one is left beside ours: a slow writer then finds its place taken
+                store.delete(_name(old))
+        return None
+    return _try(store, mine)
+
+
+def _release(store: ObjectStore, mine: Hold) -> None:
+    number = max(_numbers(store), default=0)
+    held = _read(store, number) if number else None
+    if held is not None and held.driver_id == mine.driver_id:
+        free = Hold(NOBODY, mine.owner, mine.host, mine.pid, round(time.time(), 3))
+        store.put_if_absent(_name(number + 1), (json.dumps(asdict(free), sort_keys=True) + "\n").encode())
+
+
+def _is_alive(store: ObjectStore, held: Hold) -> bool:
+    if held.driver_id == NOBODY:
+        return False
+    alive = {driver.driver_id: driver for driver in others(store)}
+    return held.driver_id in alive and _may_live(alive[held.driver_id])
+
+
+def _may_live(driver: DriverInfo) -> bool:
+    """Whether it may still run: known for this machine, taken from the heartbeat elsewhere."""
+    return driver.host != socket.gethostname() or process_lives(driver.pid)
+
+
+def _sentence(store: ObjectStore, held: Hold) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(held.taken_s))
+    return (
+        f"{store.root}: {held.owner} on {held.host}, process {held.pid}, works on this dataset since "
+        f"{since} UTC."
+    )
+
+
+def _numbers(store: ObjectStore) -> list[int]:
+    stems = (info.name.rpartition("/")[2].removesuffix(".json") for info in store.list(f"{FOLDER}/"))
+    return [int(stem) for stem in stems if stem.isdigit()]
+
+
+def _read(store: ObjectStore, number: int) -> Hold | None:
+    try:
+        return Hold(**load_json(store.read(_name(number))))
+    except ObjectNotFound:
+        return None
+    except (ValueError, TypeError) as exc:
+        raise DamagedObject(f"{store.root}/{_name(number)}: not a readable hold ({exc})") from exc
+
+
+def _name(number: int) -> str:
+    return f"{FOLDER}/{number:06d}.json"

@@ -1,0 +1,1 @@
+"""Which image is which key of which shard."""

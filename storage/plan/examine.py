@@ -1,0 +1,265 @@
+"""From listed files to hashed images: every input is read once, by several threads, in a fixed order.
+
+Files come in small batches, a tar is a unit of its own and streamed: its images are hashed as they pass by.
+Results leave in the order of the listing; what runs ahead is held in bounded queues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Protocol
+
+from maskmill.storage.errors import BucketNotFound, ObjectNotFound, StorageError, StoreUnavailable
+from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.stores.base import address_store, is_s3
+from maskmill.storage.plan.sources import source_label
+from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
+from maskmill.storage.plan.walk import CAPTION_ENDINGS, IMAGE_ENDINGS, InputFile, InputProblem, ending_of
+
+log = logging.getLogger(__name__)
+
+MAX_CAPTION_BYTES = 64 << 10  # a longer .txt or .json beside an image is no caption
+CHUNK_BYTES = 1 << 20
+FILES_PER_UNIT = 16
+MAX_GROUP = 64  # images of one stem in a tar that wait for their caption
+
+
+@dataclass(frozen=True)
+class HashedImage:
+    """An image that was read: the fields of a PlannedImage that the source decides."""
+
+    source: str
+    member: str
+    offset: int
+    size_bytes: int
+    etag: str
+    sha256: str
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class KnownInput:
+    """Something an earlier plan has already: not read again.
+
+    Attributes:
+        source: the file, or the tar it lies in.
+        num_images: planned images among it.
+    """
+
+    source: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class ScannedTar:
+    """The end of a tar.
+
+    Attributes:
+        source: its address.
+        etag: when it was scanned.
+        skipped: members that are no images or captions, by ending.
+    """
+
+    source: str
+    etag: str
+    skipped: Counter[str]
+
+
+Examined = HashedImage | KnownInput | InputProblem | ScannedTar
+
+
+class Known(Protocol):
+    """What earlier plans know; asked from several threads."""
+
+    def knows_image(self, source: str, member: str, offset: int, etag: str) -> KnownInput | None:
+        """Whether the very same bytes were planned or rejected."""
+
+    def knows_tar(self, source: str, etag: str) -> KnownInput | None:
+        """Whether the tar was scanned to its end."""
+
+
+def examine(found: Iterable[InputFile | InputProblem], known: Known, num_threads: int) -> Generator[Examined]:
+    """Reads what `known` doesn't know; results in the order of `found`.
+
+    Raises:
+        StoreUnavailable: an S3 store doesn't answer; it would be wrong to reject what can't be reached today.
+    """
+    return in_order(_units(found), lambda unit: _examine_unit(unit, known), num_threads)
+
+
+def _units(found: Iterable[InputFile | InputProblem]) -> Iterator[list[InputFile | InputProblem]]:
+    batch: list[InputFile | InputProblem] = []
+    for item in found:
+        is_tar = isinstance(item, InputFile) and item.kind == "tar"
+        if batch and (is_tar or len(batch) == FILES_PER_UNIT):
+            yield batch
+            batch = []
+        if is_tar:
+            yield [item]
+        else:
+            batch.append(item)
+    if batch:
+        yield batch
+
+
+def _examine_unit(unit: list[InputFile | InputProblem], known: Known) -> Iterator[Examined]:
+    for item in unit:
+        if isinstance(item, InputProblem):
+            yield item
+        elif item.kind == "tar":
+            yield from _examine_tar(item, known)
+        else:
+            yield _examine_image(item, known)
+
+
+def _examine_image(file: InputFile, known: Known) -> Examined:
+    already = known.knows_image(file.source, "", 0, file.etag)
+    if already is not None:
+        return already
+    try:
+        store, name = address_store(file.source)
+        with store.open_read(name) as stream:
+            sha256, num_bytes = _hash(stream, None)
+    except StorageError as exc:
+        return _problem(file, exc)
+    return HashedImage(file.source, "", 0, num_bytes, file.etag, sha256, _read_caption(file.caption_source))
+
+
+def _examine_tar(file: InputFile, known: Known) -> Iterator[Examined]:
+    already = known.knows_tar(file.source, file.etag)
+    if already is not None:
+        yield already
+        return
+    group: list[HashedImage | KnownInput] = []
+    stem, caption, skipped = "", _Caption(), Counter[str]()
+    try:
+        store, name = address_store(file.source)
+        with store.open_read(name) as stream:
+            for found in scan_tar(stream, file.size_bytes):
+                if isinstance(found, TarDamage):
+                    source = source_label(file.source, found.member)
+                    yield InputProblem(
+                        source, "tar_damaged", f"byte {found.offset}: {found.detail}", file.etag
+                    )
+                    continue
+                member_stem = found.name[: len(found.name) - len(ending_of(found.name))]
+                if member_stem != stem or len(group) >= MAX_GROUP:
+                    yield from caption.given_to(group)
+                    group, stem, caption = [], member_stem, _Caption()
+                result = _examine_member(file, found, stream, known, caption, skipped)
+                if isinstance(result, InputProblem):
+                    yield result
+                elif result is not None:
+                    group.append(result)
+    except StorageError as exc:
+        yield from caption.given_to(group)
+        yield _problem(file, exc)
+        return
+    yield from caption.given_to(group)
+    yield ScannedTar(file.source, file.etag, skipped)
+
+
+def _examine_member(
+    file: InputFile,
+    found: TarMember,
+    stream: BinaryIO,
+    known: Known,
+    caption: _Caption,
+    skipped: Counter[str],
+) -> HashedImage | KnownInput | InputProblem | None:
+    """One complete member; None if it is no image, which `caption` or `skipped` then knows."""
+    ending = ending_of(found.name)
+    if found.name.rpartition("/")[2].startswith("."):
+        skipped["(hidden)"] += 1
+        return None
+    if ending in CAPTION_ENDINGS and found.is_file:
+        if found.size_bytes <= MAX_CAPTION_BYTES:
+            caption.take(ending, stream.read(found.size_bytes))
+        return None
+    if ending not in IMAGE_ENDINGS:
+        if found.is_file:
+            skipped[ending or "(no ending)"] += 1
+        return None
+    already = known.knows_image(file.source, found.name, found.offset, file.etag)
+    if already is not None:
+        return already
+    label = source_label(file.source, found.name)
+    if not found.is_file:
+        return InputProblem(label, "not_a_file", "a folder, link, device or sparse file", file.etag)
+    if found.size_bytes == 0:
+        return InputProblem(label, "empty_file", "0 bytes", file.etag)
+    sha256, num_bytes = _hash(stream, found.size_bytes)
+    if num_bytes != found.size_bytes:
+        return InputProblem(
+            label, "tar_damaged", f"ends after {num_bytes} of {found.size_bytes} bytes", file.etag
+        )
+    return HashedImage(file.source, found.name, found.offset, num_bytes, file.etag, sha256, None)
+
+
+class _Caption:
+    """The caption among members of one stem: .txt first, then a .json with "caption"."""
+
+    def __init__(self) -> None:
+        self._text: str | None = None
+        self._from_txt = False
+
+    def take(self, ending: str, data: bytes) -> None:
+        text = caption_text(ending, data)
+        if text is not None and (ending == ".txt" or not self._from_txt):
+            self._text, self._from_txt = text, ending == ".txt"
+
+    def given_to(self, group: list[HashedImage | KnownInput]) -> Iterator[HashedImage | KnownInput]:
+        for item in group:
+            if isinstance(item, HashedImage) and self._text is not None:
+                yield replace(item, caption=self._text)
+            else:
+                yield item
+
+
+def caption_text(ending: str, data: bytes) -> str | None:
+    """The caption in a sidecar's bytes: the text of a .txt, "caption" of a .json object, or None."""
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text) if ending == ".json" else text
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        return None
+    caption = found.get("caption") if isinstance(found, dict) else found
+    if not isinstance(caption, str) or not caption.strip():
+        return None
+    return caption.strip().encode("utf-8", "replace").decode()  # JSON can hold lone surrogates
+
+
+def _read_caption(source: str) -> str | None:
+    if not source:
+        return None
+    store, name = address_store(source)
+    try:
+        data = store.read(name, 0, MAX_CAPTION_BYTES + 1)
+    except StorageError as exc:
+        log.warning("caption not read: %s", exc)
+        return None
+    return caption_text(ending_of(source), data) if len(data) <= MAX_CAPTION_BYTES else None
+
+
+def _hash(stream: BinaryIO, size_bytes: int | None) -> tuple[str, int]:
+    """sha256 of the next `size_bytes` (all if None), and how many there were."""
+    sha256, num_bytes = hashlib.sha256(), 0
+    while size_bytes is None or num_bytes < size_bytes:
+        data = stream.read(CHUNK_BYTES if size_bytes is None else min(CHUNK_BYTES, size_bytes - num_bytes))
+        if not data:
+            break
+        sha256.update(data)
+        num_bytes += len(data)
+    return sha256.hexdigest(), num_bytes
+
+
+def _problem(file: InputFile, exc: StorageError) -> InputProblem:
+    if isinstance(exc, StoreUnavailable) and is_s3(file.source):
+        raise exc
+    missing = isinstance(exc, ObjectNotFound | BucketNotFound)
+    return InputProblem(file.source, "missing" if missing else "unreadable", str(exc), file.etag)

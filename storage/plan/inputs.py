@@ -1,0 +1,249 @@
+"""What the user points at: folders, globs, manifests, WebDataset tars, S3 prefixes, single images.
+
+Every input is checked at once, before any work: a missing, unreadable, empty or image-less one is an
+InputError that says what was found. Then the listing is walked lazily, in a fixed order, and gives image
+files, tars and problems. Nothing is dropped silently: what is no image, tar or caption is counted.
+
+    folder        all below it, sorted; links are followed, each folder once; hidden names are only counted
+    glob          *, ?, [..] and ** for any depth
+    manifest      a .txt with a path or address a line, relative to the manifest's folder; # starts a comment
+    tar           read in place, image by image
+    s3://...      an object of these kinds, a glob, or all below a prefix
+
+A caption is a .txt, or a .json with "caption", of the image's name beside it.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from maskmill.storage.errors import InputError, ObjectNotFound
+from maskmill.storage.stores.base import address_store, is_s3, local_address, open_store
+from maskmill.storage.plan.walk import (
+    IMAGE_ENDINGS,
+    TAR_ENDING,
+    InputFile,
+    InputProblem,
+    Skipped,
+    ending_of,
+    look_at_local,
+    look_at_s3,
+    walk_folder,
+    walk_prefix,
+)
+
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+MANIFEST_ENDING = ".txt"
+_MAGIC = re.compile(r"[*?\[]")
+
+
+class InputListing:
+    """The inputs' files, lazily. Iterate it once; `skipped` is complete at the end.
+
+    Attributes:
+        inputs: absolute paths and addresses.
+        skipped: what was seen and isn't used, by ending or kind in brackets.
+    """
+
+    def __init__(self, inputs: Sequence[str], dataset_root: str | None) -> None:
+        if not inputs:
+            raise InputError(
+                "no input given; name a folder, a tar, a .txt manifest, a glob or an s3:// prefix"
+            )
+        self.inputs = tuple(_absolute(text) for text in inputs)
+        self.skipped: Skipped = Counter()
+        self._dataset_root = dataset_root
+        for address in self.inputs:
+            _refuse_dataset(address, dataset_root)
+            _check_some(address, dataset_root)
+
+    def __iter__(self) -> Iterator[InputFile | InputProblem]:
+        for address in self.inputs:
+            yield from _walk_input(address, self._dataset_root, self.skipped)
+
+
+def list_inputs(inputs: Sequence[str], *, dataset_root: str | None = None) -> InputListing:
+    """Checks the inputs and lists their files.
+
+    Args:
+        inputs: paths, globs or s3:// addresses.
+        dataset_root: where the dataset is: refused as an input, passed over inside one.
+
+    Raises:
+        InputError: an input is missing, unreadable, unsupported, without any image, or inside the dataset.
+        BucketNotFound, AccessDenied, StoreUnavailable: of an S3 input.
+    """
+    return InputListing(inputs, dataset_root)
+
+
+def _absolute(text: str) -> str:
+    if is_s3(text):
+        return text.rstrip("/")
+    if "://" in text and not text.startswith("file://"):
+        raise InputError(
+            f"{text}: cannot be read directly; download it, or use a local path or s3:// address"
+        )
+    if not text:
+        raise InputError("an empty path was given as input; name a folder, a tar, a manifest or a glob")
+    return os.path.abspath(Path(local_address(text)).expanduser())  # noqa: PTH100 - resolve() would follow links
+
+
+def _refuse_dataset(address: str, dataset_root: str | None) -> None:
+    if dataset_root is None or is_s3(address) != is_s3(dataset_root):
+        return
+    inside = address if is_s3(address) else os.path.realpath(address)
+    outer = dataset_root if is_s3(address) else os.path.realpath(dataset_root)
+    if f"{inside}/".startswith(f"{outer.rstrip('/')}/"):
+        raise InputError(f"{address}: is inside the dataset {dataset_root}; keep inputs and dataset apart")
+
+
+def _check_some(address: str, dataset_root: str | None) -> None:
+    """Walks until there is anything to report or annotate; raises InputError if the walk ends before."""
+    skipped: Skipped = Counter()
+    problems: list[InputProblem] = []
+    for found in _walk_input(address, dataset_root, skipped):
+        if isinstance(found, InputFile) or _is_manifest(address):
+            return
+        problems.append(found)
+    most = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:8]
+    seen = ", ".join(f"{count} {ending}" for ending, count in most) or "nothing"
+    trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
+    wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
+    raise InputError(
+        f"{address}: no images in it (found {seen}{trouble}); give images ({wanted}) or .tar files"
+    )
+
+
+def _walk_input(
+    address: str, dataset_root: str | None, skipped: Skipped
+) -> Iterator[InputFile | InputProblem]:
+    if is_s3(address):
+        yield from _walk_s3(address, dataset_root, skipped)
+        return
+    path = Path(address)
+    _check_reachable(path)
+    if path.is_dir():
+        yield from walk_folder(path, dataset_root, skipped)
+    elif path.exists():
+        yield from _walk_file(address, skipped)
+    elif _MAGIC.search(address):
+        yield from _walk_glob(address, dataset_root, skipped)
+    else:
+        raise InputError(f"{address}: does not exist; check the path")
+
+
+def _check_reachable(path: Path) -> None:
+    try:
+        if path.is_dir():
+            os.scandir(path).close()
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read ({exc.strerror}); give this user access") from exc
+
+
+def _walk_file(address: str, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
+    """One file or object: an image, a tar, or a manifest."""
+    ending = ending_of(address)
+    if address.lower().endswith(COMPRESSED_TARS):
+        raise InputError(f"{address}: a compressed tar cannot be read in place; decompress it to .tar")
+    if ending == MANIFEST_ENDING:
+        yield from _walk_manifest(address)
+    elif ending in IMAGE_ENDINGS or ending == TAR_ENDING:
+        yield look_at_s3(address) if is_s3(address) else look_at_local(Path(address))
+    else:
+        raise InputError(f"{address}: not a folder, an image, a .tar or a .txt manifest")
+
+
+def _is_manifest(address: str) -> bool:
+    return ending_of(address) == MANIFEST_ENDING
+
+
+def _walk_manifest(address: str) -> Iterator[InputFile | InputProblem]:
+    store, name = address_store(address)
+    folder = address.rpartition("/")[0]
+    with (
+        store.open_read(name) as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape") as lines,
+    ):
+        for line in lines:
+            entry = line.strip()
+            if entry and not entry.startswith("#"):
+                yield _look_at_entry(entry, folder)
+
+
+def _look_at_entry(entry: str, folder: str) -> InputFile | InputProblem:
+    if "\0" in entry or ("://" in entry and not is_s3(entry) and not entry.startswith("file://")):
+        return InputProblem(
+            _printable(entry), "unsupported", "not a local path or s3:// address; download it first"
+        )
+    if ending_of(entry) not in (*IMAGE_ENDINGS, TAR_ENDING):
+        return InputProblem(_printable(entry), "unsupported", "not an image or .tar by its ending")
+    if is_s3(entry):
+        return look_at_s3(entry)
+    if is_s3(folder):
+        bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+        return look_at_s3(f"s3://{bucket}/{posixpath.normpath(posixpath.join(prefix, entry)).lstrip('/')}")
+    return look_at_local(Path(os.path.abspath(Path(folder, local_address(entry)))))  # noqa: PTH100
+
+
+def _walk_glob(
+    pattern: str, dataset_root: str | None, skipped: Skipped
+) -> Iterator[InputFile | InputProblem]:
+    reached: set[str] = set()
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - absolute patterns
+        path = Path(match)
+        real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - the name may be a link
+        if real in reached:  # ** goes round through linked folders
+            skipped["(reached twice)"] += 1
+            continue
+        reached.add(real)
+        if path.is_dir():
+            if "**" not in pattern:  # ** gives what is inside by itself
+                yield from walk_folder(path, dataset_root, skipped)
+        elif ending_of(match) in (*IMAGE_ENDINGS, TAR_ENDING):
+            yield look_at_local(path)
+        else:
+            skipped[ending_of(match) or "(no ending)"] += 1
+    if not reached:
+        raise InputError(f"{pattern}: nothing matches; check the pattern, and quote it for your shell")
+
+
+def _walk_s3(address: str, dataset_root: str | None, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
+    bucket, _, name = address.removeprefix("s3://").partition("/")
+    if name and ending_of(name) and not name.endswith("/") and _is_object(address):
+        yield from _walk_file(address, skipped)
+        return
+    store = open_store(f"s3://{bucket}")
+    magic = _MAGIC.search(name)
+    prefix = name[: magic.start()] if magic else (f"{name}/" if name else "")
+    pattern = re.compile(_glob_regex(name)) if magic else None
+    yield from walk_prefix(store, prefix, dataset_root, skipped, pattern)
+
+
+def _is_object(address: str) -> bool:
+    store, name = address_store(address)
+    try:
+        store.stat(name)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def _glob_regex(pattern: str) -> str:
+    """A glob over '/'-separated names: * and ? within a part, **/ for any depth."""
+    tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", pattern, flags=re.DOTALL)
+    plain = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        plain.get(token) or (token.replace("[!", "[^", 1) if len(token) > 2 else re.escape(token))
+        for token in tokens
+    )
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

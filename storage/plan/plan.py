@@ -1,0 +1,423 @@
+"""The ingest plan: which source images are in the dataset, under which keys, in which shards.
+
+Decided once and written put-if-absent, so that two drivers, or a resumed one, cut the same shards. New files
+make a further plan on top, with new keys and shards; nothing planned ever changes.
+
+    plan/000001.json                        what the plan says of itself; written last, makes it exist
+    plan/000001.<attempt>.parquet           a row per image, in key order, row groups of whole shards
+    plan/000001.<attempt>.rejects.parquet   a row per input that is not in the dataset, with the reason
+    plan/000001.<attempt>.tars.parquet      a row per tar that was scanned to its end
+
+Only the small JSON files are read until images are asked for, and then only a row group at a time.
+
+It does not know: images found bad when they are decoded (those are the records' rejects); a tar rewritten in
+place with the same members elsewhere (reading those says SourceChanged).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.json_text import from_json, load_object
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.shards.shards import WrittenObject, check_size
+from maskmill.storage.plan.sources import PlannedImage as PlannedImage
+from maskmill.storage.plan.sources import SourceRead as SourceRead
+from maskmill.storage.plan.sources import read_source as read_source
+from maskmill.storage.plan.sources import read_sources as read_sources
+from maskmill.storage.plan.sources import source_label
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FORMAT_VERSION = 2  # 1 kept the scanned tars in the JSON, and knew of nothing forgotten
+FOLDER = "plan"
+MAX_SHARD_SIZE = 1_000_000
+TAIL_BYTES = 64 << 10  # read at once to find a footer
+
+
+@dataclass(frozen=True)
+class PlanReject:
+    """An input that is not in the dataset.
+
+    Attributes:
+        source: its address, tar::member inside a tar.
+        reason: duplicate, empty_file, missing, unreadable, not_a_file, unsupported or tar_damaged.
+        detail: what exactly.
+    """
+
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class KnownTar:
+    """A tar scanned to its end: its address, etag then, and the images planned from it."""
+
+    source: str
+    etag: str
+    num_images: int
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """A Parquet object of a plan. Its pages carry checksums, its footer's is kept here: parts can be trusted.
+
+    Attributes:
+        written: the object.
+        footer_sha256: of the bytes from the footer's start to the file's end.
+    """
+
+    written: WrittenObject
+    footer_sha256: str
+
+
+@dataclass(frozen=True)
+class RewrittenRows:
+    """A table that stands for an earlier plan's: the same images, without the captions of forgotten ones.
+
+    Attributes:
+        number: of the earlier plan.
+        rows, row_group_shards: as PlanPart has them.
+    """
+
+    number: int
+    rows: PlanTable
+    row_group_shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanPart:
+    """One plan file: a run of shards and the rejects met while planning it.
+
+    Attributes:
+        number: from 1.
+        inputs: as given, absolute.
+        limit: the most images that were asked for, None for all.
+        shard_size: images in each of its shards but the last.
+        first_shard, num_shards: its run of shards.
+        first_image_id, num_images: its run of images.
+        rows: a row per image; None without any.
+        row_group_shards: the first shard of each row group.
+        rejects: a row per reject; None without any.
+        rejects_by_reason: counts.
+        resolved: labels of earlier rejects whose sources are planned here after all, or rejected anew.
+        resolved_by_reason: how many of each earlier reason.
+        tars: a row per tar scanned to its end; None without any.
+        skipped_by_ending: what the listing saw and didn't use.
+        forgotten: keys of images, of this or earlier plans, that were removed and stay out.
+        rewritten: tables that stand for those of earlier plans; `load_plans` puts them in their place.
+        listed_tars: scanned tars of a plan of format 1, which kept them here.
+    """
+
+    number: int
+    inputs: tuple[str, ...]
+    limit: int | None
+    shard_size: int
+    first_shard: int
+    num_shards: int
+    first_image_id: int
+    num_images: int
+    rows: PlanTable | None
+    row_group_shards: tuple[int, ...]
+    rejects: PlanTable | None
+    rejects_by_reason: Mapping[str, int]
+    resolved: tuple[str, ...]
+    resolved_by_reason: Mapping[str, int]
+    tars: PlanTable | None
+    skipped_by_ending: Mapping[str, int]
+    forgotten: tuple[str, ...] = ()
+    rewritten: tuple[RewrittenRows, ...] = ()
+    listed_tars: tuple[KnownTar, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        assert 1 <= self.shard_size <= MAX_SHARD_SIZE, "a shard holds a few images to many"
+        assert self.num_shards == -(-self.num_images // self.shard_size), "images are cut into these shards"
+        num_rows = self.rows.written.num_samples if self.rows is not None else 0
+        assert num_rows == self.num_images >= 0, "each image has a row"
+
+    @property
+    def tables(self) -> tuple[PlanTable, ...]:
+        """Its Parquet objects."""
+        return tuple(table for table in (self.rows, self.rejects, self.tars) if table is not None)
+
+    @property
+    def next_shard(self) -> int:
+        """The first shard number after it."""
+        return self.first_shard + self.num_shards
+
+    @property
+    def next_image_id(self) -> int:
+        """The first image id after it."""
+        return self.first_image_id + self.num_images
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All plans of a dataset as one. Picklable."""
+
+    store: ObjectStore
+    parts: tuple[PlanPart, ...] = field(repr=False)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards are numbered 0 to num_shards - 1."""
+        return self.parts[-1].next_shard if self.parts else 0
+
+    @property
+    def num_images(self) -> int:
+        """Images that shards hold."""
+        return sum(part.num_images for part in self.parts)
+
+    @property
+    def rejects_by_reason(self) -> dict[str, int]:
+        """Inputs that are not in the dataset, by reason."""
+        counts = Counter[str]()
+        for part in self.parts:
+            counts.update(part.rejects_by_reason)
+            counts.subtract(part.resolved_by_reason)
+        return {reason: count for reason, count in sorted(counts.items()) if count}
+
+    @property
+    def num_rejects(self) -> int:
+        """Inputs that are not in the dataset."""
+        return sum(self.rejects_by_reason.values())
+
+    @property
+    def rejects(self) -> tuple[PlanReject, ...]:
+        """Inputs that are not in the dataset, in the order they were met. Raises DamagedObject."""
+        return tuple(self.iter_rejects())
+
+    def iter_rejects(self) -> Iterator[PlanReject]:
+        """The same without holding them all."""
+        for index, part in enumerate(self.parts):
+            resolved = {label for later in self.parts[index + 1 :] for label in later.resolved}
+            for row in read_rows(self.store, part.rejects, REJECT_COLUMNS):
+                label = source_label(row["source"], row["member"])
+                if label not in resolved:
+                    yield PlanReject(label, row["reason"], row["detail"])
+
+    def iter_tars(self) -> Iterator[KnownTar]:
+        """Tars that were scanned to their ends. Raises DamagedObject."""
+        for part in self.parts:
+            yield from part.listed_tars
+            for row in read_rows(self.store, part.tars, TAR_COLUMNS):
+                yield KnownTar(**row)
+
+    @cached_property
+    def forgotten(self) -> frozenset[str]:
+        """Keys of images that were removed from the dataset and are not to be taken in again."""
+        return frozenset(key for part in self.parts for key in part.forgotten)
+
+    def shard_of(self, key: str) -> int:
+        """The shard that an image was planned for. Raises DatasetError for a key that isn't planned."""
+        image_id = int(key) if key.isascii() and key.isdigit() else 0
+        for part in self.parts:
+            if image_key(image_id) == key and part.first_image_id <= image_id < part.next_image_id:
+                return part.first_shard + (image_id - part.first_image_id) // part.shard_size
+        raise DatasetError(f"{self.store.root}: no image was ever planned under the key {key!r}")
+
+    def num_images_of(self, shard: int) -> int:
+        """How many images a shard holds. Raises DatasetError for a shard that isn't planned."""
+        part = self._part_of(shard)
+        return min(part.shard_size, part.num_images - (shard - part.first_shard) * part.shard_size)
+
+    def first_image_id_of(self, shard: int) -> int:
+        """The id of a shard's first image; the others follow it."""
+        part = self._part_of(shard)
+        return part.first_image_id + (shard - part.first_shard) * part.shard_size
+
+    def keys_of(self, shard: int) -> tuple[str, ...]:
+        """The keys of a shard's images, in order, without reading anything."""
+        first = self.first_image_id_of(shard)
+        return tuple(image_key(first + index) for index in range(self.num_images_of(shard)))
+
+    def images(self, shard: int) -> tuple[PlannedImage, ...]:
+        """A shard's images, in key order; reads one row group.
+
+        Raises:
+            DatasetError: no such shard.
+            DamagedObject: the rows aren't what the plan says.
+        """
+        part = self._part_of(shard)
+        assert part.rows is not None
+        group = bisect_right(part.row_group_shards, shard) - 1
+        images = tuple(image for image in _group_images(self.store, part.rows, group) if image.shard == shard)
+        if tuple(image.key for image in images) != self.keys_of(shard):
+            raise DamagedObject(
+                f"{self.store.root}/{part.rows.written.name}: shard {shard} isn't what the plan says"
+            )
+        return images
+
+    def _part_of(self, shard: int) -> PlanPart:
+        for part in reversed(self.parts):
+            if part.first_shard <= shard < part.next_shard:
+                return part
+        raise DatasetError(
+            f"{self.store.root}: shard {shard} is not planned; there are {self.num_shards} shards"
+        )
+
+
+def image_key(image_id: int) -> str:
+    """The key of an image: its id in nine digits."""
+    return f"{image_id:09d}"
+
+
+def load_plans(store: ObjectStore) -> Plan:
+    """All plans of a dataset; an empty one if there are none. Reads their JSON only.
+
+    Raises:
+        DamagedObject: a plan cannot be read, one is missing in between, or they don't follow each other.
+    """
+    parts: list[PlanPart] = []
+    names = [info.name for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")]
+    for number, name in enumerate(names, start=1):
+        if name != part_name(number):
+            raise DamagedObject(
+                f"{store.root}/{name}: expected {part_name(number)}; a plan was removed or added"
+            )
+        part = _parse_part(store, name)
+        follows = (parts[-1].next_shard, parts[-1].next_image_id) if parts else (0, 1)
+        if (part.number, part.first_shard, part.first_image_id) != (number, *follows):
+            raise DamagedObject(f"{store.root}/{name}: does not follow the plan before it")
+        parts.append(part)
+    for one in [one for part in parts for one in part.rewritten]:
+        if not 1 <= one.number <= len(parts):
+            raise DamagedObject(f"{store.root}/{FOLDER}: rows of a plan {one.number} that isn't there")
+        earlier = parts[one.number - 1]
+        parts[one.number - 1] = replace(earlier, rows=one.rows, row_group_shards=one.row_group_shards)
+    return Plan(store, tuple(parts))
+
+
+def part_name(number: int) -> str:
+    """Where a plan's JSON is."""
+    return f"{FOLDER}/{number:06d}.json"
+
+
+def part_bytes(part: PlanPart) -> bytes:
+    """A plan's JSON."""
+    return (json.dumps(asdict(part), sort_keys=True, indent=1) + "\n").encode()
+
+
+def _parse_part(store: ObjectStore, name: str) -> PlanPart:
+    try:
+        fields = load_object(store.read(name))
+        version = fields.get("format_version")
+        if version not in (1, FORMAT_VERSION):
+            raise DamagedObject(f"{store.root}/{name}: format {version}; this version reads {FORMAT_VERSION}")
+        if version == 1:
+            fields |= {"listed_tars": fields.get("tars", []), "tars": None}
+        return from_json(PlanPart, fields)
+    except ValueError as exc:
+        raise DamagedObject(f"{store.root}/{name}: not a readable plan ({exc})") from exc
+
+
+IMAGE_COLUMNS = tuple(PlannedImage.__dataclass_fields__)
+REJECT_COLUMNS = ("source", "member", "offset", "etag", "reason", "detail")
+TAR_COLUMNS = tuple(KnownTar.__dataclass_fields__)
+
+
+def image_schema() -> pa.Schema:
+    """The plan's rows: PlannedImage's fields."""
+    import pyarrow as pa
+
+    numbers = {"image_id", "shard", "offset", "size_bytes"}
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if name in numbers else pa.string(), nullable=name == "caption")
+            for name in IMAGE_COLUMNS
+        ]
+    )
+
+
+def reject_schema() -> pa.Schema:
+    """The rows of a plan's rejects."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if name == "offset" else pa.string(), nullable=False)
+            for name in REJECT_COLUMNS
+        ]
+    )
+
+
+def tar_schema() -> pa.Schema:
+    """The rows of a plan's scanned tars: KnownTar's fields."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field(name, pa.int64() if name == "num_images" else pa.string(), nullable=False)
+            for name in TAR_COLUMNS
+        ]
+    )
+
+
+def read_rows(
+    store: ObjectStore, table: PlanTable | None, columns: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one of a plan's tables, a row group in memory at a time; none if there is no table."""
+    if table is not None:
+        for group in range(_metadata(store, table).num_row_groups):
+            yield from _read_group(store, table, group, columns).to_pylist()
+
+
+def read_footer(store: ObjectStore, written: WrittenObject) -> bytes:
+    """A Parquet object's bytes from its footer to its end. Raises DamagedObject, ObjectNotFound."""
+    check_size(store, written)
+    tail = store.read(written.name, max(0, written.size_bytes - TAIL_BYTES))
+    size_bytes = int.from_bytes(tail[-8:-4], "little") + 8
+    if tail[-4:] != b"PAR1" or size_bytes > written.size_bytes:
+        raise DamagedObject(f"{store.root}/{written.name}: does not end as a Parquet file")
+    if size_bytes > len(tail):
+        tail = store.read(written.name, written.size_bytes - size_bytes)
+    return tail[-size_bytes:]
+
+
+@lru_cache(maxsize=4)
+def _group_images(store: ObjectStore, table: PlanTable, group: int) -> tuple[PlannedImage, ...]:
+    """A row group; the last few are kept, since neighbouring shards share one."""
+    return tuple(PlannedImage(**row) for row in _read_group(store, table, group, IMAGE_COLUMNS).to_pylist())
+
+
+@lru_cache(maxsize=8)
+def _metadata(store: ObjectStore, table: PlanTable) -> pq.FileMetaData:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    footer = read_footer(store, table.written)
+    if hashlib.sha256(footer).hexdigest() != table.footer_sha256:
+        raise DamagedObject(f"{store.root}/{table.written.name}: its footer is not what the plan says")
+    metadata = pq.read_metadata(pa.BufferReader(footer))
+    assert metadata.num_rows == table.written.num_samples
+    return metadata
+
+
+def _read_group(store: ObjectStore, table: PlanTable, group: int, columns: tuple[str, ...]) -> pa.Table:
+    """One row group, page checksums verified."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = _metadata(store, table)
+    try:
+        with (
+            store.open_read(table.written.name) as file,
+            pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True) as parquet,
+        ):
+            return parquet.read_row_group(group, columns=list(columns))
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedObject(
+            f"{store.root}/{table.written.name}: row group {group} is damaged ({exc})"
+        ) from exc

@@ -1,0 +1,1 @@
+"""Named bytes: the protocol, a local folder, S3."""

@@ -1,0 +1,92 @@
+"""Messages, exit codes, JSON and plain progress."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import typer
+
+from maskmill.flows.report import console
+from maskmill.flows.config import ConfigError
+from maskmill.flows.report.report import Tally, duration
+from maskmill.storage.errors import InputError, OutOfSpace
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("a field"), 2),
+        (InputError("a folder"), 2),
+        (OutOfSpace("the disk"), 3),
+        (OSError("a file"), 3),
+    ],
+)
+def test_our_errors_become_a_message_and_a_code(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, console.clear_errors():
+        raise error
+    assert caught.value.exit_code == code
+    shown = capsys.readouterr()
+    assert str(error) in shown.err
+    assert shown.out == ""
+
+
+def test_a_bug_keeps_its_traceback_and_debug_keeps_all() -> None:
+    with pytest.raises(KeyError), console.clear_errors():
+        raise KeyError("ours")
+    with pytest.raises(ConfigError), console.clear_errors(debug=True):
+        raise ConfigError("shown")
+
+
+def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        pytest.raises(typer.Exit) as caught,
+        console.clear_errors(resume="maskmill generate data --input in"),
+    ):
+        raise KeyboardInterrupt
+    assert caught.value.exit_code == 130
+    assert "maskmill generate data --input in" in capsys.readouterr().err
+
+
+def test_brackets_in_names_are_text_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), console.clear_errors():
+        raise InputError("photos[old]/[red]: no images")
+    assert "photos[old]/[red]" in capsys.readouterr().err
+
+
+def test_json_has_no_infinities(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({"high": math.inf, "rows": ({"mean": 1.5, "low": math.nan},)})
+    assert json.loads(capsys.readouterr().out) == {"high": None, "rows": [{"mean": 1.5, "low": None}]}
+
+
+def test_plain_progress_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    display = console.PlainDisplay(clock=lambda: now[0])
+    for second in range(21):
+        now[0] = float(second)
+        display.tally(
+            Tally(images_total=50, shards_total=5, images_done=second, workers_ready=1, elapsed_s=now[0])
+        )
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert [line.split()[0] for line in lines] == ["0/50", "10/50", "20/50"]
+    assert "1.0 images/s" in lines[1]
+    assert "40 s left" in lines[1]
+
+
+def test_a_tally_knows_its_pace_only_once_something_is_done() -> None:
+    begun = Tally(images_total=10, shards_total=1)
+    assert (begun.images_per_s, begun.masks_per_s, begun.left_s) == (0.0, 0.0, None)
+    half = Tally(
+        images_total=10, shards_total=1, images_done=5, masks_done=50, workers_ready=1, elapsed_s=2.5
+    )
+    assert (half.images_per_s, half.masks_per_s, half.left_s) == (2.0, 20.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.2 s"), (59.4, "59 s"), (75, "1 min 15 s"), (3 * 3600 + 125, "3 h 2 min")]
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

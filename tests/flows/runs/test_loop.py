@@ -1,0 +1,180 @@
+"""Retraining, gate, promotion and loop as the commands call them, on a dataset that a tiny student annotated.
+
+Where nothing is promoted no masks change, so no Ray is needed: the gate's margin sees to that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from maskmill.flows.cli import app
+from maskmill.flows.config import ConfigError, RunConfig, load_config
+from maskmill.flows.runs.gate import judge
+from maskmill.flows.runs.loop import LoopPlan, curves, loop_name, run_loop
+from maskmill.flows.runs.publishing import publish_and_verify
+from maskmill.flows.runs.retrain import plan_training, run_distillation, run_training
+from maskmill.flows.runs.steps import describe_run, generation_of, is_complete
+from maskmill.pipeline.train import distill
+from maskmill.storage.errors import InputError
+from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
+from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.care.verify import verify
+from tests.workers.train.training_set import STUDENT, write_coco, write_student
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import build_stages
+from maskmill.workers.run.spec import ShardTask
+
+NOW = "2025-01-01T00:00:00+00:00"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    torch.set_num_threads(1)
+    weights = write_student(tmp_path_factory.mktemp("student") / "s.safetensors")
+    sets = [
+        f"segmenter.weights={weights}", "segmenter.device=cpu", "segmenter.threads=1",
+        "masks.points_per_side=3",
+        "masks.predicted_iou=0", "masks.stability=0", "masks.min_area_px=0", "masks.drop_small=false",
+        "run.shard_size=2", "retrain.steps=2", "retrain.batch=2", "retrain.masks=2", "retrain.points=1",
+        "retrain.bare_rounds=0", "retrain.min_area_px=1", "evaluate.measures=points", "evaluate.clicks=1",
+        "gate.bootstrap=100", "gate.margin=1", "loop.reviewed=1", "loop.most_clicks=2",
+    ]  # fmt: skip
+    return load_config("nano", sets=sets)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A dataset that is annotated by `config`, its truth, and a gate set of other pictures."""
+
+    dataset: str
+    inputs: tuple[str, ...]
+    truth: tuple[Path, Path]
+    gate: tuple[Path, Path]
+
+
+@pytest.fixture
+def place(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("MASKMILL_CACHE", str(tmp_path / "cache"))
+    known = write_coco(tmp_path / "known", first=0, count=4)
+    gate = write_coco(tmp_path / "gate", first=70, count=2)
+    dataset = str(tmp_path / "dataset")
+    store = open_store(dataset)
+    make_plan(store, [str(known.images)], shard_size=2)
+    spec = describe_run(dataset, config)
+    stages = build_stages(spec)
+    for shard in range(2):
+        run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
+    assert is_complete(spec) and publish_and_verify(spec, config).generation == 1
+    return Place(dataset, (str(known.images),), (known.coco, known.images), (gate.coco, gate.images))
+
+
+def test_a_gate_set_that_overlaps_the_training_set_is_refused(place: Place, config: RunConfig) -> None:
+    with pytest.raises(InputError, match="overlaps the training set: 4 of its pictures are in generation 1"):
+        plan_training(place.dataset, None, config, gate=place.truth)
+    card = run_training(plan_training(place.dataset, None, config), config)
+    with pytest.raises(InputError, match="overlaps the training set"):
+        judge(place.dataset, card.number, config, *place.truth, promote=True)
+    assert promoted(open_store(place.dataset)) is None
+
+
+def test_the_decision_is_on_the_card_and_a_promotion_changes_the_next_generation(
+    place: Place, config: RunConfig
+) -> None:
+    card = run_training(plan_training(place.dataset, None, config, gate=place.gate), config)
+    refused = judge(place.dataset, card.number, config, *place.gate, promote=True)
+    assert not refused["passed"] and not refused["promoted"] and "below the margin" in refused["why"]
+    store = open_store(place.dataset)
+    assert load_model(store, card.number).decisions[0]["why"] == refused["why"]
+
+    before = describe_run(place.dataset, config)
+    shipped = config.model_copy(update={"segmenter": dataclasses.replace(config.segmenter, weights=None)})
+    promote(store, card.number, why="test", created_utc=NOW)
+    assert describe_run(place.dataset, config) == before, "weights that are named are used"
+    after = describe_run(place.dataset, shipped)
+    assert after.segmenter.weights is not None and card.weights.sha256 in after.segmenter.weights
+    assert after.fingerprints["images"] == before.fingerprints["images"]
+    assert after.fingerprints["masks"] != before.fingerprints["masks"]
+    promote(store, 0, why="back", created_utc=NOW)
+    assert describe_run(place.dataset, shipped).segmenter.weights is None
+
+
+def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
+    place: Place, config: RunConfig, tmp_path: Path
+) -> None:
+    plan = LoopPlan(dataset=place.dataset, inputs=place.inputs, rounds=1, gate=place.gate, truth=place.truth)
+    first = run_loop(plan, config, out=tmp_path / "report")
+    assert len(first.rounds) == 1 and first.promoted == 0
+    assert first.rounds[0]["review"]["images"] == 1 and not first.rounds[0]["passed"]
+    assert {Path(path).name for path in first.files} == {"loop.json", "rounds.png"}
+    again = run_loop(dataclasses.replace(plan, rounds=2), config)
+    assert again.rounds[0] == first.rounds[0] and again.before == first.before
+    assert again.rounds[1]["review"]["new"] == 0, "who was reviewed stays reviewed"
+    assert again.rounds[1]["model"] == 2, "a refused round is not the same again"
+    sound = verify(open_store(place.dataset), deep=True)
+    assert (sound.images, sound.annotated, sound.rejected) == (4, 4, 0) and not sound.problems
+    assert [name for name, _ in curves(again, config.gate.figure)] == ["candidate", "in force"]
+    assert [len(points) for _, points in curves(again, config.gate.figure)] == [3, 3]
+    other = config.model_copy(update={"loop": dataclasses.replace(config.loop, seed=1)})
+    assert loop_name(plan, other) != loop_name(plan, config) == again.loop
+
+
+def test_a_round_that_was_recorded_is_promoted_once(place: Place, config: RunConfig) -> None:
+    from maskmill.flows.runs.loop import _settle
+
+    store = open_store(place.dataset)
+    card = run_training(plan_training(place.dataset, None, config), config)
+    found = {"passed": True, "model": card.number, "why": "accepted"}
+    _settle(store, found)
+    promote(store, 0, why="a person went back", created_utc=NOW)
+    _settle(store, found)
+    now = promoted(store)
+    assert now is not None and now.model == 0
+    _settle(store, {**found, "model": 9, "passed": False})
+
+
+def test_a_distilled_student_is_a_model_of_the_dataset(
+    place: Place, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(distill.STUDENTS, "micro", STUDENT)
+    small = dataclasses.replace(config.distill, encoder_steps=1, prompt_steps=1, batch=2, masks=2, rounds=2)
+    run = config.model_copy(update={"distill": small})
+    card = run_distillation(place.dataset, None, run, "micro")
+    assert card.trained["distilled"] == "micro" and len(card.trained["curve"]) == 2
+    assert run_distillation(place.dataset, None, run, "micro") == card
+    assert [one.number for one in list_models(open_store(place.dataset))] == [card.number]
+    with pytest.raises(InputError, match="student 'huge' is unknown"):
+        run_distillation(place.dataset, None, run, "huge")
+
+
+def test_commands_refuse_what_makes_no_sense(place: Place, tmp_path: Path) -> None:
+    runner = CliRunner()
+    loop = ["loop", place.dataset, "--input", place.inputs[0], "--gate", *map(str, place.gate)]
+    for command, words in (
+        (["retrain", place.dataset, "--promote"], "needs a --gate"),
+        ([*loop, "--set", "loop.reviewed=2"], "give it --truth"),
+        (["evaluate", "--audit"], "name it first"),
+        (["evaluate", "--coco", str(place.gate[0])], "go together"),
+        (["evaluate", "--segmenter", "nanno", "--scenes", "1"], "nanno"),
+        (["promote", place.dataset, "--to", "5"], "no segmenter 5"),
+        (["retrain", str(tmp_path / "nothing")], "holds no generation"),
+    ):
+        result = runner.invoke(app, command)
+        assert result.exit_code in (2, 3), result.output
+        assert words in " ".join(result.stderr.split())
+    given = runner.invoke(
+        app, ["review", place.dataset, "--truth", *map(str, place.truth), "--images", "4", "--json"]
+    )
+    found = json.loads(given.stdout)
+    assert (found["images"], found["objects"], found["clicks"], found["generation"]) == (4, 12, 0, 2)
+    shown = runner.invoke(app, ["promote", place.dataset, "--json"])
+    assert json.loads(shown.stdout) == {"promoted": None, "promotions": [], "models": []}
+    with pytest.raises(ConfigError, match="student"):
+        load_config(sets=["distill.student=tiny"])
+    assert generation_of(place.dataset).number == 2

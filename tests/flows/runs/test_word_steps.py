@@ -1,0 +1,85 @@
+"""A run with a word column: what is pending, idle and published."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from maskmill.flows.runs import publishing
+from maskmill.flows.runs import steps
+from maskmill.flows.config import load_config
+from maskmill.flows.report.report import Silence, watching
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.stores.base import open_store
+from tests.words import Word
+from tests.workers.published import build_stages, publish_dataset
+from maskmill.workers.run.columns import CAPTIONS
+from maskmill.workers.run.events import ShardDone
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardReport, ShardTask
+
+CONFIG = load_config(sets=["captions.model=owner/captioner", "captions.threshold=0.25"])
+NUM_ANNOTATED = 9
+
+
+def caption(spec: RunSpec, *shards: int) -> None:
+    stages = build_stages(spec)
+    stages.stages = (*stages.stages, Word(CAPTIONS, spec.fingerprints[CAPTIONS], ()))
+    for shard in shards:
+        run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:015d}c"))
+
+
+def test_a_column_added_later_is_all_that_is_pending(tmp_path: Path) -> None:
+    published = publish_dataset(tmp_path)
+    spec = dataclasses.replace(
+        published.spec, fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16}
+    )
+    assert steps.pending_shards(published.spec) == {} and steps.pending_shards(spec) == {0: 4, 1: 4, 2: 2}
+    assert steps.without_idle(spec, [0, 1, 2]).idle == (IMAGES, MASKS)
+    caption(spec, 0, 1)
+    assert steps.pending_shards(spec) == {2: 2}
+    assert steps.without_idle(spec, [2]).idle == (IMAGES, MASKS)
+    caption(spec, 2)
+    assert steps.is_complete(spec)
+
+
+def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: Path) -> None:
+    published = publish_dataset(tmp_path)
+    spec = dataclasses.replace(
+        published.spec, fingerprints={**published.spec.fingerprints, CAPTIONS: "2" * 16}
+    )
+    caption(spec, 0, 1, 2)
+    told = publishing.publish_and_verify(spec, CONFIG)
+    newest = latest(open_store(spec.root))
+    assert newest is not None and told.is_new and told.check.ok
+    assert dict(newest.columns) == spec.fingerprints
+    assert newest.settings["captions"]["threshold"] == 0.25 and "labels" not in newest.settings
+    assert newest.models == {"segmenter": "fake", CAPTIONS: "fake"}
+    assert newest.totals[CAPTIONS] == newest.totals["annotated"] == NUM_ANNOTATED
+    assert {row.column for row in newest.rows()} == {IMAGES, MASKS, CAPTIONS}
+    assert told.rejects == {"not_an_image": 1}
+
+
+def test_what_workers_warn_of_is_told_once() -> None:
+    told: list[str] = []
+
+    class Notes(Silence):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    report = ShardReport(
+        shard=0,
+        attempt="a",
+        num_images=1,
+        num_annotated=1,
+        num_masks=0,
+        rejects={},
+        seconds_by_step={},
+        wall_s=1.0,
+        notes=("captioner: out of memory with 8 together; going on with 4",),
+    )
+    follower = steps._Follower({0: 1, 1: 1}, lambda tally: None)
+    with watching(Notes()):
+        for shard in (0, 1):
+            follower.see(ShardDone(report=dataclasses.replace(report, shard=shard), attempts=1))
+    assert told == list(report.notes)

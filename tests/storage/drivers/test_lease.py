@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import pytest
+
+from maskmill.storage.errors import StoreUnavailable
+from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.stores.base import ObjectStore, open_store
+
+
+def test_a_driver_is_seen_while_it_runs(store: ObjectStore) -> None:
+    assert others(store) == []
+    with announce(store, "generate") as lease:
+        (found,) = others(store)
+        assert (found.driver_id, found.owner, found.pid) == (lease.driver_id, "generate", os.getpid())
+        assert others(store, own_id=lease.driver_id) == []
+        with announce(store, "export"):
+            assert [info.owner for info in others(store, own_id=lease.driver_id)] == ["export"]
+    assert others(store) == []
+    assert list(store.list()) == []
+
+
+def test_beats_go_on(local_store: ObjectStore) -> None:
+    with announce(local_store, "generate", interval_s=0.02):
+        (first,) = others(local_store)
+        deadline_s = time.monotonic() + 10
+        while others(local_store)[0].beat_s == first.beat_s:
+            assert time.monotonic() < deadline_s, "no further beat"
+            time.sleep(0.02)
+
+
+def test_a_driver_that_stopped_beating_is_dead(local_store: ObjectStore) -> None:
+    with announce(local_store, "generate", interval_s=15, clock=lambda: 1000.0):
+        assert len(others(local_store, clock=lambda: 1000.0 + 5 * 15 + 60)) == 1
+        assert others(local_store, clock=lambda: 1000.0 + 5 * 15 + 61) == []
+
+
+def test_nonsense_among_the_heartbeats_is_passed_over(
+    local_store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    local_store.put("drivers/x.json", b"{")
+    local_store.put("drivers/probe-1", b"")
+    with caplog.at_level(logging.WARNING):
+        assert others(local_store) == []
+    assert "drivers/x.json is no heartbeat" in caplog.text
+
+
+def test_a_store_that_is_gone_does_not_end_the_work(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(f"{s3_bucket}/x")
+    with announce(store, "generate"):
+        monkeypatch.setattr(type(store), "delete", _unavailable)
+    assert "it will expire" in caplog.text
+
+
+def _unavailable(store: ObjectStore, name: str) -> None:
+    raise StoreUnavailable("gone")

@@ -1,0 +1,281 @@
+"""Bytes to arrays and back: the only bridge between the two.
+
+Everything that is stored as an image is a JPEG that *conforms*: 8 bit, RGB or grey, upright (no EXIF
+rotation), sRGB, shorter side within the setting. A JPEG that already conforms is kept byte for byte; all else
+is decoded, turned, converted, scaled down and encoded once. What cannot be used raises `DecodeError` with a
+reason to count by:
+
+    empty_file          no bytes
+    not_an_image        no known image format, or a header that makes no sense
+    truncated           the header is fine, the pixels are not all there
+    damaged             the header is fine, the pixels cannot be decoded
+    animated            more than one frame or page
+    too_many_pixels     more than `max_pixels` by its header; nothing was decoded
+    too_small           a side under `min_side_px`
+    too_long            a side that JPEG cannot hold
+    unsupported_pixels  float or 32-bit integer pixels, LAB
+
+Choices: transparency is laid on white; 16-bit grey is scaled from its full range; a colour profile that is
+not sRGB is converted, and one that doesn't fit its image is dropped, as `converted` says; of a phone's JPEG
+with several pictures inside (MPO) the first counts. 16-bit RGB is 8 bit by the time Pillow hands it over.
+
+Doesn't know files, shards or settings of other stages. Shape suffixes: H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms
+
+from maskmill.workers.run.ingest_settings import JPEG_MAX_SIDE_PX, PILLOW_MAX_PIXELS, IngestSettings
+
+__all__ = ["FORMATS", "DecodeError", "IngestSettings", "NormalisedImage", "decode_image", "normalise"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+"""What is opened; MPO comes by JPEG. Formats that run other programs (EPS) stay closed."""
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's readers raise on broken input; MemoryError and our own mistakes are not among them.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    struct.error,
+    zlib.error,
+)
+
+
+class DecodeError(Exception):
+    """These bytes are no image we can use. `reason` is a short word to count by, `detail` a sentence."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, eq=False)
+class NormalisedImage:
+    """An image as it is stored.
+
+    Attributes:
+        jpeg: bytes that conform.
+        width, height: of the stored image in px.
+        converted: what was done, words joined by "+" ("png", "rotated", "resized", "alpha", ...); "" when
+            `jpeg` is the input itself.
+        pixels_HWC: uint8 RGB; exactly what `decode_image(jpeg)` gives.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    converted: str
+    pixels_HWC: npt.NDArray[np.uint8]
+
+
+def decode_image(data: bytes, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """The upright picture in these bytes.
+
+    Args:
+        data: a file in one of `FORMATS`.
+        max_pixels: more, by the header, are refused undecoded.
+
+    Returns:
+        uint8[H, W, 3], RGB in sRGB.
+
+    Raises:
+        DecodeError: reasons as listed in this file's header.
+    """
+    image = _open(data)
+    _check_size(image, min_side_px=1, max_pixels=max_pixels)
+    upright, _ = _upright_rgb_or_grey(image)
+    return _pixels(upright)
+
+
+def normalise(data: bytes, settings: IngestSettings) -> NormalisedImage:
+    """The image in these bytes as it is to be stored: the bytes themselves where they conform.
+
+    Args:
+        data: a file in one of `FORMATS`.
+        settings: size and quality.
+
+    Raises:
+        DecodeError: reasons as listed in this file's header.
+    """
+    image = _open(data)
+    _check_size(image, settings.min_side_px, settings.max_pixels)
+    is_jpeg = image.format == "JPEG"
+    picture, done = _upright_rgb_or_grey(image)
+    if not is_jpeg:
+        done.insert(0, str(image.format).lower())
+    smaller = _fit(picture.size, settings.max_shorter_side_px)
+    if smaller != picture.size:
+        done.append("resized")
+    if not done:
+        return NormalisedImage(data, *picture.size, "", _pixels(picture))
+    if smaller != picture.size:
+        picture = picture.resize(smaller, Image.Resampling.LANCZOS)
+    jpeg = _encode(picture, settings.jpeg_quality)
+    return NormalisedImage(jpeg, *picture.size, "+".join(done), decode_image(jpeg))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads the header alone."""
+    if not data:
+        raise DecodeError("empty_file", "the file has no bytes")
+    try:
+        with _quiet():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too_many_pixels", str(error)) from error
+    except _BROKEN as error:
+        reason = "truncated" if "runcated" in str(error) else "not_an_image"
+        raise DecodeError(reason, f"{len(data)} bytes: {_words(error)}") from error
+    if num_frames > 1:
+        raise DecodeError("animated", f"{num_frames} frames or pages in a {image.format}")
+    return image
+
+
+def _check_size(image: Image.Image, min_side_px: int, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError("too_many_pixels", f"{width}x{height} px, more than max_pixels={max_pixels}")
+    if min(width, height) < min_side_px:
+        raise DecodeError("too_small", f"{width}x{height} px, a side under min_side_px={min_side_px}")
+    if max(width, height) > JPEG_MAX_SIDE_PX:
+        raise DecodeError("too_long", f"{width}x{height} px, JPEG holds {JPEG_MAX_SIDE_PX} at most")
+
+
+def _upright_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """Decodes; gives the picture in mode RGB or L, turned upright, in sRGB, and what that took."""
+    try:
+        image.load()
+        converted, done = _to_rgb_or_grey(image)
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too_many_pixels", str(error)) from error
+    except _BROKEN as error:
+        truncated = "runcated" in str(error) or isinstance(error, EOFError)
+        raise DecodeError("truncated" if truncated else "damaged", _words(error)) from error
+    turn = _ORIENTATIONS.get(_orientation(image))
+    if turn is not None:
+        converted = converted.transpose(turn)
+        done.append("rotated")
+    return converted, done
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number, 1 where there is none or it can't be read. Ask after loading: TIFF turns itself."""
+    try:
+        with _quiet():
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*_BROKEN, TypeError):
+        return 1
+
+
+def _to_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    mode = image.mode
+    if mode in ("F", "I", "LAB"):
+        raise DecodeError("unsupported_pixels", f"pixels of mode {mode}: store 8 or 16 bit grey, or RGB")
+    if mode.startswith("I;16"):
+        return _grey_from_16_bit(image), ["16bit"]
+    done = [] if mode in ("RGB", "L") else [mode.lower()]
+    if image.has_transparency_data:
+        image, done = _on_white(image), [*done, "alpha"]
+    elif mode == "P":
+        image = image.convert("RGB")
+    elif mode == "1":
+        image = image.convert("L")
+    return _to_srgb(image, done)
+
+
+def _grey_from_16_bit(image: Image.Image) -> Image.Image:
+    values_HW = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values_HW * 255 + 32_767) // 65_535).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, (255, 255, 255))
+    white.paste(rgba, mask=rgba.getchannel("A"))
+    if profile and image.mode not in ("L", "LA"):  # a grey profile no longer fits
+        white.info["icc_profile"] = profile
+    return white
+
+
+def _to_srgb(image: Image.Image, done: list[str]) -> tuple[Image.Image, list[str]]:
+    """Mode RGB or L, by the image's colour profile where it has one that fits. Grey stays as it is."""
+    profile = image.info.get("icc_profile")
+    plain = image if image.mode in ("RGB", "L") else image.convert("RGB")
+    if not profile or image.mode == "L":
+        return plain, [*done, "icc_dropped"] if profile else done
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if image.mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image, done
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return plain, [*done, "icc_dropped"]
+    assert converted is not None  # it is only when converting in place
+    return converted, [*done, "icc"]
+
+
+def _fit(size: tuple[int, int], max_shorter_side_px: int | None) -> tuple[int, int]:
+    shorter = min(size)
+    if max_shorter_side_px is None or shorter <= max_shorter_side_px:
+        return size
+    width, height = (max(1, round(side * max_shorter_side_px / shorter)) for side in size)
+    return width, height
+
+
+def _encode(picture: Image.Image, quality: int) -> bytes:
+    """Full colour resolution (4:4:4): masks end where colours do."""
+    buffer = io.BytesIO()
+    bare = Image.fromarray(np.asarray(picture))  # leaves EXIF, profile and comments behind
+    bare.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+_WARNINGS_LOCK = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds Pillow's warnings about headers; filters belong to the process, so one thread at a time."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _words(error: BaseException) -> str:
+    return str(error).split("<_io")[0].strip() or type(error).__name__

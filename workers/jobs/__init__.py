@@ -1,0 +1,1 @@
+"""Work on a dataset beside the run: review, import, repair, tune, estimate."""

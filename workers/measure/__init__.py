@@ -1,0 +1,1 @@
+"""How good a model or a generation is."""

@@ -1,0 +1,51 @@
+"""Measures two segmenters on a gate set and compares them; see pipeline/evaluate/gate.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskmill.pipeline.evaluate.gate import decide
+from maskmill.storage.errors import InputError
+from maskmill.workers.measure.evaluate import evaluate
+from maskmill.workers.run.dataset_models import load
+from maskmill.workers.foreign.truth import TruthSet
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.settings import SegmenterSettings
+    from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
+
+
+def compare(
+    before: SegmenterSettings,
+    after: SegmenterSettings,
+    coco: Path,
+    images: Path,
+    settings: EvaluateSettings,
+    gate: GateSettings,
+) -> dict[str, Any]:
+    """The gate's decision between two models, and all figures of both.
+
+    Args:
+        before, after: the model in force and the candidate.
+        coco, images: the gate set.
+        settings: what is measured.
+        gate: how it is decided.
+
+    Raises:
+        InputError: the set cannot be read, or the gate's figure isn't among what is measured.
+    """
+    source = [TruthSet(coco.stem, coco, images)]
+    old, new = (evaluate(load(one), source, settings) for one in (before, after))
+    rows_before, rows_after = ({one.name: one.rows for one in found.sets} for found in (old, new))
+    try:
+        decision = decide(rows_before, rows_after, gate)
+    except ValueError as exc:
+        raise InputError(str(exc)) from exc
+    figures = [{**one.figures()["sets"][coco.stem]} for one in (old, new)]
+    return {**decision.facts(), "before": _finite(figures[0]), "after": _finite(figures[1])}
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if value == value else None for name, value in figures.items()}

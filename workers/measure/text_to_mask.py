@@ -1,0 +1,117 @@
+"""Text to mask: a generation's labels held against ground truth whose kinds have names.
+
+A label whose name is a kind's (whatever its case) answers for that kind with its mask and score; others are
+counted and set aside. AP is COCO's, over the images that have labels; `text_miou` is the mean, over images
+and kinds that are there, of the IoU of all masks of that name together with all true masks of that kind.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskmill.pipeline.evaluate.coco import MaskLedger
+from maskmill.pipeline.rle import Rle, decode
+from maskmill.storage.errors import InputError
+from maskmill.storage.dataset.images import stored_image
+from maskmill.storage.dataset.join import join
+from maskmill.storage.shards.shards import Sample
+from maskmill.workers.measure.audit import by_stem, stem_of
+from maskmill.workers.run.columns import IMAGES, LABELS, MASKS
+from maskmill.workers.reading.words import with_words
+from maskmill.workers.foreign.truth import TruthSet, index_truth, truth_of
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.evaluate.truth import Truth
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFigures:
+    """How well words find masks.
+
+    Attributes:
+        generation: looked at.
+        images: with labels and truth.
+        labels: with a mask and a kind's name; `other_labels` name no kind.
+        text_miou: 0 to 1.
+        ap, ap_50: COCO's, of masks.
+    """
+
+    generation: int
+    images: int
+    labels: int
+    other_labels: int
+    text_miou: float
+    ap: float
+    ap_50: float
+
+
+def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -> TextFigures:
+    """Measures a generation's labels.
+
+    Raises:
+        InputError: truth without names of kinds, or no image with labels and truth.
+    """
+    index = index_truth(source)
+    kinds = {name.lower(): kind for kind, name in index.names.items()}
+    if not kinds:
+        raise InputError(f"{source.coco}: its categories have no names; text has nothing to be held against")
+    ids, ledger, ious, counts = by_stem(index), MaskLedger(), list[float](), [0, 0, 0]
+    for sample in join(store, generation, (IMAGES, MASKS, LABELS)):
+        if LABELS not in sample.files or MASKS not in sample.files:
+            continue
+        image = stored_image(Sample(sample.key, sample.files[IMAGES]))
+        image_id = ids.get(stem_of(image.source))
+        if image_id is None:
+            continue
+        masks, labels = (json.loads(sample.files[name]["json"]) for name in (MASKS, LABELS))
+        size = int(masks["image"]["height"]), int(masks["image"]["width"])
+        truth = truth_of(index, image_id, np.zeros((*size, 3), np.uint8))
+        found = _answers(with_words(masks, {LABELS: labels}), kinds)
+        ledger.add(truth, [one[0] for one in found], [one[1] for one in found], [one[2] for one in found])
+        ious += _union_ious(truth, found)
+        counts = [counts[0] + 1, counts[1] + len(found), counts[2] + len(labels["labels"]) - len(found)]
+    if not counts[0]:
+        raise InputError(
+            f"{store.root}: no image of generation {generation.number} has labels, and truth in "
+            f"{source.coco}: label it first ([labels]), and check that file names are those of the sources"
+        )
+    precision = ledger.average_precision()
+    return TextFigures(
+        generation=generation.number,
+        images=counts[0],
+        labels=counts[1],
+        other_labels=counts[2],
+        text_miou=float(np.mean(ious)) if ious else 0.0,
+        ap=precision["ap"],
+        ap_50=precision["ap_50"],
+    )
+
+
+def _answers(record: dict[str, Any], kinds: dict[str, int]) -> list[tuple[Rle, float, int]]:
+    """Mask, score and kind of each label that names a kind and has a mask."""
+    return [
+        (Rle.from_coco(row["segmentation"]), float(label["score"]), kinds[label["label"].lower()])
+        for row in record["annotations"]
+        for label in row.get("labels", ())
+        if label["label"].lower() in kinds
+    ]
+
+
+def _union_ious(truth: Truth, found: list[tuple[Rle, float, int]]) -> list[float]:
+    """IoU of all answers of a kind with all its true masks, for each kind that is there."""
+    ious = []
+    for kind in sorted(set(truth.categories())):
+        rows = [i for i, one in enumerate(truth.categories()) if one == kind]
+        wanted = truth.masks_NHW[rows].any(axis=0)
+        given = np.zeros_like(wanted)
+        for rle, _, answered in found:
+            if answered == kind:
+                given |= decode(rle)
+        ious.append(float((wanted & given).sum() / max(1, (wanted | given).sum())))
+    return ious

@@ -1,0 +1,1 @@
+"""Samples and words of a generation, joined."""

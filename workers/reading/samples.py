@@ -1,0 +1,144 @@
+"""Samples of a generation as readers of pictures want them: the photograph, upright, and its masks' record.
+
+Images whose masks were rejected, or not made yet, are passed over here; whoever counts does so by records.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from PIL import ExifTags, Image
+
+from maskmill.storage.errors import DamagedObject
+from maskmill.storage.dataset.images import StoredImage, stored_image
+from maskmill.storage.dataset.join import join
+from maskmill.storage.shards.shards import Sample
+from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.run.columns import MASKS
+from maskmill.workers.reading.words import WORDS, with_words
+from maskmill.workers.run.ingest_settings import IngestSettings
+
+if TYPE_CHECKING:
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.join import JoinedSample
+    from maskmill.storage.stores.base import ObjectStore
+
+SMALLEST_LIMIT_PX = 64  # `IngestSettings.max_shorter_side_px` starts there
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedSample:
+    """An image with masks.
+
+    Attributes:
+        key: of the sample.
+        image: the photograph as stored, None where only masks were asked for.
+        record: the SA-1B record, as stored, or with the words of other columns put in.
+    """
+
+    key: str
+    image: StoredImage | None
+    record: dict[str, Any]
+
+    def jpeg(self) -> bytes:
+        """The photograph as a JPEG of the record's size; see `upright_jpeg`."""
+        assert self.image is not None
+        info = self.record["image"]
+        return upright_jpeg(self.image.jpeg, int(info["width"]), int(info["height"]), self.image.source)
+
+
+def read_annotated(
+    store: ObjectStore,
+    generation: Generation,
+    *,
+    shards: Sequence[int] | None = None,
+    pictures: bool = True,
+    column: str = "masks",
+    words: bool = False,
+) -> Generator[AnnotatedSample, None, None]:
+    """The images of a generation that have masks, in key order.
+
+    Args:
+        store: the dataset.
+        generation: what to read.
+        shards: only these, in this order.
+        pictures: False leaves the photographs unread.
+        column: that has the masks; imported ones have another.
+        words: put captions, labels and names in, as far as the generation has them; see joined.py.
+
+    Raises:
+        maskmill.storage.errors.DamagedObject: a shard or a record is not what was written.
+        maskmill.storage.errors.SourceChanged, ...: a picture kept at its source isn't there as planned.
+    """
+    columns = (*(("images",) if pictures else ()), column, *(WORDS if words and column == MASKS else ()))
+    for sample in join(store, generation, columns, shards=shards):
+        if column not in sample.files:
+            continue
+        record = _record_of(sample, column)
+        found = {name: _json_of(sample, name) for name in WORDS if name in sample.files}
+        yield AnnotatedSample(sample.key, _image_of(sample), with_words(record, found) if found else record)
+
+
+def _image_of(sample: JoinedSample) -> StoredImage | None:
+    if "images" not in sample.files:
+        return None
+    return stored_image(Sample(sample.key, sample.files["images"]))
+
+
+def _json_of(sample: JoinedSample, column: str) -> dict[str, Any]:
+    try:
+        record = json.loads(sample.files[column]["json"])
+    except (ValueError, KeyError) as exc:
+        raise DamagedObject(f"{column} of {sample.key}: has no readable json ({exc})") from exc
+    if not isinstance(record, dict):
+        raise DamagedObject(f"{column} of {sample.key}: its json is no object")
+    return record
+
+
+def _record_of(sample: JoinedSample, column: str) -> dict[str, Any]:
+    try:
+        record = json.loads(sample.files[column]["json"])
+        if not isinstance(record["annotations"], list) or "width" not in record["image"]:
+            raise DamagedObject(f"masks of {sample.key}: not an SA-1B record")
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DamagedObject(f"masks of {sample.key}: not an SA-1B record ({exc})") from exc
+    assert isinstance(record, dict)
+    return record
+
+
+def upright_jpeg(data: bytes, width: int, height: int, source: str) -> bytes:
+    """A JPEG that any reader shows as the masks see it: upright and of this size.
+
+    Args:
+        data: the stored picture; if it is such a JPEG already, by its header, it comes back as it is.
+        width, height: of the masks, in px.
+        source: for errors.
+
+    Raises:
+        DamagedObject: the bytes cannot be decoded, or to another size.
+    """
+    if _conforms(data, width, height):
+        return data
+    limit_px = max(SMALLEST_LIMIT_PX, min(width, height))
+    try:
+        image = normalise(data, IngestSettings(max_shorter_side_px=limit_px, min_side_px=1))
+    except DecodeError as exc:
+        raise DamagedObject(f"{source}: could be decoded when its masks were made, not now ({exc})") from exc
+    if (image.width, image.height) != (width, height):
+        raise DamagedObject(
+            f"{source}: is {image.width}x{image.height} px upright, but its masks are for {width}x{height}"
+        )
+    return image.jpeg
+
+
+def _conforms(data: bytes, width: int, height: int) -> bool:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return image.size == (width, height) and image.mode in ("RGB", "L") and orientation == 1
+    except (OSError, ValueError, SyntaxError):
+        return False

@@ -1,0 +1,211 @@
+"""What a generation holds, looked at from outside: a spread sample of images, masks in columns, rejects.
+
+Large datasets are looked at in part: a few shards, drawn from equal stretches of the dataset by a seed. Where
+one image is wanted of a shard, it is among the shard's first, so that a picture never costs a whole tar.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
+from maskmill.storage.dataset.columns import first_rejects, making_order
+from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.dataset.generations import GenerationRow
+from maskmill.storage.shards.index import read_index
+from maskmill.storage.dataset.join import read_record
+from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.reading.words import category_of
+from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+
+if TYPE_CHECKING:
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
+
+SHARDS_SURVEYED = 16
+NEAR_START = 64
+RECORD_THREADS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class SampledImage:
+    """An image with its masks, decoded; `source` is `tar::member` for a member of a tar.
+
+    `words` says what each mask is called, "" where nothing does.
+    """
+
+    key: str
+    source: str
+    image_HW3: NDArray[np.uint8]
+    annotated: AnnotatedImage
+    caption: str | None = None
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSurvey:
+    """Masks in numbers: counts of all shards, columns of some.
+
+    Attributes:
+        num_images: with a masks record, in the whole generation.
+        num_masks: in the whole generation.
+        predicted_iou, stability, area_px: a value per mask of the shards read.
+        masks_per_image: a value per image of the shards read, zeros included.
+        num_shards_read: of `num_shards`.
+    """
+
+    num_images: int
+    num_masks: int
+    predicted_iou: NDArray[np.float64]
+    stability: NDArray[np.float64]
+    area_px: NDArray[np.int64]
+    masks_per_image: NDArray[np.int64]
+    num_shards_read: int
+    num_shards: int
+
+
+def spread(num_items: int, num_wanted: int, seed: int) -> list[int]:
+    """Distinct places among `num_items`, rising: one drawn from each of `num_wanted` equal stretches."""
+    num_wanted = min(num_items, num_wanted)
+    draw = random.Random(seed)
+    edges = [num_items * i // num_wanted for i in range(num_wanted + 1)] if num_wanted else [0]
+    return [draw.randrange(low, high) for low, high in pairwise(edges)]
+
+
+def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks") -> tuple[GenerationRow, ...]:
+    """The generation's rows of the masks column, or another that has masks, by shard.
+
+    Raises:
+        maskmill.storage.errors.DatasetError: there are none.
+    """
+    rows = tuple(row for row in generation.rows() if row.column == column)
+    if not rows:
+        cure = "run `generate` first" if column == "masks" else "`maskmill import` makes such a column"
+        raise DatasetError(f"{store.root}: generation {generation.number} has no {column}; {cure}")
+    return rows
+
+
+def sample_images(
+    store: ObjectStore, generation: Generation, num_images: int, *, seed: int = 0
+) -> list[SampledImage]:
+    """Images spread over a generation, in key order.
+
+    Args:
+        store: the dataset.
+        generation: what to draw from.
+        num_images: how many; fewer come back if there are fewer.
+        seed: draws which.
+
+    Raises:
+        maskmill.storage.errors.DatasetError: the generation has no masks column.
+        maskmill.storage.errors.DamagedObject: what is read is not what was written.
+    """
+    rows = mask_rows(store, generation)
+    ends = np.cumsum([row.num_written for row in rows])
+    places_of: dict[int, list[int]] = {}
+    for place in spread(int(ends[-1]), num_images, seed):
+        i = int(np.searchsorted(ends, place, side="right"))
+        places_of.setdefault(i, []).append(place - int(ends[i] - rows[i].num_written))
+    sampled: list[SampledImage] = []
+    for i, places in places_of.items():
+        near = places if len(places) > 1 else [places[0] % NEAR_START]
+        sampled.extend(_take(store, generation, rows[i].shard, near))
+    return sampled
+
+
+def _take(
+    store: ObjectStore, generation: Generation, shard: int, places: Sequence[int]
+) -> Iterator[SampledImage]:
+    """The samples at these places of a shard, read no further than the last."""
+    with closing(read_annotated(store, generation, shards=[shard], words=True)) as samples:
+        for place, sample in enumerate(islice(samples, max(places) + 1)):
+            if place in places:
+                yield _decode(sample)
+
+
+def _decode(sample: AnnotatedSample) -> SampledImage:
+    assert sample.image is not None
+    try:
+        annotated = from_sa1b(sample.record)
+    except ValueError as exc:
+        raise DamagedObject(f"masks of {sample.key}: {exc}") from exc
+    return SampledImage(
+        key=sample.key,
+        source=sample.image.source,
+        image_HW3=decode_image(sample.jpeg()),
+        annotated=annotated,
+        caption=sample.record["image"].get("caption", sample.image.caption),
+        words=tuple(category_of(row) or "" for row in sample.record["annotations"]),
+    )
+
+
+def survey_masks(
+    store: ObjectStore, generation: Generation, *, max_shards: int = SHARDS_SURVEYED, seed: int = 0
+) -> MaskSurvey:
+    """Counts all masks and reads the index of at most `max_shards` shards.
+
+    Raises:
+        maskmill.storage.errors.DatasetError: the generation has no masks column.
+        maskmill.storage.errors.DamagedObject: an index is not what was written.
+    """
+    rows = mask_rows(store, generation)
+    indexed = [row for row in rows if row.index is not None]
+    read = [indexed[i] for i in spread(len(indexed), max_shards, seed)]
+    tables = [read_index(store, row.index) for row in read if row.index is not None]
+    per_image = [
+        _per_image(table["key"].to_pylist(), row.num_written) for table, row in zip(tables, read, strict=True)
+    ]
+    return MaskSurvey(
+        num_images=sum(row.num_written for row in rows),
+        num_masks=sum(row.index.num_samples for row in indexed if row.index is not None),
+        predicted_iou=_joined([table["predicted_iou"].to_numpy() for table in tables]).astype(np.float64),
+        stability=_joined([table["stability_score"].to_numpy() for table in tables]).astype(np.float64),
+        area_px=_joined([table["area_px"].to_numpy() for table in tables]).astype(np.int64),
+        masks_per_image=_joined(per_image).astype(np.int64),
+        num_shards_read=len(read),
+        num_shards=len(rows),
+    )
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _per_image(keys: Sequence[str], num_images: int) -> NDArray[np.int64]:
+    """Masks of each image; an image without masks has no row in the index."""
+    counts = list(Counter(keys).values())
+    return np.array(counts + [0] * (num_images - len(counts)), dtype=np.int64)
+
+
+def count_rejects(store: ObjectStore, generation: Generation) -> dict[str, int]:
+    """The generation's rejected images by reason; reads the records that have any.
+
+    An image that several columns reject counts once, for the first of them as they are made.
+
+    Raises:
+        maskmill.storage.errors.DamagedObject: a record is not the one that was published.
+    """
+    by_shard: dict[int, dict[str, GenerationRow]] = {}
+    for row in generation.rows():
+        if row.num_rejects:
+            by_shard.setdefault(row.shard, {})[row.column] = row
+
+    def reasons(rows: dict[str, GenerationRow]) -> list[str]:
+        records = [read_record(store, rows[column]) for column in making_order(rows)]
+        return [reject.reason for reject in first_rejects(records).values()]
+
+    counts = Counter[str]()
+    with ThreadPoolExecutor(RECORD_THREADS) as threads:
+        for found in threads.map(reasons, by_shard.values()):
+            counts.update(found)
+    return dict(sorted(counts.items()))

@@ -1,0 +1,1 @@
+"""What a run makes, in values: columns, spec, events."""

@@ -1,0 +1,1 @@
+"""One turn at a shard, without Ray."""

@@ -1,0 +1,447 @@
+"""A shard through the stages, without ray: read, decode, run, encode, commit.
+
+    sources -> read, normalise (threads) -> images tar (thread)
+                 \\-> pictures -> models (the caller's thread) -> encode (threads) -> a tar a column (threads)
+
+A shard whose images were taken in before starts from those instead, and committed columns that a missing one
+reads are read back beside them. Either way annotations are made from the very bytes that are stored, so doing
+a shard again gives equal ones. Commits go in the columns' order, `images` first; if another attempt's commit
+of a column came first, what was derived from ours is dropped and redone from the committed one. All queues
+are bounded, so a shard takes as much memory as a few images.
+
+Every column accounts for every image: one that a column it reads has rejected is rejected with the reason
+`no_<column>`. bad_samples.py is the one place where a bad sample is caught; any other error ends the turn:
+pool.py decides whether the shard is tried again or the run stops.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from maskmill.pipeline.machine.batches import is_out_of_memory
+from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
+from maskmill.storage.errors import DamagedObject
+from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
+from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
+from maskmill.storage.care.rewrite import forgotten_reject
+from maskmill.storage.shards.shards import Sample
+from maskmill.workers.run.in_hand import Announcement, announce, withdraw
+from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
+from maskmill.workers.foreign.codec import DecodeError, decode_image, normalise
+from maskmill.workers.shard.column_writer import ColumnWriter, Draft
+from maskmill.workers.run.columns import CANDIDATES
+from maskmill.workers.shard.meter import Meter
+from maskmill.workers.shard.read_back import ReadBack
+from maskmill.workers.stages.build import EncodedSample, Picture, Stage, StageResult, Stages
+from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
+from maskmill.workers.shard.ahead import map_ahead, read_ahead
+
+T = TypeVar("T")
+
+__all__ = ["CRASHED", "run_shard"]
+
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+"""Of a picture whose stages need none."""
+
+_AHEAD_PER_THREAD = 3
+_READ_DEPTH = 4
+_WRITE_DEPTH = 16
+
+
+def run_shard(stages: Stages, task: ShardTask, meter: Meter | None = None) -> ShardReport:
+    """Works one turn at a shard: afterwards every column of the run is committed for it.
+
+    Args:
+        stages: of this worker.
+        task: the shard and the attempt's name.
+        meter: shows progress to other threads meanwhile.
+
+    Returns:
+        Counts from the commit records, ours or the winners'.
+
+    Raises:
+        StorageError: the store failed, a committed object is damaged, or all sources of the shard are gone.
+    """
+    began = time.perf_counter()
+    meter = meter or Meter()
+    meter.begin(task)
+    try:
+        with ExitStack() as stack:
+            turn = _Turn(stages, task, meter, stack)
+            already_done = not turn.missing and turn.images is not None
+            turn.run()
+        if task.one_by_one:
+            withdraw(stages.store, task)
+        return _report(turn, already_done, time.perf_counter() - began)
+    finally:
+        meter.end()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A planned image, and what gives its bytes."""
+
+    planned: PlannedImage
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An image of the images column, and what other columns have of it."""
+
+    image: StoredImage
+    columns: Mapping[str, Sample | Reject]
+
+
+class _Turn:
+    """One turn: its threads, and the records it has found or made so far."""
+
+    def __init__(self, stages: Stages, task: ShardTask, meter: Meter, stack: ExitStack) -> None:
+        self.stages, self.task, self.meter = stages, task, meter
+        spec = stages.spec
+        self.depth = 0 if task.one_by_one else spec.decode_threads * _AHEAD_PER_THREAD
+        self.decoders = stack.enter_context(ThreadPoolExecutor(spec.decode_threads, "decode"))
+        self.encoders = stack.enter_context(ThreadPoolExecutor(spec.encode_threads, "encode"))
+        self.lost_race = False
+        self.repairs = spec.repairs.get(task.shard, {})
+        self.images = self._found(IMAGES)
+        self.records = {stage.column: self._found(stage.column) for stage in stages.stages}
+
+    def _found(self, column: str) -> CommitRecord | None:
+        """The record in force; of a column to be repaired, only if this very repair was made already."""
+        wanted = self.repairs.get(column)
+        try:
+            record = self.stages.version(column).record(self.task.shard)
+        except DamagedObject:
+            if wanted is None:
+                raise
+            return None
+        return record if record is not None and record.repair >= (wanted or 0) else None
+
+    @property
+    def missing(self) -> list[Stage]:
+        """The stages whose column lacks this shard, in order."""
+        return [stage for stage in self.stages.stages if self.records[stage.column] is None]
+
+    def run(self) -> None:
+        if self.images is None and self.task.one_by_one:
+            for _ in self._take_in():
+                pass
+        if self.images is None:
+            drafts = self._annotate(self._take_in())
+            if _known(self.images).attempt == self.task.attempt:
+                self._commit(drafts)
+            else:
+                self._drop(drafts)
+        while self.missing:
+            self._commit(self._annotate(self._stored(_known(self.images))))
+
+    # Pictures, from the sources or from the images column
+
+    def _take_in(self) -> Generator[Picture]:
+        """Pictures of sources as they are stored; the images column is committed when they end."""
+        planned = self.stages.planned(self.task.shard)
+        with ColumnWriter(
+            self.stages.version(IMAGES),
+            self.task,
+            self.meter,
+            depth=_WRITE_DEPTH,
+            has_index=False,
+            repair=self.repairs.get(IMAGES, 0),
+        ) as writer:
+            rejects: list[Reject] = []
+            with closing(self._sources(planned)) as sources:
+                announced = self._announced(IMAGES, sources, lambda source: source.planned.key)
+                for taken in map_ahead(self.decoders, self._take_in_one, announced, self.depth):
+                    if isinstance(taken, Reject):
+                        rejects.append(taken)
+                        writer.reject(taken)
+                    else:
+                        writer.add(partial(_same, taken[0]))
+                        yield taken[1]
+            check_sources(self.task, rejects, len(planned))
+            self.images = writer.finish().commit(
+                inputs={}, models={}, seconds_by_step=self._seconds_of(IMAGES)
+            )
+
+    def _sources(self, planned: Sequence[PlannedImage]) -> Generator[_Source]:
+        """Neighbours in a tar come from one stream, read ahead; decode threads read single files."""
+        if not planned[0].in_tar:
+            yield from (_Source(image, partial(read_source, image)) for image in planned)
+            return
+        with closing(read_ahead(read_sources(planned), min(self.depth, _READ_DEPTH))) as reads:
+            yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
+
+    def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
+        if source.planned.key in self.stages.plan.forgotten:
+            return forgotten_reject(source.planned.key)
+        return or_reject(self.task, IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
+
+    def _read_and_normalise(self, source: _Source) -> tuple[EncodedSample, Picture]:
+        planned = source.planned
+        with self.meter.step("images.read"):
+            data = source.read()
+        with self.meter.step("images.normalise"):
+            image = normalise(data, self.stages.spec.ingest)
+        in_place = planned.in_tar and not image.converted
+        sample = to_sample(
+            planned,
+            jpeg=None if in_place else image.jpeg,
+            width=image.width,
+            height=image.height,
+            converted=image.converted,
+        )
+        return EncodedSample(sample), Picture(
+            key=planned.key,
+            image_id=planned.image_id,
+            pixels_HWC=image.pixels_HWC,
+            caption=planned.caption,
+            source=planned.label,
+        )
+
+    def _stored(self, images: CommitRecord) -> Generator[Picture | Reject]:
+        """Pictures of the images column, with what the missing stages read of committed ones."""
+        column = self.missing[0].column
+        with closing(read_ahead(self._read_stored(images), min(self.depth, _READ_DEPTH))) as stored:
+            announced = self._announced(column, stored, lambda item: item.image.key)
+            yield from map_ahead(self.decoders, partial(self._decode_one, column), announced, self.depth)
+
+    def _read_stored(self, images: CommitRecord) -> Generator[_Stored]:
+        read_back = ReadBack(
+            {
+                column: (self.stages.version(column), record)
+                for column in sorted({column for stage in self.missing for column in stage.reads})
+                if (record := self.records[column]) is not None
+            }
+        )
+        pixels = any(getattr(stage, "needs_pixels", True) for stage in self.missing)
+        pictures = read_images(self.stages.version(IMAGES), images) if pixels else self._unseen(images)
+        for image in pictures:
+            yield _Stored(image, read_back.take(image.key))
+        read_back.finish()
+
+    def _unseen(self, images: CommitRecord) -> Iterator[StoredImage]:
+        """The shard's images as the plan knows them: nothing is read for pixels that nobody needs."""
+        rejected = {reject.key for reject in images.rejects}
+        for planned in self.stages.planned(self.task.shard):
+            if planned.key not in rejected:
+                yield StoredImage(
+                    key=planned.key,
+                    image_id=planned.image_id,
+                    jpeg=b"",
+                    width=0,
+                    height=0,
+                    caption=planned.caption,
+                    source=planned.label,
+                    converted="",
+                    by_reference=True,
+                )
+
+    def _decode_one(self, column: str, stored: _Stored) -> Picture | Reject:
+        return or_reject(self.task, column, stored.image.key, lambda: self._decode(column, stored))
+
+    def _decode(self, column: str, stored: _Stored) -> Picture:
+        image = stored.image
+        with self.meter.step(f"{column}.decode_jpeg"):
+            pixels_HWC = decode_image(image.jpeg) if image.jpeg else NO_PIXELS
+        return Picture(
+            key=image.key,
+            image_id=image.image_id,
+            pixels_HWC=pixels_HWC,
+            caption=image.caption,
+            source=image.source,
+            given={name: self._decode_column(name, found) for name, found in stored.columns.items()},
+        )
+
+    def _decode_column(self, column: str, found: Sample | Reject) -> object:
+        if isinstance(found, Reject):
+            return found
+        stage = next(stage for stage in self.stages.stages if stage.column == column)
+        try:
+            return stage.decode(found.files)
+        except (ValueError, KeyError, TypeError) as error:
+            name = _known(self.records[column]).data.name
+            raise DamagedObject(f"{name}: {found.key} cannot be read ({error})") from error
+
+    def _announced(self, column: str, items: Iterable[T], key_of: Callable[[T], str]) -> Iterator[T]:
+        """The items; in a one-by-one turn each is announced before it is handed out."""
+        for item in items:
+            if self.task.one_by_one:
+                announce(self.stages.store, self.task, Announcement(column, key_of(item)))
+            yield item
+
+    # Models
+
+    def _annotate(self, pictures: Generator[Picture | Reject] | Generator[Picture]) -> list[Draft]:
+        """Runs the missing stages over the pictures and writes their columns, uncommitted."""
+        with ExitStack() as stack:
+            todo = [(stage, stack.enter_context(self._writer(stage))) for stage in self.missing]
+            stack.enter_context(closing(pictures))
+            size = 1 if self.task.one_by_one else self.stages.spec.images_per_batch
+            while batch := self._next_batch(pictures, size):
+                good = [item for item in batch if isinstance(item, Picture)]
+                self.stages.hold(good)
+                for stage, writer in todo:
+                    batch = self._run_stage(stage, writer, batch)
+                self.meter.count(images=len(good))
+            return [writer.finish() for _, writer in todo]
+
+    def _next_batch(self, pictures: Iterator[Picture | Reject], size: int) -> list[Picture | Reject]:
+        column = self.missing[0].column if self.missing else IMAGES
+        with self.meter.step(f"{column}.wait_for_images"):
+            return list(islice(pictures, size))
+
+    def _run_stage(
+        self, stage: Stage, writer: ColumnWriter, batch: Sequence[Picture | Reject]
+    ) -> list[Picture | Reject]:
+        """One stage over one batch, in the pictures' order; gives the pictures with its outputs.
+
+        A batch that doesn't fit is split."""
+        ready = [item if isinstance(item, Reject) else _ready(stage, item) for item in batch]
+        outcomes = iter(self._results(stage, [item for item in ready if isinstance(item, Picture)]))
+        passed: list[Picture | Reject] = []
+        for item, checked in zip(batch, ready, strict=True):
+            outcome = checked if isinstance(checked, Reject) else next(outcomes)
+            if isinstance(outcome, Reject):
+                writer.reject(outcome)
+            else:
+                self._write(stage, writer, outcome)
+            output = outcome if isinstance(outcome, Reject) else outcome.output
+            passed.append(
+                item
+                if isinstance(item, Reject)
+                else replace(item, given={**item.given, stage.column: output})
+            )
+        return passed
+
+    def _write(self, stage: Stage, writer: ColumnWriter, result: StageResult) -> None:
+        self.meter.add_seconds({f"{stage.column}.{name}": s for name, s in result.seconds_by_step.items()})
+        encoding = self.encoders.submit(self._encode, stage.column, result)
+        if self.task.one_by_one:
+            encoding.result()
+        writer.add(encoding.result)
+
+    def _results(self, stage: Stage, pictures: Sequence[Picture]) -> list[StageResult | Reject]:
+        if not pictures:
+            return []
+        self.meter.at(pictures[0].key)
+        if self.task.one_by_one and stage is not self.missing[0]:
+            announce(self.stages.store, self.task, Announcement(stage.column, pictures[0].key))
+        if len(pictures) == 1:
+            return [or_reject(self.task, stage.column, pictures[0].key, lambda: stage.run(pictures)[0])]
+        try:
+            with in_hand(self.task, stage.column, ", ".join(picture.key for picture in pictures)):
+                return list(stage.run(pictures))
+        except (MemoryError, RuntimeError, DecodeError) as error:
+            if not isinstance(error, DecodeError) and not is_out_of_memory(error):
+                raise
+            return [result for picture in pictures for result in self._results(stage, [picture])]
+
+    def _encode(self, column: str, result: StageResult) -> EncodedSample:
+        with self.meter.step(f"{column}.json"):
+            return result.encode()
+
+    def _writer(self, stage: Stage) -> ColumnWriter:
+        version = self.stages.version(stage.column)
+        return ColumnWriter(
+            version,
+            self.task,
+            self.meter,
+            depth=_WRITE_DEPTH,
+            has_index=stage.has_index,
+            repair=self.repairs.get(stage.column, 0),
+        )
+
+    def _commit(self, drafts: Sequence[Draft]) -> None:
+        """In order; a draft that was derived from one whose race was lost is dropped: it stays missing."""
+        lost: set[str] = set()
+        for stage, draft in zip(self.missing, drafts, strict=True):
+            if lost & set(stage.reads):
+                lost.add(stage.column)
+                draft.discard()
+                continue
+            inputs = {IMAGES: _known(self.images)} | {
+                column: _known(self.records[column])
+                for column in stage.reads
+                if column != CANDIDATES  # masks are the grid's, whichever candidates they were selected from
+            }
+            record = draft.commit(
+                inputs={column: record.sha256 for column, record in inputs.items()},
+                models=stage.models,
+                seconds_by_step=self._seconds_of(stage.column),
+            )
+            self.records[stage.column] = record
+            if record.attempt != self.task.attempt:
+                lost.add(stage.column)
+                self.lost_race = True
+        if self.missing:
+            self.meter.restart()
+
+    def _drop(self, drafts: Sequence[Draft]) -> None:
+        """Another attempt's images are in force: nothing made of ours may stay."""
+        for draft in drafts:
+            draft.discard()
+        self.meter.restart()
+
+    def _seconds_of(self, column: str) -> dict[str, float]:
+        prefix = f"{column}."
+        seconds = self.meter.seconds_by_step()
+        return {
+            step.removeprefix(prefix): spent for step, spent in seconds.items() if step.startswith(prefix)
+        }
+
+
+def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
+    """From the records in force, whoever wrote them."""
+    images = _known(turn.images)
+    records = [_known(record) for record in turn.records.values()]
+    masks = turn.records.get(MASKS)
+    rejects = first_rejects([images, *records])
+    return ShardReport(
+        shard=turn.task.shard,
+        attempt=turn.task.attempt,
+        num_images=images.num_read,
+        num_annotated=images.num_read - len(rejects),
+        num_masks=masks.index.num_samples if masks and masks.index else 0,
+        rejects=dict(sorted(Counter(reject.reason for reject in rejects.values()).items())),
+        seconds_by_step=turn.meter.seconds_by_step(),
+        wall_s=round(wall_s, 3),
+        lost_race=turn.lost_race,
+        already_done=already_done,
+        notes=turn.stages.notes.take() if turn.stages.notes is not None else (),
+    )
+
+
+def _ready(stage: Stage, picture: Picture) -> Picture | Reject:
+    """The picture, if every column that the stage reads has it."""
+    for column in stage.reads:
+        found = picture.given[column]
+        if isinstance(found, Reject):
+            return Reject(picture.key, f"no_{column}", f"{column} rejected it: {found.reason}")
+    return picture
+
+
+def _bytes_of(read: SourceRead) -> bytes:
+    if read.error is not None:
+        raise read.error
+    assert read.data is not None
+    return read.data
+
+
+def _same(encoded: EncodedSample) -> EncodedSample:
+    return encoded
+
+
+def _known(record: CommitRecord | None) -> CommitRecord:
+    assert record is not None
+    return record

@@ -1,0 +1,1 @@
+"""Pictures to a column, one file a column."""

@@ -1,0 +1,149 @@
+"""The masks column from given boxes and points instead of the grid: the same record, with their labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation
+from maskmill.pipeline.masks.boxes import check_prompts, masks_of_prompts
+from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
+from maskmill.workers.run.columns import MASKS
+from maskmill.workers.foreign.boxes import Given, GivenBoxes, scaled
+from maskmill.workers.stages.build import EncodedSample, Picture, StageResult, decode_masks, encode_masks
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.segmenters.base import Segmenter
+
+EMPTY = "empty_mask"
+OUTSIDE = "outside_the_image"
+
+
+class BoxMasks:
+    """See `maskmill.workers.stages.build.Stage`.
+
+    Args:
+        segmenter: shared with the other stages.
+        load: gives the boxes; called once.
+        batch_size: prompts decoded together.
+        fingerprint, models: of the column version.
+    """
+
+    column = MASKS
+    has_index = True
+    reads: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        load: Callable[[], GivenBoxes],
+        *,
+        batch_size: int,
+        fingerprint: str,
+        models: Mapping[str, str],
+    ) -> None:
+        self._segmenter = segmenter
+        self._load = load
+        self._batch_size = batch_size
+        self.fingerprint = fingerprint
+        self.models = models
+
+    @cached_property
+    def _boxes(self) -> GivenBoxes:
+        return self._load()
+
+    def prepare(self) -> None:
+        """See `Stage.prepare`."""
+        _ = self._boxes, self._segmenter.image_size
+
+    def decode(self, files: Mapping[str, bytes]) -> AnnotatedImage:
+        """See `Stage.decode`."""
+        return decode_masks(files)
+
+    def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
+        """See `Stage.run`. Raises DecodeError for boxes of another picture."""
+        return [self._run_one(picture) for picture in pictures]
+
+    def _run_one(self, picture: Picture) -> StageResult:
+        height, width = picture.pixels_HWC.shape[:2]
+        given = self._boxes.of(picture.source)
+        objects = () if given is None else scaled(given, width=width, height=height)
+        dropped = Counter() if given is None else Counter(given.dropped)
+        inside = [one for one in objects if _lies_inside(one, width, height)]
+        if len(inside) < len(objects):
+            dropped[OUTSIDE] += len(objects) - len(inside)
+        start_s = time.perf_counter()
+        annotations: list[Annotation] = []
+        embed_s = 0.0
+        if inside:
+            (embedding,) = self._segmenter.embed([picture.pixels_HWC])
+            embed_s = time.perf_counter() - start_s
+            image = self._segmenter.prompt(embedding)
+            annotations = self._masks(image, inside)
+        dropped[EMPTY] += sum(not one.area_px for one in annotations)
+        seconds = {"embed": embed_s, "boxes": time.perf_counter() - start_s - embed_s}
+        made = AnnotatedImage(
+            width,
+            height,
+            tuple(one for one in annotations if one.area_px),
+            seconds,
+            dropped={reason: count for reason, count in sorted(dropped.items()) if count},
+        )
+        return StageResult(partial(_encode, picture, made), seconds, made)
+
+    def _masks(self, image: PromptableImage, objects: Sequence[Given]) -> list[Annotation]:
+        """In the file's order; objects of one shape of prompt are decoded together."""
+        alike: dict[tuple[bool, int], list[int]] = {}
+        for place, one in enumerate(objects):
+            num_points = 0 if one.points_K2 is None else len(one.points_K2)
+            alike.setdefault((one.box_xyxy is not None, num_points), []).append(place)
+        found: dict[int, Annotation] = {}
+        for places in alike.values():
+            prompts = _prompts([objects[place] for place in places])
+            masks = masks_of_prompts(
+                image, prompts, mask_threshold=self._segmenter.mask_threshold, batch=self._batch_size
+            )
+            found.update(zip(places, masks, strict=True))
+        return [_described(found[place], one) for place, one in enumerate(objects)]
+
+
+def _encode(picture: Picture, image: AnnotatedImage) -> EncodedSample:
+    return encode_masks(picture, image)
+
+
+def _lies_inside(one: Given, width: int, height: int) -> bool:
+    try:
+        check_prompts(_prompts([one]), width=width, height=height)
+    except ValueError:
+        return False
+    return True
+
+
+def _prompts(objects: Sequence[Given]) -> Prompts:
+    """Objects with the same kinds and numbers of prompts."""
+    boxes = [one.box_xyxy for one in objects if one.box_xyxy is not None]
+    points = [one.points_K2 for one in objects if one.points_K2 is not None]
+    labels = [one.labels_K for one in objects if one.labels_K is not None]
+    return Prompts(
+        boxes_P4=np.stack(boxes) if boxes else None,
+        points_PK2=np.stack(points) if points else None,
+        labels_PK=np.stack(labels) if labels else None,
+    )
+
+
+def _described(annotation: Annotation, one: Given) -> Annotation:
+    box = one.box_xyxy
+    return dataclasses.replace(
+        annotation,
+        label=one.label,
+        given_id=one.id,
+        given_box_xywh=None
+        if box is None
+        else (float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])),
+    )
