@@ -13,7 +13,7 @@ loaded and the photograph decoded (on CUDA: peak allocated above it).
 Masks are paired by IoU. Each mask that one side lacks is listed with its distance to the nearest threshold
 (predicted IoU, stability, coverage, and box IoU to the other masks for NMS).
 
-ViT-B has random weights unless --weights names a checkpoint: `maskmill.pipeline.reference.adjust_heads` makes its
+ViT-B has random weights unless --weights names a checkpoint: `adjust_heads` (pipeline/reference.py) makes its
 masks pass the thresholds, and `share_passing` says which part of all masks passes predicted IoU. nano has
 its own weights and, with every recipe, its own recipe's thresholds of predicted IoU and stability
 (`thresholds`). `floor_share` sets each step's counted arithmetic, at the speed of a large product
@@ -49,15 +49,15 @@ from segment_anything.build_sam import sam_model_registry
 
 from benchmarks.agreement import agreement, merge
 from benchmarks.floor import against_floor, count_gflop
-from maskmill.pipeline.weights import weights
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
-from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
 from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
 from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
 from maskmill.pipeline.segmenters.student import load_student
+from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
+from maskmill.pipeline.weights import weights
 
-NANO = MaskSettings(**tomllib.loads((files("flows") / "recipes" / "nano.toml").read_text())["masks"])
+NANO = MaskSettings(**tomllib.loads((files("maskmill.flows") / "recipes" / "nano.toml").read_text())["masks"])
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
 
 Photo = npt.NDArray[np.uint8]

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskmill.pipeline.settings import MaskSettings
 from maskmill.pipeline.segmenters.base import point_prompts
 from maskmill.pipeline.segmenters.sam import SamSegmenter
+from maskmill.pipeline.settings import MaskSettings
 
 SIDE = 8
 

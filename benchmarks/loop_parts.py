@@ -16,12 +16,12 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.runs.evaluate import Question, measure
 from maskmill.flows.runs.loop import review
 from maskmill.flows.services.startup import run_generate
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.scenes.scenes import generate_scene
+from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.storage.stores.base import open_store
-from maskmill.workers.run import dataset_models as models
 from maskmill.workers.foreign.truth import TruthSet
+from maskmill.workers.run import dataset_models as models
 
 Look = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 

@@ -25,8 +25,8 @@ import numpy as np
 import ray
 from PIL import Image
 
-from maskmill.flows.services import cluster
 from maskmill.flows.config import RunConfig, load_config
+from maskmill.flows.services import cluster
 from maskmill.flows.services.startup import run_generate
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg")

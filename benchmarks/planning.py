@@ -24,13 +24,14 @@ from typing import Any, BinaryIO, cast
 from unittest import mock
 
 from maskmill.storage.plan.examine import Examined, HashedImage, Known, ScannedTar
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.shards.tar_format import end_marker, member_header, padding
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.walk import InputFile, InputProblem, Skipped
+from maskmill.storage.shards.tar_format import end_marker, member_header, padding
+from maskmill.storage.stores.base import ObjectStore, open_store
 
 IMAGE_BYTES = 700
+PLAN = "maskmill.storage.plan"
 
 
 def main() -> None:
@@ -67,12 +68,12 @@ def main() -> None:
 def plan(store: ObjectStore, asked: argparse.Namespace) -> dict[str, Any]:
     """One call of make_plan over the stand-in."""
     listing = StandInListing(asked.tars)
-    patches: list[Any] = [mock.patch("maskmill.storage.plan.make_plan.list_inputs", lambda *args, **kwargs: listing)]
+    patches: list[Any] = [mock.patch(f"{PLAN}.make_plan.list_inputs", lambda *args, **kwargs: listing)]
     if asked.read:
         tars = StandInTars(asked.images)
-        patches.append(mock.patch("maskmill.storage.plan.examine.address_store", lambda source: (tars, source)))
+        patches.append(mock.patch(f"{PLAN}.examine.address_store", lambda source: (tars, source)))
     else:
-        patches.append(mock.patch("maskmill.storage.plan.make_plan.examine", examine_stand_in(asked.images)))
+        patches.append(mock.patch(f"{PLAN}.make_plan.examine", examine_stand_in(asked.images)))
     began, cpu = time.perf_counter(), time.process_time()
     for patch in patches:
         patch.start()

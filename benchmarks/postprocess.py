@@ -36,8 +36,8 @@ from segment_anything.utils import amg
 from torch.nn import functional
 
 from maskmill.pipeline.masks.regions import clean
-from maskmill.pipeline.rle import Rle
 from maskmill.pipeline.masks.upsample import Frame, measure, runs_batch
+from maskmill.pipeline.rle import Rle
 
 Floats = npt.NDArray[np.float32]
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from maskmill.flows.config import load_config
 from maskmill.storage.dataset.columns import ColumnVersion, new_attempt
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.jobs.demo_inputs import write_scenes
+from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
-from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 
 
 def main() -> None:

@@ -11,20 +11,20 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
-from maskmill.flows.commands.make.demo import demo, photos, scenes
-from maskmill.flows.commands.operate.deploy import deploy
-from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
+from maskmill.flows.commands.improve.models import models
+from maskmill.flows.commands.improve.train import distill, loop, retrain, review
+from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.look.inspect import export, preview, status, verify
+from maskmill.flows.commands.make.demo import demo, photos, scenes
 from maskmill.flows.commands.make.generate import generate
 from maskmill.flows.commands.make.ingest import ingest
-from maskmill.flows.commands.look.inspect import export, preview, status, verify
-from maskmill.flows.commands.operate.maintain import forget, gc
-from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.make.relabel import relabel
 from maskmill.flows.commands.make.settings import config_app
-from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.make.tune import tune
+from maskmill.flows.commands.operate.deploy import deploy
+from maskmill.flows.commands.operate.drill import drill
+from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.up import up
 
 EPILOG = (

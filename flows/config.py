@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.words.settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
+from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.loop_settings import (
     DistillSettings,
     EvaluateSettings,
@@ -31,7 +32,6 @@ from maskmill.workers.run.loop_settings import (
     LoopSettings,
     TrainSettings,
 )
-from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import check_words
 
 RECIPES_DIR = Path(__file__).parent / "recipes"

@@ -22,8 +22,8 @@ from segment_anything.modeling import Sam
 from segment_anything.utils import amg
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
-from maskmill.pipeline.settings import MaskSettings
 from maskmill.pipeline.rle import Rle
+from maskmill.pipeline.settings import MaskSettings
 
 
 class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]

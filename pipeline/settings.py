@@ -117,7 +117,7 @@ class SegmenterSettings:
 
     Args:
         model: one of `MODELS`.
-        weights: a checkpoint file, a folder written by save_pretrained, or a hub id (`maskmill.pipeline.families` says
+        weights: a checkpoint file, a folder written by save_pretrained, or a hub id (families.py says
             which a model takes); None is the shipped file, which only nano has. Neutral: the sha256 of
             what it holds stands for it in fingerprints.
         device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps". Neutral.

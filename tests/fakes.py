@@ -23,10 +23,10 @@ from pycocotools import mask as coco
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import Rle
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.plan import load_plans
-from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.spec import MASKS, RunSpec
+from maskmill.workers.stages.build import GridMasks, Stages
 
 Pixels = npt.NDArray[np.uint8]
 

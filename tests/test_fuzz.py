@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks
 
 from benchmarks import fuzz
 from benchmarks.fuzz import READERS, Reader, TooSlow, st

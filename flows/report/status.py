@@ -9,8 +9,8 @@ from typing import Any
 from maskmill.storage.dataset.columns import list_columns, list_versions, making_order
 from maskmill.storage.dataset.generations import latest, list_generations
 from maskmill.storage.drivers.lease import others
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import open_store
 
 
 def describe(dataset: str) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""One driver of a drill: `python -m maskmill.flows.runs.drill_driver JOB`, to be killed at any time and started again.
+"""One driver of a drill, killed at any time and started again.
+
+`python -m maskmill.flows.runs.drill_driver JOB`
 
 It takes the steps of `maskmill generate` (plan, pool, verify, publish) with a stand-in for the models and
 without Prefect, which would take longer to start than the whole job. What happens is told in a file, a line
@@ -15,10 +17,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskmill.flows.services import cluster
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import steps
 from maskmill.flows.config import load_config
+from maskmill.flows.runs import publishing, steps
+from maskmill.flows.services import cluster
 from maskmill.storage.errors import StorageError
 from maskmill.storage.stores.base import is_s3
 from maskmill.workers.drill import disk

@@ -69,8 +69,8 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
         InputError, WeightsError: what is to be read can't be.
     """
     from maskmill.storage.stores.base import open_store
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.measure.evaluate import evaluate, write
+    from maskmill.workers.run import dataset_models as models
 
     sets = question.sets()
     if question.dataset is not None:

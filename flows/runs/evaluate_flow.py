@@ -11,8 +11,8 @@ from prefect.artifacts import create_image_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from maskmill.flows.config import RunConfig, load_config
-from maskmill.flows.runs.evaluate import Question, figure_lines, measure
 from maskmill.flows.report.report import MAX_SHEET_BYTES
+from maskmill.flows.runs.evaluate import Question, figure_lines, measure
 
 
 @flow(name="evaluate", description="Measures a segmenter against ground truth.")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from maskmill.flows.config import RunConfig
-from maskmill.flows.runs.evaluate import now_utc
 from maskmill.flows.report.report import watcher
+from maskmill.flows.runs.evaluate import now_utc
 
 
 def judge(
@@ -37,8 +37,8 @@ def judge(
     from maskmill.storage.dataset import model_versions as kept
     from maskmill.storage.dataset.generations import load_generation
     from maskmill.storage.stores.base import open_store
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.measure.gate import compare
+    from maskmill.workers.run import dataset_models as models
 
     store = open_store(dataset)
     card = kept.load_model(store, number)

@@ -15,14 +15,20 @@ import time
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import steps
 from maskmill.flows.config import RunConfig, load_config
-from maskmill.flows.services.retries import patient
+from maskmill.flows.report.report import (
+    ProgressArtifact,
+    RunReport,
+    Tally,
+    sheet_artifact,
+    table_artifact,
+    watcher,
+)
+from maskmill.flows.runs import publishing, steps
 from maskmill.flows.runs.publishing import Published
-from maskmill.flows.report.report import ProgressArtifact, RunReport, Tally, sheet_artifact, table_artifact, watcher
 from maskmill.flows.runs.steps import Annotated
 from maskmill.flows.services.lost_runs import note_process
+from maskmill.flows.services.retries import patient
 from maskmill.storage.errors import StorageError
 from maskmill.workers.run.spec import RunSpec
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
-from maskmill.flows.runs.evaluate import Question, measure, now_utc
 from maskmill.flows.report.report import watcher
+from maskmill.flows.runs.evaluate import Question, measure, now_utc
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
@@ -182,10 +182,10 @@ def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[st
     """
     from maskmill.flows.runs.steps import generation_of
     from maskmill.storage.stores.base import open_store
-    from maskmill.workers.run import dataset_models as models
-    from maskmill.workers.jobs.review import review_by_oracle
-    from maskmill.workers.train.loop import weights_of
     from maskmill.workers.foreign.truth import TruthSet
+    from maskmill.workers.jobs.review import review_by_oracle
+    from maskmill.workers.run import dataset_models as models
+    from maskmill.workers.train.loop import weights_of
 
     store = open_store(dataset)
     settings = models.in_force(store, config.segmenter)

@@ -16,9 +16,9 @@ from maskmill.flows.report.report import watcher
 from maskmill.workers.run.spec import MASKS
 
 if TYPE_CHECKING:
+    from maskmill.storage.care.verify import VerifyReport
     from maskmill.storage.dataset.columns import CommitRecord, Reject
     from maskmill.storage.dataset.generations import Generation
-    from maskmill.storage.care.verify import VerifyReport
     from maskmill.workers.run.spec import RunSpec
 
 
@@ -58,11 +58,11 @@ def publish_and_verify(
         DatasetError: records contradict each other.
         DamagedObject: a record cannot be read.
     """
+    from maskmill.storage.care.verify import verify
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.care.verify import verify
+    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
     records = {

@@ -16,14 +16,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.input import RunInput
 
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import relabel_steps
-from maskmill.flows.runs import steps
 from maskmill.flows.config import RunConfig
-from maskmill.flows.services.retries import patient
-from maskmill.flows.runs.publishing import Published
-from maskmill.flows.runs.relabel_plan import RelabelCaps, RelabelPlan, make_relabel_plan, plan_lines, settings_of
-from maskmill.flows.runs.relabel_steps import RelabelReport
 from maskmill.flows.report.report import (
     MAX_SHEET_BYTES,
     ProgressArtifact,
@@ -32,8 +25,19 @@ from maskmill.flows.report.report import (
     lines_artifact,
     watcher,
 )
+from maskmill.flows.runs import publishing, relabel_steps, steps
+from maskmill.flows.runs.publishing import Published
+from maskmill.flows.runs.relabel_plan import (
+    RelabelCaps,
+    RelabelPlan,
+    make_relabel_plan,
+    plan_lines,
+    settings_of,
+)
+from maskmill.flows.runs.relabel_steps import RelabelReport
 from maskmill.flows.runs.steps import Annotated
 from maskmill.flows.services.lost_runs import note_process
+from maskmill.flows.services.retries import patient
 from maskmill.workers.run.spec import RunSpec
 
 SIGN_OFF_TIMEOUT_S = 7 * 24 * 3600

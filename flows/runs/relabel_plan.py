@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from maskmill.storage.dataset.generations import Generation, GenerationRow
-    from maskmill.storage.stores.base import ObjectStore
     from maskmill.storage.dataset.stale import StaleShard
+    from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.run.spec import RunSpec
 
 ORDERS = ("oldest", "worst")
@@ -135,9 +135,9 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
         StorageError: the dataset cannot be read.
     """
     from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.stores.base import open_store
-    from maskmill.storage.plan.plan import load_plans
     from maskmill.storage.dataset.stale import stale_shards
+    from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
     generation = latest(store)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.runs import steps
 from maskmill.flows.config import RunConfig
+from maskmill.flows.report.report import Tally, duration, watcher
+from maskmill.flows.runs import steps
 from maskmill.flows.runs.publishing import Published
 from maskmill.flows.runs.relabel_plan import RelabelPlan
-from maskmill.flows.report.report import Tally, duration, watcher
 from maskmill.flows.runs.steps import Annotated
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def plan_new_images(dataset: str, inputs: list[str] | None, config: RunConfig) -
         InputError: a named input cannot be used.
     """
     from maskmill.storage.errors import InputError
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
 
     if inputs is not None:
         return str(steps.plan_images(dataset, inputs, config, None))
@@ -108,9 +108,9 @@ def recompute(
 def _select_here(spec: RunSpec, plan: RelabelPlan, on_tally: Callable[[Tally], None]) -> Annotated:
     """Masks from stored candidates, in this process: no Ray, no model."""
     from maskmill.storage.dataset.columns import new_attempt
+    from maskmill.workers.run.spec import ShardTask
     from maskmill.workers.shard.turn import run_shard
     from maskmill.workers.stages.build import build_stages
-    from maskmill.workers.run.spec import ShardTask
 
     began = time.monotonic()
     stages = build_stages(steps.without_idle(spec, plan.chosen))

@@ -11,9 +11,9 @@ import datetime
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from maskmill.flows.runs import steps
 from maskmill.flows.config import RunConfig, validate
 from maskmill.flows.report.report import watcher
+from maskmill.flows.runs import steps
 
 if TYPE_CHECKING:
     from maskmill.storage.care.damage import Found

@@ -79,8 +79,8 @@ def plan_training(
 
 def refuse_overlap(store: ObjectStore, generation: Generation, coco: Path, images: Path) -> None:
     """Raises InputError where a picture of the gate set is in the generation, byte for byte."""
-    from maskmill.workers.train.stream import source_sha256s
     from maskmill.workers.foreign.truth import picture_sha256s
+    from maskmill.workers.train.stream import source_sha256s
 
     trained = source_sha256s(store, generation)
     shared = sorted(name for name, sha256 in picture_sha256s(coco, images).items() if sha256 in trained)

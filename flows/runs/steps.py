@@ -16,16 +16,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
-from maskmill.flows.runs.publishing import Published
 from maskmill.flows.report.report import RunReport, Tally, watcher
+from maskmill.flows.runs.publishing import Published
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.plan.make_plan import PlanSummary
-    from maskmill.workers.run.events import PoolEvent, Progress
     from maskmill.workers.exports import ExportReport
-    from maskmill.workers.stages.build import Stages
+    from maskmill.workers.run.events import PoolEvent, Progress
     from maskmill.workers.run.spec import RunSpec
+    from maskmill.workers.stages.build import Stages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,8 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.plan.make_plan import make_plan
+    from maskmill.storage.stores.base import open_store
 
     return make_plan(
         open_store(dataset),
@@ -120,8 +120,8 @@ def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
     Raises:
         WriterBusy: another writer is at work, and still is after `wait_s`.
     """
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.drivers.one_writer import writing
+    from maskmill.storage.stores.base import open_store
 
     with writing(open_store(dataset), owner, wait_s=wait_s, waiting=watcher().note):
         yield
@@ -129,8 +129,8 @@ def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
 
 def is_complete(spec: RunSpec) -> bool:
     """Whether there is a plan and every shard of it has all columns of this run."""
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
 
     return load_plans(open_store(spec.root)).num_shards > 0 and not pending_shards(spec)
 
@@ -138,8 +138,8 @@ def is_complete(spec: RunSpec) -> bool:
 def pending_shards(spec: RunSpec) -> dict[int, int]:
     """Planned shards that lack a column of this run: shard -> images planned in it."""
     from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
     plan = load_plans(store)
@@ -182,12 +182,14 @@ def annotate_shards(
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
+    from maskmill.flows.report.observe import observed
     from maskmill.flows.services import cluster
     from maskmill.flows.services import state as up_state
-    from maskmill.flows.report.observe import observed
 
     with cluster.connected(up_state.ray_address(config.run.ray_address)):
-        from maskmill.workers.pool.pool import run_pool  # imports Ray, which reads its environment then: after `connected`
+        from maskmill.workers.pool.pool import (
+            run_pool,  # imports Ray, which reads its environment then: after `connected`
+        )
 
         crew = cluster.plan_crew(config) if build is None else cluster.cpu_crew(config)
         events = run_pool(
@@ -248,10 +250,10 @@ def generation_of(dataset: str, which: int | str | None = None) -> Generation:
         DatasetError: there is none yet, or no such tag.
         ObjectNotFound: there is none of this number.
     """
-    from maskmill.storage.errors import DatasetError
     from maskmill.storage.dataset.generations import latest, load_generation
-    from maskmill.storage.stores.base import open_store
     from maskmill.storage.dataset.tags import resolve
+    from maskmill.storage.errors import DatasetError
+    from maskmill.storage.stores.base import open_store
 
     store = open_store(dataset)
     number = resolve(store, which) if isinstance(which, str) else which

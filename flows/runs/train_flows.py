@@ -13,9 +13,9 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from maskmill.flows.runs import steps
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.report.report import lines_artifact
+from maskmill.flows.runs import steps
 from maskmill.flows.services.lost_runs import note_process
 
 

@@ -2,7 +2,7 @@
 
 A deployment's parameter form comes from the flow's signature and the settings' own schema. Each has a
 schedule (cron, time zone), a limit of one run at a time that queues the next, tags, and what its runs need in
-their environment. One writer per dataset is held by the dataset itself (storage/drivers/one_writer.py), across
+their environment. One writer per dataset is held by the dataset (storage/drivers/one_writer.py), across
 deployments, machines and plain commands: a run waits `WAIT_S` for another, then is refused with the reason.
 
 Work pools: "process" (a worker of Prefect's runs each as a process; maskmill is installed there) or
@@ -19,9 +19,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from maskmill.flows.config import RunConfig
 from maskmill.flows.services import services
 from maskmill.flows.services import state as up_state
-from maskmill.flows.config import RunConfig
 from maskmill.flows.services.prefect_server import check_answers
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ was a plain command, nobody is left to tell. Two nets catch these:
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
-`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation; it is a process of its own because
-Prefect's client takes seconds to import.
+`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation; it is a
+process of its own because Prefect's client takes seconds to import.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from maskmill.flows.services.child import STOP_TIMEOUT_S, Child
 from maskmill.flows.config import ConfigError
 from maskmill.flows.report.report import blank_secrets
+from maskmill.flows.services.child import STOP_TIMEOUT_S, Child
 from maskmill.flows.services.state import Running, read_state, running, state_path
 from maskmill.storage.drivers.lease import process_lives
 

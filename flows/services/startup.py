@@ -14,16 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from maskmill.flows.services import cluster
-from maskmill.flows.services import prefect_server
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import relabel_steps
-from maskmill.flows.runs import steps
-from maskmill.flows.services import state as up_state
 from maskmill.flows.config import RunConfig
+from maskmill.flows.report.report import RunReport, watcher
+from maskmill.flows.runs import publishing, relabel_steps, steps
 from maskmill.flows.runs.relabel_plan import RelabelCaps, make_relabel_plan
 from maskmill.flows.runs.relabel_steps import RelabelReport
-from maskmill.flows.report.report import RunReport, watcher
+from maskmill.flows.services import cluster, prefect_server
+from maskmill.flows.services import state as up_state
 from maskmill.workers.run.spec import RunSpec
 
 

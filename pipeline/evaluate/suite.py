@@ -17,15 +17,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from maskmill.pipeline.masks.automask import AutomaticMasks
-from maskmill.pipeline.settings import MaskSettings
 from maskmill.pipeline.evaluate.boundary import boundary_iou
 from maskmill.pipeline.evaluate.clicks import answer, answer_clicks
 from maskmill.pipeline.evaluate.coco import MaskLedger
 from maskmill.pipeline.evaluate.settings import EvaluateSettings
-from maskmill.pipeline.evaluate.truth import LARGE_PX, SMALL_PX, Bools, Boxes, Floats, Truth, batches, boxes_of
+from maskmill.pipeline.evaluate.truth import (
+    LARGE_PX,
+    SMALL_PX,
+    Bools,
+    Boxes,
+    Floats,
+    Truth,
+    batches,
+    boxes_of,
+)
+from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.pipeline.segmenters.base import Prompts, Segmenter
+from maskmill.pipeline.settings import MaskSettings
 
 
 @dataclass(frozen=True, eq=False)

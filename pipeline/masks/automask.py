@@ -27,14 +27,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
 from maskmill.pipeline.masks import measure as masks
 from maskmill.pipeline.masks import regions
-from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
-from maskmill.pipeline.settings import MASKS_REVISION, MaskSettings
 from maskmill.pipeline.masks.geometry import Crop, crop_boxes, cut_by_crop, layer_grids
 from maskmill.pipeline.masks.measure import MaskBatch
-from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
 from maskmill.pipeline.masks.upsample import Frame, MaskMeasures, measure, runs_batch
+from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
+from maskmill.pipeline.settings import MASKS_REVISION, MaskSettings
 
 REVISION = MASKS_REVISION
 """Of this stage; see there."""

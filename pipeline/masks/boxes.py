@@ -20,8 +20,8 @@ import torch
 
 from maskmill.pipeline.annotation import SINGLE_OUTPUT, Annotation, BoxXywh
 from maskmill.pipeline.machine.batches import Batches
-from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
 from maskmill.pipeline.masks.upsample import measure, runs_batch
+from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
 
 STABILITY_OFFSET = 1.0
 

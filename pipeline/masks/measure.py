@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskmill.pipeline.rle import Rle
 from maskmill.pipeline.masks.upsample import Frame, runs_batch
+from maskmill.pipeline.rle import Rle
 
 _ENCODED_TOGETHER = 64
 

@@ -29,8 +29,15 @@ import numpy as np
 import numpy.typing as npt
 
 from maskmill.pipeline.machine.compiled import map_in_threads
+from maskmill.pipeline.masks.upsample_loops import (
+    Axis,
+    Floats,
+    Ints,
+    compose_axis,
+    mask_run_lengths,
+    measure_masks,
+)
 from maskmill.pipeline.rle import Rle, from_run_lengths
-from maskmill.pipeline.masks.upsample_loops import Axis, Floats, Ints, compose_axis, mask_run_lengths, measure_masks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maskmill.pipeline.weights import weights
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.families import family_of
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.weights import weights
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
@@ -22,7 +22,7 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         settings: `threads` sets torch's CPU threads for the whole process.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights that are missing, damaged, refused or another model's.
+        WeightsError: weights that are missing, damaged, refused or another model's.
         ValueError: a device that this machine lacks.
     """
     if settings.threads is not None:
@@ -34,8 +34,8 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         from maskmill.pipeline.segmenters.sam import load_sam_segmenter
 
         return load_sam_segmenter(settings)
-    from maskmill.pipeline.weights import pretrained
     from maskmill.pipeline.segmenters.families import load_family
+    from maskmill.pipeline.weights import pretrained
 
     path = weights.resolve(settings)
     found = pretrained.find(str(path), role="segmenter", model_types=family.model_types)

@@ -28,9 +28,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
 from maskmill.pipeline.segmenters.sam import checked_image, choose_device, images_per_batch
+from maskmill.pipeline.weights import pretrained
 
 if TYPE_CHECKING:
     from maskmill.pipeline.weights.pretrained import Pretrained

@@ -30,8 +30,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights import pretrained, weights
 
 if TYPE_CHECKING:
     from maskmill.pipeline.weights.pretrained import Pretrained

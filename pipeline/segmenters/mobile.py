@@ -46,8 +46,8 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskmill.pipeline.weights import weights
 from maskmill.pipeline.families import STUDENT_ENCODERS
+from maskmill.pipeline.weights import weights
 
 EMBED_DIM = 256
 STRIDE = 16

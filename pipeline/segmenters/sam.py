@@ -20,15 +20,14 @@ from segment_anything.build_sam import sam_model_registry
 from torch.nn import functional as F
 
 from maskmill.pipeline.decoder import decoder
-from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.weights import weights
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.decoder.encoder import fuse_attention
-from maskmill.pipeline.families import STUDENT
 from maskmill.pipeline.decoder.resize import resize
+from maskmill.pipeline.families import STUDENT
+from maskmill.pipeline.masks.upsample import Frame
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
-from maskmill.pipeline.masks.upsample import Frame
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.weights import pretrained, weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -146,9 +145,7 @@ def load_sam(model: str, path: Path) -> Sam:
     Raises:
         WeightsError: weights that are damaged, refused or another model's.
     """
-    from maskmill.pipeline.segmenters import from_transformers
-    from maskmill.pipeline.segmenters import mobile
-    from maskmill.pipeline.segmenters import student
+    from maskmill.pipeline.segmenters import from_transformers, mobile, student
 
     if model == "sam":
         found = pretrained.find(str(path), role="segmenter", model_types=("sam",))

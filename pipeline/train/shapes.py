@@ -13,10 +13,10 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from maskmill.pipeline.weights import weights
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.segmenters.sam import build_sam
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.weights import weights
 
 VITS = ("vit_b", "vit_l", "vit_h")
 
@@ -25,7 +25,7 @@ def load_trainable(settings: SegmenterSettings) -> Sam:
     """The model in float32 on the CPU.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights that can't be used.
+        WeightsError: weights that can't be used.
         ValueError: a family that isn't trained here.
     """
     if settings.model not in (*VITS, "nano"):

@@ -23,15 +23,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.families import family_of
+from maskmill.pipeline.settings import SegmenterSettings
 
 if TYPE_CHECKING:
     import torch
 
     from maskmill.pipeline.weights.hub import HubId
 
-NANO_WEIGHTS = Path(__file__).parent / "segmenters" / "nano.safetensors"
+NANO_WEIGHTS = Path(__file__).parents[1] / "segmenters" / "nano.safetensors"
 
 _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _FORBIDDEN = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)")

@@ -25,9 +25,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from maskmill.pipeline.segmenters.sam import choose_device
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.caption import Pixels, Subject
-from maskmill.pipeline.segmenters.sam import choose_device
 
 if TYPE_CHECKING:
     from maskmill.pipeline.words.settings import CaptionSettings
@@ -195,7 +195,7 @@ def load_blip(settings: CaptionSettings) -> tuple[BlipCaptioner, BlipFilter | No
     """The captioner, and the filter where the settings name one.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights that are missing, damaged or another model's.
+        WeightsError: weights that are missing, damaged or another model's.
         ValueError: a device that this machine lacks.
     """
     assert settings.model is not None, "captions that are off load nothing"

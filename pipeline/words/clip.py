@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.families import family_of
+from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.weights.pretrained import Pretrained
 
 Image = npt.NDArray[np.uint8]

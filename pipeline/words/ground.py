@@ -32,14 +32,14 @@ from maskmill.pipeline.annotation import (
     annotation_from_sa1b,
     annotation_to_sa1b,
 )
+from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.masks.boxes import masks_of_boxes
 from maskmill.pipeline.words.caption import check_rgb
-from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.detectors.base import Detections, Detector, Pixels, Query
     from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.words.detectors.base import Detections, Detector, Pixels, Query
     from maskmill.pipeline.words.settings import LabelSettings
 
 MAX_LABEL_CHARS = 200

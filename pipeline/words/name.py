@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImage, Annotation
 from maskmill.pipeline.machine.batches import Batches
-from maskmill.pipeline.words.clip import Image, Namer, check_rgb
 from maskmill.pipeline.rle import decode
+from maskmill.pipeline.words.clip import Image, Namer, check_rgb
 from maskmill.pipeline.words.settings import NameSettings
 
 DENSE = "dense"

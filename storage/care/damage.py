@@ -14,15 +14,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, list_columns, list_versions, making_order
-from maskmill.storage.errors import AccessDenied, StorageError, StoreUnavailable
+from maskmill.storage.dataset.columns import (
+    ColumnVersion,
+    CommitRecord,
+    list_columns,
+    list_versions,
+    making_order,
+)
 from maskmill.storage.dataset.generations import GenerationRow, latest, row_of
-from maskmill.storage.stores.in_order import in_order
-from maskmill.storage.shards.index import read_index
 from maskmill.storage.dataset.join import read_row
-from maskmill.storage.stores.base import ObjectStore, is_s3
+from maskmill.storage.errors import AccessDenied, StorageError, StoreUnavailable
 from maskmill.storage.plan.plan import Plan, load_plans
+from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import check_size
+from maskmill.storage.stores.base import ObjectStore, is_s3
+from maskmill.storage.stores.in_order import in_order
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import CommitRecord, list_columns, list_versions, new_attempt
-from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
 from maskmill.storage.care.garbage import lost_tables
+from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard, stored_shards
+from maskmill.storage.dataset.columns import CommitRecord, list_columns, list_versions, new_attempt
 from maskmill.storage.dataset.generations import list_generations, load_generation
 from maskmill.storage.drivers.lease import others
-from maskmill.storage.stores.base import ObjectStore, Unfinished
+from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
+from maskmill.storage.plan.make_plan import RowWriter
 from maskmill.storage.plan.plan import (
     FOLDER,
     IMAGE_COLUMNS,
@@ -37,8 +38,7 @@ from maskmill.storage.plan.plan import (
     part_name,
     read_rows,
 )
-from maskmill.storage.plan.make_plan import RowWriter
-from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard, stored_shards
+from maskmill.storage.stores.base import ObjectStore, Unfinished
 
 MAX_RACES = 20
 

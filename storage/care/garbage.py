@@ -27,15 +27,15 @@ from datetime import datetime
 from hashlib import blake2b
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, list_columns, list_versions
-from maskmill.storage.plan.digests import DigestTable
 from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
 from maskmill.storage.dataset.generations import list_generations, load_generation, named_objects
-from maskmill.storage.stores.in_order import in_order
 from maskmill.storage.drivers.lease import CLOCK_SKEW_S, others
 from maskmill.storage.drivers.lease import FOLDER as DRIVERS
-from maskmill.storage.stores.base import ObjectInfo, ObjectStore, Unfinished
+from maskmill.storage.plan.digests import DigestTable
 from maskmill.storage.plan.plan import FOLDER as PLANS
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectInfo, ObjectStore, Unfinished
+from maskmill.storage.stores.in_order import in_order
 
 MIN_AGE_S = 86_400.0
 REMOVE_THREADS = 16

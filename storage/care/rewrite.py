@@ -14,12 +14,26 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, list_columns, list_versions, new_attempt
+from maskmill.storage.dataset.columns import (
+    ColumnVersion,
+    CommitRecord,
+    Reject,
+    list_columns,
+    list_versions,
+    new_attempt,
+)
+from maskmill.storage.dataset.generations import (
+    Generation,
+    GenerationRow,
+    Publication,
+    latest,
+    publish_over,
+    row_of,
+)
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.dataset.generations import Generation, GenerationRow, Publication, latest, publish_over, row_of
 from maskmill.storage.shards.index import read_index
-from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_shard, write_shard
+from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

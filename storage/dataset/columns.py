@@ -25,10 +25,10 @@ from functools import cached_property
 from itertools import count, islice
 
 from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, StorageError
-from maskmill.storage.stores.in_order import in_order
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.shards.shards import Sample, WrittenObject, check_size, read_shard
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.in_order import in_order
 
 FORMAT_VERSION = 1
 READ_THREADS = 16  # records are small: reading many of them is waiting for answers

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.shards.arrow import read_table, table_of
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
 from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, StoreUnavailable
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.shards.arrow import read_table, table_of
 from maskmill.storage.shards.shards import WrittenObject, read_object, write_object
+from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

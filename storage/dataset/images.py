@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
 from maskmill.storage.errors import DamagedObject, StorageError
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectStore
-from maskmill.storage.shards.shards import Sample, WrittenObject, check_object, read_shard
 from maskmill.storage.plan.sources import PlannedImage, read_sources, source_label
+from maskmill.storage.shards.shards import Sample, WrittenObject, check_object, read_shard
+from maskmill.storage.stores.base import ObjectStore
 
 MAX_REFERENCES = 64  # resolved at once: their samples wait, not their bytes
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
-from maskmill.storage.errors import DamagedObject, Forgotten, ObjectNotFound
 from maskmill.storage.dataset.generations import Generation, GenerationRow
 from maskmill.storage.dataset.images import resolved_samples
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.errors import DamagedObject, Forgotten, ObjectNotFound
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample, read_shard
+from maskmill.storage.stores.base import ObjectStore
 
 
 @dataclass(frozen=True)

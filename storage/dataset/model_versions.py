@@ -24,8 +24,8 @@ from typing import Any
 from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StoreUnavailable
 from maskmill.storage.json_text import load_json
-from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.shards.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object
+from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
 FOLDER = "models"

@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.dataset.generations import Generation, GenerationRow
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import image_schema, load_plans
 from maskmill.storage.shards.shards import WrittenObject, read_object
+from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

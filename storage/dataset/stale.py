@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
 from maskmill.storage.dataset.generations import Generation, GenerationRow
-from maskmill.storage.shards.index import read_index
 from maskmill.storage.dataset.join import read_record
-from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.plan.plan import Plan
+from maskmill.storage.shards.index import read_index
+from maskmill.storage.stores.base import ObjectStore
 
 THREADS = 16
 

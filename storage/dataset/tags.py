@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
 from maskmill.storage.dataset.generations import load_generation
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
 from maskmill.storage.json_text import load_json
 from maskmill.storage.stores.base import ObjectStore
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from maskmill.storage.drivers.lease import DriverInfo, announce, others, process_lives
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.json_text import load_json
-from maskmill.storage.drivers.lease import DriverInfo, announce, others, process_lives
 from maskmill.storage.stores.base import ObjectStore
 
 FOLDER = "locks/writer"

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from maskmill.storage.errors import BucketNotFound, ObjectNotFound, StorageError, StoreUnavailable
-from maskmill.storage.stores.in_order import in_order
-from maskmill.storage.stores.base import address_store, is_s3
 from maskmill.storage.plan.sources import source_label
-from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
 from maskmill.storage.plan.walk import CAPTION_ENDINGS, IMAGE_ENDINGS, InputFile, InputProblem, ending_of
+from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
+from maskmill.storage.stores.base import address_store, is_s3
+from maskmill.storage.stores.in_order import in_order
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from maskmill.storage.errors import InputError, ObjectNotFound
-from maskmill.storage.stores.base import address_store, is_s3, local_address, open_store
 from maskmill.storage.plan.walk import (
     IMAGE_ENDINGS,
     TAR_ENDING,
@@ -38,6 +37,7 @@ from maskmill.storage.plan.walk import (
     walk_folder,
     walk_prefix,
 )
+from maskmill.storage.stores.base import address_store, is_s3, local_address, open_store
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MANIFEST_ENDING = ".txt"

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.shards.arrow import table_of
 from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.errors import InputError, StoreUnavailable
 from maskmill.storage.plan.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
 from maskmill.storage.plan.inputs import InputListing, list_inputs
 from maskmill.storage.plan.ledger import Ledger, digest
-from maskmill.storage.stores.base import ObjectStore, ensure_writable
 from maskmill.storage.plan.plan import (
     FOLDER,
     MAX_SHARD_SIZE,
@@ -39,8 +37,10 @@ from maskmill.storage.plan.plan import (
     reject_schema,
     tar_schema,
 )
-from maskmill.storage.shards.shards import HashingWriter, WrittenObject
 from maskmill.storage.plan.sources import source_label
+from maskmill.storage.shards.arrow import table_of
+from maskmill.storage.shards.shards import HashingWriter, WrittenObject
+from maskmill.storage.stores.base import ObjectStore, ensure_writable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectStore
-from maskmill.storage.shards.shards import WrittenObject, check_size
 from maskmill.storage.plan.sources import PlannedImage as PlannedImage
 from maskmill.storage.plan.sources import SourceRead as SourceRead
 from maskmill.storage.plan.sources import read_source as read_source
 from maskmill.storage.plan.sources import read_sources as read_sources
 from maskmill.storage.plan.sources import source_label
+from maskmill.storage.shards.shards import WrittenObject, check_size
+from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

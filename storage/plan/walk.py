@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from maskmill.storage.errors import AccessDenied, BucketNotFound, ObjectNotFound
-from maskmill.storage.stores.local import local_etag
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore, address_store, is_s3, join_address
+from maskmill.storage.stores.local import local_etag
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 CAPTION_ENDINGS = (".txt", ".json")  # the first one found is used

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from maskmill.storage.shards.arrow import read_table, table_of
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.shards.arrow import read_table, table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_object
+from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.shards.tar_format import Member, end_marker, member_header, padding, read_members
 from maskmill.storage.shards.tars import BLOCK_BYTES
+from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes and tests.workers.published
 
 from tests.workers.published import Published, publish_dataset
 

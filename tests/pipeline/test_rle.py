@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from segment_anything.utils import amg
 
-from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, encode_mask, from_run_lengths, place, run_lengths
+from maskmill.pipeline.rle import (
+    Rle,
+    area_px,
+    box_xyxy,
+    decode,
+    encode_mask,
+    from_run_lengths,
+    place,
+    run_lengths,
+)
 
 BoolHW = npt.NDArray[np.bool_]
 

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.ports
-
 from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.storage.stores.s3 import S3Store
 from tests.ports import free_port

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterator
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, new_attempt
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.dataset.images import to_sample
-from maskmill.storage.shards.index import write_index
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.plan.plan import load_plans, read_source
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans, read_source
+from maskmill.storage.shards.index import write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
+from maskmill.storage.stores.base import ObjectStore, open_store
 
 IMAGES, MASKS = "1" * 16, "2" * 16
 CREATED = "2025-01-01T00:00:00+00:00"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for tests.fakes
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
@@ -21,11 +19,11 @@ os.environ |= {
 }
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.make_plan import make_plan
-from tests.fakes import write_pictures
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
+from tests.fakes import write_pictures
 
 
 @dataclass(frozen=True)

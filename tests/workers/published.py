@@ -14,14 +14,14 @@ from PIL import Image
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.generations import Generation, publish
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.make_plan import make_plan
-from tests.fakes import FakeMasks, Pixels, jpeg_bytes
-from maskmill.workers.shard.turn import run_shard
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.stages.build import GridMasks, Stages
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import GridMasks, Stages
+from tests.fakes import FakeMasks, Pixels, jpeg_bytes
 
 HOSTILE_NAME = "<script>alert(1)<!--&\"'.jpg"
 NUM_ANNOTATED = 9

@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from maskmill.storage.care.verify import verify
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import ObjectStore, is_s3, join_address, open_store
-from maskmill.storage.care.verify import verify
 from maskmill.workers.drill import schedule as kinds
-from maskmill.workers.drill.same import Difference, compare, now_utc, work_in_peace, work_undisturbed
 from maskmill.workers.drill.damage import damage_objects
 from maskmill.workers.drill.drivers import Drivers
 from maskmill.workers.drill.fleet import Fleet
@@ -35,6 +34,7 @@ from maskmill.workers.drill.inputs import write_part
 from maskmill.workers.drill.job import DriverJob
 from maskmill.workers.drill.orders import Order, Orders
 from maskmill.workers.drill.proxy import running_proxy
+from maskmill.workers.drill.same import Difference, compare, now_utc, work_in_peace, work_undisturbed
 from maskmill.workers.drill.schedule import Round, make_schedule
 from maskmill.workers.drill.stages import drill_spec
 from maskmill.workers.jobs.repair import repair

@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 import numpy as np
 
 from maskmill.storage.dataset.columns import new_attempt
-from maskmill.storage.errors import StorageError
 from maskmill.storage.dataset.generations import latest, publish
 from maskmill.storage.dataset.join import read_record, read_row
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.plan.plan import Plan, load_plans
+from maskmill.storage.errors import StorageError
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.shards.shards import Sample
+from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import read_source
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.storage.shards.shards import Sample
+from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.workers.drill.stages import POISON, Builder, drill_spec
-from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.foreign.codec import DecodeError, decode_image
 from maskmill.workers.run.spec import MASKS, RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
 
 MAX_NAMED = 20
 

@@ -10,8 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from maskmill.workers.drill import disk
-from maskmill.workers.drill import proxy
+from maskmill.workers.drill import disk, proxy
 
 WORKER_KILL, NODE_KILL, DRIVER_KILL, SECOND_DRIVER = (
     "worker_kill",

@@ -19,16 +19,16 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.rle import Rle
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.columns import fingerprint
-from maskmill.storage.stores.base import is_s3, open_store
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import is_s3, open_store
 from maskmill.workers.drill import disk
 from maskmill.workers.drill.orders import Orders
 from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
-from maskmill.workers.stages.build import GridMasks, Stages
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
+from maskmill.workers.stages.build import GridMasks, Stages
 
 POISON = (255, 0, 255)
 """The colour of an image that kills; whole images of one colour survive JPEG."""

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
 
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.shards.shards import HashingWriter
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from maskmill.workers.reading.words import category_of
 from maskmill.workers.reading.survey import count_rejects
+from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

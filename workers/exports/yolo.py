@@ -29,8 +29,8 @@ from maskmill.storage.stores.base import open_store
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
-from maskmill.workers.reading.words import category_of
 from maskmill.workers.reading.survey import count_rejects
+from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

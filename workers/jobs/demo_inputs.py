@@ -3,7 +3,7 @@ ships.
 
 The photographs are those of scikit-image's wheel whose own documentation (`skimage.data`) states that they
 are in the public domain, under CC0, or without known copyright restrictions; they are copied as they lie in
-the package. Scenes come from `maskmill.pipeline.scenes.scenes` with seeds that no shipped model was trained on.
+the package. Scenes come from pipeline/scenes with seeds that no shipped model was trained on.
 """
 
 from __future__ import annotations

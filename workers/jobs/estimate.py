@@ -24,16 +24,16 @@ from pathlib import Path
 import numpy as np
 
 from maskmill.storage.dataset.columns import CommitRecord, new_attempt
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.walk import ending_of
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.stores.base import open_store
-from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.plan.walk import ending_of
 from maskmill.workers.jobs.draw_inputs import DrawnImage, InputSample, sample_inputs
+from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.meter import Meter
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages, build_stages
-from maskmill.workers.run.spec import RunSpec, ShardTask
 
 CONFIDENCE = 0.95
 TAR_BLOCK_BYTES = 512
@@ -122,7 +122,7 @@ def estimate_inputs(
     Raises:
         ValueError: a count below 1.
         maskmill.storage.errors.InputError: an input is missing or holds no image that can be read.
-        maskmill.pipeline.weights.weights.WeightsError: the weights are missing or damaged.
+        WeightsError: the weights are missing or damaged.
     """
     if num_images < 1 or num_workers < 1:
         raise ValueError(f"num_images={num_images} and num_workers={num_workers} must be at least 1")

@@ -11,18 +11,18 @@ from typing import Any
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.columns import ColumnVersion, fingerprint, new_attempt
-from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.workers.foreign.given import REVISION, GivenMasks, GivenSet, read_given
 from maskmill.workers.run.columns import COLUMNS, IMAGES, image_facts
 from maskmill.workers.run.columns import fingerprints as fingerprints_of
-from maskmill.workers.foreign.given import REVISION, GivenMasks, GivenSet, read_given
-from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.stages.build import Stages
 from maskmill.workers.run.spec import RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import Stages
 
 GIVEN = "given"
 

@@ -19,16 +19,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.care.damage import Damage, Found, find_damage
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
-from maskmill.storage.dataset.generations import GenerationRow, latest
-from maskmill.storage.stores.base import ObjectStore
-from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.care.rewrite import republish, rewrite_shard
+from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.generations import GenerationRow, latest
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.workers.run.spec import IMAGES, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
-from maskmill.workers.run.spec import IMAGES, RunSpec, ShardTask
 
 MAX_ROUNDS = 8
 MAX_TRIES = 2  # of one column's shard

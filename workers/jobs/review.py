@@ -24,25 +24,25 @@ from maskmill.pipeline.evaluate.oracle import Corrected, correct, missing_from
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, encode_mask
 from maskmill.pipeline.train.prompts import centre_point
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, fingerprint, new_attempt
-from maskmill.storage.errors import InputError
 from maskmill.storage.dataset.generations import Publication, publish_over, row_of
 from maskmill.storage.dataset.images import stored_image
 from maskmill.storage.dataset.join import join, read_record
+from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample, write_shard
-from maskmill.workers.measure.audit import by_stem, stem_of
 from maskmill.workers.foreign.codec import decode_image
-from maskmill.workers.run.columns import IMAGES, MASKS
-from maskmill.workers.reading.samples import upright_jpeg
-from maskmill.workers.train.stream import BY_PERSON, REVIEW
 from maskmill.workers.foreign.truth import TruthSet, index_truth, truth_of
+from maskmill.workers.measure.audit import by_stem, stem_of
+from maskmill.workers.reading.samples import upright_jpeg
+from maskmill.workers.run.columns import IMAGES, MASKS
+from maskmill.workers.train.stream import BY_PERSON, REVIEW
 
 if TYPE_CHECKING:
     from maskmill.pipeline.evaluate.truth import Truth
     from maskmill.pipeline.segmenters.base import Segmenter
     from maskmill.storage.dataset.generations import Generation, GenerationRow
     from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.run.loop_settings import LoopSettings
     from maskmill.workers.foreign.truth import TruthIndex
+    from maskmill.workers.run.loop_settings import LoopSettings
 
 AUTOMATIC = "automatic"
 REVISION = 1

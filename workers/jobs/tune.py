@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maskmill.pipeline.masks import measure as mask_columns
 from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.masks import measure as mask_columns
 from maskmill.pipeline.masks.automask import AutomaticMasks
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.masks.measure import MaskBatch
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import Segmenter
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import InputSample, sample_inputs
@@ -124,7 +124,7 @@ def tune_inputs(
     Raises:
         ValueError: a count below 1 or a threshold out of range.
         maskmill.storage.errors.InputError: an input that cannot be listed or read, or no image to run.
-        maskmill.pipeline.weights.weights.WeightsError: the weights are missing or damaged.
+        WeightsError: the weights are missing or damaged.
     """
     if num_images < 1:
         raise ValueError(f"num_images={num_images} must be at least 1")

@@ -21,12 +21,12 @@ import numpy as np
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.evaluate.agreement import best_partners, share_above
 from maskmill.pipeline.rle import Rle, encode_mask
-from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.dataset.join import join
-from maskmill.workers.run.columns import IMAGES, MASKS
+from maskmill.storage.errors import DatasetError, InputError
+from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, truth_of
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows, spread
-from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, truth_of
+from maskmill.workers.run.columns import IMAGES, MASKS
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from maskmill.storage.dataset.diff import RowChange, SettingChange, changed_rows, changed_settings
-from maskmill.storage.errors import DamagedObject
 from maskmill.storage.dataset.join import read_row
+from maskmill.storage.errors import DamagedObject
 from maskmill.workers.reading.survey import spread
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation, GenerationRow
-    from maskmill.storage.stores.base import ObjectStore
     from maskmill.storage.shards.shards import Sample
+    from maskmill.storage.stores.base import ObjectStore
 
 PAIRED_IOU = 0.5
 BANDS = (("0.95 to 1", 0.95), ("0.80 to 0.95", 0.8), ("0.50 to 0.80", PAIRED_IOU))

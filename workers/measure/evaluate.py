@@ -31,9 +31,9 @@ from maskmill.pipeline.evaluate.suite import SetMeter, SetResult, as_dict, avera
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.storage.errors import InputError
+from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, read_bsds, read_truths
 from maskmill.workers.pictures.plots import Line, line_chart
 from maskmill.workers.pictures.render import Cell, draw_sheet, outlines, png_bytes, thumbnail
-from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, read_bsds, read_truths
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.evaluate.gate import decide
 from maskmill.storage.errors import InputError
+from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.measure.evaluate import evaluate
 from maskmill.workers.run.dataset_models import load
-from maskmill.workers.foreign.truth import TruthSet
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.settings import SegmenterSettings
     from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
+    from maskmill.pipeline.settings import SegmenterSettings
 
 
 def compare(

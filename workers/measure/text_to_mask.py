@@ -15,14 +15,14 @@ import numpy as np
 
 from maskmill.pipeline.evaluate.coco import MaskLedger
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.storage.errors import InputError
 from maskmill.storage.dataset.images import stored_image
 from maskmill.storage.dataset.join import join
+from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.measure.audit import by_stem, stem_of
-from maskmill.workers.run.columns import IMAGES, LABELS, MASKS
-from maskmill.workers.reading.words import with_words
 from maskmill.workers.foreign.truth import TruthSet, index_truth, truth_of
+from maskmill.workers.measure.audit import by_stem, stem_of
+from maskmill.workers.reading.words import with_words
+from maskmill.workers.run.columns import IMAGES, LABELS, MASKS
 
 if TYPE_CHECKING:
     from maskmill.pipeline.evaluate.truth import Truth

@@ -22,9 +22,15 @@ from PIL import Image
 from maskmill.storage.plan.plan import load_plans
 from maskmill.workers.pictures.histograms import Histogram, count, svg
 from maskmill.workers.pictures.mask_paths import UNITS_PER_PX, mask_path
-from maskmill.workers.pictures.style import CSS, LOGO
 from maskmill.workers.pictures.render import label_map, mask_colours
-from maskmill.workers.reading.survey import MaskSurvey, SampledImage, count_rejects, sample_images, survey_masks
+from maskmill.workers.pictures.style import CSS, LOGO
+from maskmill.workers.reading.survey import (
+    MaskSurvey,
+    SampledImage,
+    count_rejects,
+    sample_images,
+    survey_masks,
+)
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

@@ -36,9 +36,9 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
-from maskmill.workers.run.in_hand import last_announced
-from maskmill.workers.run.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.pool.blame import Doubt, Doubts, History
+from maskmill.workers.run.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
+from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.nodes import live_nodes, room_for
 from maskmill.workers.run.spec import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 

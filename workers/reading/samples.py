@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image
 
-from maskmill.storage.errors import DamagedObject
 from maskmill.storage.dataset.images import StoredImage, stored_image
 from maskmill.storage.dataset.join import join
+from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import DecodeError, normalise
-from maskmill.workers.run.columns import MASKS
 from maskmill.workers.reading.words import WORDS, with_words
+from maskmill.workers.run.columns import MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.storage.dataset.columns import first_rejects, making_order
-from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.dataset.generations import GenerationRow
-from maskmill.storage.shards.index import read_index
 from maskmill.storage.dataset.join import read_record
+from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.codec import decode_image
-from maskmill.workers.reading.words import category_of
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

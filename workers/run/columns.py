@@ -6,8 +6,8 @@ A column is made from `images` and from the columns it names in `reads`; a finge
 that it reads, so a change goes on to what was derived and to nothing else. `masks` come from the grid, or
 from given boxes where a run has them. Drivers read this: no torch.
 
-To add a column: its name in `COLUMNS`, its facts here and in `maskmill.workers.run.spec.make_spec`, its stage in
-`maskmill.workers.stages.build.build_stages`.
+To add a column: its name in `COLUMNS`, its facts here and in `make_spec` (spec.py), its stage in
+`build_stages` (workers/stages/build.py).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def image_facts(ingest: IngestSettings) -> ColumnFacts:
 
 
 def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `masks` from the grid. Raises maskmill.pipeline.weights.weights.WeightsError."""
+    """Of `masks` from the grid. Raises WeightsError."""
     from maskmill.pipeline.segmenters import weights_identity
 
     return ColumnFacts(
@@ -115,7 +115,7 @@ def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts
 
 
 def box_facts(boxes: BoxSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `masks` from given boxes. Raises maskmill.pipeline.weights.weights.WeightsError, maskmill.storage.errors.InputError."""
+    """Of `masks` from given boxes. Raises WeightsError, maskmill.storage.errors.InputError."""
     from maskmill.pipeline.segmenters import weights_identity
     from maskmill.workers.foreign.boxes import sha256_of
 
@@ -143,7 +143,7 @@ def candidate_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> Column
 
 
 def caption_facts(captions: CaptionSettings) -> ColumnFacts:
-    """Of `captions`. Raises maskmill.pipeline.weights.weights.WeightsError."""
+    """Of `captions`. Raises WeightsError."""
     from maskmill.pipeline.weights.weights import identity
 
     roles = {"captioner": captions.model, "filter": captions.filter}
@@ -161,7 +161,7 @@ def caption_reads(captions: CaptionSettings) -> tuple[str, ...]:
 
 
 def label_facts(labels: LabelSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `labels`. Raises maskmill.pipeline.weights.weights.WeightsError, and ValueError for a vocabulary without phrases."""
+    """Of `labels`. Raises WeightsError, and ValueError for a vocabulary without phrases."""
     from maskmill.pipeline.segmenters import weights_identity
     from maskmill.pipeline.weights.weights import identity
 
@@ -196,9 +196,9 @@ def label_reads(labels: LabelSettings) -> tuple[str, ...]:
 
 
 def name_facts(names: NameSettings) -> ColumnFacts:
-    """Of `names`. Raises maskmill.pipeline.weights.weights.WeightsError, and ValueError for a vocabulary without words."""
-    from maskmill.pipeline.words.vocabulary import load_vocabulary
+    """Of `names`. Raises WeightsError, and ValueError for a vocabulary without words."""
     from maskmill.pipeline.weights.weights import identity
+    from maskmill.pipeline.words.vocabulary import load_vocabulary
 
     assert names.model is not None, "names that are off have no facts"
     return ColumnFacts(

@@ -17,12 +17,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskmill.storage.errors import InputError
 from maskmill.storage.dataset.model_versions import SHIPPED, fetch, list_models, load_model, promoted
+from maskmill.storage.errors import InputError
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.settings import SegmenterSettings
     from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.settings import SegmenterSettings
     from maskmill.storage.dataset.model_versions import ModelCard
     from maskmill.storage.stores.base import ObjectStore
 

@@ -128,7 +128,7 @@ def make_spec(
     Models of the hub are pinned to their commit of now, so that every worker loads the same.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights are missing or damaged.
+        WeightsError: weights are missing or damaged.
         maskmill.storage.errors.InputError: the boxes' file is missing.
         ValueError: a column reads another that is off, a vocabulary has no phrases, or candidates are to be
             kept of a grid that given boxes replace.

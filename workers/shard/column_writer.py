@@ -17,9 +17,9 @@ from types import TracebackType
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
 from maskmill.storage.shards.index import write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
+from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.meter import Meter
 from maskmill.workers.stages.build import EncodedSample
-from maskmill.workers.run.spec import ShardTask
 
 
 class _Abandoned(Exception):

@@ -29,22 +29,22 @@ from typing import TypeVar
 import numpy as np
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
-from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
-from maskmill.storage.errors import DamagedObject
-from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
-from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
 from maskmill.storage.care.rewrite import forgotten_reject
+from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
+from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
+from maskmill.storage.errors import DamagedObject
+from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.run.in_hand import Announcement, announce, withdraw
-from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
 from maskmill.workers.foreign.codec import DecodeError, decode_image, normalise
-from maskmill.workers.shard.column_writer import ColumnWriter, Draft
 from maskmill.workers.run.columns import CANDIDATES
-from maskmill.workers.shard.meter import Meter
-from maskmill.workers.shard.read_back import ReadBack
-from maskmill.workers.stages.build import EncodedSample, Picture, Stage, StageResult, Stages
+from maskmill.workers.run.in_hand import Announcement, announce, withdraw
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.ahead import map_ahead, read_ahead
+from maskmill.workers.shard.column_writer import ColumnWriter, Draft
+from maskmill.workers.shard.meter import Meter
+from maskmill.workers.shard.read_back import ReadBack
+from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
+from maskmill.workers.stages.build import EncodedSample, Picture, Stage, StageResult, Stages
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ import numpy as np
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.masks.boxes import check_prompts, masks_of_prompts
 from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
-from maskmill.workers.run.columns import MASKS
 from maskmill.workers.foreign.boxes import Given, GivenBoxes, scaled
+from maskmill.workers.run.columns import MASKS
 from maskmill.workers.stages.build import EncodedSample, Picture, StageResult, decode_masks, encode_masks
 
 if TYPE_CHECKING:

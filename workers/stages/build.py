@@ -27,12 +27,12 @@ import numpy.typing as npt
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b, to_sa1b
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.storage.plan.plan import Plan, PlannedImage, load_plans
 from maskmill.storage.shards.shards import Sample
+from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.workers.run.columns import CANDIDATES, segmenter_name
-from maskmill.workers.stages.warnings import Notes, listen
 from maskmill.workers.run.spec import MASKS, RunSpec
+from maskmill.workers.stages.warnings import Notes, listen
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
@@ -302,7 +302,7 @@ def build_stages(spec: RunSpec) -> Stages:
     """Opens the dataset of a run and loads the models of its columns, but for idle ones.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights that are missing, damaged or another model's.
+        WeightsError: weights that are missing, damaged or another model's.
         StorageError: the store cannot be read or has no plan.
     """
     from maskmill.pipeline.segmenters import load_segmenter
@@ -326,8 +326,8 @@ def build_stages(spec: RunSpec) -> Stages:
 
 
 def _box_stage(boxes: BoxSettings, spec: RunSpec, embeddings: SharedEmbeddings) -> Stage:
-    from maskmill.workers.stages.boxes import BoxMasks
     from maskmill.workers.foreign.boxes import read_given_boxes
+    from maskmill.workers.stages.boxes import BoxMasks
 
     assert boxes.file is not None
     file = boxes.file

@@ -1,4 +1,4 @@
-"""The captions column: `maskmill.pipeline.words.caption` over the pictures, and over the crops of their large masks."""
+"""The captions column: pipeline/words/caption.py over pictures, and over the crops of large masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels column: `maskmill.pipeline.words.ground` over the pictures, their grid masks and their captions."""
+"""The labels column: pipeline/words/ground.py over the pictures, their grid masks and their captions."""
 
 from __future__ import annotations
 

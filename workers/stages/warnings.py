@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 
-LOGGER = "pipeline"
+LOGGER = "maskmill.pipeline"
 MAX_NOTES = 100
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES, caption_facts, label_facts, looked_for, name_facts
+from maskmill.workers.run.columns import (
+    CAPTIONS,
+    LABELS,
+    NAMES,
+    caption_facts,
+    label_facts,
+    looked_for,
+    name_facts,
+)
 from maskmill.workers.run.spec import RunSpec
 
 if TYPE_CHECKING:
+    from maskmill.pipeline.segmenters.base import Segmenter
     from maskmill.pipeline.words.caption import CapFilt
     from maskmill.pipeline.words.ground import Grounder
     from maskmill.pipeline.words.name import MaskNamer
-    from maskmill.pipeline.segmenters.base import Segmenter
     from maskmill.pipeline.words.settings import CaptionSettings, LabelSettings, NameSettings
     from maskmill.workers.run.columns import ColumnFacts
     from maskmill.workers.stages.build import Stage
@@ -25,7 +33,7 @@ def word_stages(spec: RunSpec, segmenter: Segmenter) -> list[Stage]:
         segmenter: makes masks of boxes, on the embeddings that the masks stage shares.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights that are missing.
+        WeightsError: weights that are missing.
     """
     stages: list[Stage] = []
     if spec.captions is not None:
@@ -90,8 +98,8 @@ def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
 
 
 def _mask_namer(settings: NameSettings) -> MaskNamer:
-    from maskmill.pipeline.words.name import MaskNamer
     from maskmill.pipeline.words.clip import load_namer
+    from maskmill.pipeline.words.name import MaskNamer
     from maskmill.pipeline.words.vocabulary import load_vocabulary
 
     assert settings.model is not None

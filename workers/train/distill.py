@@ -19,17 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.segmenters.sam import choose_device
 from maskmill.pipeline.segmenters.student import save_student
+from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.train.distill import STUDENTS, Projection, encoder_loss, prompt_loss, start_student
 from maskmill.pipeline.train.images import train_image
-from maskmill.pipeline.train.shapes import load_trainable
 from maskmill.pipeline.train.settings import DistillSettings, TrainSettings
+from maskmill.pipeline.train.shapes import load_trainable
 from maskmill.pipeline.train.tune import learning_rate
-from maskmill.storage.errors import InputError
 from maskmill.storage.dataset.generations import load_generation
-from maskmill.storage.dataset.model_versions import ModelCard, add_model, last_checkpoint, read_checkpoint, save_checkpoint
+from maskmill.storage.dataset.model_versions import (
+    ModelCard,
+    add_model,
+    last_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.train.loop import TrainingDiverged
 from maskmill.workers.train.stream import Place, RawImage, TrainStream

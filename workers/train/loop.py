@@ -29,19 +29,25 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.train import tune
 from maskmill.pipeline.train.images import train_image
-from maskmill.pipeline.train.shapes import load_trainable, save_trained
 from maskmill.pipeline.train.recipe import TrainImage, image_loss
 from maskmill.pipeline.train.settings import TrainSettings
-from maskmill.storage.errors import InputError
+from maskmill.pipeline.train.shapes import load_trainable, save_trained
 from maskmill.storage.dataset.generations import load_generation
-from maskmill.storage.dataset.model_versions import ModelCard, add_model, last_checkpoint, read_checkpoint, save_checkpoint
+from maskmill.storage.dataset.model_versions import (
+    ModelCard,
+    add_model,
+    last_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.workers.run.events import RunStopped
 from maskmill.workers.run.dataset_models import bring
+from maskmill.workers.run.events import RunStopped
 from maskmill.workers.shard.ahead import map_ahead
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 
@@ -315,7 +321,7 @@ def _thinned(curve: Sequence[StepFigures], most: int = 200) -> list[dict[str, fl
 
 
 def weights_of(settings: SegmenterSettings) -> str:
-    """The sha256 of the weights that a training starts from. Raises maskmill.pipeline.weights.weights.WeightsError."""
+    """The sha256 of the weights that a training starts from. Raises WeightsError."""
     from maskmill.pipeline.segmenters import weights_identity
 
     return weights_identity(settings)

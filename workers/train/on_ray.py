@@ -14,8 +14,8 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from maskmill.storage.errors import StorageError
 from maskmill.storage.dataset.model_versions import ModelCard, list_models
+from maskmill.storage.errors import StorageError
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.events import RunStopped
 from maskmill.workers.train.loop import TrainJob, train

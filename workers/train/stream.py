@@ -24,13 +24,13 @@ import numpy as np
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.train.images import Labelled, teaching
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.dataset.images import StoredImage, stored_image
 from maskmill.storage.dataset.join import join
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.shards.shards import Sample, read_shard
 from maskmill.workers.foreign.codec import decode_image
-from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.reading.samples import upright_jpeg
+from maskmill.workers.run.columns import IMAGES, MASKS
 
 if TYPE_CHECKING:
     from maskmill.pipeline.train.settings import TrainSettings

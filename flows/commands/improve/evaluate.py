@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings
@@ -68,9 +68,9 @@ def evaluate(
     Points, boxes, proposals and edges against ground truth; what is measured is in [evaluate].
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.runs import evaluate as steps
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
+        from maskmill.flows.runs import evaluate as steps
         from maskmill.storage.errors import InputError
 
         run = load_config(recipe, config, set or [])

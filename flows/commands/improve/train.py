@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
+from maskmill.flows.report import console
 
 Gate = Annotated[
     tuple[Path, Path] | None,
@@ -48,8 +48,8 @@ def retrain(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import ConfigError, load_config
-        from maskmill.flows.runs.gate import judge
         from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.gate import judge
         from maskmill.flows.runs.retrain import card_facts, plan_training, run_training
 
         if start not in ("promoted", "base") or (promote and gate is None):
@@ -108,8 +108,8 @@ def loop(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import ConfigError, load_config
-        from maskmill.flows.runs.loop import LoopPlan, run_loop
         from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.loop import LoopPlan, run_loop
 
         run = load_config(recipe, config, set or [])
         if run.loop.reviewed and truth is None:
@@ -191,8 +191,8 @@ def review(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs.loop import review as run_review
         from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.loop import review as run_review
 
         pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import Dataset, Debug, Json, Which
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.query import QueryResult
@@ -168,8 +168,8 @@ def query(
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
-        from maskmill.storage.stores.base import open_store
         from maskmill.storage.dataset.query import run_query
+        from maskmill.storage.stores.base import open_store
 
         result = run_query(open_store(dataset), generation_of(dataset, generation), sql, max_rows=max_rows)
         if json:
@@ -256,8 +256,8 @@ def tag(
     """Name a generation, or list the names."""
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
-        from maskmill.storage.stores.base import open_store
         from maskmill.storage.dataset.tags import set_tag, tags
+        from maskmill.storage.stores.base import open_store
 
         store = open_store(dataset)
         if name is not None:

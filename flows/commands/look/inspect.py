@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
+from maskmill.flows.report import console
 from maskmill.flows.report.report import duration
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def verify(
     damaged shards again by the settings that made them: recorded ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.storage.care.verify import verify as verify_dataset
         from maskmill.storage.errors import InputError
         from maskmill.storage.stores.base import open_store
-        from maskmill.storage.care.verify import verify as verify_dataset
 
         repaired = None
         if repair:
@@ -123,8 +123,8 @@ def verify(
 
 def _orphans(dataset: str) -> dict[str, int]:
     """Data objects that nothing names, however young; 0 and a note where that cannot be known."""
-    from maskmill.storage.errors import DamagedObject
     from maskmill.storage.care.garbage import find_garbage
+    from maskmill.storage.errors import DamagedObject
     from maskmill.storage.stores.base import open_store
 
     try:
@@ -139,8 +139,8 @@ def _repair(
     dataset: str, given: RunConfig | None, *, deep: bool, yes: bool, json: bool
 ) -> dict[str, Any] | None:
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
-    from maskmill.flows.runs.repair import look_for_damage, repair_dataset
     from maskmill.flows.report.report import watching
+    from maskmill.flows.runs.repair import look_for_damage, repair_dataset
     from maskmill.storage.drivers.lease import announce
     from maskmill.storage.stores.base import open_store
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import Debug
+from maskmill.flows.report import console
 
 Count = Annotated[int, typer.Option(min=1, help="How many scenes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the first scene; the next has one more.")]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import (
     ConfigFile,
     Dataset,
@@ -21,6 +20,7 @@ from maskmill.flows.commands.options import (
     Sets,
     run_sets,
 )
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig

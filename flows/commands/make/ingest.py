@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import (
     ConfigFile,
     Dataset,
@@ -22,6 +21,7 @@ from maskmill.flows.commands.options import (
     Sets,
     run_sets,
 )
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,10 +84,10 @@ def ingest(
 
 def take_in(dataset: str, inputs: list[str], config: RunConfig, *, limit: int | None) -> IngestReport:
     """Plans the inputs and takes in what isn't yet. Raises as `generate` does."""
-    from maskmill.flows.runs import steps
     from maskmill.flows.report.report import watcher
-    from maskmill.storage.stores.base import open_store
+    from maskmill.flows.runs import steps
     from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
     from maskmill.workers.jobs.ingest import ingest_spec, ingest_stages
 
     began = time.monotonic()

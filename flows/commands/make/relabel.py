@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskmill.flows.commands.options import (
+    ConfigFile,
+    Dataset,
+    Debug,
+    Json,
+    RayAddress,
+    Recipe,
+    Sets,
+    run_sets,
+)
 from maskmill.flows.report import console
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, RayAddress, Recipe, Sets, run_sets
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import ConfigFile, Debug, Json, Sets
+from maskmill.flows.report import console
 
 config_app = typer.Typer(help="Recipes, and what a run's settings are.", no_args_is_help=True)
 

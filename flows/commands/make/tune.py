@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.workers.jobs.tune import TuneReport, TuneRow

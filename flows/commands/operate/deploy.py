@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+from maskmill.flows.report import console
 
 
 def deploy(
@@ -42,8 +42,8 @@ def deploy(
     and --set goes by the settings of the generation it finds.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.services import deploy as deployment
         from maskmill.flows.config import load_config
+        from maskmill.flows.services import deploy as deployment
 
         asked = recipe is not None or config is not None or bool(set)
         run = load_config(recipe, config, set or [])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import Debug, Json
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.workers.drill.conductor import DrillReport

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import Dataset, Debug, Json, Yes
+from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.storage.care.forget import ForgetPlan
@@ -44,11 +44,11 @@ def gc(
     no running driver needs. Shows them first.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.errors import InputError
         from maskmill.storage.care.garbage import find_garbage, remove_garbage, store_clock
         from maskmill.storage.drivers.lease import announce
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.errors import InputError
         from maskmill.storage.plan.plan import load_plans
+        from maskmill.storage.stores.base import open_store
 
         store = open_store(dataset)
         if not load_plans(store).parts:

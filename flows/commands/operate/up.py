@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.commands.options import Debug, Json
+from maskmill.flows.report import console
 
 
 def up(

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
 from maskmill.pipeline.train.decode import decode
 from maskmill.pipeline.train.losses import iou_target, pair_costs
+from maskmill.pipeline.train.nano.samples import Sample, SampleConfig, sample
 from maskmill.pipeline.train.prompts import embed_tokens
-from maskmill.pipeline.train.samples import Sample, SampleConfig, sample
 
 FIRST_NUMBER = 2_000_000_000  # far beyond what training draws
 

@@ -41,14 +41,19 @@ from maskmill.pipeline.segmenters.student import (
     save_student,
     stored_config,
 )
-from maskmill.pipeline.train.draw_prompts import PromptConfig, draw_prompts
-from maskmill.pipeline.train.feed import REGION_CROPS, Feed, FeedConfig, Stream
-from maskmill.pipeline.train.keeper import Keeper, State, fresh_state, load_state
-from maskmill.pipeline.train.photo_crops import LabelledPhoto, PhotoStore
-from maskmill.pipeline.train.photographs import read_photographs, to_train, with_regions, with_segments
-from maskmill.pipeline.train.pretrained_trunk import fold_into, pretrained_student, stored_tensors, take_sam_pixels
-from maskmill.pipeline.train.samples import SceneConfig, scene_sample
-from maskmill.pipeline.train.step import StepConfig, training_step
+from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
+from maskmill.pipeline.train.nano.feed import REGION_CROPS, Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.keeper import Keeper, State, fresh_state, load_state
+from maskmill.pipeline.train.nano.photo_crops import LabelledPhoto, PhotoStore
+from maskmill.pipeline.train.nano.photographs import read_photographs, to_train, with_regions, with_segments
+from maskmill.pipeline.train.nano.pretrained_trunk import (
+    fold_into,
+    pretrained_student,
+    stored_tensors,
+    take_sam_pixels,
+)
+from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.step import StepConfig, training_step
 
 NANO = StudentConfig(encoder="efficientnet_lite0", iou_knots=17)
 FIT_PICTURES = 64

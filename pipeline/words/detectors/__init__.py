@@ -19,7 +19,7 @@ def load_detector(settings: LabelSettings) -> Detector:
     """The detector with its weights, on its device.
 
     Raises:
-        maskmill.pipeline.weights.weights.WeightsError: weights that are missing, damaged or another model's.
+        WeightsError: weights that are missing, damaged or another model's.
         ValueError: a device that this machine lacks.
     """
     from maskmill.pipeline.weights import pretrained

@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
+from maskmill.pipeline.segmenters.sam import choose_device
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.detectors.base import Detections, Pixels, Query, in_parts
-from maskmill.pipeline.segmenters.sam import choose_device
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class GroundingDino:
 
 
 def load_grounding_dino(found: pretrained.Pretrained, settings: LabelSettings) -> GroundingDino:
-    """The detector of a folder. Raises maskmill.pipeline.weights.weights.WeightsError."""
+    """The detector of a folder. Raises WeightsError."""
     dtype: torch.dtype = getattr(torch, settings.dtype)
     return GroundingDino(
         pretrained.load_model(GroundingDinoForObjectDetection, found, dtype=dtype),

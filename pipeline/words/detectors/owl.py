@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Owlv2ForObjectDetection, OwlViTForObjectDetection
 
+from maskmill.pipeline.segmenters.sam import choose_device
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.detectors.base import Detections, Pixels, Query, caption_phrases
-from maskmill.pipeline.segmenters.sam import choose_device
 
 if TYPE_CHECKING:
     from maskmill.pipeline.words.settings import LabelSettings
@@ -113,7 +113,7 @@ class Owl:
 
 
 def load_owl(found: pretrained.Pretrained, settings: LabelSettings) -> Owl:
-    """The detector of a folder. Raises maskmill.pipeline.weights.weights.WeightsError."""
+    """The detector of a folder. Raises WeightsError."""
     kind: Any = Owlv2ForObjectDetection if found.model_type == "owlv2" else OwlViTForObjectDetection
     dtype: torch.dtype = getattr(torch, settings.dtype)
     return Owl(

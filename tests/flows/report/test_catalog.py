@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from maskmill.flows.cli import app
-from tests.workers.published import Published, publish_dataset
 from tests.workers.measure.test_compare import change_masks
+from tests.workers.published import Published, publish_dataset
 
 
 def run(*words: str | Path) -> Result:

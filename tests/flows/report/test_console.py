@@ -8,8 +8,8 @@ import math
 import pytest
 import typer
 
-from maskmill.flows.report import console
 from maskmill.flows.config import ConfigError
+from maskmill.flows.report import console
 from maskmill.flows.report.report import Tally, duration
 from maskmill.storage.errors import InputError, OutOfSpace
 

@@ -6,12 +6,12 @@ from itertools import islice
 from pathlib import Path
 
 from maskmill.flows.report.status import watched
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.run.spec import ShardTask
+from maskmill.workers.shard.turn import run_shard
 from tests.fakes import write_pictures
 from tests.workers.published import build_stages, make_spec
-from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.run.spec import ShardTask
 
 
 def test_the_pace_is_what_was_committed_between_two_looks(tmp_path: Path) -> None:

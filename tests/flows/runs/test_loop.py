@@ -21,15 +21,15 @@ from maskmill.flows.runs.publishing import publish_and_verify
 from maskmill.flows.runs.retrain import plan_training, run_distillation, run_training
 from maskmill.flows.runs.steps import describe_run, generation_of, is_complete
 from maskmill.pipeline.train import distill
-from maskmill.storage.errors import InputError
-from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
-from maskmill.storage.stores.base import open_store
-from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.care.verify import verify
-from tests.workers.train.training_set import STUDENT, write_coco, write_student
+from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
+from maskmill.storage.errors import InputError
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
-from maskmill.workers.run.spec import ShardTask
+from tests.workers.train.training_set import STUDENT, write_coco, write_student
 
 NOW = "2025-01-01T00:00:00+00:00"
 

@@ -8,19 +8,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import steps
 from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
+from maskmill.flows.runs import publishing, steps
 from maskmill.flows.runs.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
 from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.dataset.generations import GenerationRow, latest
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.drivers.one_writer import writing
-from tests.fakes import write_pictures
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
-from maskmill.workers.run.spec import ShardTask
+from tests.fakes import write_pictures
 
 SETS = (
     "masks.points_per_side=4",

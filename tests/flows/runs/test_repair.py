@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.flows.runs import steps
 from maskmill.flows.config import RunConfig, load_config
+from maskmill.flows.runs import steps
 from maskmill.flows.runs.publishing import publish_and_verify
 from maskmill.flows.runs.repair import look_for_damage, repair_dataset
 from maskmill.flows.runs.steps import Annotated, describe_run
-from maskmill.storage.stores.base import open_store
-from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.care.verify import verify
-from tests.fakes import FakeMasks, build_fake_stages, write_pictures
-from maskmill.workers.shard.turn import run_shard
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.jobs.repair import in_process
 from maskmill.workers.run.spec import RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from tests.fakes import FakeMasks, build_fake_stages, write_pictures
 
 CONFIG = load_config("nano", sets=["run.shard_size=2", "masks.points_per_side=8"])
 build = partial(build_fake_stages, masks=FakeMasks())

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import steps
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
-from maskmill.storage.errors import DatasetError, InputError
+from maskmill.flows.runs import publishing, steps
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.base import open_store
-from tests.workers.published import build_stages, make_spec, publish_dataset, write_inputs
-from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.run.spec import RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from tests.workers.published import build_stages, make_spec, publish_dataset, write_inputs
 
 CONFIG = load_config(sets=["run.shard_size=4"])
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import steps
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
+from maskmill.flows.runs import publishing, steps
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
-from tests.words import Word
-from tests.workers.published import build_stages, publish_dataset
 from maskmill.workers.run.columns import CAPTIONS
 from maskmill.workers.run.events import ShardDone
-from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardReport, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from tests.words import Word
+from tests.workers.published import build_stages, publish_dataset
 
 CONFIG = load_config(sets=["captions.model=owner/captioner", "captions.threshold=0.25"])
 NUM_ANNOTATED = 9

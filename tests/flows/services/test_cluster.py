@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from maskmill.flows.services.cluster import ClusterError, Crew, _is_loopback, plan_crew
 from maskmill.flows.config import load_config
+from maskmill.flows.services.cluster import ClusterError, Crew, _is_loopback, plan_crew
 from maskmill.workers.run.spec import Resources
 
 MEMORY = 64e9

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.flows.services import deploy
-from maskmill.flows.services import prefect_server
 from maskmill.flows.config import ConfigError, RunConfig, load_config
+from maskmill.flows.services import deploy, prefect_server
 from tests.flows.asking import ask
 
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from maskmill.flows.runs import publishing
-from maskmill.flows.runs import steps
 from maskmill.flows.cli import app
 from maskmill.flows.config import load_config
 from maskmill.flows.report.observe import observed
+from maskmill.flows.runs import publishing, steps
 from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.stores.base import open_store
-from tests.fakes import write_pictures
-from tests.storage.conftest import MOTO_ENVIRONMENT, moto_endpoint, new_bucket
+from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
-from maskmill.workers.run.spec import ShardTask
+from tests.fakes import write_pictures
+from tests.storage.conftest import MOTO_ENVIRONMENT, moto_endpoint, new_bucket
 
 __all__ = ["moto_endpoint"]
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from maskmill.flows.config import ConfigError
+from maskmill.flows.services import lost_runs as zombies
 from maskmill.flows.services import services
 from maskmill.flows.services import state as up_state
-from maskmill.flows.services import lost_runs as zombies
-from maskmill.flows.config import ConfigError
 from maskmill.flows.services.deploy import DeployError, Deployment, absolute, parameters
 
 

@@ -18,17 +18,16 @@ from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 from segment_anything import SamAutomaticMaskGenerator
 
-from maskmill.pipeline.masks import automask
-from maskmill.pipeline.masks import regions
 from maskmill.pipeline import rle
-from maskmill.pipeline.masks import upsample_loops as upsample_kernels
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
+from maskmill.pipeline.masks import automask, regions
+from maskmill.pipeline.masks import upsample_loops as upsample_kernels
 from maskmill.pipeline.masks.automask import AutomaticMasks
-from maskmill.pipeline.settings import MaskSettings
 from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.settings import MaskSettings
 
 GRID = MaskSettings(points_per_side=8)
 CROPS = MaskSettings(points_per_side=8, crop_layers=1, crop_points_downscale=2)

@@ -6,8 +6,8 @@ import torch
 from torchvision.ops import nms
 
 from maskmill.pipeline.masks import measure as masks
-from maskmill.pipeline.rle import decode
 from maskmill.pipeline.masks.upsample import Frame
+from maskmill.pipeline.rle import decode
 
 
 def _batch(num_masks: int, seed: int = 0) -> masks.MaskBatch:

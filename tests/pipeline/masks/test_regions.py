@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from segment_anything.utils import amg
 
-from maskmill.pipeline.masks.regions import clean, intersection_px, largest_island_px, parents, remove_small_regions
+from maskmill.pipeline.masks.regions import (
+    clean,
+    intersection_px,
+    largest_island_px,
+    parents,
+    remove_small_regions,
+)
 from maskmill.pipeline.rle import box_xyxy, decode, encode_mask
 
 BoolHW = npt.NDArray[np.bool_]

@@ -14,8 +14,8 @@ from segment_anything.utils import amg
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional
 
-from maskmill.pipeline.rle import decode
 from maskmill.pipeline.masks.upsample import Frame, MaskMeasures, measure, runs, runs_batch
+from maskmill.pipeline.rle import decode
 
 Floats = npt.NDArray[np.float32]
 MODELS = [(64, 256), (32, 128), (16, 64), (24, 48)]  # logits, input: SAM's are four times smaller

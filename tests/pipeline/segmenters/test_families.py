@@ -13,14 +13,14 @@ import pytest
 import torch
 import transformers
 
-from maskmill.pipeline.weights import weights
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.masks.boxes import masks_of_boxes
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
 from maskmill.pipeline.segmenters.sam import SamSegmenter
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.weights import weights
 
 SIDE = 128
 DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.weights import weights
 from maskmill.pipeline.segmenters import mobile
 from maskmill.pipeline.segmenters.sam import SamSegmenter
+from maskmill.pipeline.weights import weights
 
 SIDE = 64
 WIDTHS = [48] * 3 + [96] * 4 + [192] * 16 + [384] * 3

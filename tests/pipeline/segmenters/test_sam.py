@@ -9,10 +9,10 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
 from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
+from maskmill.pipeline.settings import SegmenterSettings
 
 
 def _image(height: int, width: int, seed: int = 0) -> Any:

@@ -12,8 +12,7 @@ from segment_anything.modeling import Sam
 from torch.nn import functional as F
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
-from maskmill.pipeline.train import recipe
-from maskmill.pipeline.train import tune
+from maskmill.pipeline.train import recipe, tune
 from maskmill.pipeline.train.images import Labelled, teaching, train_image
 from maskmill.pipeline.train.prompts import BOX_START, PAD
 from maskmill.pipeline.train.recipe import TrainImage, first_prompts, image_loss, mask_losses, rounds_of

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.pipeline.weights import hub
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights import hub, weights
 from tests.pipeline.weights.hub_server import Hub, serving
 
 LOOK = """

@@ -10,8 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights import pretrained, weights
 from tests.pipeline.words import tiny_clip
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maskmill.pipeline.weights import weights
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.weights import weights
 
 
 class _RunsCode:

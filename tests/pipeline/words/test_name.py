@@ -9,11 +9,11 @@ import pytest
 import torch
 import transformers
 
-from maskmill.pipeline.weights import weights
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
-from maskmill.pipeline.words.name import MaskNamer, crops_of, margins, patch_shares
-from maskmill.pipeline.words.clip import Namer, load_namer
 from maskmill.pipeline.rle import encode_mask
+from maskmill.pipeline.weights import weights
+from maskmill.pipeline.words.clip import Namer, load_namer
+from maskmill.pipeline.words.name import MaskNamer, crops_of, margins, patch_shares
 from maskmill.pipeline.words.settings import NameSettings
 from tests.pipeline.words import tiny_clip
 

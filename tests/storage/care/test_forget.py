@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.care import forget as forgetting
-from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.errors import DamagedObject, DatasetError, Forgotten, InputError
 from maskmill.storage.care.forget import forget, plan_forget
+from maskmill.storage.care.verify import verify
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import latest, load_generation
 from maskmill.storage.dataset.join import join
 from maskmill.storage.drivers.lease import announce
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.errors import DamagedObject, DatasetError, Forgotten, InputError
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.care.verify import verify
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore, open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, make_dataset
 
 KEY, SHARD = "000000007", 1  # with a mask record

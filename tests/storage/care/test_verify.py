@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from maskmill.storage.care.verify import VerifyReport, verify
 from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.care.verify import VerifyReport, verify
 from tests.storage.datasets import (
     commit_images,
     commit_masks,

@@ -17,8 +17,8 @@ from maskmill.storage.dataset.columns import (
     record_bytes,
 )
 from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound
-from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
+from maskmill.storage.stores.base import ObjectStore
 
 DIGITS = "5f0c9a1e77b2d310"
 

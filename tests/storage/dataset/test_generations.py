@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from maskmill.storage.dataset.generations import (
     generation_name,
     latest,
@@ -17,9 +17,9 @@ from maskmill.storage.dataset.generations import (
     row_of,
 )
 from maskmill.storage.dataset.join import join
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.care.verify import verify
+from maskmill.storage.stores.base import ObjectStore
 from tests.storage.datasets import (
     CREATED,
     IMAGES,

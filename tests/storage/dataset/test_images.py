@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, SourceChanged
 from maskmill.storage.dataset.images import StoredImage, read_images, stored_image, to_sample
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, SourceChanged
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample
+from maskmill.storage.stores.base import ObjectStore, open_store
 from tests.storage.datasets import commit_images, plan_pictures
 from tests.storage.plan.test_make_plan import make_tar
 

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
-from maskmill.storage.dataset.generations import Generation, GenerationRow, Publication, publish, publish_over, row_of
+from maskmill.storage.dataset.generations import (
+    Generation,
+    GenerationRow,
+    Publication,
+    publish,
+    publish_over,
+    row_of,
+)
 from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.stores.base import ObjectStore, open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, plan_pictures

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.dataset.model_versions import (
     SHIPPED,
     add_model,
@@ -22,6 +21,7 @@ from maskmill.storage.dataset.model_versions import (
     read_checkpoint,
     save_checkpoint,
 )
+from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.stores.base import ObjectStore, open_store
 
 NOW = "2025-01-01T00:00:00+00:00"

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError, ObjectNotFound
 from maskmill.storage.dataset.generations import publish
-from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.storage.dataset.tags import resolve, set_tag, tag_history, tags
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError, ObjectNotFound
+from maskmill.storage.stores.base import ObjectStore, open_store
 from tests.storage.datasets import CREATED, IMAGES, commit_images, plan_pictures
 
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from maskmill.storage.errors import StoreUnavailable
 from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.errors import StoreUnavailable
 from maskmill.storage.stores.base import ObjectStore, open_store
 
 

@@ -14,9 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from maskmill.storage.errors import (
+    DamagedObject,
+    DatasetError,
+    InputError,
+    ObjectNotFound,
+    OutOfSpace,
+    SourceChanged,
+)
 from maskmill.storage.plan import make_plan as planning
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError, ObjectNotFound, OutOfSpace, SourceChanged
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.plan.make_plan import PlanSummary, make_plan
 from maskmill.storage.plan.plan import (
     Plan,
     PlanReject,
@@ -27,7 +34,7 @@ from maskmill.storage.plan.plan import (
     read_source,
     read_sources,
 )
-from maskmill.storage.plan.make_plan import PlanSummary, make_plan
+from maskmill.storage.stores.base import ObjectStore, open_store
 
 
 @pytest.fixture(params=["local", "s3"])

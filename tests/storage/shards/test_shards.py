@@ -11,8 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, OutOfSpace
+from maskmill.storage.shards.shards import (
+    Sample,
+    WrittenObject,
+    check_object,
+    check_size,
+    read_shard,
+    write_shard,
+)
 from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.shards.shards import Sample, WrittenObject, check_object, check_size, read_shard, write_shard
 
 SAMPLES = [Sample(f"{number:09d}", {"jpg": bytes([number]) * 1000, "json": b"{}"}) for number in range(5)]
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
 from maskmill.storage.care.forget import forget, plan_forget
 from maskmill.storage.care.garbage import find_garbage, remove_garbage, store_clock
-from maskmill.storage.stores.base import ObjectStore, ensure_writable, open_store
-from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.s3 import PART_BYTES
-from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard, write_shard
 from maskmill.storage.care.verify import verify
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard, write_shard
+from maskmill.storage.stores.base import ObjectStore, ensure_writable, open_store
+from maskmill.storage.stores.s3 import PART_BYTES
 from tests.ceph import Ceph, missing_programs, running_ceph
 from tests.storage.conftest import new_bucket
 from tests.storage.datasets import CREATED, make_dataset

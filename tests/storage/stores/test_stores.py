@@ -202,8 +202,10 @@ def run_as_nobody(code: str, *arguments: str) -> subprocess.CompletedProcess[str
     if os.geteuid() != 0:
         pytest.skip("changing the user needs root")
     program = (
-        "import os, sys; sys.path[:0] = sys.argv.pop().split(os.pathsep); import maskmill.storage.stores.local, maskmill.storage.stores.s3; "
-        "import maskmill.storage.plan.make_plan, maskmill.storage.plan.examine; os.setgid(65534); os.setuid(65534)\n" + code
+        "import os, sys; sys.path[:0] = sys.argv.pop().split(os.pathsep)\n"
+        "from maskmill.storage.stores import local, s3\n"
+        "from maskmill.storage.plan import examine, make_plan\n"
+        "os.setgid(65534); os.setuid(65534)\n" + code
     )
     path = os.pathsep.join(entry for entry in sys.path if entry)
     command = [sys.executable, "-c", program, *arguments, path]
@@ -301,7 +303,9 @@ def test_a_multipart_upload_that_fails_is_aborted(s3_bucket: str) -> None:
 
 def test_importing_storage_is_quick_and_takes_no_heavy_library() -> None:
     code = (
-        "import sys, maskmill.storage.plan.make_plan, maskmill.storage.dataset.columns, maskmill.storage.dataset.generations, maskmill.storage.care.verify, maskmill.storage.drivers.lease\n"
+        "import sys\nfrom maskmill.storage.plan import make_plan\n"
+        "from maskmill.storage.dataset import columns, generations\n"
+        "from maskmill.storage.care import verify\nfrom maskmill.storage.drivers import lease\n"
         "heavy = {'torch', 'boto3', 'botocore', 'pyarrow', 'webdataset', 'numpy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from maskmill.workers.drill.stages import Build
-from maskmill.workers.stages.build import Stages
 from maskmill.workers.run.spec import RunSpec
+from maskmill.workers.stages.build import Stages
 
 LATE_S = 0.5
 

@@ -16,8 +16,7 @@ import pytest
 
 from maskmill.storage.errors import OutOfSpace, StoreUnavailable
 from maskmill.storage.stores.base import open_store
-from maskmill.workers.drill import disk
-from maskmill.workers.drill import proxy
+from maskmill.workers.drill import disk, proxy
 from maskmill.workers.drill.orders import Order, Orders
 
 ROOT = Path(__file__).parents[3]

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import open_store
-from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.care.verify import verify
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.drill import schedule as kinds
-from maskmill.workers.drill.same import compare, work_undisturbed
 from maskmill.workers.drill.damage import damage_objects
 from maskmill.workers.drill.inputs import write_part
 from maskmill.workers.drill.orders import Order, Orders
+from maskmill.workers.drill.same import compare, work_undisturbed
 from maskmill.workers.drill.schedule import make_schedule
 from maskmill.workers.shard.turn import CRASHED
 

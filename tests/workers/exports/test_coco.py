@@ -17,9 +17,9 @@ from pycocotools.cocoeval import COCOeval
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.rle import decode
-from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
 from maskmill.workers.exports import ExportError, ExportReport, export
 from maskmill.workers.reading.samples import read_annotated
+from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
 from maskmill.workers.exports import ExportReport, export
 from maskmill.workers.exports import hf as hf_module
 from maskmill.workers.reading.samples import read_annotated
+from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
 
 
 @pytest.fixture(scope="module")

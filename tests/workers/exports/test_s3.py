@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.stores.base import open_store
+from maskmill.workers.exports import ExportError, export
 from tests.storage.conftest import moto_endpoint, s3_bucket  # noqa: F401 - fixtures
 from tests.workers.published import NUM_ANNOTATED, publish_dataset
-from maskmill.workers.exports import ExportError, export
 
 
 @pytest.mark.s3

@@ -19,6 +19,8 @@ from pycocotools import mask as coco_mask
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.storage.errors import DamagedObject
+from maskmill.workers.exports import ExportError, export
+from maskmill.workers.exports import sa1b as sa1b_module
 from tests.workers.published import (
     CAPTION,
     HOSTILE_NAME,
@@ -27,8 +29,6 @@ from tests.workers.published import (
     masks_or_none,
     publish_dataset,
 )
-from maskmill.workers.exports import ExportError, export
-from maskmill.workers.exports import sa1b as sa1b_module
 
 
 @pytest.fixture(scope="module")

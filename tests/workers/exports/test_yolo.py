@@ -18,10 +18,10 @@ import yaml
 from PIL import Image
 
 from maskmill.pipeline.rle import Rle, decode
-from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
 from maskmill.workers.exports import ExportReport, export
 from maskmill.workers.exports.yolo import label_line, split_of
 from maskmill.workers.reading.samples import read_annotated
+from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.errors import InputError
+from maskmill.workers.jobs.draw_inputs import sample_inputs
 from tests.fakes import jpeg_bytes
 from tests.workers.published import shapes
-from maskmill.workers.jobs.draw_inputs import sample_inputs
 
 
 def write_images(folder: Path, num: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workers.published import Published, build_stages, make_spec, publish_dataset, write_inputs
-from maskmill.workers.jobs.estimate import Estimate, MeasuredImage, estimate_inputs, predict, total_of
 from maskmill.workers.jobs.draw_inputs import InputSample
+from maskmill.workers.jobs.estimate import Estimate, MeasuredImage, estimate_inputs, predict, total_of
 from maskmill.workers.reading.survey import survey_masks
+from tests.workers.published import Published, build_stages, make_spec, publish_dataset, write_inputs
 
 
 @pytest.fixture(scope="module")

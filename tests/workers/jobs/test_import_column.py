@@ -12,16 +12,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.workers.exports import export
+from maskmill.workers.jobs.import_column import import_annotations
+from maskmill.workers.measure.compare import compare
+from maskmill.workers.reading.samples import read_annotated
 from tests.fakes import jpeg_bytes, write_pictures
 from tests.workers.published import Published, publish_dataset
-from maskmill.workers.measure.compare import compare
-from maskmill.workers.exports import export
-from maskmill.workers.reading.samples import read_annotated
-from maskmill.workers.jobs.import_column import import_annotations
 
 NOW = "2025-01-01T00:00:00+00:00"
 POLYGON = [[5.0, 5.0, 30.0, 5.0, 30.0, 20.0, 5.0, 20.0]]

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from tests.fakes import FakeMasks, build_fake_stages
 from maskmill.workers.jobs.ingest import ingest_spec, ingest_stages
-from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask, make_spec
+from maskmill.workers.shard.turn import run_shard
+from tests.fakes import FakeMasks, build_fake_stages
 
 if TYPE_CHECKING:
     from tests.workers.conftest import Dataset

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
 from maskmill.storage.care.damage import find_damage
+from maskmill.storage.care.verify import verify
+from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
 from maskmill.storage.dataset.generations import Generation, latest, publish
 from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.care.verify import verify
-from tests.fakes import FakeMasks, build_fake_stages
-from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.jobs.repair import RepairReport, in_process, repair
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from tests.fakes import FakeMasks, build_fake_stages
 
 if TYPE_CHECKING:
     from tests.workers.conftest import Dataset

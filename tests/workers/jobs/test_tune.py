@@ -11,13 +11,9 @@ import pytest
 from PIL import Image
 
 from maskmill.pipeline.masks.automask import AutomaticMasks
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.reference import adjust_heads
 from maskmill.pipeline.segmenters.sam import SamSegmenter
-from tests.fakes import jpeg_bytes
-from tests.pipeline.conftest import build_tiny_sam
-from maskmill.workers.pictures.render import label_map
-from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.workers.jobs.tune import (
     PREDICTED_IOUS,
     JudgedImage,
@@ -28,6 +24,10 @@ from maskmill.workers.jobs.tune import (
     threshold_pairs,
     tune_inputs,
 )
+from maskmill.workers.pictures.render import label_map
+from maskmill.workers.run.ingest_settings import IngestSettings
+from tests.fakes import jpeg_bytes
+from tests.pipeline.conftest import build_tiny_sam
 
 MASKS = MaskSettings(points_per_side=8, predicted_iou=0.9, stability=0.95, min_area_px=6)
 IOUS, STABILITIES = (0.8, 0.9, 1.0), (0.85, 0.99)

@@ -16,12 +16,12 @@ from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.diff import changed_rows, changed_settings
 from maskmill.storage.dataset.generations import Generation, publish
-from maskmill.storage.shards.index import read_index, write_index
 from maskmill.storage.dataset.join import read_row
+from maskmill.storage.shards.index import read_index, write_index
 from maskmill.storage.shards.shards import Sample, write_shard
-from tests.workers.published import Published, publish_dataset
 from maskmill.workers.measure.compare import compare, match_masks
 from maskmill.workers.measure.difference_sheet import difference_sheet
+from tests.workers.published import Published, publish_dataset
 
 
 def rle(top: int, left: int, height: int, width: int) -> dict[str, Any]:

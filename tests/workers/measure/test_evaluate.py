@@ -13,22 +13,22 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.segmenters.base import Segmenter
+from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.train.settings import TrainSettings
-from maskmill.storage.errors import InputError
 from maskmill.storage.dataset.generations import latest, load_generation
+from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import open_store
-from tests.workers.train.training_set import publish_scenes, write_coco, write_student
+from maskmill.workers.foreign.truth import TruthSet, index_truth, picture_sha256s, read_manifest, read_truths
+from maskmill.workers.jobs.review import review_by_oracle, summary
 from maskmill.workers.measure.audit import agreement, audit, audits, put_on_card
 from maskmill.workers.measure.evaluate import evaluate, write
-from maskmill.workers.run.loop_settings import LoopSettings
-from maskmill.workers.run.dataset_models import load
 from maskmill.workers.pictures.plots import Line, line_chart
-from maskmill.workers.jobs.review import review_by_oracle, summary
+from maskmill.workers.run.dataset_models import load
+from maskmill.workers.run.loop_settings import LoopSettings
 from maskmill.workers.train.stream import Place, TrainStream
-from maskmill.workers.foreign.truth import TruthSet, index_truth, picture_sha256s, read_manifest, read_truths
+from tests.workers.train.training_set import publish_scenes, write_coco, write_student
 
 NOW = "2025-01-01T00:00:00+00:00"
 QUICK = EvaluateSettings(clicks="1,2", measures="points,boxes,boundary", failures=2)
@@ -189,8 +189,8 @@ def test_charts_are_pictures_and_refuse_nothing_at_all() -> None:
 
 
 def test_words_find_the_masks_of_their_names(tmp_path: Path) -> None:
-    from tests.workers.train.training_set import annotation, scene_of
     from maskmill.workers.measure.text_to_mask import _answers, _union_ious, text_to_mask
+    from tests.workers.train.training_set import annotation, scene_of
 
     generation = publish_scenes(tmp_path, count=1)
     store, known = open_store(str(tmp_path / "dataset")), write_coco(tmp_path / "known", first=0, count=1)

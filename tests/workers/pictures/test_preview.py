@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.workers.published import CAPTION, HOSTILE_NAME, NUM_ANNOTATED, Published, publish_dataset
 from maskmill.workers.pictures.preview import histograms, preview_page
 from maskmill.workers.pictures.render import contact_sheet, thumbnail
 from maskmill.workers.reading.survey import MaskSurvey, sample_images, survey_masks
+from tests.workers.published import CAPTION, HOSTILE_NAME, NUM_ANNOTATED, Published, publish_dataset
 
 
 @pytest.fixture(scope="module")

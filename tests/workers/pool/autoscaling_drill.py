@@ -1,6 +1,9 @@
-"""A cluster that starts without a worker node: `python -m tests.workers.pool.autoscaling_drill SPEC NUM_SHARDS`
-prints JSON about how Ray's autoscaler brought nodes for the pool and took them away. The nodes are raylets on
-this machine, by Ray's own provider for tests."""
+"""A cluster that starts without a worker node.
+
+`python -m tests.workers.pool.autoscaling_drill SPEC NUM_SHARDS` prints JSON about how Ray's autoscaler
+brought nodes for the pool and took them away. The nodes are raylets on this machine, by Ray's own provider
+for tests.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ from typing import Any
 
 import ray
 
+from maskmill.workers.pool.actors import Worker, start_worker
+from maskmill.workers.pool.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
+from maskmill.workers.run.nodes import room_for
+from maskmill.workers.run.spec import Resources, RunSpec
 from tests import fakes
 from tests.ports import free_port
-from maskmill.workers.pool.actors import Worker, start_worker
-from maskmill.workers.run.nodes import room_for
-from maskmill.workers.pool.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
-from maskmill.workers.run.spec import Resources, RunSpec
 
 ONE_CPU = Resources(num_cpus=1)
 NUM_NODES = 3

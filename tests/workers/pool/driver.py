@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from maskmill.flows.services.cluster import connect
-from tests import fakes
 from maskmill.workers.pool.actors import start_worker
 from maskmill.workers.pool.pool import run_pool
 from maskmill.workers.run.spec import Resources, RunSpec
+from tests import fakes
 
 
 def main() -> None:

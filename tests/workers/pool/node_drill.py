@@ -1,5 +1,6 @@
-"""A node is lost in mid-run, and later another joins: `python -m tests.workers.pool.node_drill SPEC NUM_SHARDS`
-prints JSON about it."""
+"""A node is lost in mid-run, and later another joins.
+
+`python -m tests.workers.pool.node_drill SPEC NUM_SHARDS` prints JSON about it."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from tests import fakes
 from maskmill.workers.pool.actors import start_worker
 from maskmill.workers.pool.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
 from maskmill.workers.run.spec import Resources, RunSpec
+from tests import fakes
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from maskmill.workers.pool import blame as history
-from maskmill.workers.run.in_hand import Announcement
 from maskmill.workers.pool.blame import Doubt, Doubts, History
+from maskmill.workers.run.in_hand import Announcement
 from maskmill.workers.run.spec import MASKS
 
 IMAGE, OTHER = Announcement(MASKS, "000000001"), Announcement(MASKS, "000000002")

@@ -20,16 +20,24 @@ import pytest
 
 from maskmill.pipeline.settings import MaskSettings
 from maskmill.storage.stores.base import open_store
-from tests import fakes
-from tests.fakes import FULL_DISK, HANGS, IS_A_BUG, KILLS, FakeMasks, build_fake_stages, write_pictures
-from maskmill.workers.pool.pool import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost, run_pool
+from maskmill.workers.pool.pool import (
+    PoolEvent,
+    Progress,
+    RunStopped,
+    ShardDone,
+    ShardFailed,
+    WorkerLost,
+    run_pool,
+)
+from maskmill.workers.run.spec import IMAGES, MASKS, Resources, RunSpec, ShardTask
 from maskmill.workers.shard.turn import CRASHED, run_shard
 from maskmill.workers.stages.build import Stages
-from maskmill.workers.run.spec import IMAGES, MASKS, Resources, RunSpec, ShardTask
+from tests import fakes
+from tests.fakes import FULL_DISK, HANGS, IS_A_BUG, KILLS, FakeMasks, build_fake_stages, write_pictures
 
 if TYPE_CHECKING:
-    from tests.workers.conftest import Dataset
     from maskmill.workers.pool.actors import Worker
+    from tests.workers.conftest import Dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 

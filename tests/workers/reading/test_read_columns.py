@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, first_rejects
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.base import open_store
-from maskmill.storage.care.verify import verify
-from tests.fakes import NEEDS_MEMORY, FakeMasks, Pixels, build_fake_stages
-from tests.words import Word
-from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.columns import CAPTIONS, LABELS
+from maskmill.workers.run.in_hand import last_announced
+from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.turn import CRASHED, run_shard
 from maskmill.workers.stages.build import Picture, StageResult, Stages
-from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
+from tests.fakes import NEEDS_MEMORY, FakeMasks, Pixels, build_fake_stages
+from tests.words import Word
 
 if TYPE_CHECKING:
     from tests.workers.conftest import Dataset

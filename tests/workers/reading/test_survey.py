@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.dataset.generations import publish
-from tests.fakes import jpeg_bytes
-from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset, shapes, turned_jpeg
+from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.reading.survey import count_rejects, sample_images, spread, survey_masks
 from maskmill.workers.run.spec import IMAGES
+from tests.fakes import jpeg_bytes
+from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset, shapes, turned_jpeg
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from maskmill.storage.errors import DamagedObject
-from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES
 from maskmill.workers.reading.words import category_of, with_words
+from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES
 
 RECORD: dict[str, Any] = {
     "image": {"image_id": 1, "width": 4, "height": 4, "file_name": "1.jpg"},

@@ -17,10 +17,17 @@ from PIL import Image
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.storage.dataset.columns import CommitRecord
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
 from maskmill.storage.dataset.images import read_images
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
 from maskmill.storage.plan.plan import PlannedImage, read_source
+from maskmill.storage.stores.base import open_store
+from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.run.in_hand import last_announced
+from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
+from maskmill.workers.shard.column_writer import ColumnWriter
+from maskmill.workers.shard.meter import Meter
+from maskmill.workers.shard.turn import CRASHED, run_shard
+from maskmill.workers.stages.build import EncodedSample, Stages
 from tests.fakes import (
     FULL_DISK,
     IS_A_BUG,
@@ -30,13 +37,6 @@ from tests.fakes import (
     jpeg_bytes,
     write_pictures,
 )
-from maskmill.workers.run.in_hand import last_announced
-from maskmill.workers.foreign.codec import decode_image
-from maskmill.workers.shard.column_writer import ColumnWriter
-from maskmill.workers.shard.meter import Meter
-from maskmill.workers.shard.turn import CRASHED, run_shard
-from maskmill.workers.stages.build import EncodedSample, Stages
-from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
 
 if TYPE_CHECKING:
     from tests.workers.conftest import Dataset

@@ -9,14 +9,14 @@ import pytest
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.make_plan import make_plan
-from tests.fakes import write_pictures
-from maskmill.workers.stages import build as stages_module
-from maskmill.workers.shard.turn import run_shard
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.stages.build import build_stages
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages import build as stages_module
+from maskmill.workers.stages.build import build_stages
+from tests.fakes import write_pictures
 
 KEPT = MaskSettings(
     points_per_side=6,

@@ -13,22 +13,22 @@ from PIL import Image
 
 from benchmarks import names as shapes
 from maskmill.pipeline.annotation import AnnotatedImage
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.rle import Rle, decode
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.words.settings import BoxSettings, NameSettings
+from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.care.verify import verify
-from tests.pipeline.words import tiny_clip
-from maskmill.workers.run.columns import NAMES
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.foreign.boxes import read_given_boxes, scaled
 from maskmill.workers.reading.words import category_of
-from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.run.columns import NAMES
 from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.stages.build import Stages, build_stages
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask, make_spec
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import Stages, build_stages
+from tests.pipeline.words import tiny_clip
 
 WORDS = ("red circle", "green circle", "blue circle", "yellow circle", "purple circle")
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage
-from tests.fakes import FakeMasks, Pixels
 from maskmill.workers.stages.build import GridMasks, Picture, SharedEmbeddings
+from tests.fakes import FakeMasks, Pixels
 
 
 class CountingSegmenter:

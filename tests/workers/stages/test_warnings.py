@@ -10,10 +10,10 @@ import torch
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.machine.batches import Batches
-from tests.fakes import FakeMasks, Pixels, build_fake_stages
-from maskmill.workers.stages.warnings import MAX_NOTES, Notes, listen
-from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.run.spec import ShardTask
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.warnings import MAX_NOTES, Notes, listen
+from tests.fakes import FakeMasks, Pixels, build_fake_stages
 
 if TYPE_CHECKING:
     from tests.workers.conftest import Dataset
@@ -44,7 +44,7 @@ def test_a_text_is_kept_once_and_not_without_end() -> None:
     notes = listen()
     assert listen() is notes and isinstance(notes, Notes)
     notes.take()
-    log = logging.getLogger("pipeline.anything")
+    log = logging.getLogger("maskmill.pipeline.anything")
     log.info("not for people")
     for number in range(2 * MAX_NOTES):
         log.warning("note %d", number // 2)

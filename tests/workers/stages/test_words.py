@@ -18,27 +18,27 @@ from pycocotools.coco import COCO
 
 import maskmill.pipeline.segmenters
 from maskmill.pipeline.annotation import from_sa1b
-from maskmill.pipeline.words.caption import captions_from_record
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.ground import labels_from_record
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.words.caption import captions_from_record
+from maskmill.pipeline.words.ground import labels_from_record
 from maskmill.pipeline.words.settings import CaptionSettings, LabelSettings, NameSettings
+from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
-from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.care.verify import verify
+from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.workers.exports import export
+from maskmill.workers.pictures.preview import preview_page
+from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask, make_spec
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import Stages, build_stages
 from tests.fakes import Pixels
 from tests.pipeline.words import tiny_clip
 from tests.tiny_models import save_blip, save_grounding_dino
 from tests.workers.published import write_inputs
-from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES
-from maskmill.workers.exports import export
-from maskmill.workers.pictures.preview import preview_page
-from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.stages.build import Stages, build_stages
-from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask, make_spec
 
 NUM_IMAGES = 9
 NAMED = ("circle", "square")

@@ -16,13 +16,13 @@ import torch
 
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.train.settings import TrainSettings
-from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
+from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.base import open_store
-from tests.workers.train.training_set import SETTINGS, job_of, publish_scenes
 from maskmill.workers.train import loop as training
 from maskmill.workers.train.loop import StepFigures, TrainingDiverged, train
 from maskmill.workers.train.stream import Place, TrainStream, source_sha256s
+from tests.workers.train.training_set import SETTINGS, job_of, publish_scenes
 
 
 class Killed(BaseException):

@@ -13,22 +13,22 @@ import numpy as np
 import torch
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.train.settings import TrainSettings
 from maskmill.storage.dataset.generations import Generation, publish
-from maskmill.storage.stores.base import open_store
-from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.make_plan import make_plan
-from tests.fakes import jpeg_bytes
-from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.stages.build import GridMasks, Picture, Stages
-from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
-from maskmill.workers.train.loop import TrainJob
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import open_store
 from maskmill.workers.foreign.truth import TruthSet
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import GridMasks, Picture, Stages
+from maskmill.workers.train.loop import TrainJob
+from tests.fakes import jpeg_bytes
 
 SIZE = 64
 STUDENT = StudentConfig(

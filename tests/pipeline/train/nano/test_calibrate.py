@@ -9,7 +9,7 @@ import torch
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 from maskmill.pipeline.train.nano.calibrate import calibrate_iou, calibration_samples
-from maskmill.pipeline.train.samples import SampleConfig
+from maskmill.pipeline.train.nano.samples import SampleConfig
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
 SMALL = SampleConfig(size=64, prompts=12, photo_share=0.0)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, load_student
+from maskmill.pipeline.train.nano.samples import SampleConfig, sample
+from maskmill.pipeline.train.nano.step import training_step
 from maskmill.pipeline.train.nano.train import TrainConfig, learning_rate, picture_size, train
-from maskmill.pipeline.train.samples import SampleConfig, sample
-from maskmill.pipeline.train.step import training_step
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
 QUICK = TrainConfig(

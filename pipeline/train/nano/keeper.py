@@ -14,7 +14,7 @@ from segment_anything.modeling import Sam
 from maskmill.pipeline.evaluate.points import held_back_scenes, measure_points
 from maskmill.pipeline.segmenters.student import StudentConfig, save_student
 from maskmill.pipeline.train.nano.dense import DenseHeads, dense_heads
-from maskmill.pipeline.train.optimisers import Optimisers, optimisers_of
+from maskmill.pipeline.train.nano.optimisers import Optimisers, optimisers_of
 
 LOG_SECONDS, SAVE_SECONDS = 30.0, 120.0
 

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder
 from maskmill.pipeline.train.decode import Decoded, decode
-from maskmill.pipeline.train.nano.dense import DenseHeads, dense_loss
-from maskmill.pipeline.train.draw_prompts import FirstPrompts, correct
 from maskmill.pipeline.train.losses import iou_target, matched_cost, pair_costs
+from maskmill.pipeline.train.nano.dense import DenseHeads, dense_loss
+from maskmill.pipeline.train.nano.draw_prompts import FirstPrompts, correct
 from maskmill.pipeline.train.pictures import Pictures
 from maskmill.pipeline.train.prompts import embed_tokens
 

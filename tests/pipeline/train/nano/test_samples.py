@@ -8,7 +8,7 @@ import pytest
 
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.train import samples
-from maskmill.pipeline.train.samples import SampleConfig, sample
+from maskmill.pipeline.train.nano.samples import SampleConfig, sample
 
 SMALL = SampleConfig(size=64, prompts=6, photo_share=0.0)
 

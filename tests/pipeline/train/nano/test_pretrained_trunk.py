@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskmill.pipeline.segmenters.efficientnet import TAPS, Lite0Trunk
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
-from maskmill.pipeline.train.pretrained_trunk import (
+from maskmill.pipeline.train.nano.pretrained_trunk import (
     TRUNK_MEAN,
     TRUNK_STD,
     fold_into,

@@ -16,10 +16,10 @@ from itertools import count
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from maskmill.pipeline.train.photo_crops import CropConfig, PhotoStore
-from maskmill.pipeline.train.photo_looks import changed_looks
+from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
+from maskmill.pipeline.train.nano.photo_looks import changed_looks
+from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.pictures import Pictures, together
-from maskmill.pipeline.train.samples import SceneConfig, scene_sample
 
 AHEAD = 8  # pictures of a kind drawn at a time
 REGION_CROPS = CropConfig(thick_only=True, min_share=0.0015)
