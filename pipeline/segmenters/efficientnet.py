@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 as a student's encoder: pretrained convolutions without batch norm, fused at stride 8.
 
-The trunk is EfficientNet-Lite0's (Liu, 2020; after Tan and Le, EfficientNet, 2019) with each batch norm folded
-into the convolution before it, so nothing depends on a batch and no statistics are kept: inverted residuals
-of plain convolutions and ReLU6. Strides 4, 8, 16 and 32 are fused top-down into one embedding at stride 8, as
-in `student.py`'s own encoder, whose neck it shares.
+The trunk is EfficientNet-Lite0's (Liu, 2020; after Tan and Le, EfficientNet, 2019) with each batch norm
+folded into the convolution before it, so nothing depends on a batch and no statistics are kept: inverted
+residuals of plain convolutions and ReLU6. Strides 4, 8, 16 and 32 are fused top-down into one embedding at
+stride 8, as in `student.py`'s own encoder, whose neck it shares.
 
 TensorFlow's "same" padding puts the odd row and column of a stride-2 convolution to the right and below;
 symmetric padding would shift the features against the pretrained weights.

@@ -1,8 +1,8 @@
 """First prompts and corrections drawn from a batch of pictures' masks, on the device that holds them.
 
-Everything is decided on the low-resolution cells that losses see: a point is a pixel of a cell that its mask
-covers by more than half. "Deep" is the cell whose surroundings, of four sizes, hold the most of the mask: next
-to the maximum of a distance transform, and made of convolutions.
+Everything is decided on the low-resolution cells that losses see: a point is a pixel of a cell that its
+mask covers by more than half. "Deep" is the cell whose surroundings, of four sizes, hold the most of the
+mask: next to the maximum of a distance transform, and made of convolutions.
 
 Shapes: B pictures, P prompts, T tokens a prompt, N masks, R regions, s cells a side, K = s x s.
 """
@@ -170,7 +170,7 @@ def _pixels(cell_BP: Tensor, cells_a_side: int, generator: torch.Generator) -> T
 
 
 def _noised_boxes(own_BPss: Tensor, size_B2: Tensor, generator: torch.Generator) -> Tensor:
-    """float32[B, P, 4], x0, y0, x1, y1 in pixels: each side moved by normal noise, and kept in the picture."""
+    """float32[B, P, 4], x0, y0, x1, y1 in pixels: sides moved by normal noise, kept in the picture."""
     sides = []
     for axis in (2, 3):  # columns, then rows
         has = own_BPss.any(axis).int()

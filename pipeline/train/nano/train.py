@@ -1,23 +1,23 @@
-"""Train a student: `python -m maskmill.pipeline.train.nano.train --out DIR --minutes M [--resume] [--start-from FILE]
-[--photos COCO IMAGES]`.
+"""Train a student: `python -m maskmill.pipeline.train.nano.train --out DIR --minutes M [--resume]
+[--start-from FILE] [--photos COCO IMAGES]`.
 
-One loop for any device, a process each: on CPU cores one single-threaded process a core, on GPUs one process a
-GPU beside workers that draw ahead. Each process takes its own steps on its own pictures, and every few seconds
-the weights are averaged over gloo (local SGD), so a core that others use slows nobody down. (Two processes of
-one thread beat one of two: no barrier inside every operator, and drawing pictures is shared too.) The clock
-drives everything: pictures grow as the minutes pass, and the learning rate warms up, stays, and falls to zero at
-the end. By the wall's clock a run can be told when to end, whatever else the machine does; by the CPU's
-(`--cpu-clock`) it takes as many steps on a busy machine. A run goes on on another device: checkpoints are the
-CPU's.
+One loop for any device, a process each: on CPU cores one single-threaded process a core, on GPUs one
+process a GPU beside workers that draw ahead. Each process takes its own steps on its own pictures, and
+every few seconds the weights are averaged over gloo (local SGD), so a core that others use slows nobody
+down. (Two processes of one thread beat one of two: no barrier inside every operator, and drawing pictures
+is shared too.) The clock drives everything: pictures grow as the minutes pass, and the learning rate warms
+up, stays, and falls to zero at the end. By the wall's clock a run can be told when to end, whatever else
+the machine does; by the CPU's (`--cpu-clock`) it takes as many steps on a busy machine. A run goes on on
+another device: checkpoints are the CPU's.
 
 The encoder is EfficientNet-Lite0's pretrained trunk, frozen for the first steps. `--start-from` a student of
 nano's first encoder begins with its prompt encoder and decoder; one of this encoder goes on from all of it;
 without, all but the trunk is fresh.
 
-DIR gets `start.safetensors` and `photographs.pt` (made once), `checkpoint.pt` (model, average, optimisers, step,
-minutes; replaced atomically), `stable.pt` (the last one before the learning rate fell: go on from there with
-more minutes), `student.safetensors` (the averaged weights) and `log.jsonl`. Predicted IoU is calibrated after
-it, by `maskmill.pipeline.train.nano.calibrate`.
+DIR gets `start.safetensors` and `photographs.pt` (made once), `checkpoint.pt` (model, average, optimisers,
+step, minutes; replaced atomically), `stable.pt` (the last one before the learning rate fell: go on from
+there with more minutes), `student.safetensors` (the averaged weights) and `log.jsonl`. Predicted IoU is
+calibrated after it, by `maskmill.pipeline.train.nano.calibrate`.
 """
 
 from __future__ import annotations

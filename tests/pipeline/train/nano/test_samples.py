@@ -1,57 +1,44 @@
-"""Training samples: a number is a sample, targets are the masks, neighbours share a scene, measuring seeds
-are left alone."""
+"""Scenes as training pictures: a number is a picture, targets are the masks, neighbours share a scene,
+measuring seeds are left alone."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+import torch
 
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
-from maskmill.pipeline.train import samples
-from maskmill.pipeline.train.nano.samples import SampleConfig, sample
+from maskmill.pipeline.train.nano import samples
+from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
 
-SMALL = SampleConfig(size=64, prompts=6, photo_share=0.0)
-
-
-def test_a_number_gives_the_same_sample_always() -> None:
-    first, again = sample(12, SMALL), sample(12, SMALL)
-    assert np.array_equal(first.image_3SS, again.image_3SS)
-    assert np.array_equal(first.targets_Nss, again.targets_Nss)
-    assert np.array_equal(first.prompts.coords_PT2, again.prompts.coords_PT2)
+SMALL = SceneConfig(side=64)
 
 
-def test_shapes_and_ranges() -> None:
+def test_a_number_gives_the_same_picture_always() -> None:
+    first, again = scene_sample(12, SMALL), scene_sample(12, SMALL)
+    assert torch.equal(first.image_B3SS, again.image_B3SS)
+    assert torch.equal(first.cells_BNss, again.cells_BNss)
+
+
+def test_shapes_and_padding() -> None:
     for number in range(8):
-        made = sample(number, SMALL)
-        assert made.image_3SS.shape == (3, 64, 64)
-        assert made.image_3SS.dtype == np.float32
-        assert made.targets_Nss.shape[1:] == (32, 32)
-        assert len(made.targets_Nss) >= 1
-        assert made.targets_Nss.min() >= 0
-        assert made.targets_Nss.max() <= 1
-        assert made.under_PN.shape == (6, len(made.targets_Nss))
+        made = scene_sample(number, SMALL)
+        height, width = made.size_B2[0].tolist()
+        assert max(height, width) == 64
+        assert made.image_B3SS.shape == (1, 3, 64, 64)
+        assert made.image_B3SS.dtype == made.cells_BNss.dtype == torch.uint8
+        assert made.cells_BNss.shape[1] >= 1
+        assert made.solid_BNss().flatten(2).any(2).all()
+        outside = ~made.inside_BSS()[0]
+        assert not made.image_B3SS[0, :, outside].any()
+        assert not made.cells_BNss[0, :, outside[::2, ::2] & outside[1::2, 1::2]].any()
 
 
-def test_the_target_of_a_point_is_under_it_and_boxes_mark_nothing() -> None:
-    for number in range(8):
-        made = sample(number, SMALL)
-        own = made.under_PN[np.arange(6), made.prompts.target_P]
-        assert (own == ~made.prompts.is_box_P).all()
-        assert not made.under_PN[made.prompts.is_box_P].any()
-
-
-def test_points_fall_on_cells_that_their_masks_cover() -> None:
-    for number in range(8):
-        made = sample(number, SMALL)
-        for i in np.flatnonzero(~made.prompts.is_box_P):
-            x, y = made.prompts.coords_PT2[i, 0].astype(int) // 2
-            assert made.targets_Nss[made.prompts.target_P[i], y, x] > 0
-
-
-def test_neighbours_share_a_scene_and_differ_in_prompts() -> None:
-    one, two = sample(6, SMALL), sample(7, SMALL)
-    assert sorted(one.targets_Nss.sum((1, 2))) == pytest.approx(sorted(two.targets_Nss.sum((1, 2))), rel=0.2)
-    assert not np.array_equal(one.prompts.coords_PT2, two.prompts.coords_PT2)
+def test_neighbours_share_a_scene_and_are_turned() -> None:
+    pairs = [(scene_sample(2 * i, SMALL), scene_sample(2 * i + 1, SMALL)) for i in range(4)]
+    for one, two in pairs:
+        areas = [sorted(p.cells_BNss[0].sum((1, 2), dtype=torch.int64).tolist()) for p in (one, two)]
+        assert areas[0] == pytest.approx(areas[1], rel=0.1)
+    assert any(not torch.equal(one.image_B3SS, two.image_B3SS) for one, two in pairs)
 
 
 def test_seeds_kept_for_measuring_are_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +50,11 @@ def test_seeds_kept_for_measuring_are_never_drawn(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(samples, "_generated", remember)
     for number in range(0, 60, 2):
-        sample(number, SMALL)
+        scene_sample(number, SMALL)
     assert len(set(seeds)) >= 30
     assert max(seeds) < HELD_BACK_SEED
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="size 100"):
-        SampleConfig(size=100)
-    with pytest.raises(ValueError, match="photo_share 2"):
-        SampleConfig(photo_share=2)
+    with pytest.raises(ValueError, match="side 100"):
+        SceneConfig(side=100)
