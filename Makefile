@@ -50,7 +50,7 @@ fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHOTOS="COCO IMAGES" adds photographs
 	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume $(if $(PHOTOS),--photos $(PHOTOS))
-	$(BIN)/python -m maskmill.pipeline.train.nano.calibrate --weights build/nano/student.safetensors \
+	$(BIN)/python -m maskmill.pipeline.train.nano.calibrate --run build/nano \
 	  --out build/nano/nano.safetensors $(if $(PHOTOS),--photos $(PHOTOS))
 
 lock: setup  ## resolve requirements.lock again from pyproject.toml

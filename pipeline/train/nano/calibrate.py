@@ -1,12 +1,13 @@
-"""Make a student's predicted IoU true on average, last.
+"""Make a student's predicted IoU true, last: its head is fitted alone, then a curve corrects it.
 
-`python -m maskmill.pipeline.train.nano.calibrate --weights IN --out OUT [--photos COCO IMAGES]`
+`python -m maskmill.pipeline.train.nano.calibrate --run DIR --out FILE [--photos COCO IMAGES]`
 
 While masks still improve, predicted IoU lags behind them; and it filters, so it should be right about the
-masks that ship. All weights stand still. Random points ask for the masks of photographs that are held
-apart from training (without `--photos`, of scenes that training doesn't reach); isotonic regression of
-what the outputs' IoUs are on what the head says gives a rising curve, which is stored with the weights
-(`CalibratedHead`). A curve that rises changes no order: only what a threshold means.
+masks that ship. All other weights stand still. First the head is fitted to fresh crops of the photographs
+that the run in DIR was trained on (`iou_head.py`). Then random points ask for the masks of photographs
+that are held apart from training (without `--photos`, of scenes that training doesn't reach); isotonic
+regression of what the outputs' IoUs are on what the head says gives a rising curve, which is stored with
+the weights (`CalibratedHead`). A curve that rises changes no order: only what a threshold means.
 
 Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates
 (2002).
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,10 +35,16 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, generate_scene
 from maskmill.pipeline.segmenters.calibrated import CalibratedHead
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
+from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.iou_head import fit_iou_head
+from maskmill.pipeline.train.nano.photo_crops import PhotoStore
 from maskmill.pipeline.train.nano.photographs import held_apart, read_photographs
+from maskmill.pipeline.train.pictures import Pictures
 
 SCENES = 40
 LAST_SEED = HELD_BACK_SEED - 1  # counted down: training hardly ever draws one of these
+FIRST_PAIR, FEED_SEED = 1_000_000_000, 77  # far beyond what training draws
+HEAD_FEED = FeedConfig(region_share=0.15, people_share=0.6)
 LEAST_STEP = 1e-4  # between two knots
 
 
@@ -107,22 +114,42 @@ def far_scenes(count: int, side: int) -> list[Truth]:
     return [Truth(f"scene {i}", one.image, one.masks_NHW) for i, one in enumerate(scenes)]
 
 
+def fresh_batches(run: Path, side: int, count: int) -> Iterator[Pictures]:
+    """Batches from a training run's photographs, most of them with people's segments, beside fresh scenes.
+
+    Args:
+        run: a training's folder.
+        side: of the pictures, px.
+        count: batches.
+    """
+    kept = torch.load(run / "photographs.pt", weights_only=False)  # our own, written by the training
+    cpu = torch.device("cpu")
+    people = PhotoStore(kept["people"], cpu) if kept["people"] else None
+    generator = torch.Generator().manual_seed(FEED_SEED)
+    feed = Feed(HEAD_FEED, PhotoStore(kept["regions"], cpu), people, Stream(start=FIRST_PAIR), generator)
+    return (feed.take(side) for _ in range(count))
+
+
 def main() -> None:
     """Read the command line, fit, save."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, required=True, help="a student's weights")
+    parser.add_argument("--run", type=Path, required=True, help="a training's folder")
     parser.add_argument("--out", type=Path, required=True, help="where the calibrated ones go, in float16")
     parser.add_argument("--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"))
+    parser.add_argument("--batches", type=int, default=40, help="of 4 pictures, to fit the head on")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    sam = load_student(given.weights)
+    weights = given.run / "student.safetensors"
+    sam = load_student(weights)
     pictures = held_apart(read_photographs(*given.photos)) if given.photos else []
     if given.photos and not pictures:
         parser.error(f"{given.photos[0]} names none of the photographs that are held apart from training")
-    report = calibrate(sam, pictures or far_scenes(SCENES, sam.image_encoder.img_size))
-    save_student(sam, stored_config(given.weights), given.out, half=True)
+    side = sam.image_encoder.img_size
+    sys.stdout.write(f"head: {fit_iou_head(sam, fresh_batches(given.run, side, given.batches))}\n")
+    report = calibrate(sam, pictures or far_scenes(SCENES, side))
+    save_student(sam, stored_config(weights), given.out, half=True)
     sys.stdout.write(f"before: {report.before}\nafter:  {report.after}\n")
 
 

@@ -31,9 +31,9 @@ from maskmill.pipeline.segmenters.student import load_nano, load_student
 from maskmill.pipeline.settings import MaskSettings
 from maskmill.pipeline.train.nano.photographs import held_apart, read_photographs
 
-PREDICTED_IOUS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
-STABILITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
-LEAST_MASKS = 20.0
+PREDICTED_IOUS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+STABILITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LEAST_MASKS = 18.0
 SETTINGS = MaskSettings(points_per_side=16, min_area_px=25, max_coverage=0.95, drop_small=True)
 """Of the recipe, thresholds aside."""
 
