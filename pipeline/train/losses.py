@@ -52,7 +52,8 @@ def pair_costs(logits_PMK: Tensor, targets_NK: Tensor) -> PairCosts:
     Returns:
         The pairs.
     """
-    outputs, pixels = logits_PMK.shape[-3:-1], logits_PMK.shape[-1]
+    shape = (*logits_PMK.shape[:-1], targets_NK.shape[-2])
+    pixels = logits_PMK.shape[-1]
     logits_OK, targets_KN = logits_PMK.flatten(-3, -2), targets_NK.transpose(-1, -2)
     probability = torch.sigmoid(logits_OK)
     log_on = F.logsigmoid(logits_OK)
@@ -67,7 +68,7 @@ def pair_costs(logits_PMK: Tensor, targets_NK: Tensor) -> PairCosts:
         common = hard @ truth.transpose(-1, -2)
         iou = common / (hard.sum(-1, keepdim=True) + truth.sum(-1)[..., None, :] - common).clamp(min=1)
     cost = FOCAL_WEIGHT * focal + DICE_WEIGHT * dice
-    return PairCosts(cost.unflatten(-2, outputs), iou.unflatten(-2, outputs))
+    return PairCosts(cost.view(shape), iou.view(shape))
 
 
 def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor:

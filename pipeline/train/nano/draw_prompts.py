@@ -91,7 +91,7 @@ def draw_prompts(pictures: Pictures, config: PromptConfig, generator: torch.Gene
     point_BP2 = _pixels(cell_BP, solid_BNss.shape[-1], generator)
     box_BP4 = _noised_boxes(own_BPss, pictures.size_B2, generator)
     coords_BPT2 = torch.stack([point_BP2, torch.zeros_like(point_BP2)], dim=2)
-    coords_BPT2 = torch.where(is_box_BP[..., None, None], box_BP4.unflatten(-1, (2, 2)), coords_BPT2)
+    coords_BPT2 = torch.where(is_box_BP[..., None, None], box_BP4.view(batch, count, 2, 2), coords_BPT2)
     labels_BPT = torch.tensor([FOREGROUND, PAD], device=cell_BP.device).expand(batch, count, 2)
     corners = torch.tensor([BOX_START, BOX_END], device=cell_BP.device)
     labels_BPT = torch.where(is_box_BP[..., None], corners, labels_BPT)

@@ -54,18 +54,15 @@ def optimisers_of(sam: Sam, heads: DenseHeads) -> Optimisers:
     encoder = sam.image_encoder
     trunk = tuple(encoder.trunk.parameters()) if isinstance(encoder, Lite0Encoder) else ()
     apart = {id(p) for p in trunk}
-    linear = {
-        id(m.weight): m.weight for part in (sam, heads) for m in part.modules() if isinstance(m, nn.Linear)
-    }
-    plain = [
-        p for part in (sam, heads) for p in part.parameters() if id(p) not in linear and id(p) not in apart
-    ]
+    every = [p for part in (sam, heads) for p in part.parameters() if id(p) not in apart]
+    matrices = {id(m.weight) for part in (sam, heads) for m in part.modules() if isinstance(m, nn.Linear)}
+    linear, plain = ([p for p in every if (id(p) in matrices) is wanted] for wanted in (True, False))
     groups = [
         {"params": [p for p in plain if p.ndim > 1], "weight_decay": 0.05},
         {"params": [p for p in plain if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if trunk:
         groups.append({"params": list(trunk), "weight_decay": 0.0, "trunk": True})
-    muon = torch.optim.Muon(list(linear.values()), lr=0.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    muon = torch.optim.Muon(linear, lr=0.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
-    return Optimisers((muon, adam), trunk, (*linear.values(), *plain))
+    return Optimisers((muon, adam), trunk, tuple(every))

@@ -203,20 +203,19 @@ def _mosaic(tiles: _Crops) -> _Crops:
 
 
 def _tiled(tiles_TCHW: Tensor) -> Tensor:
-    four = tiles_TCHW.unflatten(0, (-1, 4))
+    four = tiles_TCHW.view(-1, 4, *tiles_TCHW.shape[1:])
     rows = [torch.cat([four[:, i], four[:, i + 1]], dim=-1) for i in (0, 2)]
     return torch.cat(rows, dim=-2)
 
 
 def _paste(crops: _Crops, share: float, generator: torch.Generator) -> _Crops:
     """Lay one or two segments of the next picture, moved, over some pictures."""
-    image, labels, inside = crops.image_B3SS.clone(), crops.labels_BLSS.clone(), None
+    image, labels = crops.image_B3SS.clone(), crops.labels_BLSS.clone()
     donor_image, donor_labels = image.roll(1, 0), labels.roll(1, 0)
     inside = _inside(crops.size_B2, image.shape[-1])
     for row in torch.nonzero(_uniform(generator, len(image)) < share)[:, 0].tolist():
-        shift = torch.randint(-image.shape[-1] // 3, image.shape[-1] // 3, (2,), generator=generator,
-                              device=generator.device).tolist()  # fmt: skip
-        ids, counts = donor_labels[row, 0].unique(return_counts=True)
+        shift = ((2 * _uniform(generator, 2) - 1) * image.shape[-1] / 3).int().tolist()
+        ids, counts = torch.unique(donor_labels[row, 0], return_counts=True)
         fits = (ids > 0) & (counts > 200) & (counts < 0.25 * inside[row].sum())
         ids = ids[fits]
         if not len(ids):
@@ -252,7 +251,7 @@ def _masks_of(labels_LSS: Tensor, area_px: int, config: CropConfig, generator: t
     """uint8[N, s, s], cells of the chosen labels' masks."""
     found = []
     for plane_SS in labels_LSS:
-        ids, counts = plane_SS.unique(return_counts=True)
+        ids, counts = torch.unique(plane_SS, return_counts=True)
         fits = (ids > 0) & (counts >= config.min_share * area_px) & (counts <= config.max_share * area_px)
         found += [(plane_SS, label) for label in ids[fits & (counts >= 12)]]
     order = torch.randperm(len(found), generator=generator, device=generator.device).tolist()

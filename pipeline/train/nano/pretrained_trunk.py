@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from segment_anything.modeling import Sam
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder, Lite0Trunk
@@ -120,16 +120,19 @@ def pretrained_student(config: StudentConfig, older: Sam, pictures: Iterable[Ten
 @torch.no_grad()
 def fit_fusion(encoder: Lite0Encoder, older: StudentEncoder, pictures: Iterable[Tensor]) -> float:
     """Set the fusion convolutions by least squares to give the older encoder's fused features; gives R2."""
-    gram, cross, square, total, count = 0.0, 0.0, 0.0, 0.0, 0
+    layers = _fused_layers(encoder)
+    features, dim = sum(layer.weight[0].numel() for layer in layers) + 1, encoder.from8.out_channels
+    gram = torch.zeros(features, features, dtype=torch.float64)
+    cross = torch.zeros(features, dim, dtype=torch.float64)
+    square, total, count = torch.zeros(dim), torch.zeros(dim), 0
     for image_B3HW in pictures:
         wanted_NC = older.fused(image_B3HW).permute(0, 2, 3, 1).flatten(0, 2).double()
         features_NF = _aligned(encoder.trunk(image_B3HW)).double()
-        gram = gram + features_NF.T @ features_NF
-        cross = cross + features_NF.T @ wanted_NC
+        gram += features_NF.T @ features_NF
+        cross += features_NF.T @ wanted_NC
         square, total = square + wanted_NC.square().sum(0), total + wanted_NC.sum(0)
         count += len(wanted_NC)
-    assert isinstance(gram, Tensor) and isinstance(cross, Tensor)
-    ridge = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    ridge = 1e-4 * gram.diagonal().mean() * torch.eye(features, dtype=torch.float64)
     solution_FC = torch.linalg.solve(gram + ridge, cross)
     _set_fusion(encoder, solution_FC.float())
     left = square - (2 * solution_FC * cross).sum(0) + (solution_FC * (gram @ solution_FC)).sum(0)
@@ -146,10 +149,14 @@ def _aligned(taps: list[Tensor]) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(0, 2)
 
 
+def _fused_layers(encoder: Lite0Encoder) -> tuple[nn.Conv2d, ...]:
+    return encoder.from4, encoder.from8, encoder.from16, encoder.from32
+
+
 def _set_fusion(encoder: Lite0Encoder, solution_FC: Tensor) -> None:
-    layers = (encoder.from4, encoder.from8, encoder.from16, encoder.from32)
+    layers = _fused_layers(encoder)
     counts = [layer.weight[0].numel() for layer in layers]
-    for layer, part_FC in zip(layers, solution_FC[:-1].split(counts), strict=True):
+    for layer, part_FC in zip(layers, torch.split(solution_FC[:-1], counts), strict=True):
         layer.weight.copy_(part_FC.T.view_as(layer.weight))
         assert layer.bias is not None
         layer.bias.zero_()

@@ -166,7 +166,7 @@ def _corrected(
     the last answer has a gradient."""
     truth_BNK = pictures.shares_BNK()
     own_BPK = truth_BNK.gather(1, prompts.target_BP[..., None].expand(-1, -1, truth_BNK.shape[-1]))
-    solid_BPss = (own_BPK > 0.5).unflatten(2, first.logits.shape[-2:])
+    solid_BPss = (own_BPK > 0.5).view(*own_BPK.shape[:2], *first.logits.shape[-2:])
     chosen_BP = torch.where(prompts.is_box_BP, 0, first.iou[..., 1:].argmax(2) + 1)
     answer_BPss = _taken(first.logits, chosen_BP)
     coords, labels = prompts.coords_BPT2, prompts.labels_BPT

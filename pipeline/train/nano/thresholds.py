@@ -55,9 +55,9 @@ def sweep(segmenter: Segmenter, pictures: Sequence[Truth], settings: MaskSetting
         pictures: with labels; never trained on.
         settings: of the stage; their thresholds are replaced.
     """
-    lowest = {"predicted_iou": min(PREDICTED_IOUS), "stability": min(STABILITIES)}
-    stage = AutomaticMasks(segmenter, replace(settings, **lowest))
-    asked = [stage.candidates(picture.image, **lowest) for picture in pictures]
+    iou, stability = min(PREDICTED_IOUS), min(STABILITIES)
+    stage = AutomaticMasks(segmenter, replace(settings, predicted_iou=iou, stability=stability))
+    asked = [stage.candidates(picture.image, predicted_iou=iou, stability=stability) for picture in pictures]
     rows = []
     for predicted_iou in PREDICTED_IOUS:
         for stability in STABILITIES:

@@ -155,7 +155,7 @@ def begun_student(student: StudentConfig, start_from: Path | None, regions: list
     scenes = (
         scene_sample(2 * i, SceneConfig(student.image_size)).normalised() for i in range(FIT_PICTURES // 2)
     )
-    return pretrained_student(student, older, [*photos.split(4), *scenes])[0]
+    return pretrained_student(student, older, [*torch.split(photos, 4), *scenes])[0]
 
 
 @torch.no_grad()
