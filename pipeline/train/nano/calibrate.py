@@ -7,7 +7,8 @@ masks that ship. All other weights stand still. First the head is fitted to fres
 that the run in DIR was trained on (`iou_head.py`). Then random points ask for the masks of photographs
 that are held apart from training (without `--photos`, of scenes that training doesn't reach); isotonic
 regression of what the outputs' IoUs are on what the head says gives a rising curve, which is stored with
-the weights (`CalibratedHead`). A curve that rises changes no order: only what a threshold means.
+the weights (`CalibratedHead`). A curve that rises changes no order: only what a threshold means. Between
+the two the mask logits get their depth (`temperature.py`), by the same photographs or scenes.
 
 Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates
 (2002).
@@ -37,14 +38,16 @@ from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
 from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.iou_head import fit_iou_head
-from maskmill.pipeline.train.nano.photo_crops import PhotoStore
-from maskmill.pipeline.train.nano.photographs import held_apart, read_photographs
+from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
+from maskmill.pipeline.train.nano.photographs import held_apart, read_photographs, with_segments
+from maskmill.pipeline.train.nano.temperature import deepen
 from maskmill.pipeline.train.pictures import Pictures
 
 SCENES = 40
 LAST_SEED = HELD_BACK_SEED - 1  # counted down: training hardly ever draws one of these
 FIRST_PAIR, FEED_SEED = 1_000_000_000, 77  # far beyond what training draws
 HEAD_FEED = FeedConfig(region_share=0.15, people_share=0.6)
+CROP_BATCHES = 8
 LEAST_STEP = 1e-4  # between two knots
 
 
@@ -130,6 +133,13 @@ def fresh_batches(run: Path, side: int, count: int) -> Iterator[Pictures]:
     return (feed.take(side) for _ in range(count))
 
 
+def crops_of(pictures: Sequence[Truth], side: int) -> Iterator[Pictures]:
+    """Some crops of pictures that were never trained on."""
+    generator = torch.Generator().manual_seed(FEED_SEED)
+    store = PhotoStore(with_segments(pictures), torch.device("cpu"))
+    return (store.draw(4, side, CropConfig(mosaic_share=0.0), generator) for _ in range(CROP_BATCHES))
+
+
 def main() -> None:
     """Read the command line, fit, save."""
     parser = argparse.ArgumentParser(
@@ -148,7 +158,9 @@ def main() -> None:
         parser.error(f"{given.photos[0]} names none of the photographs that are held apart from training")
     side = sam.image_encoder.img_size
     sys.stdout.write(f"head: {fit_iou_head(sam, fresh_batches(given.run, side, given.batches))}\n")
-    report = calibrate(sam, pictures or far_scenes(SCENES, side))
+    pictures = pictures or far_scenes(SCENES, side)
+    sys.stdout.write(f"logits: x {deepen(sam, crops_of(pictures, side)):.2f}\n")
+    report = calibrate(sam, pictures)
     save_student(sam, stored_config(weights), given.out, half=True)
     sys.stdout.write(f"before: {report.before}\nafter:  {report.after}\n")
 
