@@ -5,7 +5,6 @@ Exit codes: see flows/report/console.py, and `maskmill --help`.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Annotated
 
@@ -25,6 +24,7 @@ from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
+from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
 from maskmill.flows.commands.operate.up import up
 
 EPILOG = (
@@ -44,6 +44,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata  # which takes a third of the time of --help
+
         typer.echo(f"maskmill {importlib.metadata.version('maskmill')}")
         raise typer.Exit
 
@@ -79,6 +81,7 @@ for command in (
 for command in (gc, forget, models):
     app.command()(command)
 app.command("import")(import_column)
+app.command(context_settings=SETTINGS)(prefect)
 app.add_typer(config_app, name="config")
 
 

@@ -2,11 +2,16 @@
 
 A record of ours is a frozen dataclass, written by `asdict`. Reading it back checks every field against its
 annotation, so that nothing further on meets a list where it expects a number.
+
+Records that nothing else has a checksum of are sealed: their last line holds the sha256 of the rest, and a
+changed byte is found on reading. Those written before there were seals are read as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -15,17 +20,47 @@ from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type
 
 Kind = TypeVar("Kind")
 
+_SEAL, _END = b',\n "seal": "', b"\n}\n"
+_SEAL_BYTES = len(_SEAL) + 64 + 1 + len(_END)
+_LIKE_A_SEAL = re.compile(rb',\n "[^"]*": "[^"]{64}"\n\}\s*\Z')
+
 
 def load_json(data: bytes | str) -> Any:
     """What the JSON says.
 
     Raises:
-        ValueError: it is no JSON, nested too deep, or has NaN or Infinity, which JSON has not.
+        ValueError: it is no JSON, nested too deep, has NaN or Infinity, which JSON has not, or its seal is
+            broken: it is not what was written.
     """
     try:
-        return json.loads(data, parse_constant=_no_number)
+        whole = _opened(data.encode() if isinstance(data, str) else data)
+        return json.loads(whole, parse_constant=_no_number)
     except RecursionError as exc:
         raise ValueError("nested too deep") from exc
+
+
+def sealed(fields: Mapping[str, Any]) -> bytes:
+    """A record as it is stored: JSON, keys sorted, the seal on the last line."""
+    body = json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    assert len(fields), "an empty record says nothing"
+    return _with_seal(body.encode())
+
+
+def _with_seal(body: bytes) -> bytes:
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return body.removesuffix(_END) + _SEAL + digest + b'"' + _END
+
+
+def _opened(data: bytes) -> bytes:
+    """The record without its seal. Raises ValueError where they don't fit together."""
+    body, mark, _ = data.rpartition(_SEAL)
+    if not mark or len(data) - len(body) != _SEAL_BYTES:
+        if _LIKE_A_SEAL.search(data[-2 * _SEAL_BYTES :]):  # its name was changed, or it was copied elsewhere
+            raise ValueError("its seal is broken: it is not what was written")
+        return data
+    if _with_seal(body + _END) != data:
+        raise ValueError("its seal is broken: it is not what was written")
+    return body + _END
 
 
 def load_object(data: bytes | str) -> dict[str, Any]:

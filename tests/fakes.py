@@ -76,11 +76,15 @@ def build_fake_stages(spec: RunSpec, masks: FakeMasks) -> Stages:
 
 
 def write_pictures(
-    folder: Path, num_images: int, *, special: dict[int, tuple[int, int, int]] | None = None
+    folder: Path,
+    num_images: int,
+    *,
+    first: int = 0,
+    special: dict[int, tuple[int, int, int]] | None = None,
 ) -> None:
-    """JPEGs 00000.jpg, ... of blocks of grey, each another; `special` ones are of one colour."""
+    """JPEGs 00000.jpg, ... (from `first` on) of blocks of grey, each another; `special` of one colour."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i in range(num_images):
+    for i in range(first, first + num_images):
         colour = (special or {}).get(i)
         pixels = np.full((48, 64, 3), colour, np.uint8) if colour else _blocks(i)
         (folder / f"{i:05d}.jpg").write_bytes(jpeg_bytes(pixels))

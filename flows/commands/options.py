@@ -37,7 +37,13 @@ Which = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="The most images the dataset should hold.", metavar="N")
 ]
-RayAddress = Annotated[str | None, typer.Option(help="Join a running Ray cluster.", metavar="HOST:PORT")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Join a running Ray cluster: HOST:6379 on one of its nodes, ray://HOST:10001 from elsewhere.",
+        metavar="ADDRESS",
+    ),
+]
 
 
 def run_sets(set: list[str] | None, workers: int | None, ray_address: str | None) -> list[str]:

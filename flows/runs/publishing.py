@@ -58,6 +58,7 @@ def publish_and_verify(
         DatasetError: records contradict each other.
         DamagedObject: a record cannot be read.
     """
+    from maskmill.storage.care.rewrite import settle_forgotten
     from maskmill.storage.care.verify import verify
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import latest
@@ -65,6 +66,7 @@ def publish_and_verify(
     from maskmill.storage.stores.base import open_store
 
     store = open_store(spec.root)
+    settle_forgotten(store, created_utc=_now_utc())
     records = {
         column: list(ColumnVersion(store, column, digits).records())
         for column, digits in spec.fingerprints.items()
@@ -118,8 +120,11 @@ def _publish(
         }
         return Publication(merged.rows, facts)
 
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return publish_over(store, make, now, made_by=made_by)
+    return publish_over(store, make, _now_utc(), made_by=made_by)
+
+
+def _now_utc() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ when it is resumed. Nothing is lost by stopping: what was made is committed and 
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.input import RunInput
 
 from maskmill.flows.config import RunConfig
@@ -35,9 +36,11 @@ from maskmill.flows.runs.relabel_plan import (
     settings_of,
 )
 from maskmill.flows.runs.relabel_steps import RelabelReport
+from maskmill.flows.runs.skipping import patience_s, skipped
 from maskmill.flows.runs.steps import Annotated
 from maskmill.flows.services.lost_runs import note_process
 from maskmill.flows.services.retries import patient
+from maskmill.storage.drivers.one_writer import WriterBusy
 from maskmill.workers.run.spec import RunSpec
 
 SIGN_OFF_TIMEOUT_S = 7 * 24 * 3600
@@ -67,7 +70,7 @@ def relabel(
     order: str = "oldest",
     sign_off: bool = False,
     wait_s: float = 0.0,
-) -> RelabelReport:
+) -> RelabelReport | State[Any]:
     """Recomputes what is stale and publishes the next generation.
 
     Args:
@@ -78,6 +81,9 @@ def relabel(
         sign_off: wait for a person before publishing.
         wait_s: how long to wait for another writer of this dataset; 0 is refused at once.
 
+    Returns:
+        What was done. A scheduled run whose dataset is taken ends as "Skipped" (skipping.py).
+
     Raises:
         WriterBusy: another relabel, retraining or loop works on the dataset.
         ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
@@ -86,14 +92,17 @@ def relabel(
     note_process()
     caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order)
     run = config if isinstance(config, RunConfig) else settings_of(dataset, config, None, ())
-    with steps.writing(dataset, "relabel", wait_s=wait_s):
-        look_for_images(dataset, inputs, run)
-        spec = steps.describe_run(dataset, run)
-        plan = find_stale(spec, run, caps)
-        annotated = patient(recompute)(spec, run, plan)
-        if sign_off and relabel_steps.would_publish(spec, plan, annotated):
-            ask_person(plan, annotated)
-        published = publish(spec, run)
+    try:
+        with steps.writing(dataset, "relabel", wait_s=patience_s(wait_s)):
+            look_for_images(dataset, inputs, run)
+            spec = steps.describe_run(dataset, run)
+            plan = find_stale(spec, run, caps)
+            annotated = patient(recompute)(spec, run, plan)
+            if sign_off and relabel_steps.would_publish(spec, plan, annotated):
+                ask_person(plan, annotated)
+            published = publish(spec, run)
+    except WriterBusy as busy:
+        return skipped(busy)
     report = relabel_steps.make_report(plan, annotated, published, seconds=time.monotonic() - began)
     show(report)
     return report
@@ -182,8 +191,3 @@ def show(report: RelabelReport) -> None:
         png = relabel_steps.difference_picture(report.diff)
         if png is not None and len(png) <= MAX_SHEET_BYTES:
             image_artifact(png, key="maskmill-differences", description="before (left), after (right)")
-
-
-def as_fields(report: RelabelReport) -> dict[str, object]:
-    """The report as plain values, for JSON."""
-    return dataclasses.asdict(report)

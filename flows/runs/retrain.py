@@ -68,7 +68,7 @@ def plan_training(
         inputs={},
     )
     return TrainJob(
-        root=dataset,
+        root=store.root,
         generation=generation.number,
         segmenter=settings,
         settings=config.retrain,

@@ -8,7 +8,9 @@ shards to annotate.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ from maskmill.flows.runs.publishing import Published
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.plan.make_plan import PlanSummary
+    from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.exports import ExportReport
     from maskmill.workers.run.events import PoolEvent, Progress
     from maskmill.workers.run.spec import RunSpec
@@ -104,7 +107,10 @@ def driving(dataset: str) -> Iterator[None]:
 
     store = open_store(dataset)
     with announce(store, "generate") as lease:
+        _settle(store)
         for driver in others(store, own_id=lease.driver_id):
+            if (driver.owner, driver.host, driver.pid) == ("loop", socket.gethostname(), os.getpid()):
+                continue  # this run is a step of it
             watcher().note(
                 f"another run works on this dataset: {driver.owner} on {driver.host}, process {driver.pid}, "
                 f"since {driver.started_utc}. This one goes on beside it, safely: a shard that both finish "
@@ -115,7 +121,7 @@ def driving(dataset: str) -> Iterator[None]:
 
 @contextmanager
 def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Is the dataset's one writer inside the block (relabel, retraining, loop; `generate` may run beside).
+    """Is the dataset's one writer inside the block; `generate` and `ingest` (`driving`) may run beside.
 
     Raises:
         WriterBusy: another writer is at work, and still is after `wait_s`.
@@ -123,8 +129,21 @@ def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
     from maskmill.storage.drivers.one_writer import writing
     from maskmill.storage.stores.base import open_store
 
-    with writing(open_store(dataset), owner, wait_s=wait_s, waiting=watcher().note):
+    store = open_store(dataset)
+    with writing(store, owner, wait_s=wait_s, waiting=watcher().note):
+        _settle(store)
         yield
+
+
+def _settle(store: ObjectStore) -> None:
+    """Takes forgotten images out of what is in force, where a `forget` was refused and only marked them."""
+    from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
+
+    shards = set(still_holding(store))
+    if shards:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        settle_forgotten(store, created_utc=now, shards=shards)
+        republish(store, shards, made_by="forget", created_utc=now)
 
 
 def is_complete(spec: RunSpec) -> bool:
@@ -162,6 +181,21 @@ def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
     return dataclasses.replace(spec, idle=tuple(idle))
 
 
+def boxes_told(spec: RunSpec) -> str:
+    """What a run's file of boxes matches in the dataset, in a sentence, before work starts.
+
+    Raises:
+        InputError: nothing, or a file that cannot be read.
+    """
+    from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.stores.base import open_store
+    from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes
+
+    assert spec.boxes is not None and spec.boxes.file is not None
+    boxes = read_given_boxes(spec.boxes.file, min_score=spec.boxes.min_score)
+    return check_boxes(boxes, load_plans(open_store(spec.root)))
+
+
 def annotate_shards(
     spec: RunSpec,
     config: RunConfig,
@@ -176,15 +210,23 @@ def annotate_shards(
         build: makes a worker's stages where they are no models: workers then take a CPU each, wherever.
 
     Raises:
+        InputError: a file of boxes that is of no picture of the dataset.
         ClusterError: no cluster.
         RunStopped: an error in our code, or workers that cannot start; what is committed stays.
+        LeaseLost: this driver was silent for so long that others count it as dead; likewise.
     """
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
+    if spec.boxes is not None:
+        watcher().note(boxes_told(spec))
     from maskmill.flows.report.observe import observed
     from maskmill.flows.services import cluster
     from maskmill.flows.services import state as up_state
+    from maskmill.storage.drivers.lease import check_lease
+    from maskmill.storage.stores.base import open_store
+
+    store = open_store(spec.root)
 
     with cluster.connected(up_state.ray_address(config.run.ray_address)):
         from maskmill.workers.pool.pool import (
@@ -206,6 +248,7 @@ def annotate_shards(
         try:
             with observed(config, spec.root, shards, run_name()) as observe:
                 for event in events:
+                    check_lease(store)
                     follower.see(event)
                     observe(event)
         finally:
@@ -250,20 +293,10 @@ def generation_of(dataset: str, which: int | str | None = None) -> Generation:
         DatasetError: there is none yet, or no such tag.
         ObjectNotFound: there is none of this number.
     """
-    from maskmill.storage.dataset.generations import latest, load_generation
-    from maskmill.storage.dataset.tags import resolve
-    from maskmill.storage.errors import DatasetError
+    from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.base import open_store
 
-    store = open_store(dataset)
-    number = resolve(store, which) if isinstance(which, str) else which
-    found = load_generation(store, number) if number is not None else latest(store)
-    if found is None:
-        raise DatasetError(
-            f"{dataset} holds no generation: is the path right? `maskmill generate {dataset} --input IMAGES` "
-            "makes one"
-        )
-    return found
+    return find_generation(open_store(dataset), which)
 
 
 def contact_sheet(dataset: str, number: int | None = None) -> bytes:

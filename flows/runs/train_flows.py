@@ -1,7 +1,7 @@
 """`retrain` and `loop` under Prefect: the same steps as the commands, their results kept as artifacts.
 
-A dataset has one writer at a time: a retraining waits for a relabel, up to `wait_s`, or is refused. Both are
-resumable at any step by running them again.
+A dataset has one writer at a time: a retraining waits for a relabel, up to `wait_s`, or is refused (a
+scheduled one is skipped: skipping.py). Both are resumable at any step by running them again.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.report.report import lines_artifact
 from maskmill.flows.runs import steps
+from maskmill.flows.runs.skipping import patience_s, skipped
 from maskmill.flows.services.lost_runs import note_process
+from maskmill.storage.drivers.one_writer import WriterBusy
 
 
 @flow(name="retrain", description="Fine-tunes the segmenter on a generation; a gate may put it in force.")
@@ -30,7 +33,7 @@ def retrain(
     workers: int = 1,
     config: RunConfig | str = "nano",
     wait_s: float = 0.0,
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[Any]:
     """Trains a model version from a generation.
 
     Args:
@@ -49,8 +52,11 @@ def retrain(
     note_process()
     run = load_config(config) if isinstance(config, str) else config
     gate = _both("coco", coco, "images", images)
-    with steps.writing(dataset, "retrain", wait_s=wait_s):
-        return train(dataset, generation, run, gate, start, workers, promote)
+    try:
+        with steps.writing(dataset, "retrain", wait_s=patience_s(wait_s)):
+            return train(dataset, generation, run, gate, start, workers, promote)
+    except WriterBusy as busy:
+        return skipped(busy)
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -88,7 +94,7 @@ def loop(
     workers: int = 1,
     config: RunConfig | str = "nano",
     wait_s: float = 0.0,
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[Any]:
     """Runs what is left of a loop.
 
     Args:
@@ -112,8 +118,11 @@ def loop(
     plan = LoopPlan(
         dataset=dataset, inputs=tuple(inputs), rounds=rounds, gate=(Path(coco), Path(images)), truth=truth
     )
-    with steps.writing(dataset, "loop", wait_s=wait_s):
-        report = run_loop(plan, run, workers=workers)
+    try:
+        with steps.writing(dataset, "loop", wait_s=patience_s(wait_s)):
+            report = run_loop(plan, run, workers=workers)
+    except WriterBusy as busy:
+        return skipped(busy)
     lines = [("loop", report.loop), ("rounds", len(report.rounds)), ("promoted", report.promoted)]
     lines_artifact(lines, key="maskmill-loop", description=f"dataset {dataset}")
     fields: dict[str, Any] = dataclasses.asdict(report)

@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.flows.services.ray_address import ClusterError as ClusterError
+from maskmill.flows.services.ray_address import check_joinable, connect_advice
+from maskmill.pipeline.settings.memory import GB, WORD_MODEL_BYTES, segmenter_bytes
 from maskmill.workers.run.spec import Resources, RunSpec
 
 if TYPE_CHECKING:
@@ -33,13 +36,6 @@ if TYPE_CHECKING:
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 OBJECT_STORE_BYTES = 128 * 2**20  # workers exchange reports of a few kilobytes, never images
-GB = 10**9
-WORKER_BYTES = {"nano": GB, "vit_b": 3 * GB, "vit_l": 6 * GB, "vit_h": 10 * GB}
-"""Host memory one worker is given on a CPU, weights and activations at 1500 x 2250 pixels included."""
-
-
-WORD_MODEL_BYTES = 3 * GB
-"""Host memory of a captioner, filter, detector or namer beside it; BLIP-large has 1.9 GB of weights."""
 
 MOST_CPUS_A_GPU = 4.0
 """Decoding and encoding for one GPU keep no more threads busy."""
@@ -48,10 +44,6 @@ START_TRIES = 3
 """Ray gives its own agents 15 s to start, fixed in its code; a second try finds them warm."""
 
 _CONNECT_ERRORS = (ConnectionError, RuntimeError, ValueError, TimeoutError)
-
-
-class ClusterError(RuntimeError):
-    """The cluster cannot be joined or started, or is too small; says which and the cure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +76,7 @@ def connected(address: str | None = None) -> Iterator[None]:
 
 
 def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
-    """Joins the cluster at `address` ("host:port"), or starts one on this machine's loopback address.
+    """Joins the cluster at `address` (see ray_address.py), or starts one on this machine's loopback address.
 
     Args:
         num_cpus, num_gpus: what a started cluster should believe to have; None is what the machine has.
@@ -94,6 +86,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
     """
     _prepare_environment(address)
     import ray
+    from ray.exceptions import RayError
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     if address is None:
@@ -105,17 +98,22 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     else:
+        check_joinable(address)
         options["address"] = address
+    if address is None or "://" not in address:
+        from maskmill.workers.pool.own_path import OwnPath
+
+        options["job_config"] = OwnPath()
     for tries_left in reversed(range(START_TRIES)):
         try:
             ray.init(**options)
             return
         except Exception as exc:  # a node that doesn't start in time is a bare Exception
-            if type(exc) is not Exception and not isinstance(exc, _CONNECT_ERRORS):
+            if type(exc) is not Exception and not isinstance(exc, (*_CONNECT_ERRORS, RayError)):
                 raise
             ray.shutdown()
             if address is not None or not tries_left:
-                raise ClusterError(_connect_advice(address, exc)) from exc
+                raise ClusterError(connect_advice(address, exc)) from exc
             watcher().note("Ray did not start in time, as on a busy machine; trying again")
 
 
@@ -186,7 +184,7 @@ def _gpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
 
 def _cpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
     """As many as fit with a CPU and the model's memory each, sharing all CPUs; or the number asked for."""
-    need = WORKER_BYTES.get(config.segmenter.model, max(WORKER_BYTES.values())) + _word_bytes(config)
+    need = segmenter_bytes(config.segmenter) + _word_bytes(config)
     cpus = [node.get("CPU", 0.0) for node in nodes]
     fits = [min(int(node.get("CPU", 0.0)), int(node.get("memory", GB) // need)) for node in nodes]
     share = min((total / n for total, n in zip(cpus, fits, strict=True) if n), default=max(cpus))
@@ -287,18 +285,3 @@ def _is_loopback(address: str | None) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _connect_advice(address: str | None, exc: BaseException) -> str:
-    why = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-    if address is None:
-        return (
-            f"Ray could not start on this machine: {why}\n"
-            "Cure: check free space in /tmp and /dev/shm, and how busy the machine is: Ray wants its "
-            "processes up within 15 s. Its own logs are in /tmp/ray/session_latest/logs"
-        )
-    return (
-        f"no Ray cluster answers at {address}: {why}\n"
-        "Cure: check the address that `ray start --head` printed, the firewall between, that both "
-        "have the same token (~/.ray/auth_token), and the same versions of Ray and Python"
-    )

@@ -1,9 +1,9 @@
 """Flows as Prefect deployments: started by schedules, Prefect's pages or its API.
 
-A deployment's parameter form comes from the flow's signature and the settings' own schema. Each has a
-schedule (cron, time zone), a limit of one run at a time that queues the next, tags, and what its runs need in
-their environment. One writer per dataset is held by the dataset (storage/drivers/one_writer.py), across
-deployments, machines and plain commands: a run waits `WAIT_S` for another, then is refused with the reason.
+What is to be registered, checked; register.py does it. A deployment's name carries its dataset, so that two
+datasets never share one. One writer per dataset is held by the dataset (storage/drivers/one_writer.py) across
+deployments, machines and plain commands: a run that a person started waits `WAIT_S` for another, then is
+refused with the reason; one that a schedule started is skipped (skipping.py).
 
 Work pools: "process" (a worker of Prefect's runs each as a process; maskmill is installed there) or
 "kubernetes" (each is a job of an image that holds maskmill; see infra/).
@@ -14,22 +14,23 @@ It needs a Prefect server that stays: `maskmill up`, or one of yours.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maskmill.flows.config import RunConfig
-from maskmill.flows.services import services
 from maskmill.flows.services import state as up_state
 from maskmill.flows.services.prefect_server import check_answers
-
-if TYPE_CHECKING:
-    from prefect import Flow
 
 FLOWS = ("generate", "relabel", "evaluate", "retrain", "loop")
 POOL_TYPES = ("process", "kubernetes")
 WAIT_S = 6 * 3600.0
+NO_NAME = "default"
+"""What deployments without a --name were called before names carried the dataset."""
+_NAME = re.compile(r"[A-Za-z0-9._ -]+")
+_NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _CRON = re.compile(r"\S+(\s+\S+){4}")
 
 
@@ -43,8 +44,8 @@ class Deployment:
 
     Args:
         flow: one of `FLOWS`.
-        name: of the deployment.
-        parameters: JSON; see `parameters`.
+        name: what the user calls it, beside others of this flow and dataset; "" is the only one.
+        parameters: JSON; see `parameters`. They name the dataset.
         pool: the work pool. pool_type: one of `POOL_TYPES`.
         cron: when to run, five fields; None is never by itself. timezone: of it, by IANA's name.
         image: for Kubernetes: holds maskmill.
@@ -74,7 +75,24 @@ class Deployment:
             raise DeployError(f'cron {self.cron!r} is no schedule: use five fields, such as "0 3 * * *"')
         if self.sign_off and self.flow != "relabel":
             raise DeployError("--sign-off is for relabel: it asks before a generation is published")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise DeployError(f"--name {self.name!r}: use letters, digits, spaces and . _ -")
         _check_timezone(self.timezone)
+
+    @property
+    def full_name(self) -> str:
+        """The deployment's name in Prefect, without its flow's."""
+        return dataset_name(str(self.parameters["dataset"])) + (f"-{self.name}" if self.name else "")
+
+
+def dataset_name(dataset: str) -> str:
+    """A dataset as part of a deployment's name: its last folder, and digits that tell it from its namesakes.
+
+    Args:
+        dataset: its root, as `absolute` gives it.
+    """
+    last = _NOT_NAME.sub("-", dataset.rstrip("/").rpartition("/")[2]).strip("-") or "dataset"
+    return f"{last}-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
 
 
 def parameters(
@@ -102,68 +120,6 @@ def parameters(
     return found
 
 
-def register(deployment: Deployment) -> str:
-    """Registers a deployment with its work pool, which is made if it isn't there; the same again updates it.
-
-    Returns:
-        "flow/name", as Prefect's commands take it.
-
-    Raises:
-        DeployError: no Prefect server is named, or it refuses.
-    """
-    need_server()
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.client.schemas.schedules import CronSchedule
-    from prefect.deployments.runner import RunnerDeployment
-    from prefect.exceptions import PrefectHTTPStatusError
-    from prefect.types.entrypoint import EntrypointType
-
-    from maskmill.flows.services.lost_runs import make_pool
-
-    queue = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    schedules = [CronSchedule(cron=deployment.cron, timezone=deployment.timezone)] if deployment.cron else []
-    try:
-        make_pool(deployment.pool, deployment.pool_type)
-        made = load_flow(deployment.flow).to_deployment(
-            name=deployment.name,
-            parameters=dict(deployment.parameters),
-            schedules=schedules,
-            concurrency_limit=queue,
-            tags=["maskmill", deployment.flow, *deployment.tags],
-            work_pool_name=deployment.pool,
-            job_variables=_job_variables(deployment),
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-        assert isinstance(made, RunnerDeployment)  # a coroutine only inside an event loop
-        made.apply()
-    except PrefectHTTPStatusError as exc:
-        raise DeployError(f"Prefect's server refuses: {exc}") from exc
-    return f"{deployment.flow}/{deployment.name}"
-
-
-def load_flow(name: str) -> Flow[..., Any]:
-    """A flow by its deployment's name."""
-    from maskmill.flows.runs.evaluate_flow import evaluate
-    from maskmill.flows.runs.generate import generate
-    from maskmill.flows.runs.relabel import relabel
-    from maskmill.flows.runs.train_flows import loop, retrain
-
-    known: tuple[Flow[..., Any], ...] = (generate, relabel, evaluate, retrain, loop)
-    return next(flow for flow in known if flow.name == name)
-
-
-def _job_variables(deployment: Deployment) -> dict[str, Any]:
-    """What the pool's worker gives each run."""
-    environment = {
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(services.HEARTBEAT_S),
-        "PREFECT_CLIENT_MAX_RETRIES": "10",
-        "DO_NOT_TRACK": "1",
-    }
-    if deployment.pool_type == "kubernetes":
-        return {"env": environment, "image": deployment.image, "finished_job_ttl": 3600}
-    return {"env": environment}
-
-
 def need_server() -> None:
     """Finds the Prefect server that deployments are registered with.
 
@@ -184,7 +140,9 @@ def need_server() -> None:
 
 def absolute(text: str) -> str:
     """A local path that means the same elsewhere on this machine; addresses as they are."""
-    return text if "://" in text else os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - globs too
+    if "://" in text:
+        return text.rstrip("/")
+    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - globs too
 
 
 def _check_timezone(name: str) -> None:

@@ -11,24 +11,24 @@ was a plain command, nobody is left to tell. Two nets catch these:
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
-`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation; it is a
-process of its own because Prefect's client takes seconds to import.
+`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation, and mends what an
+earlier maskmill registered (entrypoints.py); it is a process of its own because Prefect's client takes
+seconds to import.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
-import json
 import os
 import socket
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from maskmill.flows.services.pools import ensure_pool
+from maskmill.flows.services.prefect_api import PrefectApi
 from maskmill.storage.drivers.lease import process_lives
 
 MAX_STARTS = 3
@@ -56,17 +56,17 @@ def own_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def sweep(api_url: str, *, auth: str | None = None) -> Iterator[str]:
+def sweep(api: PrefectApi) -> Iterator[str]:
     """Sets right every run of this machine whose process is gone; says what was done, a sentence each."""
     order = {"sort": "START_TIME_DESC", "limit": 200}
     question = {"flow_runs": {"state": {"type": {"any_": _STATES}}}, **order}
     try:
-        runs = _post(api_url, "/flow_runs/filter", question, auth)
+        runs = api.send("/flow_runs/filter", question)
     except (urllib.error.URLError, OSError, ValueError):
         return  # the server is starting again: the next sweep finds them
     for run in runs:
         if is_gone(run.get("infrastructure_pid")) and (run["state_type"] != "CRASHED" or _is_fresh(run)):
-            yield _set_right(api_url, run, auth)
+            yield _set_right(api, run)
 
 
 def is_gone(process: str | None) -> bool:
@@ -99,13 +99,13 @@ def _is_fresh(run: dict[str, Any]) -> bool:
     return age.total_seconds() < FRESH_S and _may_start_again(run)
 
 
-def _set_right(api_url: str, run: dict[str, Any], auth: str | None) -> str:
+def _set_right(api: PrefectApi, run: dict[str, Any]) -> str:
     message = f"its process {run['infrastructure_pid']} is gone"
     again = _may_start_again(run)
     try:
         if run["state_type"] != "CRASHED":
             state = {"type": "CRASHED", "name": "Crashed", "message": message}
-            _post(api_url, f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True}, auth)
+            api.send(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
         if again:
             starts = _starts(run) + 1
             tags = [tag for tag in run.get("tags") or [] if not tag.startswith(STARTS)]
@@ -115,33 +115,11 @@ def _set_right(api_url: str, run: dict[str, Any], auth: str | None) -> str:
                 "idempotency_key": f"after-{run['id']}",  # a sweep cut short here makes no second one
                 "state": {"type": "SCHEDULED", "message": f"after {run['name']}: {message}"},
             }
-            _post(api_url, f"/deployments/{run['deployment_id']}/create_flow_run", follower, auth)
-        _post(api_url, f"/flow_runs/{run['id']}", {"infrastructure_pid": ""}, auth, method="PATCH")
+            api.send(f"/deployments/{run['deployment_id']}/create_flow_run", follower)
+        api.send(f"/flow_runs/{run['id']}", {"infrastructure_pid": ""}, method="PATCH")
     except (urllib.error.URLError, OSError, ValueError) as exc:
         return f"run {run['name']} lost its process and could not be set right yet: {exc}"
     return f"run {run['name']}: {message}; marked as crashed{', and started again' if again else ''}"
-
-
-def _post(api_url: str, path: str, body: dict[str, Any], auth: str | None, *, method: str = "POST") -> Any:
-    headers = {"Content-Type": "application/json"}
-    if auth:
-        headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
-    request = urllib.request.Request(
-        api_url + path, data=json.dumps(body).encode(), headers=headers, method=method
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        data = answer.read()
-    return json.loads(data) if data else None
-
-
-def make_pool(name: str, kind: str = "process") -> None:
-    """A work pool of this name, unless there is one."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=name, type=kind))
 
 
 def make_automation() -> None:
@@ -174,12 +152,15 @@ def make_automation() -> None:
 
 def main() -> None:
     """`python -m maskmill.flows.services.lost_runs setup POOL`."""
+    from maskmill.flows.services.entrypoints import mend_entrypoints
+    from maskmill.flows.services.register import left_from_before
+
     if len(sys.argv) != 3 or sys.argv[1] != "setup":
         raise SystemExit("use: python -m maskmill.flows.services.lost_runs setup POOL")
-    make_pool(sys.argv[2])
+    ensure_pool(sys.argv[2], ours=True)
     make_automation()
-    auth = os.environ.get("PREFECT_API_AUTH_STRING")
-    for line in sweep(os.environ["PREFECT_API_URL"], auth=auth):
+    api = PrefectApi(os.environ["PREFECT_API_URL"], os.environ.get("PREFECT_API_AUTH_STRING"))
+    for line in (*sweep(api), *mend_entrypoints(sys.argv[2]), *left_from_before()):
         sys.stdout.write(line + "\n")
 
 

@@ -26,11 +26,18 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from maskmill.flows.services.api_secret import guarded, new_secret
+
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 10.0
 
 _QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-_SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_SERVER = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PYTHONSAFEPATH": "1",  # it doesn't look for modules in the current folder
+}
 
 
 class PrefectServerError(RuntimeError):
@@ -43,11 +50,13 @@ class PrefectServer:
 
     Attributes:
         url: its API, for PREFECT_API_URL.
+        secret: what it asks for, for PREFECT_API_AUTH_STRING; it ends with the server.
         process: the server; its standard input is its lifeline.
         log: what it wrote; removed by `stop_server`.
     """
 
     url: str
+    secret: str = dataclasses.field(repr=False)
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -71,12 +80,12 @@ def start_server(environment: Mapping[str, str] = os.environ) -> PrefectServer:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((HOST, 0))
         listener.listen(64)
-        port = listener.getsockname()[1]
+        site, secret = f"http://{HOST}:{listener.getsockname()[1]}", new_secret()
         handle, log = tempfile.mkstemp(prefix="maskmill-prefect-", suffix=".log")
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "maskmill.flows.services.prefect_server", str(listener.fileno())],
-                env={**_QUIET, **environment, **_SERVER},
+                env={**_QUIET, **environment, **_SERVER, **guarded(secret, site)},
                 pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE,
                 stdout=handle,
@@ -85,7 +94,7 @@ def start_server(environment: Mapping[str, str] = os.environ) -> PrefectServer:
             )
         finally:
             os.close(handle)
-    return PrefectServer(url=f"http://{HOST}:{port}/api", process=process, log=Path(log))
+    return PrefectServer(url=f"{site}/api", secret=secret, process=process, log=Path(log))
 
 
 def wait_ready(server: PrefectServer, *, timeout_s: float = 120.0) -> None:

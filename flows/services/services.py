@@ -9,8 +9,9 @@ together.
 What runs is written to a state file, so that `generate` and `relabel` find it by themselves, and the next
 `up` ends what a killed one left behind. Logs lie in the home.
 
-Everything listens on 127.0.0.1; the server may be told another address, but then only with Prefect's own
-password (PREFECT_SERVER_API_AUTH_STRING="user:password").
+Everything listens on 127.0.0.1; the server may be told another address, but then only with a password that
+the user knows (PREFECT_SERVER_API_AUTH_STRING="user:password"). On this machine too, other users and pages in
+a browser reach the port: the server asks for a secret (api_secret.py).
 
 It doesn't know: other machines. Use Kubernetes (infra/) or `ray start` and `prefect server start` there.
 """
@@ -35,13 +36,15 @@ from pathlib import Path
 
 from maskmill.flows.config import ConfigError
 from maskmill.flows.report.report import blank_secrets
+from maskmill.flows.services import api_secret
 from maskmill.flows.services.child import STOP_TIMEOUT_S, Child
+from maskmill.flows.services.lost_runs import sweep
+from maskmill.flows.services.pools import POOL, RUN_ENVIRONMENT
+from maskmill.flows.services.prefect_api import PrefectApi
 from maskmill.flows.services.state import Running, read_state, running, state_path
 from maskmill.storage.drivers.lease import process_lives
 
 HOST = "127.0.0.1"
-POOL = "maskmill"
-HEARTBEAT_S = 30
 READY_TIMEOUT_S = 180.0
 SWEEP_EVERY_S = 15.0
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -51,6 +54,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's way to listen on the loopback address alone
+    "PYTHONSAFEPATH": "1",  # none looks for modules in the folder that `up` was typed in
 }
 
 
@@ -99,6 +103,12 @@ class UpSettings:
         host = HOST if self.host in ("0.0.0.0", "::") else self.host
         return f"http://{host}:{self.port}/api"
 
+    @property
+    def origins(self) -> str:
+        """Where the server's own pages come from, commas between them."""
+        names = dict.fromkeys((self.api_url.removesuffix("/api"), f"http://localhost:{self.port}"))
+        return ",".join(names)
+
 
 def supervise(settings: UpSettings, tell: Callable[[str], None], *, ready: Callable[[], None]) -> None:
     """Starts the services and keeps them running until SIGTERM, SIGINT or a service that keeps dying.
@@ -110,16 +120,18 @@ def supervise(settings: UpSettings, tell: Callable[[str], None], *, ready: Calla
 
     Raises:
         ServicesError: a port is taken, services run already, or one does not start or keeps dying.
+        OSError: the home cannot be written.
     """
     _check_free(settings)
     _end_leftovers(settings.home, tell)
     (settings.home / "logs").mkdir(parents=True, exist_ok=True)
-    children = {name: Child(name, *spec, settings.home) for name, spec in _commands(settings).items()}
+    secret = api_secret.keep_secret(settings.home)
+    children = {name: Child(name, *spec, settings.home) for name, spec in _commands(settings, secret).items()}
     try:
         with _stoppable() as stopped:
-            _start_all(settings, children, tell, stopped)
+            _start_all(settings, secret, children, tell, stopped)
             ready()
-            _watch(settings, children, tell, stopped)
+            _watch(settings, secret, children, tell, stopped)
     finally:
         for name in ("worker", "ray", "server"):  # the server last: the others tell it how they ended
             if name in children:
@@ -139,23 +151,24 @@ def stop(folder: Path | None = None) -> bool:
     return True
 
 
-def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]]]:
+def _commands(settings: UpSettings, secret: str) -> dict[str, tuple[list[str], dict[str, str]]]:
     """Command line and environment of each service."""
     python = [sys.executable, "-m"]
-    client = client_environment(settings)
+    client = client_environment(settings, secret)
     database = settings.database or f"sqlite+aiosqlite:///{settings.home}/prefect.db"
     server = {
         **QUIET,
+        **api_secret.guarded(secret, settings.origins),
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
-        "PREFECT_SERVER_UI_API_URL": settings.api_url,  # its pages would ask port 4200 otherwise
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",  # it calls an analytics host from the user's browser
+        "PREFECT_SERVER_UI_API_URL": "/api",  # where the page came from: port 4200 of this machine otherwise
     }
     address = ["--host", settings.host, "--port", str(settings.port)]
     found = {"server": ([*python, "prefect", "server", "start", *address], server)}
     if settings.worker:
         words = ["worker", "start", "--pool", settings.pool, "--type", "process", "--name", _worker_name()]
-        # Prefect runs scripts that lie beside a module called `storage`, which would hide ours
-        found["worker"] = ([*python, "prefect", *words], {**client, "PYTHONSAFEPATH": "1"})
+        found["worker"] = ([*python, "prefect", *words], client)
     if settings.ray_port:
         words = ["start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"]
         words += [f"--node-ip-address={HOST}", f"--port={settings.ray_port}"]
@@ -165,22 +178,21 @@ def _commands(settings: UpSettings) -> dict[str, tuple[list[str], dict[str, str]
     return found
 
 
-def client_environment(settings: UpSettings) -> dict[str, str]:
+def client_environment(settings: UpSettings, secret: str) -> dict[str, str]:
     """What a client of these services needs in its environment."""
-    auth = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     return {
         **QUIET,
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_API_URL": settings.api_url,
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
-        "PREFECT_CLIENT_MAX_RETRIES": "10",
-        **({"PREFECT_API_AUTH_STRING": auth} if auth else {}),
+        **RUN_ENVIRONMENT,
+        "PREFECT_API_AUTH_STRING": secret,
         **({"MASKMILL_RAY_ADDRESS": f"{HOST}:{settings.ray_port}"} if settings.ray_port else {}),
     }
 
 
 def _start_all(
     settings: UpSettings,
+    secret: str,
     children: Mapping[str, Child],
     tell: Callable[[str], None],
     stopped: Callable[[], bool],
@@ -193,7 +205,7 @@ def _start_all(
     _write_state(settings, children)
     tell("starting Prefect's server" + (" and Ray" if "ray" in children else ""))
     _wait(lambda: _answers(settings.api_url), children, "server", stopped)
-    _setup(settings, tell)
+    _setup(settings, secret, tell)
     if "worker" in children:
         children["worker"].start()
     if "ray" in children:
@@ -203,6 +215,7 @@ def _start_all(
 
 def _watch(
     settings: UpSettings,
+    secret: str,
     children: Mapping[str, Child],
     tell: Callable[[str], None],
     stopped: Callable[[], bool],
@@ -222,13 +235,13 @@ def _watch(
                 _write_state(settings, children, ready=True)
         if time.monotonic() - swept > SWEEP_EVERY_S and _answers(settings.api_url):
             swept = time.monotonic()
-            _sweep(settings, tell)
+            _sweep(settings, secret, tell)
 
 
-def _setup(settings: UpSettings, tell: Callable[[str], None]) -> None:
+def _setup(settings: UpSettings, secret: str, tell: Callable[[str], None]) -> None:
     """Pool, automation and what earlier runs left, by a process of its own: this one stays light."""
     words = [sys.executable, "-m", "maskmill.flows.services.lost_runs", "setup", settings.pool]
-    environment = {**os.environ, **client_environment(settings)}
+    environment = {**os.environ, **client_environment(settings, secret)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise ServicesError(f"the work pool could not be made: {blank_secrets(done.stderr[-1500:])}")
@@ -236,11 +249,9 @@ def _setup(settings: UpSettings, tell: Callable[[str], None]) -> None:
         tell(line)
 
 
-def _sweep(settings: UpSettings, tell: Callable[[str], None]) -> None:
+def _sweep(settings: UpSettings, secret: str, tell: Callable[[str], None]) -> None:
     """Runs whose process on this machine is gone; see zombies.py."""
-    from maskmill.flows.services.lost_runs import sweep
-
-    for line in sweep(settings.api_url, auth=client_environment(settings).get("PREFECT_API_AUTH_STRING")):
+    for line in sweep(PrefectApi(settings.api_url, secret)):
         tell(line)
 
 

@@ -75,13 +75,14 @@ def run_relabel(
     with _own_server() as server, workers, _using(server):
         from maskmill.flows.runs.relabel import relabel
 
-        report: RelabelReport = relabel(
+        report = relabel(
             dataset,
             config,
             inputs=list(inputs) if inputs is not None else None,
             wait_s=wait_s,
             **dataclasses.asdict(caps),
         )
+        assert isinstance(report, RelabelReport)  # only a scheduled run is skipped
         return report
 
 
@@ -131,7 +132,12 @@ def _own_server() -> Iterator[prefect_server.PrefectServer | None]:
 @contextmanager
 def _using(server: prefect_server.PrefectServer | None) -> Iterator[None]:
     """Prefect's client talks to `server`, or to the one of the user's profile where that names one."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     url = PREFECT_API_URL.value()
     if server is None or url:
@@ -139,7 +145,8 @@ def _using(server: prefect_server.PrefectServer | None) -> Iterator[None]:
         yield
         return
     prefect_server.wait_ready(server)
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    ours = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.secret}
+    with temporary_settings({**ours, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
             yield
         finally:

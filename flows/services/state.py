@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from maskmill.flows.services.api_secret import read_secret
 from maskmill.storage.drivers.lease import process_lives
 
 
@@ -50,10 +51,32 @@ def ray_address(wanted: str | None) -> str | None:
 
 
 def use_server() -> None:
-    """Clients of this process talk to the services' Prefect server, unless the environment names another."""
+    """Clients of this process talk to the services' Prefect server, unless the environment names another.
+
+    The secret comes along, also where the environment names this very server without one.
+    """
     services = running()
-    if services is not None and services.ready and not os.environ.get("PREFECT_API_URL"):
-        os.environ["PREFECT_API_URL"] = services.api_url
+    if services is None or not services.ready:
+        return
+    named = os.environ.get("PREFECT_API_URL")
+    if named and (not _is_same(named, services.api_url) or os.environ.get("PREFECT_API_AUTH_STRING")):
+        return
+    os.environ["PREFECT_API_URL"] = named or services.api_url
+    secret = read_secret(home())
+    if secret is not None:
+        os.environ["PREFECT_API_AUTH_STRING"] = secret
+
+
+def serves(pool: str) -> bool:
+    """Whether a worker of the services runs what is registered with this pool at the server in use."""
+    services = running()
+    named = os.environ.get("PREFECT_API_URL")
+    return services is not None and services.pool == pool and (not named or _is_same(named, services.api_url))
+
+
+def _is_same(named: str, url: str) -> bool:
+    """Whether both are the same server of this machine."""
+    return named.rstrip("/").replace("//localhost:", "//127.0.0.1:") == url
 
 
 def state_path(folder: Path) -> Path:

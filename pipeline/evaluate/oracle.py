@@ -82,7 +82,8 @@ def missing_from(truth: Truth, kept: Sequence[Rle]) -> Truth:
     """The picture with only those true masks that none of the kept masks meets."""
     truths = [encode_mask(mask) for mask in truth.masks_NHW]
     met_N = iou_matrix(truths, kept).max(axis=1) > MET_IOU if kept else np.zeros(len(truths), np.bool_)
-    return Truth(truth.name, truth.image, truth.masks_NHW[~met_N])
+    kinds = tuple(kind for kind, met in zip(truth.categories(), met_N, strict=True) if not met)
+    return Truth(truth.name, truth.image, truth.masks_NHW[~met_N], kinds)
 
 
 def _clicked(

@@ -3,10 +3,12 @@
 In this order, so that a stopped run leaves nothing that the same command does not finish:
 
     1. a plan that marks the keys forgotten: they are never taken in again, whatever the settings; it names
-       new tables without the captions that came with them
-    2. new records and objects without them, in every version of every column (rewrite.py)
-    3. a generation that names the new records
-    4. every other data object of those shards is removed: of earlier records, lost races and killed writers,
+       new tables without the captions that came with them. From now on commits and generations that hold
+       them are refused, so whoever works on the dataset now or starts later leaves them out
+    2. a look for others at work: they may still hold the bytes, so the rest waits for them
+    3. new records and objects without them, in every version of every column (rewrite.py)
+    4. a generation that names the new records
+    5. every other data object of those shards is removed: of earlier records, lost races and killed writers,
        so older generations can no longer read these shards, and say why; and the tables with the captions
 
 What stays: in the plan where the image lay and its sha256 (to know it again); and the input itself, which is
@@ -15,16 +17,19 @@ not ours. A bucket that keeps old versions keeps these objects too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from maskmill.storage.care.garbage import lost_tables
 from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard, stored_shards
 from maskmill.storage.dataset.columns import CommitRecord, list_columns, list_versions, new_attempt
 from maskmill.storage.dataset.generations import list_generations, load_generation
-from maskmill.storage.drivers.lease import others
+from maskmill.storage.drivers.lease import check_lease, others
+from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
 from maskmill.storage.plan.make_plan import RowWriter
+from maskmill.storage.plan.marks import forget_command
 from maskmill.storage.plan.plan import (
     FOLDER,
     IMAGE_COLUMNS,
@@ -113,43 +118,62 @@ def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
     )
 
 
-def forget(store: ObjectStore, keys: Collection[str], *, created_utc: str) -> ForgetReport:
+def forget(
+    store: ObjectStore,
+    keys: Collection[str],
+    *,
+    created_utc: str,
+    clock: Callable[[], float] = time.time,
+) -> ForgetReport:
     """Removes images from every column, publishes, and removes what held them. Safe to repeat.
 
     Args:
         store: the dataset.
         keys: of images, as planned.
         created_utc: of the new records and generation, ISO 8601.
+        clock: seconds since 1970, of the heartbeat meanwhile.
 
     Raises:
         InputError: a key was never planned.
-        DatasetError: another driver is at work.
-        DamagedObject: a shard cannot be read; `verify --repair` comes first.
+        DatasetError: another driver is at work; the keys are marked, and the same call finishes later.
+        WriterBusy: likewise, another writer.
+        DamagedObject, ObjectNotFound: a shard cannot be read; `verify --repair` comes first.
     """
     wanted, shards = _located(store, load_plans(store), keys)
-    running = others(store)
+    _mark(store, wanted)
+    with writing(store, "forget", clock=clock) as own_id:
+        _refuse_company(store, own_id, wanted)
+        return _remove(store, wanted, shards, created_utc)
+
+
+def _refuse_company(store: ObjectStore, own_id: str, keys: Collection[str]) -> None:
+    """Raises DatasetError while another driver is at work, whose workers may hold the images' bytes."""
+    running = others(store, own_id=own_id)
     if running:
         raise DatasetError(
             f"{store.root}: {running[0].owner} on {running[0].host}, process {running[0].pid}, works on this "
-            "dataset and may hold these images; wait for it to end (a killed one counts for two minutes)"
+            "dataset and may hold these images. They are marked: nothing that is committed or published from "
+            "now on has them. To remove what is stored, wait for it to end (a killed one counts for two "
+            f"minutes) and run again: {forget_command(store, keys)}"
         )
-    _mark(store, wanted)
+
+
+def _remove(
+    store: ObjectStore, wanted: tuple[str, ...], shards: Collection[int], created_utc: str
+) -> ForgetReport:
     made = [
         record
         for shard in shards
         for record in rewrite_shard(store, shard, without=set(wanted), created_utc=created_utc)
     ]
     generation = republish(store, set(shards), made_by="forget", created_utc=created_utc)
+    check_lease(store)
     removed = 0
     for left in list(_all_leftovers(store, shards)):
         store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
         removed += 1
     number = generation.number if generation else None
     return ForgetReport(keys=wanted, num_records=len(made), num_removed=removed, generation=number)
-
-
-def _label(plan: Plan, key: str) -> str:
-    return next(image.label for image in plan.images(plan.shard_of(key)) if image.key == key)
 
 
 def _holds(stored: StoredShard, keys: Collection[str]) -> bool:

@@ -4,6 +4,7 @@ A record of masks names the record of images it was made from. When that one is 
 samples or by those left after some were forgotten, what was derived is as good as before: it gets a new
 record that names the new one, and new objects only where keys have to go. All columns and versions of the
 shard are done, those first that others were made from. Each step is a commit; doing it again finishes it.
+Keys that the plan marks as forgotten always go: whoever comes upon a shard that still holds them settles it.
 
 It does not know: how to make samples anew (workers/jobs/repair.py).
 """
@@ -30,7 +31,8 @@ from maskmill.storage.dataset.generations import (
     publish_over,
     row_of,
 )
-from maskmill.storage.errors import DamagedObject
+from maskmill.storage.errors import DamagedObject, StorageError
+from maskmill.storage.plan.marks import holding, marked_shards, marks_of
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_shard, write_shard
 from maskmill.storage.stores.base import ObjectStore
@@ -123,7 +125,7 @@ def rewrite_shard(
     Args:
         store: the dataset.
         shard: its number.
-        without: keys that are to be forgotten.
+        without: keys that are to be forgotten, beside those that the plan marks.
         rows: see stored_shards.
         created_utc: of new records, ISO 8601.
 
@@ -135,19 +137,65 @@ def rewrite_shard(
     """
     pending = stored_shards(store, shard, rows, lenient=not without)
     current = {sha256: one.record.sha256 for one in pending for sha256 in one.stands_for}
+    without = frozenset(without) | marks_of(store, shard)
     made = []
     while pending:
         waits_for = {sha256 for one in pending for sha256 in one.stands_for}
         ready = [one for one in pending if not waits_for & set(one.record.inputs.values())]
         assert ready, "columns are not made from each other in a circle"
         for one in ready:
-            new = _rewritten(one, current, frozenset(without), created_utc)
+            new = _rewritten(one, current, without, created_utc)
             if new is not None:
                 made.append(new)
                 current |= dict.fromkeys(one.stands_for, new.sha256)
                 current[new.sha256] = new.sha256
         pending = [one for one in pending if one not in ready]
     return made
+
+
+def still_holding(store: ObjectStore, shards: Collection[int] | None = None) -> dict[int, list[CommitRecord]]:
+    """Records in force, of any version, that hold images marked as forgotten, by shard.
+
+    Args:
+        store: the dataset.
+        shards: only these; None is all.
+
+    Raises:
+        DamagedObject: a plan or a shard cannot be read. A record that can't is left to `verify`.
+    """
+    marks = {s: keys for s, keys in marked_shards(store).items() if shards is None or s in shards}
+    by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marks}
+    if marks:
+        for column in list_columns(store):
+            for version in list_versions(store, column):
+                for shard, record in version.read_shards(version.committed() & marks.keys()):
+                    if not isinstance(record, StorageError):
+                        by_shard[shard].append(record)
+    found = {shard: holding(store, records, marks[shard]) for shard, records in by_shard.items()}
+    return {shard: records for shard, records in found.items() if records}
+
+
+def settle_forgotten(
+    store: ObjectStore, *, created_utc: str, shards: Collection[int] | None = None
+) -> list[CommitRecord]:
+    """Rewrites the shards that still hold images marked as forgotten; the old objects stay for `forget`.
+
+    Args:
+        store: the dataset.
+        created_utc: of new records, ISO 8601.
+        shards: only these; None is all.
+
+    Returns:
+        The new records.
+
+    Raises:
+        DamagedObject: something of such a shard cannot be read.
+    """
+    return [
+        record
+        for shard in still_holding(store, shards)
+        for record in rewrite_shard(store, shard, created_utc=created_utc)
+    ]
 
 
 def _rewritten(

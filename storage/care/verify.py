@@ -6,7 +6,8 @@ them too: checksums, every key and its order, pictures kept at their source, the
 be there; of other columns (captions, labels, names, ...) what is there is checked, and what is not counted.
 
 What counts is the latest generation, and beyond it what is committed of its column versions; without a
-generation, the version of each column with the most shards.
+generation, the version of each column with the most shards. Plans, generations, models, tags and the marks
+of forgotten images are looked at beside it (record_check.py).
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from maskmill.storage.care.record_check import RESTORE, forgotten_problems, newest_readable, record_problems
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
-from maskmill.storage.dataset.generations import GenerationRow, latest, row_of
+from maskmill.storage.dataset.generations import GenerationRow, row_of
 from maskmill.storage.dataset.join import read_record, read_row
-from maskmill.storage.errors import AccessDenied, StorageError, StoreUnavailable
+from maskmill.storage.errors import (
+    AccessDenied,
+    DamagedObject,
+    ObjectNotFound,
+    StorageError,
+    StoreUnavailable,
+)
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.shards.index import read_index
-from maskmill.storage.shards.shards import check_object, check_size
+from maskmill.storage.shards.shards import check_size
 from maskmill.storage.stores.base import ObjectStore, is_s3
 from maskmill.storage.stores.in_order import in_order
 
@@ -102,13 +110,16 @@ def verify(
         progress: called with the number of shards checked so far.
 
     Raises:
-        DamagedObject: the plan or the generation itself cannot be read.
         AccessDenied, StoreUnavailable: as the store says.
     """
-    plan = load_plans(store)
+    try:
+        plan = load_plans(store)
+    except (DamagedObject, ObjectNotFound) as exc:
+        return _report(Plan(store, ()), [_Finding(problems=(f"{exc}; {RESTORE}",))])
     by_shard, problems = _rows_in_force(store, plan)
     columns = making_order({column for rows in by_shard.values() for column in rows})
-    found = [_check_plan(store, plan, deep), _Finding(rejected=plan.num_rejects, problems=tuple(problems))]
+    problems += record_problems(store, plan, deep=deep)
+    found = [_Finding(rejected=plan.num_rejects, problems=tuple(problems))]
 
     def check(shard: int) -> Iterator[_Finding]:
         yield _check_shard(store, plan, shard, columns, by_shard.get(shard, {}), deep)
@@ -118,6 +129,7 @@ def verify(
             found.append(finding)
             if progress is not None:
                 progress(number)
+    found.append(_Finding(problems=tuple(forgotten_problems(store, deep=deep))))
     found += [_unplanned(shard, rows) for shard, rows in by_shard.items() if shard >= plan.num_shards]
     return _report(plan, found)
 
@@ -143,7 +155,7 @@ def _report(plan: Plan, found: Sequence[_Finding]) -> VerifyReport:
 
 def _rows_in_force(store: ObjectStore, plan: Plan) -> tuple[dict[int, dict[str, GenerationRow]], list[str]]:
     """Rows by shard and column, and what is remarkable about their choice."""
-    generation = latest(store)
+    generation = newest_readable(store)
     by_shard: dict[int, dict[str, GenerationRow]] = {}
     for row in generation.rows() if generation else ():
         by_shard.setdefault(row.shard, {})[row.column] = row
@@ -167,17 +179,6 @@ def _fullest_versions(store: ObjectStore) -> dict[str, str]:
         versions = list_versions(store, column)
         fullest[column] = max(versions, key=lambda version: len(version.committed())).fingerprint
     return fullest
-
-
-def _check_plan(store: ObjectStore, plan: Plan, deep: bool) -> _Finding:
-    problems = []
-    for part in plan.parts:
-        for table in part.tables:
-            try:
-                (check_object if deep else check_size)(store, table.written)
-            except StorageError as exc:
-                problems.append(str(exc))
-    return _Finding(problems=tuple(problems))
 
 
 def _check_shard(

@@ -24,8 +24,17 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import count, islice
 
-from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, StorageError
-from maskmill.storage.json_text import from_json, load_object
+from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.errors import (
+    DamagedObject,
+    DatasetError,
+    LeaseLost,
+    ObjectNotFound,
+    Recalled,
+    StorageError,
+)
+from maskmill.storage.json_text import from_json, load_object, sealed
+from maskmill.storage.plan.marks import held_keys, marks_of
 from maskmill.storage.shards.shards import Sample, WrittenObject, check_size, read_shard
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
@@ -109,8 +118,8 @@ class CommitRecord:
 
 
 def record_bytes(record: CommitRecord) -> bytes:
-    """The record as it is stored: JSON, keys sorted, a newline at the end."""
-    return (json.dumps(asdict(record), sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    """The record as it is stored: JSON, keys sorted, sealed."""
+    return sealed(asdict(record))
 
 
 def parse_record(data: bytes) -> CommitRecord:
@@ -289,17 +298,33 @@ class ColumnVersion:
         A loser's own data objects (named by its attempt) are removed; what it derived from them has to be
         redone from the winner's.
 
+        The plan's forgotten marks are read before and after: who marks first finds this driver's record or is
+        seen here. Of two that miss each other by a pause, the one that pauses sees the other.
+
         Raises:
             DatasetError: the record is of another column version.
             DamagedObject, ObjectNotFound: a data object isn't there in full.
+            LeaseLost: this driver counts as dead; its objects are removed.
+            Recalled: it holds forgotten images; its objects are removed, or, marked only now, it is in force
+                until the shard is rewritten.
         """
         if record.version != self.folder:
             raise DatasetError(f"a record of {record.version} cannot be committed to {self.folder}")
         written = [found for found in (record.data, record.index) if found is not None]
         for found in written:
             check_size(self.store, found)
+        try:
+            check_lease(self.store)
+            if held := self._held(record):
+                raise Recalled(
+                    f"{self.folder} shard {record.shard}: {', '.join(sorted(held))} were forgotten"
+                )
+        except (LeaseLost, Recalled):
+            self._drop(record, written)
+            raise
         name = self.record_name(record.shard, record.repair)
         if self.store.put_if_absent(name, record_bytes(record)):
+            self._look_again(name, record, written)
             return record
         winner = self.read_record(name, record.shard)
         if winner is None:
@@ -307,10 +332,34 @@ class ColumnVersion:
                 f"{self.store.root}/{name}: was there and is gone; something else removes records"
             )
         if winner.attempt != record.attempt:
-            for found in written:
-                if f".{record.attempt}." in found.name:
-                    self.store.delete(found.name)
+            self._drop(record, written)
         return winner
+
+    def _look_again(self, name: str, record: CommitRecord, written: Sequence[WrittenObject]) -> None:
+        """After the write: were images forgotten since the first look? Raises Recalled."""
+        marks = marks_of(self.store, record.shard)
+        if not marks:
+            return
+        try:
+            for found in written:
+                check_size(self.store, found)
+            held = held_keys(self.store, record, marks)
+        except ObjectNotFound as exc:  # `forget` took them for a lost race's, since no record named them yet
+            self.store.delete(name)
+            self._drop(record, written)
+            raise Recalled(f"{self.store.root}/{name}: its objects were removed by `forget`") from exc
+        if held:
+            raise Recalled(f"{self.store.root}/{name}: holds {', '.join(sorted(held))}, forgotten meanwhile")
+
+    def _held(self, record: CommitRecord) -> frozenset[str]:
+        marks = marks_of(self.store, record.shard)
+        return held_keys(self.store, record, marks) if marks else marks
+
+    def _drop(self, record: CommitRecord, written: Iterable[WrittenObject]) -> None:
+        """Removes what this attempt wrote; a rewritten record may name another one's."""
+        for found in written:
+            if f".{record.attempt}." in found.name:
+                self.store.delete(found.name)
 
     def read(self, record: CommitRecord) -> Iterator[Sample]:
         """The shard's samples, in order, checked as by shards.read_shard, whose errors it raises."""

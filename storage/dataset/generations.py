@@ -13,18 +13,20 @@ It does not know: images that are planned and not yet worked on; `verify` does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
-from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, StoreUnavailable
-from maskmill.storage.json_text import from_json, load_object
+from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, Recalled, StoreUnavailable
+from maskmill.storage.json_text import from_json, load_object, sealed
+from maskmill.storage.plan.marks import holding, marked_shards
 from maskmill.storage.shards.arrow import read_table, table_of
 from maskmill.storage.shards.shards import WrittenObject, read_object, write_object
 from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.numbered import highest_by_log
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,6 +74,7 @@ class Generation:
         manifest: the Parquet object with its rows.
         store: where it is.
         made_by: the kind of command that published it: "generate", "repair", "forget", ...
+        seen: how far each numbered log had come then (numbered.py); empty in generations written before.
     """
 
     number: int
@@ -84,6 +87,7 @@ class Generation:
     manifest: WrittenObject
     store: ObjectStore = field(repr=False)
     made_by: str = "generate"
+    seen: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> tuple[GenerationRow, ...]:
         """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
@@ -159,10 +163,15 @@ def publish_over(
 
     Returns:
         The new generation, or the latest one when its rows are the same already.
+
+    Raises:
+        LeaseLost: this driver counts as dead.
+        Recalled: rows hold images that were forgotten; to be asked again with the records now in force.
     """
     for _ in range(MAX_RACES):
         parent = latest(store)
         wanted = make(parent)
+        _refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
         number = parent.number + 1 if parent else 1
@@ -176,11 +185,33 @@ def publish_over(
             manifest=manifest,
             store=store,
             made_by=made_by,
+            seen=highest_by_log(store),
         )
+        check_lease(store)
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
+            _refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
             return generation
         store.delete(name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
+
+
+def _refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
+    """Raises Recalled where rows hold images that the plan marks as forgotten now."""
+    marked = marked_shards(store)
+    by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
+    for row in rows if marked else ():
+        if row.shard in marked and (record := _record_of(store, row)) is not None:
+            by_shard[row.shard].append(record)
+    for shard, marks in marked.items():
+        for record in holding(store, by_shard[shard], marks, or_gone=True):
+            raise Recalled(
+                f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
+                f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"
+            )
+
+
+def _record_of(store: ObjectStore, row: GenerationRow) -> CommitRecord | None:
+    return ColumnVersion(store, row.column, row.fingerprint).read_record(row.record, row.shard)
 
 
 def latest(store: ObjectStore) -> Generation | None:
@@ -342,7 +373,7 @@ def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
 def _generation_bytes(generation: Generation) -> bytes:
     fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
     fields["manifest"] = {name: getattr(generation.manifest, name) for name in _OBJECT}
-    for name in ("columns", "settings", "models", "totals"):
+    for name in ("columns", "settings", "models", "totals", "seen"):
         fields[name] = dict(fields[name])
     fields["format_version"] = FORMAT_VERSION
-    return (json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return sealed(fields)

@@ -14,7 +14,6 @@ It does not know: what weights mean, or how a gate measures.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from typing import Any
 
 from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StoreUnavailable
-from maskmill.storage.json_text import load_json
+from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.shards.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -194,10 +193,14 @@ def promoted(store: ObjectStore, role: str = SEGMENTER) -> Promotion | None:
 def promotions(store: ObjectStore, role: str = SEGMENTER) -> list[Promotion]:
     """All promotions, oldest first."""
     folder = f"{FOLDER}/{role}/promotions/"
+    return [_promotion(store, f"{folder}{one:06d}.json") for one in _numbered(store, folder)]
+
+
+def _promotion(store: ObjectStore, name: str) -> Promotion:
     try:
-        return [Promotion(**_read(store, f"{folder}{one:06d}.json")) for one in _numbered(store, folder)]
+        return Promotion(**_read(store, name))
     except TypeError as exc:
-        raise DamagedObject(f"{store.root}/{folder}: holds a promotion that cannot be read ({exc})") from exc
+        raise DamagedObject(f"{store.root}/{name}: not a readable promotion ({exc})") from exc
 
 
 def save_checkpoint(
@@ -330,5 +333,4 @@ def _read(store: ObjectStore, name: str) -> dict[str, Any]:
 
 
 def _json(facts: Mapping[str, Any]) -> bytes:
-    record = {**facts, "format_version": FORMAT_VERSION}
-    return (json.dumps(record, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    return sealed({**facts, "format_version": FORMAT_VERSION})

@@ -10,14 +10,13 @@ It doesn't know: whether the generation it names has been looked at; `set_tag` c
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.dataset.generations import load_generation
+from maskmill.storage.dataset.generations import Generation, latest, load_generation
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
-from maskmill.storage.json_text import load_json
+from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
@@ -66,10 +65,10 @@ def set_tag(
     if generation is not None:
         load_generation(store, generation)
     tag = Tag(name=name, generation=generation, created_utc=created_utc, note=note)
-    data = json.dumps({**asdict(tag), "format_version": FORMAT_VERSION}, sort_keys=True) + "\n"
+    data = sealed({**asdict(tag), "format_version": FORMAT_VERSION})
     for _ in range(MAX_RACES):
         number = max(_numbers(store, name), default=0) + 1
-        if store.put_if_absent(f"{FOLDER}/{name}/{number:06d}.json", data.encode()):
+        if store.put_if_absent(f"{FOLDER}/{name}/{number:06d}.json", data):
             return tag
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} others moved tag {name!r} meanwhile; try again")
 
@@ -107,6 +106,23 @@ def resolve(store: ObjectStore, text: str) -> int | None:
             f"({', '.join(sorted(found)) or 'there are none'})"
         )
     return found[text].generation
+
+
+def find_generation(store: ObjectStore, which: int | str | None = None) -> Generation:
+    """A generation by number or tag, or the latest.
+
+    Raises:
+        DatasetError: there is none yet, or no such tag.
+        ObjectNotFound: there is none of this number.
+    """
+    number = resolve(store, which) if isinstance(which, str) else which
+    found = load_generation(store, number) if number is not None else latest(store)
+    if found is None:
+        raise DatasetError(
+            f"{store.root} holds no generation: is the path right? "
+            f"`maskmill generate {store.root} --input IMAGES` makes one"
+        )
+    return found
 
 
 def _numbers(store: ObjectStore, name: str) -> Iterator[int]:

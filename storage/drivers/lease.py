@@ -2,10 +2,14 @@
 
     drivers/<driver id>.json        rewritten every few seconds, removed at the end
 
-Correctness never depends on it: commits are decided by put-if-absent. It tells people who else is running,
-and garbage collection what to spare. A driver that died is taken for alive until its last beat is old.
+Commits are decided by put-if-absent, whoever beats. The heartbeat tells people who else is running, garbage
+collection what to spare, and `forget` whom to wait for. A driver that died is taken for alive until its last
+beat is old. One that was suspended, or cut off from the store, for so long that others may count it as dead
+stops before it writes: `check_lease` raises, and it never beats again.
 
-It does not know: clocks that differ by more than a minute between machines.
+Others judge a driver by the store's times where they beat themselves, so their clocks don't matter.
+
+It does not know: clocks that differ by more than a minute between machines, for who only looks.
 """
 
 from __future__ import annotations
@@ -22,9 +26,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 
-from maskmill.storage.errors import ObjectNotFound, StorageError
+from maskmill.storage.errors import LeaseLost, ObjectNotFound, StorageError
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.base import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +61,23 @@ class DriverInfo:
 
 
 class Lease:
-    """A heartbeat while the context lasts. A beat that fails is logged and tried again."""
+    """A heartbeat while the context lasts. A beat that fails is logged and tried again.
+
+    Silent for `MISSED_BEATS` intervals, whatever the reason, it is lost for good: the next beat may come late
+    enough that somebody has acted on its absence.
+    """
 
     def __init__(self, store: ObjectStore, owner: str, interval_s: float, clock: Callable[[], float]) -> None:
         self._store, self._owner, self._interval_s, self._clock = store, owner, interval_s, clock
         self.driver_id = uuid.uuid4().hex[:16]
-        self._started_s = clock()
+        self._started_s = self._last_beat_s = clock()
+        self._lost = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Lease:
-        self._beat()
+        self.beat()
+        _held.setdefault(self._store, []).append(self)
         self._thread.start()
         return self
 
@@ -76,6 +86,7 @@ class Lease:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        _held[self._store].remove(self)
         try:
             self._store.delete(self._name())
         except StorageError as exc:
@@ -84,7 +95,27 @@ class Lease:
     def _name(self) -> str:
         return f"{FOLDER}/{self.driver_id}.json"
 
-    def _beat(self) -> None:
+    @property
+    def is_lost(self) -> bool:
+        """Whether others may count it as dead."""
+        self._lost = self._lost or self._clock() - self._last_beat_s > MISSED_BEATS * self._interval_s
+        return self._lost
+
+    def check(self) -> None:
+        """Raises LeaseLost if it is lost."""
+        if self.is_lost:
+            raise LeaseLost(
+                f"{self._store.root}: this {self._owner} was silent for more than "
+                f"{MISSED_BEATS * self._interval_s:g} s (suspended, or cut off from the store), so others "
+                "may count it as dead; it stops before it writes: run the same command again, what is "
+                "committed is kept"
+            )
+
+    def beat(self) -> None:
+        """One beat, unless the lease is lost. Raises StorageError."""
+        if self.is_lost:
+            return
+        now_s = self._clock()
         started_utc = datetime.fromtimestamp(self._started_s, UTC).isoformat(timespec="seconds")
         info = DriverInfo(
             self.driver_id,
@@ -92,17 +123,32 @@ class Lease:
             socket.gethostname(),
             os.getpid(),
             started_utc,
-            self._clock(),
+            now_s,
             self._interval_s,
         )
         self._store.put(self._name(), (json.dumps(asdict(info), sort_keys=True) + "\n").encode())
+        self._last_beat_s = now_s
 
     def _beat_on(self) -> None:
         while not self._ended.wait(self._interval_s):
             try:
-                self._beat()
+                self.beat()
             except StorageError as exc:
                 log.warning("heartbeat failed, trying again: %s", exc)
+
+
+_held: dict[ObjectStore, list[Lease]] = {}
+"""The leases of this process, by dataset."""
+
+
+def check_lease(store: ObjectStore) -> None:
+    """To be called before what counts is written to a dataset; passes where this process has no lease of it.
+
+    Raises:
+        LeaseLost: others may count this driver as dead.
+    """
+    for lease in tuple(_held.get(store, ())):
+        lease.check()
 
 
 def announce(
@@ -123,11 +169,17 @@ def announce(
 def others(
     store: ObjectStore, *, own_id: str | None = None, clock: Callable[[], float] = time.time
 ) -> list[DriverInfo]:
-    """The drivers that are alive, but `own_id`, by start."""
+    """The drivers that are alive, by start.
+
+    Args:
+        store: the dataset.
+        own_id: the caller's own, left out; its beat then says what time it is at the store.
+        clock: seconds since 1970, for a caller without one.
+    """
+    listed = [found for found in store.list(f"{FOLDER}/") if found.name.endswith(".json")]
+    own = next((found for found in listed if own_id and found.name == f"{FOLDER}/{own_id}.json"), None)
     alive = []
-    for found in list(store.list(f"{FOLDER}/")):
-        if not found.name.endswith(".json"):
-            continue
+    for found in listed:
         try:
             info = from_json(DriverInfo, load_object(store.read(found.name)))
         except ObjectNotFound:
@@ -135,10 +187,19 @@ def others(
         except ValueError as exc:
             log.warning("%s/%s is no heartbeat: %s", store.root, found.name, exc)
             continue
-        fresh = clock() - info.beat_s <= MISSED_BEATS * info.interval_s + CLOCK_SKEW_S
-        if fresh and info.driver_id != own_id:
+        if info.driver_id != own_id and _age_s(info, found, own, clock) <= _patience_s(info):
             alive.append(info)
     return sorted(alive, key=lambda info: info.started_utc)
+
+
+def _age_s(info: DriverInfo, found: ObjectInfo, own: ObjectInfo | None, clock: Callable[[], float]) -> float:
+    """Since its last beat: between two beats by the store's clock, or between its clock and ours."""
+    return own.modified_s - found.modified_s if own is not None else clock() - info.beat_s
+
+
+def _patience_s(info: DriverInfo) -> float:
+    """Longer than the driver itself waits, so that it has stopped by then."""
+    return MISSED_BEATS * info.interval_s + CLOCK_SKEW_S
 
 
 def process_lives(pid: int) -> bool:

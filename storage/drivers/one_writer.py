@@ -1,12 +1,13 @@
-"""One writer at a time: who may relabel, retrain or loop over a dataset now.
+"""One writer at a time: who may relabel, retrain, import, review or forget in a dataset now.
 
     locks/writer/000007.json     numbered put-if-absent records: the highest says who holds it, or nobody
 
 Nothing breaks without it: commits and generations are decided by put-if-absent. It saves work: two relabels
 side by side would do the same shards twice. A holder is a driver with a heartbeat (lease.py); one that died
-frees its hold when its last beat is old, at once where it ran on this machine.
+frees its hold when its last beat is old, at once where it ran on this machine. Every command that writes
+holds it, so that `forget` and garbage collection see it.
 
-It does not know: `generate`, which may run beside anything.
+It does not know: `generate` and `ingest`, which have a heartbeat alone: they may run beside anything.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.drivers.lease import DriverInfo, announce, others, process_lives
+from maskmill.storage.drivers.lease import INTERVAL_S, DriverInfo, announce, others, process_lives
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.json_text import load_json
 from maskmill.storage.stores.base import ObjectStore
@@ -30,7 +31,15 @@ NOBODY = ""
 
 
 class WriterBusy(StorageError):
-    """Another writer works on the dataset: says which, since when, and what to do."""
+    """Another writer works on the dataset: says which, since when, and what to do.
+
+    Attributes:
+        holder: which and since when, a sentence.
+    """
+
+    def __init__(self, message: str, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder or message
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,9 @@ def writing(
     *,
     wait_s: float = 0.0,
     waiting: Callable[[str], None] = lambda text: None,
-    interval_s: float | None = None,
+    interval_s: float = INTERVAL_S,
     poll_s: float = POLL_S,
+    clock: Callable[[], float] = time.time,
 ) -> Iterator[str]:
     """Is the dataset's one writer inside the block; gives the driver's id.
 
@@ -61,27 +71,26 @@ def writing(
         owner: what this is, e.g. "relabel".
         wait_s: how long to wait for another writer; 0 refuses at once.
         waiting: told once, in a sentence, that another writer is waited for.
-        interval_s: between heartbeats; None is lease.py's own.
+        interval_s: between heartbeats.
         poll_s: between two looks while waiting.
+        clock: seconds since 1970, of the heartbeat and the hold.
 
     Raises:
         WriterBusy: another writer is at work, and still is after `wait_s`.
     """
-    with (
-        announce(store, owner)
-        if interval_s is None
-        else announce(store, owner, interval_s=interval_s) as lease
-    ):
-        mine = Hold(lease.driver_id, owner, socket.gethostname(), os.getpid(), round(time.time(), 3))
+    with announce(store, owner, interval_s=interval_s, clock=clock) as lease:
+        mine = Hold(lease.driver_id, owner, socket.gethostname(), os.getpid(), round(clock(), 3))
         deadline, told = time.monotonic() + wait_s, False
         while (holder := _try(store, mine)) is not None:
             if not told:
                 told = True
                 waiting(_sentence(store, holder))
             if time.monotonic() >= deadline:
+                sentence = _sentence(store, holder)
                 raise WriterBusy(
-                    f"{_sentence(store, holder)} Wait for it (--wait SECONDS), or stop it first; "
-                    "a writer that died is passed over by itself within two minutes"
+                    f"{sentence} Wait for it (--wait SECONDS), or stop it first; "
+                    "a writer that died is passed over by itself within two minutes",
+                    sentence,
                 )
             time.sleep(min(poll_s, max(0.0, deadline - time.monotonic())))
         try:
@@ -94,14 +103,14 @@ def writer(store: ObjectStore) -> Hold | None:
     """Who holds the dataset now, None if nobody alive does."""
     number = max(_numbers(store), default=0)
     held = _read(store, number) if number else None
-    return held if held is not None and _is_alive(store, held) else None
+    return held if held is not None and _is_alive(store, held, None) else None
 
 
 def _try(store: ObjectStore, mine: Hold) -> Hold | None:
     """Takes the hold; gives who has it if that fails."""
     number = max(_numbers(store), default=0)
     held = _read(store, number) if number else None
-    if held is not None and _is_alive(store, held):
+    if held is not None and _is_alive(store, held, mine.driver_id):
         return held
     data = (json.dumps(asdict(mine), sort_keys=True) + "\n").encode()
     if store.put_if_absent(_name(number + 1), data) and max(_numbers(store)) == number + 1:
@@ -120,10 +129,10 @@ def _release(store: ObjectStore, mine: Hold) -> None:
         store.put_if_absent(_name(number + 1), (json.dumps(asdict(free), sort_keys=True) + "\n").encode())
 
 
-def _is_alive(store: ObjectStore, held: Hold) -> bool:
+def _is_alive(store: ObjectStore, held: Hold, own_id: str | None) -> bool:
     if held.driver_id == NOBODY:
         return False
-    alive = {driver.driver_id: driver for driver in others(store)}
+    alive = {driver.driver_id: driver for driver in others(store, own_id=own_id)}
     return held.driver_id in alive and _may_live(alive[held.driver_id])
 
 

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import InputError, StoreUnavailable
 from maskmill.storage.plan.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
 from maskmill.storage.plan.inputs import InputListing, list_inputs
@@ -149,6 +150,7 @@ class _Planning:
         if rows.written is None and rejects.written is None:
             self._discard(part)
             return self._summary(self._plan, None)
+        check_lease(self._store)
         if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
             self._discard(part)
             return None

@@ -17,7 +17,6 @@ place with the same members elsewhere (reading those says SourceChanged).
 from __future__ import annotations
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.errors import DamagedObject, DatasetError
-from maskmill.storage.json_text import from_json, load_object
+from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.sources import PlannedImage as PlannedImage
 from maskmill.storage.plan.sources import SourceRead as SourceRead
 from maskmill.storage.plan.sources import read_source as read_source
@@ -260,6 +259,17 @@ class Plan:
             )
         return images
 
+    def iter_sources(self) -> Iterator[tuple[str, str]]:
+        """Key and label (tar::member) of every image but forgotten ones, in key order; a row group at a time.
+
+        Raises:
+            DamagedObject: a table isn't what its plan says.
+        """
+        for part in self.parts:
+            for row in read_rows(self.store, part.rows, ("key", "source", "member")):
+                if row["key"] not in self.forgotten:
+                    yield row["key"], source_label(row["source"], row["member"])
+
     def _part_of(self, shard: int) -> PlanPart:
         for part in reversed(self.parts):
             if part.first_shard <= shard < part.next_shard:
@@ -281,13 +291,13 @@ def load_plans(store: ObjectStore) -> Plan:
         DamagedObject: a plan cannot be read, one is missing in between, or they don't follow each other.
     """
     parts: list[PlanPart] = []
-    names = [info.name for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")]
-    for number, name in enumerate(names, start=1):
+    etags = {info.name: info.etag for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")}
+    for number, name in enumerate(etags, start=1):
         if name != part_name(number):
             raise DamagedObject(
                 f"{store.root}/{name}: expected {part_name(number)}; a plan was removed or added"
             )
-        part = _parse_part(store, name)
+        part = _parse_part(store, name, etags[name])
         follows = (parts[-1].next_shard, parts[-1].next_image_id) if parts else (0, 1)
         if (part.number, part.first_shard, part.first_image_id) != (number, *follows):
             raise DamagedObject(f"{store.root}/{name}: does not follow the plan before it")
@@ -307,10 +317,12 @@ def part_name(number: int) -> str:
 
 def part_bytes(part: PlanPart) -> bytes:
     """A plan's JSON."""
-    return (json.dumps(asdict(part), sort_keys=True, indent=1) + "\n").encode()
+    return sealed(asdict(part))
 
 
-def _parse_part(store: ObjectStore, name: str) -> PlanPart:
+@lru_cache(maxsize=1024)
+def _parse_part(store: ObjectStore, name: str, etag: str) -> PlanPart:
+    """A plan's JSON; kept while its etag is the same, since every commit looks for new ones."""
     try:
         fields = load_object(store.read(name))
         version = fields.get("format_version")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote_to_bytes
 
-from maskmill.storage.errors import AccessDenied, InputError
+from maskmill.storage.errors import AccessDenied, InputError, ObjectNotFound, UnfitStore
 
 TEMP_PREFIX = ".tmp-"  # unfinished local files; never listed, never a valid name
 
@@ -183,15 +183,48 @@ def check_name(name: str) -> str:
     return name
 
 
+PROMISE = "locks/put-if-absent.json"
+"""Says that the store was seen to keep the promise; written once a dataset."""
+
+
 def ensure_writable(store: ObjectStore) -> None:
-    """Proves, by writing and removing a small object, that a dataset can be kept here, before work starts.
+    """Proves, by writing and removing small objects, that a dataset can be kept here, before work starts.
+
+    Once a dataset the store has to show that it keeps put-if-absent: of two writers of one name the second
+    one loses. Everything rests on it: plans, commits, generations.
 
     Raises:
         AccessDenied, BucketNotFound, OutOfSpace, StoreUnavailable: with the place and the cure.
+        UnfitStore: the second writer won too.
     """
     name = f"drivers/probe-{uuid.uuid4().hex}"
     if not store.put_if_absent(name, name.encode()):
         raise AccessDenied(
             f"{store.root}: a fresh object came back with other bytes; this store cannot be trusted"
         )
-    store.delete(name)
+    try:
+        if not _is_there(store, PROMISE):
+            _prove_promise(store, name)
+    finally:
+        store.delete(name)
+
+
+def _prove_promise(store: ObjectStore, taken: str) -> None:
+    """A second writer of a name that is taken must lose, and leave what is there."""
+    won = store.put_if_absent(taken, b"the second writer's\n")
+    if won or store.read(taken) != taken.encode():
+        raise UnfitStore(
+            f"{store.root}: this store ignores the condition of a conditional write (`If-None-Match: *`): of "
+            "two writers of one name both won. Two drivers would overwrite each other's plans and lose "
+            "images, so no dataset is kept here. Use a store that keeps it (AWS S3, Ceph, MinIO, a local "
+            "disk), or see whether a proxy in between drops the header"
+        )
+    store.put(PROMISE, b'{"put_if_absent": "the second writer lost"}\n')
+
+
+def _is_there(store: ObjectStore, name: str) -> bool:
+    try:
+        store.stat(name)
+    except ObjectNotFound:
+        return False
+    return True

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskmill.flows.services.api_secret import read_secret
+from maskmill.flows.services.prefect_api import PrefectApi
 from tests.flows.asking import ask, post
 from tests.ports import free_port
 
@@ -29,11 +30,17 @@ class Up:
     home: Path
     url: str
 
+    @property
+    def api(self) -> PrefectApi:
+        """Its server, with the secret that it keeps."""
+        return PrefectApi(self.url, read_secret(self.home))
+
     def state(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.home / "up.json").read_text())
         return found
 
-    def run(self, *words: str) -> None:
+    def run(self, *words: str) -> str:
+        """A command of maskmill's, which must succeed; what it printed."""
         code = "from maskmill.flows.cli import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *words],
@@ -43,18 +50,18 @@ class Up:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
 
     def start_run(self) -> str:
-        (made,) = ask(self.url, "deployments")
+        (made,) = ask(self.api, "deployments")
         path = f"deployments/{made['id']}/create_flow_run"
-        return str(post(self.url, path, {"state": {"type": "SCHEDULED"}})["id"])
+        return str(post(self.api, path, {"state": {"type": "SCHEDULED"}})["id"])
 
     def followers(self, run: str) -> list[str]:
-        return [str(found["id"]) for found in ask(self.url, "flow_runs") if found["id"] != run]
+        return [str(found["id"]) for found in ask(self.api, "flow_runs") if found["id"] != run]
 
     def look(self, run: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/flow_runs/{run}", timeout=30) as answer:
-            found: dict[str, Any] = json.load(answer)
+        found: dict[str, Any] = self.api.get(f"flow_runs/{run}")
         return found
 
 
@@ -71,22 +78,25 @@ def until(happens: Callable[[], Any], what: str, timeout_s: float = 150.0) -> An
 
 
 @contextlib.contextmanager
-def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
-    """`maskmill up` until the block ends; nothing of it is left running, and no log tells the password.
+def running_up(folder: Path, database: str | None = None, *, cwd: Path | None = None) -> Iterator[Up]:
+    """`maskmill up` until the block ends; nothing of it is left running, and no log tells a password.
 
     Args:
         folder: for its home and log.
         database: a database's URL; None is the SQLite of `up` itself.
+        cwd: the folder it is typed in.
     """
     port = free_port()
     environment = {**os.environ, "MASKMILL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     environment |= {"MASKMILL_DATABASE": database} if database else {}
-    environment.pop("PREFECT_API_URL", None)
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+        environment.pop(name, None)
     words = ["up", "--port", str(port), "--ray-port", "0"]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from maskmill.flows.cli import main; main()", *words],
+            [sys.executable, "-P", "-c", "from maskmill.flows.cli import main; main()", *words],
             env=environment,
+            cwd=cwd,
             stdout=log,
             stderr=log,
         )
@@ -99,7 +109,7 @@ def running_up(folder: Path, database: str | None = None) -> Iterator[Up]:
         process.send_signal(signal.SIGTERM)
         assert process.wait(90) == 0, (folder / "up.log").read_text()
         assert not any(Path(f"/proc/{pid}").exists() for pid in children.values()), "nothing is left running"
-        if database:
-            secret = database.split(":")[2].split("@")[0]
-            told = [*(found.home / "logs").iterdir(), folder / "up.log"]
-            assert not any(secret in path.read_text(errors="replace") for path in told)
+        told = [*(found.home / "logs").iterdir(), folder / "up.log"]
+        hidden = [str(read_secret(found.home)).partition(":")[2]]
+        hidden += [database.split(":")[2].split("@")[0]] if database else []
+        assert not any(secret in path.read_text(errors="replace") for path in told for secret in hidden)

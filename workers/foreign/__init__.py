@@ -1,1 +1,1 @@
-"""Other people's files: annotations and image codecs."""
+"""Files that others made: one reader of annotations, one rule for whose picture a name means."""

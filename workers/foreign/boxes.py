@@ -3,8 +3,9 @@
 Read are COCO's `images` (`id`, `file_name`, and `width` and `height` to scale by), `annotations` and
 `categories`: `bbox` ([x, y, w, h]), `category_id`, `score` (as detectors add it), `iscrowd`, and, for points,
 `point_coords` ([[x, y], ...]) with `point_labels` (1 inside, 0 outside; all inside where they lack).
-An annotation may have a box, points or both. A picture is matched by the longest `file_name` that its source
-ends with, whole folders at a time, so `val/1.jpg` beats `1.jpg`. Boxes follow a picture that ingest shrank.
+An annotation may have a box, points or both; one that can't be used is dropped and counted, its image's
+others stand. Pictures are matched by the one rule (foreign/matching.py). Boxes follow a picture that ingest
+shrank.
 
 What it doesn't know: detections in other formats, keypoints, rotated boxes.
 """
@@ -12,11 +13,11 @@ What it doesn't know: detections in other formats, keypoints, rotated boxes.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,22 @@ import numpy.typing as npt
 from maskmill.pipeline.words.text import clean_text
 from maskmill.storage.errors import InputError, ObjectNotFound
 from maskmill.storage.stores.base import address_store, is_s3, local_address
+from maskmill.workers.foreign.annotations import (
+    BadAnnotation,
+    ForeignAnnotation,
+    ForeignImage,
+    ForeignSet,
+    Id,
+    score_of,
+)
+from maskmill.workers.foreign.coco import parse_coco
 from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.matching import Matching, match
+from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
+from maskmill.workers.foreign.shapes import box_xywh, points_K2
+
+if TYPE_CHECKING:
+    from maskmill.storage.plan.plan import Plan
 
 MAX_LABEL_CHARS = 200
 
@@ -39,7 +55,7 @@ class Given:
     """What was given for one object.
 
     Args:
-        id: of the annotation in the file; None where it has none.
+        id: of the annotation in the file; None where it has none that is a number.
         label: its category's name.
         box_xyxy: float64[4] in px, None without a box.
         points_K2, labels_K: float64[K, 2] and int64[K], None without points.
@@ -65,35 +81,54 @@ class GivenImage:
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class GivenBoxes:
-    """A file's images by name."""
+    """A file's images.
 
-    def __init__(self, images: Sequence[GivenImage], address: str) -> None:
-        self._by_base: dict[str, list[GivenImage]] = {}
-        self._address = address
-        for image in images:
-            self._by_base.setdefault(PurePosixPath(image.file_name).name, []).append(image)
+    Attributes:
+        address: of the file.
+        given: as it was read.
+        images: with the objects that can be used, in the file's order.
+    """
 
-    def of(self, source: str) -> GivenImage | None:
-        """The image whose name a picture's source ends with; None where the file has none.
+    address: str
+    given: ForeignSet
+    images: tuple[GivenImage, ...]
 
-        Args:
-            source: a path or address, or tar::member.
-        """
-        path = PurePosixPath("/" + source.rpartition("::")[2])
-        matches = [
-            image
-            for image in self._by_base.get(path.name, [])
-            if path.parts[-len(PurePosixPath(image.file_name).parts) :]
-            == PurePosixPath(image.file_name).parts
-        ]
-        return max(matches, key=lambda image: len(image.file_name), default=None)
+    def matched(self, plan: Plan) -> Matching:
+        """Which of its images are which of the dataset's pictures. Raises DamagedObject."""
+        return match(self.given.names, pictures_of(plan))
+
+
+def check_boxes(boxes: GivenBoxes, plan: Plan) -> str:
+    """Says what a file of boxes is good for, before work starts.
+
+    Args:
+        boxes: of the file.
+        plan: of the dataset.
+
+    Raises:
+        InputError: none of its images is in the dataset.
+        DamagedObject: the plan cannot be read.
+    """
+    matching = boxes.matched(plan)
+    if not matching.entry_of:
+        raise InputError(f"boxes file {boxes.address}: {nothing_matched(boxes.given, matching, plan)}")
+    lost = boxes.given.left_out.counts
+    told = ", ".join(f"{reason} {count}" for reason, count in lost.items())
+    return f"boxes file {boxes.address}: {matching.explain(boxes.given.names)}" + (
+        f"; annotations of none of them: {told}" if told else ""
+    )
+
+
+def absolute(address: str) -> str:
+    """The address of a file of given boxes, the same in whatever folder it is read."""
+    return address if is_s3(address) else str(Path(local_address(address)).expanduser().absolute())
 
 
 def read_bytes(address: str) -> bytes:
     """A file of given boxes. Raises InputError where it is missing."""
-    place = address if is_s3(address) else str(Path(local_address(address)).expanduser().absolute())
-    store, name = address_store(place)
+    store, name = address_store(absolute(address))
     try:
         return store.read(name)
     except ObjectNotFound as error:
@@ -113,18 +148,15 @@ def read_given_boxes(address: str, *, min_score: float = 0.0) -> GivenBoxes:
         min_score: annotations that say a lower `score` are dropped, and counted.
 
     Raises:
-        InputError: no such file, no JSON, not COCO's shape, an annotation of no image, or two images of
-            one name.
+        InputError: no such file, no JSON, not COCO's shape, or an image id that stands for several.
     """
-    data = read_bytes(address)
-    try:
-        held = json.loads(data)
-        return GivenBoxes(_images(held, min_score), address)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise InputError(
-            f"boxes file {address} is no COCO detection file ({type(error).__name__}: {error}): it needs "
-            "images (id, file_name), annotations (image_id, bbox or point_coords) and categories (id, name)"
-        ) from error
+    given = parse_coco(read_bytes(address), f"boxes file {address}")
+    names = {
+        id_: clean_text(kind.name, max_chars=MAX_LABEL_CHARS)
+        for id_, kind in given.categories.items()
+        if kind.name is not None
+    }
+    return GivenBoxes(address, given, tuple(_image(image, names, min_score) for image in given.images))
 
 
 def scaled(given: GivenImage, *, width: int, height: int) -> tuple[Given, ...]:
@@ -155,54 +187,51 @@ def scaled(given: GivenImage, *, width: int, height: int) -> tuple[Given, ...]:
     )
 
 
-def _images(held: Any, min_score: float) -> list[GivenImage]:
-    categories = held.get("categories", [])
-    names = {row["id"]: clean_text(str(row["name"]), max_chars=MAX_LABEL_CHARS) for row in categories}
-    images = {row["id"]: row for row in held["images"]}
-    if len({row["file_name"] for row in images.values()}) < len(images):
-        raise ValueError("two images have one file_name, or one id")
-    objects: dict[Any, list[Given]] = {image_id: [] for image_id in images}
-    dropped: dict[Any, dict[str, int]] = {image_id: {} for image_id in images}
-    for row in held["annotations"]:
-        image_id = row["image_id"]
-        if image_id not in images:
-            raise ValueError(f"annotation {row.get('id')} is of image {image_id}, which is not in the file")
-        reason = "crowd" if row.get("iscrowd") else "low_score" if row.get("score", 1.0) < min_score else None
-        if reason is not None:
-            dropped[image_id][reason] = dropped[image_id].get(reason, 0) + 1
-            continue
-        objects[image_id].append(_given(row, names))
-    return [
-        GivenImage(
-            str(row["file_name"]),
-            int(row["width"]) if row.get("width") else None,
-            int(row["height"]) if row.get("height") else None,
-            tuple(objects[image_id]),
-            dropped[image_id],
-        )
-        for image_id, row in images.items()
-    ]
+def _image(image: ForeignImage, names: Mapping[Id, str], min_score: float) -> GivenImage:
+    """An image's objects; what can't be one is dropped under its reason."""
+    objects: list[Given] = []
+    dropped = Counter[str]()
+    for annotation in image.annotations:
+        try:
+            if annotation.crowd:
+                raise BadAnnotation("crowd", "it outlines many objects as one")
+            score = annotation.words.get("score")
+            if score is not None and score_of(annotation.words, "score") < min_score:
+                raise BadAnnotation("low_score", f"its score is under {min_score}")
+            objects.append(_given(annotation, image, names))
+        except BadAnnotation as exc:
+            dropped[exc.reason] += 1
+    return GivenImage(image.named.file_name, image.width, image.height, tuple(objects), dict(dropped))
 
 
-def _given(row: Mapping[str, Any], names: Mapping[Any, str]) -> Given:
-    box, points = row.get("bbox"), row.get("point_coords")
+def _given(annotation: ForeignAnnotation, image: ForeignImage, names: Mapping[Id, str]) -> Given:
+    words, category = annotation.words, annotation.category
+    box, points = words.get("bbox"), words.get("point_coords")
     if box is None and points is None:
-        raise ValueError(f"annotation {row.get('id')} has neither bbox nor point_coords")
-    if row.get("category_id") is not None and row["category_id"] not in names:
-        raise ValueError(f"annotation {row.get('id')} is of category {row['category_id']}, which has no name")
+        raise BadAnnotation("no_shape", "it has neither bbox nor point_coords")
+    if category not in names and (category is not None or words.get("category_id") is not None):
+        raise BadAnnotation("no_category", "its category has no name in the file")
+    found_K2 = labels_K = box_xyxy = None
     if points is not None:
-        points = np.array(points, np.float64).reshape(-1, 2)
-        labels = np.array(row.get("point_labels", np.ones(len(points))), np.int64)
-        if len(labels) != len(points) or not len(points):
-            raise ValueError(f"annotation {row.get('id')} has {len(points)} points and {len(labels)} labels")
+        found_K2 = points_K2(points)
+        labels_K = _labels(words.get("point_labels"), len(found_K2))
     if box is not None:
-        x, y, width, height = (float(value) for value in box)
-        box = np.array([x, y, x + width, y + height])
+        x, y, width, height = box_xywh(box, image.height, image.width)
+        box_xyxy = np.array([x, y, x + width, y + height])
     return Given(
-        id=None if row.get("id") is None else int(row["id"]),
-        label=names.get(row.get("category_id")),
-        box_xyxy=box,
-        points_K2=points,
-        labels_K=None if points is None else labels,
-        score=None if row.get("score") is None else float(row["score"]),
+        id=annotation.id if isinstance(annotation.id, int) else None,
+        label=None if category is None else names[category],
+        box_xyxy=box_xyxy,
+        points_K2=found_K2,
+        labels_K=labels_K,
+        score=None if words.get("score") is None else score_of(words, "score"),
     )
+
+
+def _labels(found: object, count: int) -> npt.NDArray[np.int64]:
+    """int64[K] of 0 and 1; all inside where the file doesn't say."""
+    if found is None:
+        return np.ones(count, np.int64)
+    if not isinstance(found, list) or len(found) != count or any(one not in (0, 1) for one in found):
+        raise BadAnnotation("bad_points", f"its point_labels are not {count} times 0 or 1")
+    return np.array(found, np.int64)

@@ -39,7 +39,15 @@ from PIL import ExifTags, Image, ImageCms
 
 from maskmill.workers.run.ingest_settings import JPEG_MAX_SIDE_PX, PILLOW_MAX_PIXELS, IngestSettings
 
-__all__ = ["FORMATS", "DecodeError", "IngestSettings", "NormalisedImage", "decode_image", "normalise"]
+__all__ = [
+    "FORMATS",
+    "DecodeError",
+    "IngestSettings",
+    "NormalisedImage",
+    "decode_image",
+    "normalise",
+    "upright_pixels",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO comes by JPEG. Formats that run other programs (EPS) stay closed."""
@@ -111,7 +119,11 @@ def decode_image(data: bytes, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDA
     Raises:
         DecodeError: reasons as listed in this file's header.
     """
-    image = _open(data)
+    return upright_pixels(_open(data), max_pixels=max_pixels)
+
+
+def upright_pixels(image: Image.Image, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """The upright picture that Pillow opened or made; Args, Returns, Raises: as `decode_image`."""
     _check_size(image, min_side_px=1, max_pixels=max_pixels)
     upright, _ = _upright_rgb_or_grey(image)
     return _pixels(upright)

@@ -1,84 +1,50 @@
-"""Annotations that others made, taken in as a column: COCO or SA-1B, fitted to the dataset's images by name.
+"""Annotations that others made, as a column: each picture's, fitted to it as an SA-1B record.
 
 How it works: every annotation becomes an SA-1B record's (run lengths, inclusive box, area), so that readers,
 exports and comparisons treat it as masks; what the file said is kept beside it, word for word, under
 `original`, so that a COCO file that is exported again is equal to the one that came in. Images that were
-scaled when they were taken in get their masks scaled; what cannot be fitted is rejected with a reason.
+scaled when they were taken in get their masks scaled. An annotation that cannot be taken is left out and
+counted in the record, the image's others stand; a picture that the file doesn't name is a reject.
 
-A run of this is a run of any stage: a column version with a fingerprint (over the file's sha256), shards,
-commit records; it resumes, and does nothing twice.
+A run of this is a run of any stage: a column version with a fingerprint (over the file's sha256 and what it
+matched), shards, commit records; it resumes, and does nothing twice.
 
 What it doesn't know: scores. `predicted_iou` and `stability_score` are 1 where the file has none.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tarfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from pycocotools import mask as coco_mask
-
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
-from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, encode_mask
+from maskmill.pipeline.rle import Rle, area_px, box_xyxy
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
+from maskmill.workers.foreign import coco, sa1b
+from maskmill.workers.foreign.annotations import (
+    BadAnnotation,
+    ForeignAnnotation,
+    ForeignImage,
+    ForeignSet,
+    LeftOut,
+    Tally,
+    score_of,
+)
 from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.json_words import dump_json, printable
+from maskmill.workers.foreign.matching import Matching
+from maskmill.workers.foreign.shapes import fitted, points_K2, shape_of
 from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
 
-FORMATS = ("coco", "sa1b")
-REVISION = 1
+FORMATS = (coco.FORMAT, sa1b.FORMAT)
+REVISION = 2
 
 
-@dataclass(frozen=True)
-class GivenImage:
-    """What a file says of one image.
-
-    Attributes:
-        name: of its file, as the annotations name it.
-        width, height: in px, of the annotations.
-        entry: the image's own words.
-        annotations: the annotations' own words.
-    """
-
-    name: str
-    width: int
-    height: int
-    entry: Mapping[str, Any]
-    annotations: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class GivenSet:
-    """All that was given.
-
-    Attributes:
-        format: one of `FORMATS`.
-        sha256: over the files.
-        images: by file name, without folders; several where folders tell them apart.
-        head: the rest of a COCO file: info, licenses, categories.
-    """
-
-    format: str
-    sha256: str
-    images: Mapping[str, Sequence[GivenImage]]
-    head: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def num_images(self) -> int:
-        """Images that are named."""
-        return sum(len(found) for found in self.images.values())
-
-
-def read_given(paths: Sequence[Path], format: str) -> GivenSet:
+def read_given(paths: Sequence[Path], format: str) -> ForeignSet:
     """Reads annotation files whole.
 
     Args:
@@ -88,101 +54,29 @@ def read_given(paths: Sequence[Path], format: str) -> GivenSet:
     Raises:
         InputError: a file is missing, or not of this format.
     """
-    if format == "coco":
+    if format == coco.FORMAT:
         if len(paths) != 1:
             raise InputError(f"COCO annotations are one JSON file, not {len(paths)}")
-        return _read_coco(paths[0])
-    if format != "sa1b":
+        return coco.read_coco(paths[0])
+    if format != sa1b.FORMAT:
         raise InputError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")
-    return _read_sa1b(paths)
-
-
-def _read_coco(path: Path) -> GivenSet:
-    data = _bytes_of(path)
-    try:
-        content = json.loads(data)
-        of_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            of_image[int(annotation["image_id"])].append(annotation)
-        images = [
-            GivenImage(
-                str(entry["file_name"]),
-                int(entry["width"]),
-                int(entry["height"]),
-                entry,
-                tuple(of_image.get(int(entry["id"]), ())),
-            )
-            for entry in content["images"]
-        ]
-    except (ValueError, KeyError, TypeError) as exc:
-        raise InputError(f"{path}: not a COCO annotations file ({exc!r})") from exc
-    head = {name: value for name, value in content.items() if name not in ("images", "annotations")}
-    return GivenSet("coco", hashlib.sha256(data).hexdigest(), _by_name(images), head)
-
-
-def _read_sa1b(paths: Sequence[Path]) -> GivenSet:
-    images, sha256 = [], hashlib.sha256()
-    for name, data in _sa1b_files(paths):
-        sha256.update(hashlib.sha256(data).digest())
-        try:
-            record = json.loads(data)
-            info = record["image"]
-            images.append(
-                GivenImage(
-                    str(info["file_name"]),
-                    int(info["width"]),
-                    int(info["height"]),
-                    info,
-                    tuple(record["annotations"]),
-                )
-            )
-        except (ValueError, KeyError, TypeError) as exc:
-            raise InputError(f"{name}: not an SA-1B record ({exc!r})") from exc
-    if not images:
-        raise InputError(f"{', '.join(map(str, paths))}: no SA-1B records (.json) in it")
-    return GivenSet("sa1b", sha256.hexdigest(), _by_name(images))
-
-
-def _sa1b_files(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    for path in paths:
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix in (".json", ".tar")]
-            yield from _sa1b_files([p for p in inside if not p.name.startswith("export")])
-        elif path.suffix == ".tar":
-            try:
-                with tarfile.open(path) as tar:
-                    for member in tar:
-                        content = tar.extractfile(member) if member.name.endswith(".json") else None
-                        if content is not None:
-                            yield f"{path}::{member.name}", content.read()
-            except (OSError, tarfile.TarError) as exc:
-                raise InputError(f"{path}: cannot be read ({exc})") from exc
-        else:
-            yield str(path), _bytes_of(path)
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise InputError(f"{path}: cannot be read ({exc.strerror})") from exc
-
-
-def _by_name(images: Sequence[GivenImage]) -> dict[str, list[GivenImage]]:
-    found: dict[str, list[GivenImage]] = defaultdict(list)
-    for image in images:
-        found[image.name.rpartition("/")[2]].append(image)
-    return dict(found)
+    return sa1b.read_sa1b(paths)
 
 
 class GivenMasks:
-    """The stage: what was given for each picture, as an SA-1B record."""
+    """The stage: what was given for each picture, as an SA-1B record.
+
+    Args:
+        given: the file.
+        matching: of its images with the dataset's.
+        column, fingerprint: of the column version.
+    """
 
     has_index = False
     reads: tuple[str, ...] = ()
 
-    def __init__(self, given: GivenSet, *, column: str, fingerprint: str) -> None:
-        self._given = given
+    def __init__(self, given: ForeignSet, matching: Matching, *, column: str, fingerprint: str) -> None:
+        self._given, self._matching = given, matching
         self.column = column
         self.fingerprint = fingerprint
         self.models: Mapping[str, str] = {column: f"{given.format} sha256:{given.sha256}"}
@@ -199,93 +93,120 @@ class GivenMasks:
         return [self._run_one(picture) for picture in pictures]
 
     def _run_one(self, picture: Picture) -> StageResult:
-        image = self._find(picture)
-        record = to_record(image, picture)
+        place = self._matching.entry_of.get(picture.key)
+        if place is None:
+            raise _no_entry(picture, self._matching)
+        record = to_record(self._given.images[place], picture)
         return StageResult(partial(_encode, picture.key, record), output=record)
 
-    def _find(self, picture: Picture) -> GivenImage:
-        """By file name; where several share it, by as much of the path as they give."""
-        place = picture.source.replace("::", "/")
-        named = self._given.images.get(place.rpartition("/")[2], ())
-        fitting = [image for image in named if f"/{place}".endswith(f"/{image.name}")] or list(named)
-        fitting += [image for image in self._own(picture) if not fitting]
-        if not fitting:
-            raise DecodeError("not_annotated", f"{picture.source}: the given annotations do not name it")
-        if len(fitting) > 1:
-            names = ", ".join(image.name for image in fitting[:3])
-            raise DecodeError("ambiguous", f"{picture.source}: could be any of {names}")
-        return fitting[0]
 
-    def _own(self, picture: Picture) -> list[GivenImage]:
-        """Exports of maskmill name images by id, and say the source."""
-        named = self._given.images.get(f"sa_{picture.image_id}.jpg", ())
-        return [image for image in named if image.entry.get("source") == picture.source]
-
-
-def to_record(image: GivenImage, picture: Picture) -> dict[str, Any]:
-    """The SA-1B record of a given image, fitted to the stored picture.
+def to_record(image: ForeignImage, picture: Picture) -> dict[str, Any]:
+    """The SA-1B record of a given image, fitted to the stored picture; see docs/formats.md, imported columns.
 
     Raises:
-        DecodeError: the sizes don't fit, or a segmentation cannot be read.
+        DecodeError: the annotated image has another shape than the picture.
     """
     height, width = picture.pixels_HWC.shape[:2]
-    if abs(image.width * height - image.height * width) > max(image.width, image.height, width, height):
+    given_width, given_height = image.width or width, image.height or height
+    if abs(given_width * height - given_height * width) > max(given_width, given_height, width, height):
         raise DecodeError(
             "size_differs",
-            f"{image.name}: annotated at {image.width} x {image.height}, stored at {width} x {height} px",
+            f"{printable(image.named.file_name)}: annotated at {given_width} x {given_height}, "
+            f"stored at {width} x {height} px",
         )
+
     first_id = picture.image_id * ANNOTATION_IDS_PER_IMAGE
-    rows = []
+    rows: list[dict[str, Any]] = []
+    left_out, bad_rings = Tally(), 0
     for place, annotation in enumerate(image.annotations):
         try:
-            rle = _fitted(_rle_of(annotation, image), height, width)
-        except (ValueError, KeyError, TypeError, IndexError) as exc:
-            raise DecodeError("bad_segmentation", f"{image.name}, annotation {place}: {exc!r}") from exc
-        x0, y0, x1, y1 = box_xyxy(rle)
-        rows.append(
-            {
-                "id": first_id + place,
-                "segmentation": rle.to_coco(),
-                "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
-                "area": area_px(rle),
-                "predicted_iou": float(annotation.get("predicted_iou", annotation.get("score", 1.0))),
-                "stability_score": float(annotation.get("stability_score", 1.0)),
-                "crop_box": [0.0, 0.0, float(width), float(height)],
-                "point_coords": annotation.get("point_coords", []),
-                "output_token": annotation.get("output_token"),
-                "parent": None,
-                "original": dict(annotation),
-            }
-        )
+            if place >= ANNOTATION_IDS_PER_IMAGE:
+                raise BadAnnotation("too_many", f"an image has ids for {ANNOTATION_IDS_PER_IMAGE}")
+            row, rings = _row(annotation, (given_height, given_width), (height, width))
+        except BadAnnotation as exc:
+            left_out.add(exc.reason, annotation.name)
+        else:
+            rows.append({"id": first_id + place, **row})
+            bad_rings += rings
+
     info = {"image_id": picture.image_id, "width": width, "height": height}
-    entry = {**info, "file_name": f"{picture.key}.jpg", "original": dict(image.entry)}
-    return {"image": entry, "annotations": rows}
+    entry = {**info, "file_name": f"{picture.key}.jpg", "original": dict(image.words)}
+    return {"image": entry, "annotations": rows, **_account(left_out.left_out(), bad_rings)}
 
 
-def _rle_of(annotation: Mapping[str, Any], image: GivenImage) -> Rle:
-    """Polygons, run lengths or compressed run lengths; an annotation with a box alone is its box."""
-    found = annotation.get("segmentation")
-    size = (image.height, image.width)
-    if isinstance(found, list) and found:
-        merged = coco_mask.merge(coco_mask.frPyObjects(found, *size))
-        return Rle(*size, merged["counts"])
-    if isinstance(found, Mapping):
-        rle = Rle.from_coco(found)
-        if (rle.height, rle.width) != size:
-            raise ValueError(f"its mask is {rle.height} x {rle.width}, its image {size[0]} x {size[1]}")
-        return rle
-    box = coco_mask.frPyObjects([[float(value) for value in annotation["bbox"]]], *size)[0]
-    return Rle(*size, box["counts"])
+def left_out_of(record: Mapping[str, Any]) -> LeftOut:
+    """The annotations of its image that a record was made without."""
+    first = {reason: tuple(names) for reason, names in record.get("dropped_first", {}).items()}
+    return LeftOut(record.get("dropped", {}), first)
 
 
-def _fitted(rle: Rle, height: int, width: int) -> Rle:
-    """The mask at the stored picture's size: nearest pixels."""
-    if (rle.height, rle.width) == (height, width):
-        return rle
-    image = Image.fromarray(decode(rle).astype(np.uint8))
-    return encode_mask(np.asarray(image.resize((width, height), Image.Resampling.NEAREST)).astype(bool))
+def bad_rings_of(record: Mapping[str, Any]) -> int:
+    """The rings of its image's polygons that a record was made without."""
+    return int(record.get("dropped_rings", 0))
+
+
+def _no_entry(picture: Picture, matching: Matching) -> DecodeError:
+    could_be = matching.ambiguous.get(picture.key)
+    if could_be is None:
+        return DecodeError("not_annotated", f"{picture.source}: the given annotations do not name it")
+    return DecodeError(
+        "ambiguous", f"{picture.source}: {', '.join(could_be)} could be it or another; say the folders too"
+    )
+
+
+def _row(
+    annotation: ForeignAnnotation, given_hw: tuple[int, int], stored_hw: tuple[int, int]
+) -> tuple[dict[str, Any], int]:
+    """An annotation of the record but for its id, and how many of its rings were bad."""
+    words = annotation.words
+    shape = shape_of(words, *given_hw)
+    scores = score_of(words, "predicted_iou", "score"), score_of(words, "stability_score")
+    rle = fitted(shape.rle, *stored_hw)
+    area = shape.area_px if rle is shape.rle else _area(rle)
+    x0, y0, x1, y1 = box_xyxy(rle)
+    token = words.get("output_token")
+    row = {
+        "segmentation": rle.to_coco(),
+        "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
+        "area": area,
+        "predicted_iou": scores[0],
+        "stability_score": scores[1],
+        "crop_box": [0.0, 0.0, float(stored_hw[1]), float(stored_hw[0])],
+        "point_coords": _points(words),
+        "output_token": token if type(token) is int else None,
+        "parent": None,
+        "original": dict(words),
+    }
+    return row, shape.bad_rings
+
+
+def _area(rle: Rle) -> int:
+    area = area_px(rle)
+    if not area:
+        raise BadAnnotation("empty_mask", "no pixel is left of it at the stored picture's size")
+    return area
+
+
+def _points(words: Mapping[str, Any]) -> list[list[float]]:
+    """The prompt points, where the file has some that are points; they are no part of the mask."""
+    if not words.get("point_coords"):
+        return []
+    try:
+        return [[float(x), float(y)] for x, y in points_K2(words["point_coords"])]
+    except BadAnnotation:
+        return []
+
+
+def _account(left_out: LeftOut, bad_rings: int) -> dict[str, Any]:
+    """What a record says of annotations that it lacks; nothing where it has them all."""
+    found: dict[str, Any] = {}
+    if left_out.counts:
+        found["dropped"] = dict(left_out.counts)
+        found["dropped_first"] = {reason: list(names) for reason, names in left_out.first.items()}
+    if bad_rings:
+        found["dropped_rings"] = bad_rings
+    return found
 
 
 def _encode(key: str, record: Mapping[str, Any]) -> EncodedSample:
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return EncodedSample(Sample(key, {"json": text.encode()}), num_masks=len(record["annotations"]))
+    return EncodedSample(Sample(key, {"json": dump_json(record)}), num_masks=len(record["annotations"]))

@@ -1,30 +1,37 @@
 """Ground truth from files: COCO and LVIS annotations, a suite's manifest, BSDS's edge maps, given boxes.
 
 Pictures are read one at a time, so a set may be larger than memory. Crowds become pixels that no figure holds
-against an answer; masks without a pixel are left out.
+against an answer. An annotation that is no true mask (a box alone, a broken shape, no pixel) is left out and
+counted by reason; the picture's others stand.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from maskmill.pipeline.evaluate.truth import Boxes, Truth
-from maskmill.pipeline.rle import Rle, decode
+from maskmill.pipeline.rle import decode
 from maskmill.storage.errors import InputError
+from maskmill.workers.foreign.annotations import BadAnnotation, ForeignImage, ForeignSet, Id, Tally, score_of
+from maskmill.workers.foreign.coco import id_of, read_bytes, read_coco
 from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.json_words import load_list
+from maskmill.workers.foreign.matching import Matching, Picture, match, parts_of
+from maskmill.workers.foreign.shapes import box_xywh, fitted, shape_of
 
 Bools = NDArray[np.bool_]
+
+NO_CATEGORY = -1
+"""Of a detector's box whose kind the annotations don't know."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,37 @@ class TruthIndex:
     """What a set's annotations say, before any picture is read.
 
     Attributes:
-        images: image id -> its entry, in order of ids.
-        annotations: image id -> its annotations.
-        frequency: category id -> LVIS's "r", "c" or "f"; empty for COCO.
+        images: by image id, in order of ids.
+        number: category id -> the number that stands for it: itself, or one of its own for a word.
+        frequency: category number -> LVIS's "r", "c" or "f"; empty for COCO.
         boxes: image id -> given boxes; empty without a file of them.
-        names: category id -> its name; empty where none is given.
+        names: category number -> its name; empty where none is given.
+        left_out: annotations that are no true masks, by reason: counted as they are met.
+        sha256: of the annotations.
     """
 
     source: TruthSet
-    images: Mapping[int, Mapping[str, Any]]
-    annotations: Mapping[int, Sequence[Mapping[str, Any]]]
+    sha256: str
+    images: Mapping[Id, ForeignImage]
+    number: Mapping[Id, int] = field(default_factory=dict)
     frequency: Mapping[int, str] = field(default_factory=dict)
-    boxes: Mapping[int, Boxes] = field(default_factory=dict)
+    boxes: Mapping[Id, Boxes] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    left_out: Tally = field(default_factory=Tally)
+
+    @cached_property
+    def ids(self) -> list[Id]:
+        """Of the images, in order: places in it are what `match` gives."""
+        return list(self.images)
+
+    def match(self, pictures: Iterable[Picture]) -> Matching:
+        """Which of the dataset's pictures its images are, by the one rule."""
+        return match([image.named for image in self.images.values()], pictures)
+
+    def id_of(self, matching: Matching, key: str) -> Id | None:
+        """The image that is a picture of the dataset; None where none is, or nobody can say."""
+        place = matching.entry_of.get(key)
+        return None if place is None else self.ids[place]
 
 
 def read_manifest(path: Path) -> list[TruthSet]:
@@ -98,41 +123,33 @@ def index_truth(source: TruthSet) -> TruthIndex:
     """Reads a set's annotations.
 
     Raises:
-        InputError: a file that is missing, no JSON, without images, or with an annotation of no image.
+        InputError: a file that is missing or none of COCO's, without images, or whose annotations are all of
+            images that it doesn't list.
     """
-    data = _read_json(source.coco)
-    try:
-        images = {int(one["id"]): one for one in data["images"]}
-        annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for one in data["annotations"]:
-            annotations[int(one["image_id"])].append(one)
-        kinds = {int(one["id"]): str(one.get("frequency", "")) for one in data.get("categories", ())}
-        names = {int(one["id"]): str(one["name"]) for one in data.get("categories", ()) if "name" in one}
-    except (KeyError, TypeError, ValueError) as exc:
-        raise InputError(f"{source.coco}: not COCO annotations ({exc!r})") from exc
-    strangers = sorted(annotations.keys() - images.keys())
-    if strangers or not images:
-        what = f"annotations of images {strangers[:3]} that it doesn't list" if strangers else "no images"
-        raise InputError(f"{source.coco}: has {what}; use the annotations of {source.images}")
+    given = read_coco(source.coco)
+    strangers = given.left_out.counts.get("unknown_image", 0)
+    if strangers and strangers == given.num_annotations:
+        raise InputError(
+            f"{source.coco}: all its annotations are of images that it doesn't list "
+            f"({', '.join(given.left_out.first['unknown_image'])}); use the annotations of {source.images}"
+        )
+    images = {image.id: image for image in sorted(given.images, key=lambda image: _in_order(image.id))}
+    number = _numbers(given)
+    kinds = {number[id_]: kind for id_, kind in given.categories.items()}
+    left_out = Tally(given.left_out)
     return TruthIndex(
         source,
-        dict(sorted(images.items())),
-        annotations,
-        {kind: letter for kind, letter in kinds.items() if letter},
-        _given_boxes(source.boxes) if source.boxes else {},
-        names,
+        given.sha256,
+        images,
+        number,
+        {kind: one.frequency for kind, one in kinds.items() if one.frequency},
+        _given_boxes(source.boxes, number, left_out) if source.boxes else {},
+        {kind: one.name for kind, one in kinds.items() if one.name is not None},
+        left_out,
     )
 
 
-def file_name(entry: Mapping[str, Any]) -> str:
-    """An image's file, as COCO and LVIS name it."""
-    name = entry.get("file_name") or str(entry.get("coco_url", "")).rpartition("/")[2]
-    if not name:
-        raise InputError(f"image {entry.get('id')} has neither file_name nor coco_url")
-    return str(name)
-
-
-def read_truths(index: TruthIndex, image_ids: Sequence[int] | None = None) -> Iterator[tuple[int, Truth]]:
+def read_truths(index: TruthIndex, image_ids: Sequence[Id] | None = None) -> Iterator[tuple[Id, Truth]]:
     """The pictures with their masks, in order of ids.
 
     Args:
@@ -142,51 +159,73 @@ def read_truths(index: TruthIndex, image_ids: Sequence[int] | None = None) -> It
     Raises:
         InputError: a picture that is missing, or of another size than its annotations say.
     """
-    for image_id in index.images if image_ids is None else image_ids:
+    wanted = index.ids if image_ids is None else image_ids
+    for image_id, path in picture_paths(index, wanted):
         entry = index.images[image_id]
-        path = index.source.images / file_name(entry)
         try:
             image = decode_image(path.read_bytes())
         except (OSError, DecodeError) as exc:
             raise InputError(f"{path}: cannot be read ({exc}); is {index.source.images} right?") from exc
         height, width = image.shape[:2]
-        if (height, width) != (int(entry["height"]), int(entry["width"])):
+        if (entry.height or height, entry.width or width) != (height, width):
             raise InputError(
-                f"{path}: is {width}x{height} px, but {index.source.coco} says "
-                f"{entry['width']}x{entry['height']}"
+                f"{path}: is {width}x{height} px, but {index.source.coco} says {entry.width}x{entry.height}"
             )
         yield image_id, truth_of(index, image_id, image)
 
 
-def truth_of(index: TruthIndex, image_id: int, image: NDArray[np.uint8]) -> Truth:
-    """The true masks of a decoded picture, brought to its size where it was scaled.
+def picture_paths(index: TruthIndex, image_ids: Sequence[Id]) -> Iterator[tuple[Id, Path]]:
+    """Where the pictures of images lie: as they are named under the set's folder, else by the one rule.
+
+    Args:
+        index: of the set.
+        image_ids: of it.
 
     Raises:
-        InputError: a mask that isn't readable.
+        InputError: a name that fits no file of the folder, or several.
+    """
+    found: dict[Id, Path] | None = None
+    for image_id in image_ids:
+        parts = parts_of(index.images[image_id].named.file_name)
+        path = index.source.images.joinpath(*parts)
+        if not path.is_file():
+            found = _listed(index) if found is None else found
+            if image_id not in found:
+                raise InputError(
+                    f"{path}: cannot be read (no such file, or its name fits several); is "
+                    f"{index.source.images} right?"
+                )
+            path = found[image_id]
+        yield image_id, path
+
+
+def truth_of(index: TruthIndex, image_id: Id, image: NDArray[np.uint8]) -> Truth:
+    """The true masks of a decoded picture, brought to its size where it was scaled.
+
+    Annotations that are no true masks are left out, and counted in `index.left_out`.
     """
     entry = index.images[image_id]
+    height, width = image.shape[:2]
     masks, categories, frequency = [], [], []
     crowd_HW: Bools | None = None
-    for one in index.annotations.get(image_id, ()):
-        mask_HW = fitted(_mask(one, entry, index.source.coco), image.shape[:2])
-        if one.get("iscrowd"):
+    for one in entry.annotations:
+        try:
+            shape = shape_of(one.words, entry.height or height, entry.width or width, boxes=one.crowd)
+        except BadAnnotation as exc:
+            index.left_out.add(exc.reason, one.name)
+            continue
+        mask_HW = decode(fitted(shape.rle, height, width))
+        if one.crowd:
             crowd_HW = mask_HW if crowd_HW is None else crowd_HW | mask_HW
         elif mask_HW.any():
             masks.append(mask_HW)
-            categories.append(int(one.get("category_id", 1)))
+            categories.append(1 if one.category is None else index.number[one.category])
             frequency.append(index.frequency.get(categories[-1], ""))
-    stacked = np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), np.bool_)
+        else:
+            index.left_out.add("empty_mask", one.name)
+    stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)
     known = tuple(frequency) if index.frequency else ()
-    return Truth(file_name(entry), image, stacked, tuple(categories), crowd_HW, known)
-
-
-def fitted(mask_HW: Bools, size: tuple[int, int]) -> Bools:
-    """A mask at another size, nearest pixel; itself where it fits."""
-    if mask_HW.shape == size:
-        return mask_HW
-    rows = ((np.arange(size[0]) + 0.5) * mask_HW.shape[0] / size[0]).astype(int)
-    cols = ((np.arange(size[1]) + 0.5) * mask_HW.shape[1] / size[1]).astype(int)
-    return mask_HW[np.ix_(rows, cols)]
+    return Truth(entry.named.file_name, image, stacked, tuple(categories), crowd_HW, known)
 
 
 def read_bsds(images: Path, truth: Path) -> Iterator[tuple[str, NDArray[np.uint8], list[Bools]]]:
@@ -223,50 +262,6 @@ def read_bsds(images: Path, truth: Path) -> Iterator[tuple[str, NDArray[np.uint8
         yield path.stem, decode_image(picture.read_bytes()), maps
 
 
-def _given_boxes(path: Path) -> dict[int, Boxes]:
-    rows: dict[int, list[tuple[list[float], float, int]]] = defaultdict(list)
-    try:
-        for one in _read_json(path):
-            x, y, width, height = (float(side) for side in one["bbox"])
-            box = [x, y, x + width, y + height]
-            rows[int(one["image_id"])].append((box, float(one["score"]), int(one["category_id"])))
-    except (KeyError, TypeError, ValueError) as exc:
-        raise InputError(f"{path}: not COCO results with bbox, score and category_id ({exc!r})") from exc
-    return {
-        image_id: Boxes(
-            np.array([box for box, _, _ in some]),
-            np.array([score for _, score, _ in some]),
-            tuple(kind for _, _, kind in some),
-        )
-        for image_id, some in rows.items()
-    }
-
-
-def _mask(one: Mapping[str, Any], entry: Mapping[str, Any], where: Path) -> Bools:
-    height, width = int(entry["height"]), int(entry["width"])
-    shape = one.get("segmentation")
-    try:
-        if isinstance(shape, list) and shape:
-            shape = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
-        decoded = decode(Rle.from_coco(shape)) if shape else np.zeros((height, width), np.bool_)
-    except (ValueError, TypeError, KeyError, IndexError) as exc:
-        raise InputError(f"{where}: annotation {one.get('id')} has no readable mask ({exc})") from exc
-    if decoded.shape != (height, width):
-        raise InputError(
-            f"{where}: annotation {one.get('id')} has a mask of {decoded.shape}, its image {(height, width)}"
-        )
-    return decoded
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"{path}: cannot be read: {exc}") from exc
-    except ValueError as exc:
-        raise InputError(f"{path}: is no JSON: {exc}") from exc
-
-
 def picture_sha256s(coco: Path, images: Path) -> dict[str, str]:
     """The sha256 of each picture that annotations list, by file name.
 
@@ -275,10 +270,61 @@ def picture_sha256s(coco: Path, images: Path) -> dict[str, str]:
     """
     index = index_truth(TruthSet(coco.stem, coco, images))
     found = {}
-    for entry in index.images.values():
-        path = images / file_name(entry)
+    for image_id, path in picture_paths(index, index.ids):
         try:
-            found[file_name(entry)] = hashlib.sha256(path.read_bytes()).hexdigest()
+            digits = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as exc:
             raise InputError(f"{path}: cannot be read ({exc}); is {images} right?") from exc
+        found[index.images[image_id].named.file_name] = digits
     return found
+
+
+def _in_order(id_: Id) -> tuple[bool, int, str]:
+    """Numbers first, then words."""
+    return (False, id_, "") if isinstance(id_, int) else (True, 0, id_)
+
+
+def _numbers(given: ForeignSet) -> dict[Id, int]:
+    """A number for each category: its own, or for words the next ones that are free."""
+    of_annotations = (one.category for image in given.images for one in image.annotations)
+    ids = {one for one in (*given.categories, *of_annotations) if one is not None}
+    numbers: dict[Id, int] = {id_: id_ for id_ in ids if isinstance(id_, int)}
+    words = sorted(id_ for id_ in ids if isinstance(id_, str))
+    free = max(numbers.values(), default=0) + 1
+    return {**numbers, **{word: free + place for place, word in enumerate(words)}}
+
+
+def _listed(index: TruthIndex) -> dict[Id, Path]:
+    """The files of a set's folder by the id of the image that each is."""
+    files = {str(place): path for place, path in enumerate(sorted(index.source.images.rglob("*")))}
+    matching = index.match(
+        Picture(key, str(path.absolute())) for key, path in files.items() if path.is_file()
+    )
+    return {index.ids[place]: files[key] for key, place in matching.entry_of.items()}
+
+
+def _given_boxes(path: Path, number: Mapping[Id, int], left_out: Tally) -> dict[Id, Boxes]:
+    """A detector's results by image; a bad box is left out. Raises InputError."""
+    found = load_list(read_bytes(path), str(path), "COCO results")
+    rows: dict[Id, list[tuple[list[float], float, int]]] = defaultdict(list)
+    for place, one in enumerate(found):
+        try:
+            image_id, kind = id_of(one["image_id"]), id_of(one["category_id"])
+            if image_id is None or kind is None or one["score"] is None:
+                raise ValueError("an image_id, category_id or score that is none")
+            x, y, width, height = box_xywh(one["bbox"], None, None)
+            box = [x, y, x + width, y + height]
+            own = kind if isinstance(kind, int) else NO_CATEGORY
+            rows[image_id].append((box, score_of(one, "score"), number.get(kind, own)))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise InputError(f"{path}: not COCO results with bbox, score and category_id ({exc!r})") from exc
+        except BadAnnotation as exc:
+            left_out.add(exc.reason, f"box at place {place} of {path.name}")
+    return {
+        image_id: Boxes(
+            np.array([box for box, _, _ in some]),
+            np.array([score for _, score, _ in some]),
+            tuple(kind for _, _, kind in some),
+        )
+        for image_id, some in rows.items()
+    }

@@ -1,10 +1,14 @@
-"""Imports: given annotations written as a column of a dataset, shard by shard, and published."""
+"""Imports: given annotations written as a column of a dataset, shard by shard, and published.
+
+The report is an account: every annotation that was read is in the column, or counted under the reason it
+isn't, so that the two add up. Where no image of the file is in the dataset nothing is written.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,10 @@ from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
-from maskmill.workers.foreign.given import REVISION, GivenMasks, GivenSet, read_given
+from maskmill.workers.foreign.annotations import ForeignSet, LeftOut, Tally
+from maskmill.workers.foreign.given import REVISION, GivenMasks, bad_rings_of, left_out_of, read_given
+from maskmill.workers.foreign.matching import Matching, match
+from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
 from maskmill.workers.run.columns import COLUMNS, IMAGES, image_facts
 from maskmill.workers.run.columns import fingerprints as fingerprints_of
 from maskmill.workers.run.ingest_settings import IngestSettings
@@ -25,6 +32,11 @@ from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
 
 GIVEN = "given"
+TAKEN_NAMES = (*COLUMNS, "review")
+"""People's reviews are saved by `review`, never replaced by an import."""
+
+NO_NAMES = frozenset({"true", "false", "nan", "inf", "infinity", "none", "null"})
+"""What TOML or JSON would take for a value where a column's name is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,12 @@ class ImportReport:
         generation: that has it; `published`: by this import.
         num_images: with annotations, or known to have none. num_masks: of them.
         rejects: reason -> images of the dataset that the files say nothing of, or that don't fit.
-        unmatched: images that the files name and the dataset lacks.
+        matched, unmatched, ambiguous: images that the files name, by whether the dataset has them: once, not
+            at all, or nobody can say which.
+        num_annotations: read: num_masks and those of `left_out` together.
+        left_out: reason -> annotations that were not taken; first_left_out: the first few of each.
+        images_left_out: reason -> image entries of the files that say too little to be used.
+        bad_rings: rings left out of polygons that were taken.
     """
 
     dataset: str
@@ -47,7 +64,32 @@ class ImportReport:
     num_images: int
     num_masks: int
     rejects: Mapping[str, int]
+    matched: int
     unmatched: int
+    ambiguous: int
+    num_annotations: int
+    left_out: Mapping[str, int]
+    first_left_out: Mapping[str, tuple[str, ...]]
+    images_left_out: Mapping[str, int]
+    bad_rings: int
+
+
+def check_column(column: str) -> None:
+    """Looks whether an import may write a column of this name.
+
+    Raises:
+        InputError: one of ours, or no name.
+    """
+    if column in TAKEN_NAMES or column in NO_NAMES or not column.isidentifier() or column != column.lower():
+        cure = (
+            "; people's masks are put into it by `maskmill review`, which keeps what was reviewed before"
+            if column == "review"
+            else ""
+        )
+        raise InputError(
+            f"column {column!r} cannot be imported: use a name of small letters that is none of "
+            f"{', '.join(TAKEN_NAMES)}{cure}"
+        )
 
 
 def import_annotations(
@@ -58,6 +100,7 @@ def import_annotations(
     column: str = GIVEN,
     ingest: IngestSettings | None = None,
     created_utc: str,
+    prepare: Callable[[], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
     """Writes annotation files as a column of the dataset, and publishes it beside what is there.
@@ -69,35 +112,40 @@ def import_annotations(
         column: its name.
         ingest: how images are taken in that are not yet; None is as the latest generation has them.
         created_utc: ISO 8601.
+        prepare: called when the files are found good, before the dataset is looked at: plans its images.
         progress: called with the shards done, and in all.
 
     Raises:
-        InputError: a file is not of its format, or the column's name is one of ours.
+        InputError: a file is not of its format, none of its images is in the dataset, or the column's name is
+            one of ours.
         DatasetError: no images are planned.
     """
-    if column in COLUMNS or not column.isidentifier() or column != column.lower():
-        raise InputError(
-            f"column {column!r} cannot be imported: use a name of small letters that is none of "
-            f"{', '.join(COLUMNS)}"
-        )
-    plan = load_plans(store)
+    check_column(column)
+    given = read_given(paths, format)
+    if prepare is not None:
+        prepare()
+    plan, before = load_plans(store), latest(store)
     if not plan.num_shards:
         raise DatasetError(f"{store.root}: no images are planned; name their folder with --images")
-    given, before = read_given(paths, format), latest(store)
-    spec = _spec(store, given, column, before, ingest)
-    stage = GivenMasks(given, column=column, fingerprint=spec.fingerprints[column])
+    matching = match(given.names, pictures_of(plan))
+    if not matching.entry_of:
+        raise InputError(f"{given.where}: {nothing_matched(given, matching, plan)}")
+
+    spec = _spec(store, given, matching, column, before, ingest)
+    stage = GivenMasks(given, matching, column=column, fingerprint=spec.fingerprints[column])
     stages = Stages(spec, store, plan, (stage,))
     for shard in range(plan.num_shards):
         run_shard(stages, ShardTask(shard=shard, attempt=new_attempt()))
         if progress is not None:
             progress(shard + 1, plan.num_shards)
     generation = _publish(store, spec, column, given, stage.models, created_utc)
-    return _report(store, spec, column, given, generation, before)
+    return _report(store, spec, column, given, matching, generation, before)
 
 
 def _spec(
     store: ObjectStore,
-    given: GivenSet,
+    given: ForeignSet,
+    matching: Matching,
     column: str,
     before: Generation | None,
     ingest: IngestSettings | None,
@@ -108,7 +156,7 @@ def _spec(
     digits = dict(fingerprints_of({IMAGES: image_facts(ingest)}))
     if before is not None and IMAGES in before.columns:
         digits[IMAGES] = before.columns[IMAGES]
-    facts = {"format": given.format, "files": given.sha256}
+    facts = {"format": given.format, "files": given.sha256, "matched": matching.digest}
     digits[column] = fingerprint(facts, weights=None, revision=REVISION, inputs={IMAGES: digits[IMAGES]})
     return RunSpec(
         root=store.root,
@@ -123,7 +171,7 @@ def _publish(
     store: ObjectStore,
     spec: RunSpec,
     column: str,
-    given: GivenSet,
+    given: ForeignSet,
     models: Mapping[str, str],
     created_utc: str,
 ) -> Generation:
@@ -153,28 +201,67 @@ def _report(
     store: ObjectStore,
     spec: RunSpec,
     column: str,
-    given: GivenSet,
+    given: ForeignSet,
+    matching: Matching,
     generation: Generation,
     before: Generation | None,
 ) -> ImportReport:
     version = ColumnVersion(store, column, spec.fingerprints[column])
-    rejects, names, masks, images = Counter[str](), set[str](), 0, 0
+    rejects, stored, left_out = dict[str, str](), set[str](), Tally(given.left_out)
+    masks = bad_rings = 0
     for record in version.records():
-        rejects.update(reject.reason for reject in record.rejects)
+        rejects.update({reject.key: reject.reason for reject in record.rejects})
         for sample in version.read(record):
             content = json.loads(sample.files["json"])
-            names.add(json.dumps(content["image"]["original"], sort_keys=True))
             masks += len(content["annotations"])
-            images += 1
-    known = {json.dumps(dict(i.entry), sort_keys=True) for found in given.images.values() for i in found}
+            stored.add(sample.key)
+            bad_rings += bad_rings_of(content)
+            _merge(left_out, left_out_of(content))
+    _count_unread(given, matching, stored, rejects, left_out)
+
+    account = left_out.left_out()
+    assert masks + account.num == given.num_annotations, "annotations read are taken or left out"
     return ImportReport(
         dataset=store.root,
         column=column,
         fingerprint=spec.fingerprints[column],
         generation=generation.number,
         published=before is None or generation.number != before.number,
-        num_images=images,
+        num_images=len(stored),
         num_masks=masks,
-        rejects=dict(sorted(rejects.items())),
-        unmatched=len(known - names),
+        rejects=dict(sorted(Counter(rejects.values()).items())),
+        matched=len(matching.entry_of),
+        unmatched=len(matching.unmatched),
+        ambiguous=len(matching.ambiguous_entries),
+        num_annotations=given.num_annotations,
+        left_out=account.counts,
+        first_left_out=account.first,
+        images_left_out=given.images_left_out.counts,
+        bad_rings=bad_rings,
     )
+
+
+def _merge(left_out: Tally, more: LeftOut) -> None:
+    for reason, count in more.counts.items():
+        left_out.add_many(reason, count, more.first[reason])
+
+
+def _count_unread(
+    given: ForeignSet,
+    matching: Matching,
+    stored: Set[str],
+    rejects: Mapping[str, str],
+    left_out: Tally,
+) -> None:
+    """Puts the annotations of images that have no record into the account."""
+    key_of = matching.key_of
+    for place, image in enumerate(given.images):
+        key = key_of.get(place)
+        if key in stored:
+            continue
+        if key is not None:
+            reason = rejects.get(key, "picture_rejected")
+        else:
+            reason = "ambiguous" if place in matching.ambiguous_entries else "image_not_in_dataset"
+        for annotation in image.annotations:
+            left_out.add(reason, annotation.name)

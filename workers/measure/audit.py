@@ -11,9 +11,8 @@ Source: Kirillov et al., Segment Anything (2023), section 5: 94 % of masks above
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import PurePath
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from maskmill.pipeline.evaluate.agreement import best_partners, share_above
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DatasetError, InputError
-from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, truth_of
+from maskmill.workers.foreign.known_truth import KnownTruth, known_truth
+from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows, spread
 from maskmill.workers.run.columns import IMAGES, MASKS
@@ -47,6 +47,9 @@ class Audit:
         above_90, above_75: share of the masks whose best partner has a higher IoU.
         mean_iou: of masks with their partners.
         found_50: share of the corrected masks that some mask meets with an IoU above 0.5.
+        matched, ambiguous, not_in_dataset: images that the truth names, by whether the dataset has them:
+            once, nobody can say which, not at all. 0 against reviews.
+        left_out: reason -> annotations of the truth that are no true masks.
     """
 
     generation: int
@@ -57,6 +60,10 @@ class Audit:
     above_75: float
     mean_iou: float
     found_50: float
+    matched: int = 0
+    ambiguous: int = 0
+    not_in_dataset: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +102,20 @@ def audit(
     Args:
         store: the dataset.
         generation: of it.
-        truth: annotations whose file names are the dataset's sources'; None takes the review column.
+        truth: annotations whose file names are the dataset's sources' (see foreign/matching.py); None takes
+            the review column.
         max_images: drawn by the seed among those with corrected masks.
 
     Raises:
         InputError: no image of the generation has corrected masks.
     """
-    pairs = list(_corrected(store, generation, index_truth(truth) if truth else None))
+    known = known_truth(store, truth) if truth else None
+    mask_rows(store, generation)
+    pairs = list(_reviewed(store, generation) if known is None else _annotated(store, generation, known))
     if not pairs:
-        where = str(truth.coco) if truth else "the review column"
+        where = "the review column" if known is None else f"{known.index.source.coco}: {known.explain()}"
         raise InputError(
-            f"{store.root}: no annotated image of generation {generation.number} has masks in {where}; "
-            "file names must be those of the dataset's sources"
+            f"{store.root}: no annotated image of generation {generation.number} has masks in {where}"
         )
     drawn = [pairs[i] for i in spread(len(pairs), max_images, seed)]
     partners = [best_partners(ours, theirs) for ours, theirs in drawn]
@@ -121,6 +130,7 @@ def audit(
         above_75=_number(share_above(ours, 0.75)),
         mean_iou=float(ours.mean()) if len(ours) else 0.0,
         found_50=_number(share_above(theirs, 0.5)),
+        **(known.facts() if known is not None else {}),
     )
 
 
@@ -177,48 +187,25 @@ def agreement(store: ObjectStore, first: Generation, second: Generation) -> Agre
     )
 
 
-def _corrected(
-    store: ObjectStore, generation: Generation, index: TruthIndex | None
+def _reviewed(store: ObjectStore, generation: Generation) -> Iterator[tuple[list[Rle], list[Rle]]]:
+    """Masks and people's masks of each image that has both."""
+    for sample in join(store, generation, (IMAGES, MASKS, REVIEW)):
+        if REVIEW in sample.files and MASKS in sample.files:
+            record, reviewed = (json.loads(sample.files[name]["json"]) for name in (MASKS, REVIEW))
+            if reviewed is not None:
+                yield _of_record(record), _of_record(reviewed)
+
+
+def _annotated(
+    store: ObjectStore, generation: Generation, known: KnownTruth
 ) -> Iterator[tuple[list[Rle], list[Rle]]]:
-    """Masks and corrected masks of each image that has both."""
-    mask_rows(store, generation)
-    if index is None:
-        for sample in join(store, generation, (IMAGES, MASKS, REVIEW)):
-            if REVIEW in sample.files and MASKS in sample.files:
-                record, reviewed = (json.loads(sample.files[name]["json"]) for name in (MASKS, REVIEW))
-                if reviewed is not None:
-                    yield _of_record(record), _of_record(reviewed)
-        return
-    ids = by_stem(index)
-    for annotated in read_annotated(store, generation):
-        assert annotated.image is not None
-        image_id = ids.get(stem_of(annotated.image.source))
+    """Masks and true masks of each image that has both."""
+    for annotated in read_annotated(store, generation, pictures=False):
+        image_id = known.image_of(annotated.key)
         if image_id is not None:
-            size = int(annotated.record["image"]["height"]), int(annotated.record["image"]["width"])
-            truth = truth_of(index, image_id, np.zeros((*size, 3), np.uint8))
+            info = annotated.record["image"]
+            truth = known.truth_of(image_id, height=int(info["height"]), width=int(info["width"]))
             yield _masks_of(annotated), [encode_mask(mask) for mask in truth.masks_NHW]
-
-
-def by_stem(index: TruthIndex) -> dict[str, int]:
-    """Image ids by file name without folder and ending.
-
-    Raises:
-        InputError: two images share one.
-    """
-    from maskmill.workers.foreign.truth import file_name
-
-    found: dict[str, int] = {}
-    for image_id, entry in index.images.items():
-        stem = stem_of(file_name(entry))
-        if stem in found:
-            raise InputError(f"{index.source.coco}: two images are named {stem}; names must differ")
-        found[stem] = image_id
-    return found
-
-
-def stem_of(source: str) -> str:
-    """A source's name without folder, tar and ending."""
-    return PurePath(source.rpartition("::")[2] or source).stem
 
 
 def _masks_of(sample: AnnotatedSample) -> list[Rle]:

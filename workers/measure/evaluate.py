@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskmill.pipeline.checks import finite
 from maskmill.pipeline.evaluate.edges import METHODS, EdgeFigures, count_edges, edge_figures, mask_edges
 from maskmill.pipeline.evaluate.points import held_back_scenes
-from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.evaluate.suite import SetMeter, SetResult, as_dict, averaged, measure_picture
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
+from maskmill.pipeline.settings.evaluate import EvaluateSettings
 from maskmill.storage.errors import InputError
+from maskmill.workers.foreign.annotations import Id
 from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, read_bsds, read_truths
 from maskmill.workers.pictures.plots import Line, line_chart
 from maskmill.workers.pictures.render import Cell, draw_sheet, outlines, png_bytes, thumbnail
@@ -50,11 +52,13 @@ class Evaluation:
         sets: a result each.
         edges: BSDS figures by method ("model", "sobel", "canny"); empty where not asked for.
         failures: pictures of the worst answers, worst first.
+        left_out: set's name -> annotations that are no true masks, by reason; sets without any aren't there.
     """
 
     sets: tuple[SetResult, ...]
     edges: Mapping[str, EdgeFigures] = field(default_factory=dict)
     failures: tuple[Cell, ...] = ()
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:
         """What `evaluate --json` prints: averages over sets on top, each set's own below."""
@@ -66,6 +70,7 @@ class Evaluation:
                 one.name: {**one.figures, "images": one.images, "instances": len(one.rows)}
                 for one in self.sets
             },
+            "left_out": {name: dict(counts) for name, counts in self.left_out.items()},
             "edges": {
                 name: {key: getattr(found, key) for key in ("ods", "ois", "ap", "r50")}
                 for name, found in self.edges.items()
@@ -116,21 +121,13 @@ def evaluate(
             progress(next(done), total)
         meters.append(meter)
     found = measure_edges(segmenter, *bsds, grid=settings.edge_grid) if bsds else {}
-    return Evaluation(tuple(_result(meter) for meter in meters), found, worst.cells())
-
-
-def measure_truths(
-    segmenter: Segmenter, name: str, truths: Sequence[Truth], settings: EvaluateSettings
-) -> SetResult:
-    """One set of pictures that are in memory.
-
-    Raises:
-        InputError: none has a mask.
-    """
-    meter, worst = SetMeter(name), _Worst(0)
-    for truth in truths:
-        _measure(segmenter, truth, settings, meter, worst)
-    return _result(meter)
+    left_out = {index.source.name: index.left_out.left_out().counts for index in indexes}
+    return Evaluation(
+        tuple(_result(meter) for meter in meters),
+        found,
+        worst.cells(),
+        {name: counts for name, counts in left_out.items() if counts},
+    )
 
 
 def measure_edges(
@@ -184,7 +181,7 @@ def _measure(
     meter: SetMeter,
     worst: _Worst,
     index: TruthIndex | None = None,
-    image_id: int = 0,
+    image_id: Id = 0,
 ) -> None:
     if not len(truth.masks_NHW):
         return
@@ -240,12 +237,13 @@ def _result(meter: SetMeter) -> SetResult:
         raise InputError(str(exc)) from exc
 
 
-def _drawn(index: TruthIndex, settings: EvaluateSettings) -> list[int]:
+def _drawn(index: TruthIndex, settings: EvaluateSettings) -> list[Id]:
     """The images of a set to look at, in order of ids."""
     ids = list(index.images)
     if settings.max_images is None or len(ids) <= settings.max_images:
         return ids
-    return sorted(random.Random(settings.seed).sample(ids, settings.max_images))
+    places = random.Random(settings.seed).sample(range(len(ids)), settings.max_images)
+    return [ids[place] for place in sorted(places)]
 
 
 def _click_lines(sets: Sequence[SetResult]) -> list[Line]:
@@ -276,10 +274,4 @@ def _by_size(one: SetResult) -> Iterator[tuple[float, float]]:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode()

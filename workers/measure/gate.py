@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskmill.pipeline.checks import finite
 from maskmill.pipeline.evaluate.gate import decide
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.truth import TruthSet
@@ -13,8 +13,8 @@ from maskmill.workers.measure.evaluate import evaluate
 from maskmill.workers.run.dataset_models import load
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
     from maskmill.pipeline.settings import SegmenterSettings
+    from maskmill.pipeline.settings.evaluate import EvaluateSettings, GateSettings
 
 
 def compare(
@@ -33,6 +33,9 @@ def compare(
         settings: what is measured.
         gate: how it is decided.
 
+    Returns:
+        Also `left_out`, where annotations of the gate set are no true masks: how many, by reason.
+
     Raises:
         InputError: the set cannot be read, or the gate's figure isn't among what is measured.
     """
@@ -44,8 +47,6 @@ def compare(
     except ValueError as exc:
         raise InputError(str(exc)) from exc
     figures = [{**one.figures()["sets"][coco.stem]} for one in (old, new)]
-    return {**decision.facts(), "before": _finite(figures[0]), "after": _finite(figures[1])}
-
-
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if value == value else None for name, value in figures.items()}
+    facts = {**decision.facts(), "before": finite(figures[0]), "after": finite(figures[1])}
+    left_out = new.left_out.get(coco.stem)
+    return {**facts, "left_out": dict(left_out)} if left_out else facts

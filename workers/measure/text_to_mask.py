@@ -8,21 +8,20 @@ and kinds that are there, of the IoU of all masks of that name together with all
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskmill.pipeline.evaluate.coco import MaskLedger
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.storage.dataset.images import stored_image
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import InputError
-from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.truth import TruthSet, index_truth, truth_of
-from maskmill.workers.measure.audit import by_stem, stem_of
+from maskmill.workers.foreign.known_truth import known_truth
+from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.reading.words import with_words
-from maskmill.workers.run.columns import IMAGES, LABELS, MASKS
+from maskmill.workers.run.columns import LABELS, MASKS
 
 if TYPE_CHECKING:
     from maskmill.pipeline.evaluate.truth import Truth
@@ -40,6 +39,7 @@ class TextFigures:
         labels: with a mask and a kind's name; `other_labels` name no kind.
         text_miou: 0 to 1.
         ap, ap_50: COCO's, of masks.
+        matched, ambiguous, not_in_dataset, left_out: see `Audit`.
     """
 
     generation: int
@@ -49,29 +49,31 @@ class TextFigures:
     text_miou: float
     ap: float
     ap_50: float
+    matched: int = 0
+    ambiguous: int = 0
+    not_in_dataset: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -> TextFigures:
     """Measures a generation's labels.
 
     Raises:
-        InputError: truth without names of kinds, or no image with labels and truth.
+        InputError: truth that cannot be used, is of no picture of the dataset or has no names of kinds, or
+            no image with labels and truth.
     """
-    index = index_truth(source)
-    kinds = {name.lower(): kind for kind, name in index.names.items()}
+    known = known_truth(store, source)
+    kinds = {name.lower(): kind for kind, name in known.index.names.items()}
     if not kinds:
         raise InputError(f"{source.coco}: its categories have no names; text has nothing to be held against")
-    ids, ledger, ious, counts = by_stem(index), MaskLedger(), list[float](), [0, 0, 0]
-    for sample in join(store, generation, (IMAGES, MASKS, LABELS)):
-        if LABELS not in sample.files or MASKS not in sample.files:
-            continue
-        image = stored_image(Sample(sample.key, sample.files[IMAGES]))
-        image_id = ids.get(stem_of(image.source))
-        if image_id is None:
+    ledger, ious, counts = MaskLedger(), list[float](), [0, 0, 0]
+    for sample in join(store, generation, (MASKS, LABELS)):
+        image_id = known.image_of(sample.key)
+        if LABELS not in sample.files or MASKS not in sample.files or image_id is None:
             continue
         masks, labels = (json.loads(sample.files[name]["json"]) for name in (MASKS, LABELS))
-        size = int(masks["image"]["height"]), int(masks["image"]["width"])
-        truth = truth_of(index, image_id, np.zeros((*size, 3), np.uint8))
+        info = masks["image"]
+        truth = known.truth_of(image_id, height=int(info["height"]), width=int(info["width"]))
         found = _answers(with_words(masks, {LABELS: labels}), kinds)
         ledger.add(truth, [one[0] for one in found], [one[1] for one in found], [one[2] for one in found])
         ious += _union_ious(truth, found)
@@ -79,7 +81,7 @@ def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -
     if not counts[0]:
         raise InputError(
             f"{store.root}: no image of generation {generation.number} has labels, and truth in "
-            f"{source.coco}: label it first ([labels]), and check that file names are those of the sources"
+            f"{source.coco}: label it first ([labels]); {known.explain()}"
         )
     precision = ledger.average_precision()
     return TextFigures(
@@ -90,6 +92,7 @@ def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -
         text_miou=float(np.mean(ious)) if ious else 0.0,
         ap=precision["ap"],
         ap_50=precision["ap_50"],
+        **known.facts(),
     )
 
 

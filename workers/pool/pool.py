@@ -9,6 +9,7 @@ Ray retries nothing here: the driver owns every attempt. What can befall a turn,
     access denied, disk full, our own bug     the run stops with the shard named
     two deaths on one shard                   from then on one image at a time, announced first: an image
                                               that kills twice is left out and recorded, the rest kept
+    the same error at three starts in a row   the run stops with it
     `max_attempts` counted turns              the shard is given up; the run goes on without it
 
 Dead workers are replaced, and not for ever: too many losses with nothing achieved in between stop the run.
@@ -26,17 +27,18 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, SourceChanged, StoreUnavailable
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, Recalled, SourceChanged, StoreUnavailable
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
 from maskmill.workers.pool.blame import Doubt, Doubts, History
+from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_start, start_advice
+from maskmill.workers.pool.seat import Seat
 from maskmill.workers.run.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.nodes import live_nodes, room_for
@@ -54,7 +56,15 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-RETRIED = (StoreUnavailable, DamagedObject, ObjectNotFound, SourceChanged, MemoryError, ConnectionError)
+RETRIED = (
+    StoreUnavailable,
+    DamagedObject,
+    ObjectNotFound,
+    Recalled,
+    SourceChanged,
+    MemoryError,
+    ConnectionError,
+)
 """Errors of one shard, or of a moment; all others stop the run."""
 
 JUDGE_EVERY_S = 0.5
@@ -128,23 +138,6 @@ class _Limits:
     autoscale: bool
 
 
-@dataclass(eq=False)
-class _Seat:
-    """A live worker: starting (`info` is None), idle (`waiting` is None too), or with a shard in work."""
-
-    number: int
-    worker: Worker
-    waiting: Any
-    since: float
-    info: WorkerInfo | None = None
-    history: History | None = None
-    task: ShardTask | None = None
-    poll: Any = None
-    progress: ShardProgress = field(default_factory=ShardProgress)
-    moved: float = 0.0
-    idle_since: float = field(default_factory=time.monotonic)
-
-
 class _Pool:
     def __init__(
         self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: _Limits
@@ -154,8 +147,9 @@ class _Pool:
         self._make_actor = make_actor
         self._limits = limits
         self._todo: deque[History] = deque()
-        self._seats: list[_Seat] = []
+        self._seats: list[Seat] = []
         self._doubts = Doubts()
+        self._starts = StartRounds()
         self._own_node = str(ray.get_runtime_context().get_node_id())
         self._num_started = 0
         self._losses = 0
@@ -193,7 +187,7 @@ class _Pool:
         coming = sum(seat.info is None for seat in self._seats)
         for _ in range(min(target - len(self._seats), len(self._todo) - coming)):
             worker = self._make_actor()
-            self._seats.append(_Seat(self._num_started, worker, worker.ready, time.monotonic()))
+            self._seats.append(Seat(self._num_started, worker, worker.ready, time.monotonic()))
             self._num_started += 1
         return bool(self._todo) or self._doubts.hold_shards or any(seat.history for seat in self._seats)
 
@@ -202,7 +196,7 @@ class _Pool:
         wanted = self._limits.num_workers
         return min(wanted, room + MAX_QUEUED) if self._limits.autoscale and wanted is not None else room
 
-    def _hand_out(self, seat: _Seat, history: History) -> None:
+    def _hand_out(self, seat: Seat, history: History) -> None:
         seat.history, seat.task = history, history.next_task()
         seat.since = seat.moved = time.monotonic()
         seat.progress, seat.poll = ShardProgress(), None
@@ -256,16 +250,20 @@ class _Pool:
                 yield from self._raised(seat, error)
             except RayError as error:
                 preempted = isinstance(error, RayActorError) and error.preempted
-                yield from self._lost(seat, _first_line(error), node_lost=preempted)
+                reason = last_words(error)
+                yield from self._lost(seat, reason, node_lost=preempted)
+                if raised_at_start(error) and self._starts.failed(reason, seat.began):
+                    raise RunStopped(start_advice(reason)) from error
             else:
                 seat.waiting = None
                 if isinstance(result, WorkerInfo):
                     seat.info = result
+                    self._starts.ready()
                 else:
                     yield self._finished(seat, result)
 
-    def _finished(self, seat: _Seat, report: ShardReport) -> ShardDone:
-        history = _held(seat)
+    def _finished(self, seat: Seat, report: ShardReport) -> ShardDone:
+        history = seat.held
         seat.history = seat.task = None
         self._losses = 0
         self._done.update(
@@ -276,7 +274,7 @@ class _Pool:
         )
         return ShardDone(report=report, attempts=history.attempts)
 
-    def _raised(self, seat: _Seat, error: RayTaskError) -> Iterator[PoolEvent]:
+    def _raised(self, seat: Seat, error: RayTaskError) -> Iterator[PoolEvent]:
         """The worker lives and has said what is wrong."""
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if seat.history is None:
@@ -290,7 +288,7 @@ class _Pool:
         yield from self._again_or_failed(history, f"{type(cause).__name__}: {cause}")
 
     def _lost(
-        self, seat: _Seat, reason: str, *, sent_away: bool = False, node_lost: bool = False
+        self, seat: Seat, reason: str, *, sent_away: bool = False, node_lost: bool = False
     ) -> Iterator[PoolEvent]:
         """The worker is gone, or is sent away."""
         self._seats.remove(seat)
@@ -375,13 +373,13 @@ class _Pool:
             masks_done=self._done["masks"] + sum(seat.progress.masks_done for seat in in_work),
             num_rejects=self._done["rejects"] + sum(seat.progress.num_rejects for seat in in_work),
             shards_done=self._done["shards"],
-            shards_in_work=tuple(sorted(_held(seat).shard for seat in in_work)),
+            shards_in_work=tuple(sorted(seat.held.shard for seat in in_work)),
             workers_ready=sum(seat.info is not None for seat in self._seats),
             workers_starting=sum(seat.info is None for seat in self._seats),
             gpu_bytes={seat.number: seat.progress.gpu_bytes for seat in in_work},
         )
 
-    def _poll(self, seat: _Seat) -> None:
+    def _poll(self, seat: Seat) -> None:
         """Takes the answer to the last question, if it is there, and asks again."""
         if seat.poll is not None:
             answered, _ = ray.wait([seat.poll], timeout=0)
@@ -394,12 +392,3 @@ class _Pool:
             if seat.task is not None and progress.attempt == seat.task.attempt and progress != seat.progress:
                 seat.progress, seat.moved = progress, time.monotonic()
         seat.poll = seat.worker.actor.progress.remote()
-
-
-def _held(seat: _Seat) -> History:
-    assert seat.history is not None
-    return seat.history
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

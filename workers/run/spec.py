@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
+from maskmill.pipeline.settings.words import BoxSettings, CaptionSettings, LabelSettings, NameSettings
 from maskmill.workers.run.columns import (
     CANDIDATES,
     CAPTIONS,
@@ -134,6 +134,7 @@ def make_spec(
             kept of a grid that given boxes replace.
     """
     from maskmill.pipeline.words.vocabulary import load_vocabulary
+    from maskmill.storage.stores.base import open_store
 
     captions = _on(captions, "model", "filter")
     labels = _on(labels, "model")
@@ -142,7 +143,7 @@ def make_spec(
     names = _on(names, "model")
     if names is not None:
         names = dataclasses.replace(names, vocabulary=load_vocabulary(names.vocabulary))
-    boxes = boxes if boxes is not None and boxes.file is not None else None
+    boxes = _placed(boxes) if boxes is not None and boxes.file is not None else None
     segmenter = _pinned(segmenter, "weights")
     check_words(captions, labels)
     if boxes is not None and masks.keep_candidates:
@@ -158,7 +159,7 @@ def make_spec(
     if names is not None:
         facts[NAMES] = name_facts(names)
     return RunSpec(
-        root=root,
+        root=open_store(root).root,  # absolute: workers start in other folders
         ingest=ingest,
         masks=masks,
         segmenter=segmenter,
@@ -171,6 +172,14 @@ def make_spec(
         encode_threads=encode_threads,
         images_per_batch=images_per_batch,
     )
+
+
+def _placed(boxes: BoxSettings) -> BoxSettings:
+    """Their file by an address that means the same in every folder."""
+    from maskmill.workers.foreign.boxes import absolute
+
+    assert boxes.file is not None
+    return dataclasses.replace(boxes, file=absolute(boxes.file))
 
 
 def _on(settings: SettingsT | None, *sources: str) -> SettingsT | None:

@@ -32,7 +32,8 @@ from maskmill.pipeline.machine.batches import is_out_of_memory
 from maskmill.storage.care.rewrite import forgotten_reject
 from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
 from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
-from maskmill.storage.errors import DamagedObject
+from maskmill.storage.errors import DamagedObject, Recalled
+from maskmill.storage.plan.marks import marks_of
 from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import DecodeError, decode_image, normalise
@@ -43,6 +44,7 @@ from maskmill.workers.shard.ahead import map_ahead, read_ahead
 from maskmill.workers.shard.column_writer import ColumnWriter, Draft
 from maskmill.workers.shard.meter import Meter
 from maskmill.workers.shard.read_back import ReadBack
+from maskmill.workers.shard.recalled import settle, take_back
 from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
 from maskmill.workers.stages.build import EncodedSample, Picture, Stage, StageResult, Stages
 
@@ -56,6 +58,7 @@ NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 _AHEAD_PER_THREAD = 3
 _READ_DEPTH = 4
 _WRITE_DEPTH = 16
+_MAX_RECALLS = 10  # in a row, each by another `forget`
 
 
 def run_shard(stages: Stages, task: ShardTask, meter: Meter | None = None) -> ShardReport:
@@ -76,15 +79,30 @@ def run_shard(stages: Stages, task: ShardTask, meter: Meter | None = None) -> Sh
     meter = meter or Meter()
     meter.begin(task)
     try:
-        with ExitStack() as stack:
-            turn = _Turn(stages, task, meter, stack)
-            already_done = not turn.missing and turn.images is not None
-            turn.run()
+        turn, already_done = _settled_turn(stages, task, meter)
         if task.one_by_one:
             withdraw(stages.store, task)
         return _report(turn, already_done, time.perf_counter() - began)
     finally:
         meter.end()
+
+
+def _settled_turn(stages: Stages, task: ShardTask, meter: Meter) -> tuple[_Turn, bool]:
+    """The turn, done, and whether nothing was left for it; anew where images were forgotten meanwhile."""
+    for recall in range(_MAX_RECALLS):
+        settle(stages.store, task.shard)
+        try:
+            with ExitStack() as stack:
+                turn = _Turn(stages, task, meter, stack)
+                already_done = not turn.missing and turn.images is not None
+                turn.run()
+            return turn, already_done
+        except Recalled:
+            take_back(stages.store, stages.spec, task)
+            meter.restart()
+            if recall == _MAX_RECALLS - 1:
+                raise
+    raise AssertionError
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,7 @@ class _Turn:
         self.encoders = stack.enter_context(ThreadPoolExecutor(spec.encode_threads, "encode"))
         self.lost_race = False
         self.repairs = spec.repairs.get(task.shard, {})
+        self.marks = marks_of(stages.store, task.shard)
         self.images = self._found(IMAGES)
         self.records = {stage.column: self._found(stage.column) for stage in stages.stages}
 
@@ -183,7 +202,7 @@ class _Turn:
             yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
 
     def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
-        if source.planned.key in self.stages.plan.forgotten:
+        if source.planned.key in self.marks:
             return forgotten_reject(source.planned.key)
         return or_reject(self.task, IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
 

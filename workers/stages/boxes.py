@@ -14,12 +14,15 @@ import numpy as np
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.masks.boxes import check_prompts, masks_of_prompts
 from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
-from maskmill.workers.foreign.boxes import Given, GivenBoxes, scaled
+from maskmill.workers.foreign.boxes import Given, GivenBoxes, GivenImage, scaled
+from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.matching import Matching
 from maskmill.workers.run.columns import MASKS
 from maskmill.workers.stages.build import EncodedSample, Picture, StageResult, decode_masks, encode_masks
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.storage.plan.plan import Plan
 
 EMPTY = "empty_mask"
 OUTSIDE = "outside_the_image"
@@ -31,6 +34,7 @@ class BoxMasks:
     Args:
         segmenter: shared with the other stages.
         load: gives the boxes; called once.
+        plan: gives the dataset's plan as it is now; called again for a picture that an earlier one lacks.
         batch_size: prompts decoded together.
         fingerprint, models: of the column version.
     """
@@ -43,13 +47,16 @@ class BoxMasks:
         self,
         segmenter: Segmenter,
         load: Callable[[], GivenBoxes],
+        plan: Callable[[], Plan],
         *,
         batch_size: int,
         fingerprint: str,
         models: Mapping[str, str],
     ) -> None:
         self._segmenter = segmenter
-        self._load = load
+        self._load, self._plan = load, plan
+        self._matching: Matching | None = None
+        self._planned = 0
         self._batch_size = batch_size
         self.fingerprint = fingerprint
         self.models = models
@@ -72,7 +79,7 @@ class BoxMasks:
 
     def _run_one(self, picture: Picture) -> StageResult:
         height, width = picture.pixels_HWC.shape[:2]
-        given = self._boxes.of(picture.source)
+        given = self._given(picture)
         objects = () if given is None else scaled(given, width=width, height=height)
         dropped = Counter() if given is None else Counter(given.dropped)
         inside = [one for one in objects if _lies_inside(one, width, height)]
@@ -96,6 +103,22 @@ class BoxMasks:
             dropped={reason: count for reason, count in sorted(dropped.items()) if count},
         )
         return StageResult(partial(_encode, picture, made), seconds, made)
+
+    def _given(self, picture: Picture) -> GivenImage | None:
+        """What the file has of a picture; None for nothing. Raises DecodeError where nobody can say."""
+        boxes = self._boxes
+        if self._matching is None or picture.image_id > self._planned:
+            plan = self._plan()
+            self._planned = plan.num_images
+            self._matching = boxes.matched(plan)
+        could_be = self._matching.ambiguous.get(picture.key)
+        if could_be is not None:
+            raise DecodeError(
+                "ambiguous",
+                f"{picture.source}: {', '.join(could_be)} could be it or another; say the folders",
+            )
+        place = self._matching.entry_of.get(picture.key)
+        return None if place is None else boxes.images[place]
 
     def _masks(self, image: PromptableImage, objects: Sequence[Given]) -> list[Annotation]:
         """In the file's order; objects of one shape of prompt are decoded together."""

@@ -36,7 +36,7 @@ from maskmill.workers.stages.warnings import Notes, listen
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
-    from maskmill.pipeline.words.settings import BoxSettings
+    from maskmill.pipeline.settings.words import BoxSettings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -334,6 +334,7 @@ def _box_stage(boxes: BoxSettings, spec: RunSpec, embeddings: SharedEmbeddings) 
     return BoxMasks(
         embeddings,
         lambda: read_given_boxes(file, min_score=boxes.min_score),
+        lambda: load_plans(open_store(spec.root)),
         batch_size=boxes.batch_size,
         fingerprint=spec.fingerprints[MASKS],
         models={"segmenter": segmenter_name(spec.segmenter)},

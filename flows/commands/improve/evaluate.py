@@ -133,6 +133,8 @@ def _show(found: dict[str, Any]) -> None:
             console.print_pairs(figure_lines(figures), title=name)
     for name, figures in found.get("edges", {}).items():
         console.print_pairs(figure_lines(figures), title=f"edges: {name}")
+    if left_out := found.get("left_out"):
+        console.note(f"annotations of the truth that are no true masks were left out: {left_out}")
     for path in found.get("files", ()):
         console.out.print(f"wrote {console.plain(path)}")
 
@@ -154,11 +156,13 @@ def promote(
         from maskmill.flows.runs.evaluate import now_utc
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
         from maskmill.storage.dataset.model_versions import promote as put_in_force
+        from maskmill.storage.drivers.lease import announce
         from maskmill.storage.stores.base import open_store
 
         store = open_store(dataset)
         if to is not None:
-            put_in_force(store, to, why=why, created_utc=now_utc())
+            with announce(store, "promote"):
+                put_in_force(store, to, why=why, created_utc=now_utc())
         now = promoted(store)
         facts = {
             "promoted": now.model if now else None,

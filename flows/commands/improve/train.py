@@ -51,11 +51,12 @@ def retrain(
         from maskmill.flows.report.report import watching
         from maskmill.flows.runs.gate import judge
         from maskmill.flows.runs.retrain import card_facts, plan_training, run_training
+        from maskmill.flows.runs.steps import writing
 
         if start not in ("promoted", "base") or (promote and gate is None):
             raise ConfigError("--start is promoted or base, and --promote needs a --gate to judge by")
         run = load_config(recipe, config, set or [])
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "retrain"):
             job = plan_training(dataset, generation, run, gate=gate, start=start)
             card = run_training(job, run, workers=workers)
             decision = judge(dataset, card.number, run, *gate, promote=promote) if gate else None
@@ -110,12 +111,13 @@ def loop(
         from maskmill.flows.config import ConfigError, load_config
         from maskmill.flows.report.report import watching
         from maskmill.flows.runs.loop import LoopPlan, run_loop
+        from maskmill.flows.runs.steps import writing
 
         run = load_config(recipe, config, set or [])
         if run.loop.reviewed and truth is None:
             raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
         plan = LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "loop"):
             report = run_loop(plan, run, workers=workers, out=out)
         if json:
             console.print_json(dataclasses.asdict(report))
@@ -155,10 +157,11 @@ def distill(
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
         from maskmill.flows.runs.retrain import card_facts, run_distillation
+        from maskmill.flows.runs.steps import writing
 
         run = load_config(recipe, config, set or [])
         run = run.model_copy(update={"segmenter": named(teacher, run.segmenter)})
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "distill"):
             card = run_distillation(dataset, generation, run, student)
         if json:
             console.print_json(card_facts(card))
@@ -193,10 +196,11 @@ def review(
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
         from maskmill.flows.runs.loop import review as run_review
+        from maskmill.flows.runs.steps import writing
 
         pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "review"):
             found = run_review(dataset, truth, run)
         if json:
             console.print_json(found)

@@ -15,6 +15,7 @@ from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.query import QueryResult
+    from maskmill.workers.jobs.import_column import ImportReport
     from maskmill.workers.measure.compare import DiffReport
 
 Older = Annotated[str, typer.Argument(help="A generation: number, tag or 'latest'.")]
@@ -211,37 +212,59 @@ def import_column(
 ) -> None:
     """Take annotations in as a column: COCO or SA-1B.
 
-    Matched to the dataset's images by file name, and published beside its masks: `show` and
-    `export --column` use them.
+    Matched to the dataset's images by file name, whole folders at a time, and published beside its masks:
+    `show` and `export --column` use them. What cannot be taken is left out and counted.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs.steps import plan_images
+        from maskmill.flows.runs.steps import plan_images, writing
         from maskmill.storage.stores.base import open_store
         from maskmill.workers.jobs.import_column import import_annotations
 
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with console.live_watcher() as watcher:
-            if images:
-                watcher.step("planning the images")
-                plan_images(dataset, images, load_config(), None)
-            watcher.step("importing")
+        with console.live_watcher() as watcher, writing(dataset, "import"):
+
+            def plan() -> None:
+                if images:
+                    watcher.step("planning the images")
+                    plan_images(dataset, images, load_config(), None)
+                watcher.step("importing")
+
+            watcher.step("reading the annotations")
             report = import_annotations(
                 open_store(dataset),
                 files,
                 format=format,
                 column=column,
                 created_utc=now,
+                prepare=plan,
                 progress=watcher.count,
             )
         if json:
             console.print_json(dataclasses.asdict(report))
             return
         console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
-        lines: list[tuple[str, Any]] = [("images", report.num_images), ("masks", report.num_masks)]
-        lines += [(f"  left out: {reason}", count) for reason, count in report.rejects.items()]
-        lines.append(("named in the files, not in the dataset", report.unmatched))
-        console.print_pairs(lines)
+        console.print_pairs(_import_lines(report))
+
+
+def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
+    """The account of an import: images, then annotations, each with what was left out."""
+    lines: list[tuple[str, Any]] = [("images", report.num_images)]
+    lines += [(f"  without annotations: {reason}", count) for reason, count in report.rejects.items()]
+    lines += [
+        ("images named in the files", report.matched + report.unmatched + report.ambiguous),
+        ("  in the dataset", report.matched),
+        ("  not in the dataset", report.unmatched),
+        ("  ambiguous", report.ambiguous),
+    ]
+    lines += [(f"  left out: {reason}", count) for reason, count in report.images_left_out.items()]
+    lines += [("annotations read", report.num_annotations), ("  taken as masks", report.num_masks)]
+    for reason, count in report.left_out.items():
+        first = ", ".join(report.first_left_out[reason])
+        lines.append((f"  left out: {reason}", f"{count} ({first}{', ...' if count > 5 else ''})"))
+    if report.bad_rings:
+        lines.append(("  rings left out of polygons", report.bad_rings))
+    return lines
 
 
 def tag(
@@ -257,13 +280,15 @@ def tag(
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
         from maskmill.storage.dataset.tags import set_tag, tags
+        from maskmill.storage.drivers.lease import announce
         from maskmill.storage.stores.base import open_store
 
         store = open_store(dataset)
         if name is not None:
             number = None if remove else generation_of(dataset, generation).number
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            set_tag(store, name, number, created_utc=now, note=note)
+            with announce(store, "tag"):
+                set_tag(store, name, number, created_utc=now, note=note)
         found = tags(store)
         if json:
             console.print_json({text: dataclasses.asdict(each) for text, each in found.items()})

@@ -90,8 +90,9 @@ def verify(
 ) -> None:
     """Check that every image is there once and whole.
 
-    Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged. --repair makes
-    damaged shards again by the settings that made them: recorded ones, or --recipe, --config and --set.
+    Annotated or rejected with a reason; exit code 1 if any is missing, duplicated or damaged, or if a plan,
+    generation, model or tag is. --repair makes damaged shards again by the settings that made them: recorded
+    ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.storage.care.verify import verify as verify_dataset
@@ -107,7 +108,7 @@ def verify(
                 given = load_config(recipe, config, set or [])
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
         report = verify_dataset(open_store(dataset), deep=deep)
-        if not report.images:
+        if not report.images and not report.problems:
             raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
         orphans = _orphans(dataset)
         if json:
@@ -117,7 +118,7 @@ def verify(
             if orphans["orphans"]:
                 size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
                 console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
-        if report.missing or report.duplicated or report.damaged:
+        if not report.ok:
             raise typer.Exit(console.NOT_SOUND)
 
 
@@ -141,8 +142,7 @@ def _repair(
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
     from maskmill.flows.report.report import watching
     from maskmill.flows.runs.repair import look_for_damage, repair_dataset
-    from maskmill.storage.drivers.lease import announce
-    from maskmill.storage.stores.base import open_store
+    from maskmill.flows.runs.steps import writing
 
     with console.live_watcher() as watcher, watching(watcher):
         watcher.step("looking for damage")
@@ -157,7 +157,7 @@ def _repair(
     question = f"Make {len(found.damages)} damaged column shards again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
-    with console.live_watcher() as watcher, watching(watcher), announce(open_store(dataset), "repair"):
+    with console.live_watcher() as watcher, watching(watcher), writing(dataset, "repair"):
         report = repair_dataset(dataset, found, deep=deep, given=given)
     for left in report.left:
         console.note(f"not repaired: {left}")
@@ -178,6 +178,8 @@ def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
             "[red]Not sound[/red]: run the same `maskmill generate` again to make what is missing; "
             "`maskmill verify --repair` makes again what is damaged."
         )
+    elif not report.ok:
+        console.out.print("[red]Not sound[/red]: what is wrong, and what helps, is said above.")
     elif deep:
         console.out.print("[green]Sound[/green]: every byte is what its record says.")
     else:

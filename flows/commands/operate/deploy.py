@@ -23,7 +23,10 @@ def deploy(
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
-    name: Annotated[str, typer.Option(help="The deployment's name.")] = "default",
+    name: Annotated[
+        str,
+        typer.Option(help="Beside others of this flow and dataset; the dataset is in every name."),
+    ] = "",
     pool: Annotated[str, typer.Option(help="The work pool, made if need be.")] = "maskmill",
     pool_type: Annotated[str, typer.Option(help="process or kubernetes.")] = "process",
     image: Annotated[str | None, typer.Option(help="For Kubernetes: the image that holds maskmill.")] = None,
@@ -36,7 +39,7 @@ def deploy(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Register flows as Prefect deployments: forms, schedules, one run at a time.
+    """Register flows as Prefect deployments: forms and schedules. The same again replaces it, and says what.
 
     Needs a Prefect server that stays: `maskmill up`, or PREFECT_API_URL. A relabel without --recipe, --config
     and --set goes by the settings of the generation it finds.
@@ -44,39 +47,45 @@ def deploy(
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config
         from maskmill.flows.services import deploy as deployment
+        from maskmill.flows.services.register import register
 
         asked = recipe is not None or config is not None or bool(set)
         run = load_config(recipe, config, set or [])
         registered = []
-        for each in flow or ["generate"]:
-            settings = run if asked or each != "relabel" else None
+        for kind in flow or ["generate"]:
+            settings = run if asked or kind != "relabel" else None
             found = deployment.Deployment(
-                flow=each,
+                flow=kind,
                 name=name,
-                parameters=deployment.parameters(each, dataset, input or [], settings, sign_off=sign_off),
+                parameters=deployment.parameters(kind, dataset, input or [], settings, sign_off=sign_off),
                 pool=pool,
                 pool_type=pool_type,
                 cron=cron,
                 timezone=timezone,
                 image=image,
-                sign_off=sign_off and each == "relabel",
+                sign_off=sign_off and kind == "relabel",
                 tags=tag or (),
             )
-            registered.append(deployment.register(found))
+            registered.append(register(found))
+        names = [each.name for each in registered]
         if json:
-            console.print_json({"registered": registered, "pool": pool})
+            replaced = {each.name: each.replaced for each in registered if each.replaced}
+            console.print_json({"registered": names, "replaced": replaced, "pool": pool})
             return
-        for text in registered:
-            console.out.print(f"[green]registered[/green] {text} with work pool {pool}")
-        _next(registered, pool, pool_type)
+        for each in registered:
+            console.out.print(f"[green]registered[/green] {console.plain(each.name)} with work pool {pool}")
+            for text in each.replaced:
+                console.note(text)
+        _next(names, pool, pool_type)
 
 
 def _next(registered: list[str], pool: str, pool_type: str) -> None:
-    from maskmill.flows.services.state import running
+    from maskmill.flows.services.state import serves
 
-    steps = [(f"prefect deployment run {shlex.quote(text)}", "start a run now") for text in registered]
-    found = running()
-    if found is None or found.pool != pool:
-        worker = f"prefect worker start --pool {shlex.quote(pool)} --type {pool_type}"
+    steps = [
+        (f"maskmill prefect deployment run {shlex.quote(text)}", "start a run now") for text in registered
+    ]
+    if not serves(pool):
+        worker = f"maskmill prefect worker start --pool {shlex.quote(pool)} --type {pool_type}"
         steps.insert(0, (worker, "where the runs shall run; keep it running"))
     console.next_steps(steps)

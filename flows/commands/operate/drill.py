@@ -52,7 +52,7 @@ def drill(
         settings = DrillSettings(
             seed=seed, num_faults=faults, minutes=minutes, store=store, scratch=folder.resolve()
         )
-        report = run_drill(settings, [sys.executable, "-m", "maskmill.flows.runs.drill_driver"], _tell)
+        report = run_drill(settings, [sys.executable, "-P", "-m", "maskmill.flows.runs.drill_driver"], _tell)
         if json:
             console.print_json({**dataclasses.asdict(report), "ok": report.ok})
         else:

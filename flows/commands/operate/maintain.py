@@ -45,7 +45,7 @@ def gc(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.storage.care.garbage import find_garbage, remove_garbage, store_clock
-        from maskmill.storage.drivers.lease import announce
+        from maskmill.storage.drivers.one_writer import writing
         from maskmill.storage.errors import InputError
         from maskmill.storage.plan.plan import load_plans
         from maskmill.storage.stores.base import open_store
@@ -53,8 +53,7 @@ def gc(
         store = open_store(dataset)
         if not load_plans(store).parts:
             raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
-        with announce(store, "gc") as lease:
-            found = find_garbage(store, own_id=lease.driver_id, versions=versions, clock=store_clock(store))
+        found = find_garbage(store, versions=versions, clock=store_clock(store))
         if not json:
             _show_garbage(dataset, found)
         done = bool(found) and console.agreed(
@@ -64,7 +63,7 @@ def gc(
             again=f"maskmill gc {shlex.quote(dataset)} --yes",
         )
         if done:
-            with console.live_watcher() as watcher:
+            with console.live_watcher() as watcher, writing(store, "gc"):
                 watcher.step("removing")
                 remove_garbage(store, found, progress=lambda number: watcher.count(number, len(found)))
         if json:

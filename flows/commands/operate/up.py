@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ def up(
     Ctrl-C ends them. `generate`, `relabel` and `deploy` find them by themselves.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.services import services
+        from maskmill.flows.services import api_secret, services
         from maskmill.flows.services import state as up_state
 
         place = (home or up_state.home()).absolute()
@@ -58,7 +59,9 @@ def up(
 
         def ready() -> None:
             console.out.print(f"[green]Up[/green]: Prefect's pages are at {settings.api_url[:-4]}")
-            console.print_pairs([("logs", place / "logs"), ("work pool", pool)])
+            secret = shlex.quote(str(api_secret.secret_path(place)))
+            pairs = [("log in with", f"what `cat {secret}` prints; commands find it by themselves")]
+            console.print_pairs([*pairs, ("logs", place / "logs"), ("work pool", pool)])
             console.next_steps(
                 [
                     ("maskmill generate DATASET --input IMAGES", "annotate (in another terminal)"),

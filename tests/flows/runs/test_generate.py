@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from maskmill.flows.services import prefect_server
+from maskmill.flows.services.prefect_api import PrefectApi
 from tests.fakes import write_pictures
 from tests.flows.asking import ask
 
@@ -108,11 +109,12 @@ def check_history(maskmill: Maskmill) -> None:
     server = prefect_server.start_server(maskmill.environment)
     try:
         prefect_server.wait_ready(server)
-        runs = ask(server.url, "flow_runs")
+        api = PrefectApi(server.url, server.secret)
+        runs = ask(api, "flow_runs")
         assert [run["state"]["type"] for run in runs] == ["COMPLETED"]
-        tasks = {run["name"].rsplit("-", 1)[0] for run in ask(server.url, "task_runs")}
+        tasks = {run["name"].rsplit("-", 1)[0] for run in ask(api, "task_runs")}
         assert tasks == {"plan", "annotate", "verify and publish", "export", "report"}
-        artifacts = {found["type"]: found for found in ask(server.url, "artifacts")}
+        artifacts = {found["type"]: found for found in ask(api, "artifacts")}
         assert set(artifacts) == {"progress", "table", "image"}
         assert artifacts["progress"]["data"] == 100.0
         assert artifacts["image"]["data"].startswith("data:image/png;base64,")

@@ -11,6 +11,8 @@ import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.services import deploy, prefect_server
+from maskmill.flows.services.deploy import dataset_name
+from maskmill.flows.services.prefect_api import PrefectApi
 from tests.flows.asking import ask
 
 
@@ -38,21 +40,24 @@ def test_flows_are_registered_with_pool_schedule_limit_and_forms(tmp_path: Path)
         words += ["--timezone", "Europe/Berlin", "--tag", "night", *(w for f in flows for w in ("--flow", f))]
         ran = subprocess.run(
             [sys.executable, "-c", "from maskmill.flows.cli import main; main()", *words],
-            env={**environment, "PREFECT_API_URL": server.url},
+            env={**environment, "PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.secret},
             capture_output=True,
             text=True,
             check=False,
         )
         assert ran.returncode == 0, ran.stderr
         assert "prefect worker start --pool local" in ran.stdout
-        made = {found["entrypoint"].rpartition(".")[2]: found for found in ask(server.url, "deployments")}
+        known = ask(PrefectApi(server.url, server.secret), "deployments")
+        made = {found["entrypoint"].rpartition(".")[2]: found for found in known}
         assert set(made) == set(flows)
-        relabel = made["relabel"]
-        assert (relabel["name"], relabel["work_pool_name"]) == ("default", "local")
+        relabel, name = made["relabel"], dataset_name(f"{Path.cwd()}/data")
+        assert (relabel["name"], relabel["work_pool_name"]) == (name, "local")
         assert relabel["entrypoint"] == "maskmill.flows.runs.relabel.relabel"
         schedule = relabel["schedules"][0]["schedule"]
         assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * *", "Europe/Berlin")
-        assert relabel["global_concurrency_limit"]["limit"] == 1
+        assert made["generate"]["global_concurrency_limit"]["limit"] == 1
+        assert relabel["global_concurrency_limit"] is None, "the dataset's own lock, which names its holder"
+        assert relabel["job_variables"] == {}
         assert {"maskmill", "relabel", "night"} <= set(relabel["tags"])
         assert "config" not in relabel["parameters"], "by the settings of the generation it finds"
         assert made["generate"]["parameters"]["config"]["recipe"] == "nano"

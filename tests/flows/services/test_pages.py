@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
 
 from maskmill.flows.config import load_config
+from maskmill.flows.services.api_secret import read_secret
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.base import open_store
 from tests.fakes import write_pictures
 from tests.flows.asking import ask
+from tests.flows.browsing import browser, log_in, shown, text
 from tests.flows.running import running_up, until
 from tests.flows.runs.test_relabel import SETS, annotate
 
-T = TypeVar("T")
+__all__ = ["browser"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    """Debian's headless Chromium."""
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        raise RuntimeError("no chromedriver is installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--window-size=1400,1800"):
-        options.add_argument(word)
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
-def shown(browser: webdriver.Chrome, look: Callable[[webdriver.Chrome], T]) -> T:
-    """What `look` finds once the page has drawn it."""
-    redrawn = (NoSuchElementException, StaleElementReferenceException)
-    return WebDriverWait(browser, 60, ignored_exceptions=redrawn).until(look)
 
 
 def label(browser: webdriver.Chrome, name: str) -> WebElement | None:
     """A field's label in the form; None before the form is there."""
     found = browser.find_elements(By.XPATH, f"//label[starts-with(normalize-space(.), '{name}')]")
     return found[0] if found else None
-
-
-def text(browser: webdriver.Chrome) -> str:
-    return browser.find_element(By.TAG_NAME, "body").text
 
 
 def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
@@ -67,8 +40,9 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
     with running_up(tmp_path) as up:
         site = up.url.removesuffix("/api")
         up.run("deploy", root, "--flow", "relabel", *(word for pair in SETS for word in ("--set", pair)))
-        (deployment,) = ask(up.url, "deployments")
+        (deployment,) = ask(up.api, "deployments")
 
+        log_in(browser, site, str(read_secret(up.home)))
         browser.get(f"{site}/deployments/deployment/{deployment['id']}/run")
         threshold = shown(browser, lambda page: label(page, "Predicted Iou"))
         assert threshold is not None
@@ -80,7 +54,7 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         box.send_keys("0.4")
         browser.find_element(By.XPATH, "//button[@type='submit']").click()
 
-        (run,) = until(lambda: ask(up.url, "flow_runs"), "the form started a run")
+        (run,) = until(lambda: ask(up.api, "flow_runs"), "the form started a run")
         until(lambda: up.look(run["id"])["state_type"] == "COMPLETED", "it ends")
         generation = latest(open_store(root))
         assert generation is not None and generation.number == 2
@@ -91,6 +65,6 @@ def test_a_threshold_changed_in_the_form_is_relabeled_and_shown(
         browser.get(f"{site}/artifacts")
         shown(browser, lambda page: "2 of 2 images" in text(page))
         assert "maskmill-diff" in text(browser) and "generation 1 -> 2" in text(browser)
-        (picture,) = [found for found in ask(up.url, "artifacts") if found["type"] == "image"]
+        (picture,) = [found for found in ask(up.api, "artifacts") if found["type"] == "image"]
         browser.get(f"{site}/artifacts/artifact/{picture['id']}")
         shown(browser, lambda page: page.find_element(By.TAG_NAME, "img").get_property("naturalWidth") > 100)

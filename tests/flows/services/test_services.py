@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 import pytest
 
 from maskmill.flows.config import ConfigError
+from maskmill.flows.services import api_secret, services
 from maskmill.flows.services import lost_runs as zombies
-from maskmill.flows.services import services
 from maskmill.flows.services import state as up_state
-from maskmill.flows.services.deploy import DeployError, Deployment, absolute, parameters
+from maskmill.flows.services.deploy import DeployError, Deployment, absolute, dataset_name, parameters
+from maskmill.flows.services.prefect_api import PrefectApi
 
 
 def test_another_address_needs_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +30,7 @@ def test_another_address_needs_a_password(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "user:password")
     settings = services.UpSettings(home=tmp_path, host="0.0.0.0")
     assert settings.api_url == "http://127.0.0.1:4200/api"
-    assert services.client_environment(settings)["PREFECT_API_AUTH_STRING"] == "user:password"
+    assert api_secret.keep_secret(tmp_path) == "user:password", "clients on this machine find it"
 
 
 def test_a_database_is_postgres_and_its_password_is_not_told(tmp_path: Path) -> None:
@@ -38,10 +39,11 @@ def test_a_database_is_postgres_and_its_password_is_not_told(tmp_path: Path) -> 
     assert "hunter2" not in str(refused.value)
     url = "postgresql+asyncpg://me:hunter2@host/db"
     settings = services.UpSettings(home=tmp_path, database=url, ray_port=0)
-    commands = services._commands(settings)
+    commands = services._commands(settings, "me:s3cret")
     assert set(commands) == {"server", "worker"}
     assert commands["server"][1]["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == url
-    assert all("hunter2" not in " ".join(words) for words, _ in commands.values()), "not on a command line"
+    for secret in ("hunter2", "s3cret"):
+        assert all(secret not in " ".join(words) for words, _ in commands.values()), "not on a command line"
 
 
 def test_running_services_are_found_and_dead_ones_are_not(
@@ -103,7 +105,12 @@ class FakeServer(BaseHTTPRequestHandler):
     freed: ClassVar[list[tuple[str, str]]] = []
     followers: ClassVar[dict[str, dict[str, Any]]] = {}
 
+    def do_GET(self) -> None:
+        asked = self.path.startswith("/api/csrf-token?client=")
+        self._answer({"token": "t"} if asked else {})
+
     def do_POST(self) -> None:
+        assert self.headers["Prefect-Csrf-Token"] == "t"
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.auth.append(self.headers["Authorization"])
         if self.path == "/api/flow_runs/filter":
@@ -114,6 +121,9 @@ class FakeServer(BaseHTTPRequestHandler):
         else:
             self.states[self.path.split("/")[3]] = body
             answer = {"status": "ACCEPT"}
+        self._answer(answer)
+
+    def _answer(self, answer: Any) -> None:
         data = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
@@ -153,7 +163,7 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}/api"
-        said = list(zombies.sweep(url, auth="user:password"))
+        said = list(zombies.sweep(PrefectApi(url, "user:password")))
     finally:
         server.shutdown()
         thread.join()
@@ -166,7 +176,7 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
     assert FakeServer.freed == [(run, "") for run in ("nightly", "often", "typed", "fresh")]
     assert len(said) == 4 and "started again" in said[0]
     assert set(FakeServer.auth) == {"Basic dXNlcjpwYXNzd29yZA=="}
-    assert list(zombies.sweep(url)) == [], "a server that is away is asked again later"
+    assert list(zombies.sweep(PrefectApi(url))) == [], "a server that is away is asked again later"
 
 
 def test_parameters_say_what_a_flow_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +197,22 @@ def test_parameters_say_what_a_flow_needs(tmp_path: Path, monkeypatch: pytest.Mo
         ({"pool_type": "docker"}, "use one of process, kubernetes"),
         ({"pool_type": "kubernetes"}, "name it with --image"),
         ({"sign_off": True}, "--sign-off is for relabel"),
+        ({"name": "a/b"}, "use letters, digits"),
     ],
 )
 def test_deployments_that_cannot_be_are_refused(fields: dict[str, Any], message: str) -> None:
-    whole = {"flow": "generate", "name": "x", "parameters": {}, "pool": "p", **fields}
+    whole = {"flow": "generate", "name": "x", "parameters": {"dataset": "/d"}, "pool": "p", **fields}
     with pytest.raises(DeployError, match=message):
         Deployment(**whole)
+
+
+def test_a_name_tells_datasets_apart() -> None:
+    roots = ["/a/data", "/b/data", "s3://bucket/data", "/a/übung 1", "s3://bucket", "/"]
+    names = [dataset_name(root) for root in roots]
+    assert len(set(names)) == len(roots)
+    assert names[0].startswith("data-") and names[3].startswith("bung-1-")
+    assert all(not set(name) & set("/%&<> ") for name in names)
+    assert dataset_name(absolute("s3://bucket/data/")) == names[2]
+    plain = Deployment(flow="relabel", name="", parameters={"dataset": "/a/data"}, pool="p")
+    assert plain.full_name == names[0]
+    assert Deployment(**{**vars(plain), "name": "weekly"}).full_name == f"{names[0]}-weekly"

@@ -95,10 +95,10 @@ def test_nothing_is_published_before_a_person_has_signed_off(up: Up, tmp_path: P
 
     run = up.start_run()
     until(lambda: up.look(run)["state_type"] == "PAUSED", "it waits for a person")
-    assert "maskmill-sign-off" in {found["key"] for found in ask(up.url, "artifacts")}
+    assert "maskmill-sign-off" in {found["key"] for found in ask(up.api, "artifacts")}
     before = latest(open_store(root))
     assert before is not None and before.number == 1
-    post(up.url, f"flow_runs/{run}/resume", {"run_input": {"publish": True}})
+    post(up.api, f"flow_runs/{run}/resume", {"run_input": {"publish": True}})
     until(lambda: up.look(run)["state_type"] == "COMPLETED", "it is published")
     after = latest(open_store(root))
     assert after is not None and after.number == 2

@@ -118,7 +118,7 @@ def test_damaged_masks_leave_the_rejected_counted(local_store: ObjectStore, phot
 
 
 @pytest.mark.parametrize("kind", ["data", "index", "plan", "source"])
-def test_flipped_bytes_are_found_by_deep_alone(local_store: ObjectStore, photos: str, kind: str) -> None:
+def test_flipped_bytes_are_found_by_reading_them(local_store: ObjectStore, photos: str, kind: str) -> None:
     generation = make_dataset(local_store, photos, by_reference=kind == "source")
     row = generation.rows()[1]
     assert row.index is not None
@@ -133,7 +133,7 @@ def test_flipped_bytes_are_found_by_deep_alone(local_store: ObjectStore, photos:
         data = bytearray(local_store.read(names[kind]))
         data[len(data) // 2] ^= 1
         local_store.put(names[kind], bytes(data))
-    assert verify(local_store).ok, "sizes are the same"
+    assert verify(local_store).ok == (kind != "plan"), "sizes are the same; a plan's small tables are read"
     report = verify(local_store, deep=True)
     assert len(report.problems) == 1
     assert report.damaged == {"data": 3, "index": 3, "plan": 0, "source": 2}[kind]

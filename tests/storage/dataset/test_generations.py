@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.columns import ColumnVersion, parse_record, record_bytes
 from maskmill.storage.dataset.generations import (
     generation_name,
     latest,
@@ -200,7 +201,8 @@ def test_damage_is_noticed_while_joining(local_store: ObjectStore, photos: str) 
 def test_a_changed_record_is_noticed(local_store: ObjectStore, photos: str) -> None:
     generation = make_dataset(local_store, photos)
     name = generation.rows()[1].record
-    local_store.put(name, local_store.read(name).replace(b"2025", b"2026"))
+    other = replace(parse_record(local_store.read(name)), created_utc="2026")
+    local_store.put(name, record_bytes(other))
     with pytest.raises(DamagedObject, match="not the record that was published"):
         list(join(local_store, generation))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.workers.exports import export
 from maskmill.workers.jobs.import_column import import_annotations
@@ -71,6 +73,7 @@ def test_coco_comes_out_as_it_went_in(planned: ObjectStore, tmp_path: Path) -> N
     report = import_annotations(planned, [tmp_path / "in.json"], format="coco", created_utc=NOW)
     assert (report.num_images, report.num_masks, report.unmatched) == (3, 3, 1)
     assert report.rejects == {"not_annotated": 2}
+    assert (report.matched, report.ambiguous, report.num_annotations, report.left_out) == (3, 0, 3, {})
     generation = latest(planned)
     assert generation is not None and generation.made_by == "import"
 
@@ -155,6 +158,7 @@ def test_our_own_sa1b_export_is_taken_in_beside_the_masks(tmp_path: Path) -> Non
     ("text", "format", "message"),
     [
         ("{}", "coco", "not a COCO annotations file"),
+        ('{"images": [], "annotations": []}', "coco", "has no images"),
         ("[]", "sa1b", "not an SA-1B record"),
         ("{}", "voc", "use one of coco, sa1b"),
         ("no json", "coco", "not a COCO annotations file"),
@@ -176,3 +180,147 @@ def test_names_of_our_columns_and_empty_datasets_are_refused(planned: ObjectStor
         import_annotations(planned, paths, format="coco", column="masks", created_utc=NOW)
     with pytest.raises(DatasetError, match="no images are planned"):
         import_annotations(open_store(tmp_path / "new"), paths, format="coco", created_utc=NOW)
+    with pytest.raises(InputError, match=r"column 'review' .* put into it by `maskmill review`"):
+        import_annotations(planned, paths, format="coco", column="review", created_utc=NOW)
+    for name in ("nan", "true", "Given", "a-b", ""):
+        with pytest.raises(InputError, match="cannot be imported"):
+            import_annotations(planned, paths, format="coco", column=name, created_utc=NOW)
+    assert latest(planned) is None
+
+
+def stored(store: ObjectStore, column: str = "given") -> dict[str, dict[str, Any]]:
+    """The last generation's records of a column by the picture that each is of."""
+    generation = latest(store)
+    assert generation is not None
+    named = dict(load_plans(store).iter_sources())
+    return {
+        Path(named[sample.key]).as_posix(): sample.record
+        for sample in read_annotated(store, generation, column=column)
+    }
+
+
+def write(path: Path, images: list[Any], annotations: list[Any], **more: Any) -> list[Path]:
+    path.write_text(json.dumps({"images": images, "annotations": annotations, **more}))
+    return [path]
+
+
+def entry(id_: object, name: str, width: int = 64, height: int = 48) -> dict[str, Any]:
+    return {"id": id_, "file_name": name, "width": width, "height": height}
+
+
+def test_masks_go_to_the_picture_of_their_whole_folder_or_to_none(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "data")
+    for place, folder in enumerate(["north", "south"]):
+        write_pictures(tmp_path / "photos" / folder, 2, first=2 * place)
+        for number, path in enumerate(sorted((tmp_path / "photos" / folder).iterdir())):
+            path.rename(path.with_name(f"{number}.jpg"))
+    write_pictures(tmp_path / "photos", 1, first=9)
+    make_plan(store, [str(tmp_path / "photos")], shard_size=2)
+    images = [
+        entry("n0", "north/0.jpg"),
+        entry("s0", "..\\photos\\south\\0.jpg"),
+        entry("bare", "1.jpg"),
+        entry("far", "east/0.jpg"),
+        entry("top", "00009.jpg"),
+    ]
+    rows = [{"id": n, "image_id": one["id"], "segmentation": POLYGON} for n, one in enumerate(images)]
+    rows.append({"id": 77, "image_id": "unlisted", "segmentation": POLYGON})
+    report = import_annotations(
+        store, write(tmp_path / "in.json", images, rows), format="coco", created_utc=NOW
+    )
+
+    assert {Path(name).parts[-2:] for name in stored(store)} == {
+        ("north", "0.jpg"),
+        ("south", "0.jpg"),
+        ("photos", "00009.jpg"),
+    }
+    assert (report.matched, report.ambiguous, report.unmatched) == (3, 1, 1)
+    assert report.rejects == {"ambiguous": 2}
+    assert report.left_out == {"ambiguous": 1, "image_not_in_dataset": 1, "unknown_image": 1}
+    assert report.first_left_out["unknown_image"] == ("annotation 77",)
+    assert report.num_annotations == 6 == report.num_masks + sum(report.left_out.values())
+
+
+def test_the_unit_of_rejection_is_the_annotation_and_the_account_adds_up(
+    planned: ObjectStore, tmp_path: Path
+) -> None:
+    common = {"image_id": 1, "segmentation": POLYGON}
+    rows: list[Any] = [
+        {"id": 1, **common, "score": None},
+        {"id": 2, **common, "score": float("nan")},
+        {"id": 3, "image_id": 1, "segmentation": [[1, 2]]},
+        {"id": 4, "image_id": 1, "segmentation": [[1, 2], *POLYGON]},
+        {"id": 5, "image_id": 1, "segmentation": [], "bbox": [10, 10, 30, 20]},
+        {"id": 6, "image_id": 1},
+        {"id": 7, **common, "attributes": {"mean": float("inf"), "by": "\udc80"}},
+        {"id": 8, "image_id": 2, "segmentation": POLYGON},
+        "nine",
+    ]
+    images = [entry(1, "00000.jpg"), entry(2, "00001.jpg", 48, 64)]
+    report = import_annotations(
+        planned, write(tmp_path / "in.json", images, rows), format="coco", created_utc=NOW
+    )
+    assert report.left_out == {
+        "bad_polygon": 1, "bad_score": 1, "no_shape": 1, "not_an_object": 1, "size_differs": 1,
+    }  # fmt: skip
+    assert report.first_left_out["bad_score"] == ("annotation 2",)
+    assert (report.num_masks, report.num_annotations, report.bad_rings) == (4, 9, 1)
+    (record,) = stored(planned).values()
+    assert record["dropped"] == {"bad_polygon": 1, "bad_score": 1, "no_shape": 1}
+    assert [row["original"]["id"] for row in record["annotations"]] == [1, 4, 5, 7]
+    assert [row["area"] for row in record["annotations"]][2] == 600
+    assert record["annotations"][3]["original"]["attributes"] == {"mean": None, "by": "\ufffd"}
+
+    again = import_annotations(planned, [tmp_path / "in.json"], format="coco", created_utc=NOW)
+    assert dataclasses.replace(again, published=True) == report
+
+
+def test_a_picture_that_was_rejected_is_in_the_account(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", 1)
+    (tmp_path / "photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    store = open_store(tmp_path / "data")
+    make_plan(store, [str(tmp_path / "photos")], shard_size=2)
+    images = [entry(1, "00000.jpg"), entry(2, "torn.jpg")]
+    rows = [{"id": n, "image_id": n, "segmentation": POLYGON} for n in (1, 2)]
+    report = import_annotations(
+        store, write(tmp_path / "in.json", images, rows), format="coco", created_utc=NOW
+    )
+    assert (report.num_masks, report.left_out) == (1, {"picture_rejected": 1})
+
+
+def test_nothing_matched_is_an_error_before_anything_is_written(planned: ObjectStore, tmp_path: Path) -> None:
+    before = [info.name for info in planned.list("")]
+    paths = write(
+        tmp_path / "in.json", [entry(1, "elsewhere/00000.jpg")], [{"image_id": 1, "segmentation": POLYGON}]
+    )
+    with pytest.raises(InputError, match=r"0 of 1 images are in the dataset; .*elsewhere/00000\.jpg.*photos"):
+        import_annotations(planned, paths, format="coco", created_utc=NOW)
+    assert [info.name for info in planned.list("")] == before
+
+
+def test_files_are_read_before_images_are_planned(tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text("{}")
+    planned: list[int] = []
+    with pytest.raises(InputError):
+        import_annotations(
+            open_store(tmp_path / "data"),
+            [tmp_path / "in.json"],
+            format="coco",
+            created_utc=NOW,
+            prepare=lambda: planned.append(1),
+        )
+    assert planned == []
+
+
+def test_pictures_that_come_later_are_matched_when_the_file_is_taken_in_again(
+    planned: ObjectStore, tmp_path: Path
+) -> None:
+    images = [entry(1, "00000.jpg"), entry(2, "later/x.jpg")]
+    rows = [{"id": n, "image_id": n, "segmentation": POLYGON} for n in (1, 2)]
+    paths = write(tmp_path / "in.json", images, rows)
+    first = import_annotations(planned, paths, format="coco", created_utc=NOW)
+    write_pictures(tmp_path / "later", 1, first=30)
+    (tmp_path / "later" / "00030.jpg").rename(tmp_path / "later" / "x.jpg")
+    make_plan(planned, [str(tmp_path / "later")], shard_size=2)
+    second = import_annotations(planned, paths, format="coco", created_utc=NOW)
+    assert (first.num_masks, second.num_masks, second.left_out) == (1, 2, {})

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import SegmenterSettings
-from maskmill.pipeline.train.settings import TrainSettings
+from maskmill.pipeline.settings.evaluate import EvaluateSettings
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import latest, load_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import open_store
@@ -73,9 +73,9 @@ def test_an_evaluation_has_the_promised_figures_and_files(
 def test_given_boxes_count_for_precision(segmenter: Segmenter, truth: TruthSet, tmp_path: Path) -> None:
     index = index_truth(truth)
     rows = [
-        {"image_id": i, "category_id": 1, "bbox": one["bbox"], "score": 0.9}
-        for i, some in index.annotations.items()
-        for one in some
+        {"image_id": i, "category_id": 1, "bbox": one.words["bbox"], "score": 0.9}
+        for i, image in index.images.items()
+        for one in image.annotations
     ]
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     given = dataclasses.replace(truth, boxes=tmp_path / "boxes.json")
@@ -88,13 +88,17 @@ def test_truth_that_cannot_be_used_is_named(truth: TruthSet, tmp_path: Path, seg
         evaluate(segmenter, [], QUICK)
     with pytest.raises(InputError, match=r"nowhere.json: cannot be read"):
         index_truth(dataclasses.replace(truth, coco=tmp_path / "nowhere.json"))
-    with pytest.raises(InputError, match="cannot be read"):
-        list(read_truths(index_truth(dataclasses.replace(truth, images=tmp_path))))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"50\.jpg: cannot be read"):
+        list(read_truths(index_truth(dataclasses.replace(truth, images=tmp_path / "empty"))))
     data = json.loads(truth.coco.read_text())
     data["annotations"][0]["image_id"] = 999
-    (tmp_path / "stranger.json").write_text(json.dumps(data))
-    with pytest.raises(InputError, match=r"images \[999\]"):
-        index_truth(dataclasses.replace(truth, coco=tmp_path / "stranger.json"))
+    stranger = dataclasses.replace(truth, coco=tmp_path / "stranger.json")
+    stranger.coco.write_text(json.dumps(data))
+    assert index_truth(stranger).left_out.left_out().first == {"unknown_image": ("annotation 1",)}
+    stranger.coco.write_text(json.dumps({**data, "annotations": data["annotations"][:1]}))
+    with pytest.raises(InputError, match=r"of images that it doesn't list \(annotation 1\)"):
+        index_truth(stranger)
     (tmp_path / "m.toml").write_text('[[set]]\nname = "a"\n')
     with pytest.raises(InputError, match="needs name, coco and images"):
         read_manifest(tmp_path / "m.toml")
@@ -121,6 +125,41 @@ def test_polygons_crowds_and_empty_masks_are_understood(tmp_path: Path) -> None:
     assert len(found.masks_NHW) == 1 and found.masks_NHW[0].sum() == 100
     assert found.crowd_HW is not None and found.crowd_HW[:, 0].all() and found.crowd_HW.sum() == 20
     assert found.frequency_N == ("r",) and found.categories() == (3,)
+
+
+def test_pictures_are_found_by_the_rule_and_what_is_no_mask_is_counted(
+    segmenter: Segmenter, truth: TruthSet, tmp_path: Path
+) -> None:
+    data = json.loads(truth.coco.read_text())
+    (truth.images / "sub").mkdir()
+    (truth.images / "50.jpg").rename(truth.images / "sub" / "50.jpg")
+    data["images"][0]["file_name"] = "C:\\sub\\..\\sub\\50.jpg".removeprefix("C:")
+    data["images"][1]["file_name"] = "images/51.jpg"
+    data["images"][1]["id"] = "second"
+    for row in data["annotations"][3:]:
+        row |= {"image_id": "second", "category_id": "block"}
+    data["annotations"][0]["segmentation"] = [[0, 0, 1e9, 0, 1e9, 1e9]]
+    data["annotations"].append({"id": 99, "image_id": "nowhere"})
+    truth.coco.write_text(json.dumps({**data, "categories": [{"id": 1, "name": "a"}]}))
+    index = index_truth(truth)
+    found = dict(read_truths(index))
+    assert list(found) == [51, "second"]
+    assert [(len(one.masks_NHW), one.category_N) for one in found.values()] == [(2, (1, 1)), (3, (2, 2, 2))]
+    figures = evaluate(segmenter, [truth], QUICK).figures()
+    assert figures["left_out"] == {truth.name: {"bad_polygon": 1, "unknown_image": 1}}
+    assert figures["instances"] == 5
+
+
+def test_a_detector_s_bad_boxes_are_left_out(truth: TruthSet, tmp_path: Path) -> None:
+    good = {"image_id": 51, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}
+    rows = [good, {**good, "bbox": [1, 1, 0, 5]}, {**good, "score": float("nan")}, {**good, "category_id": 8}]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    index = index_truth(dataclasses.replace(truth, boxes=tmp_path / "boxes.json"))
+    assert index.boxes[51].category_N == (1, 8)
+    assert index.left_out.left_out().counts == {"bad_box": 1, "bad_score": 1}
+    (tmp_path / "boxes.json").write_text("{}")
+    with pytest.raises(InputError, match="it is no JSON list"):
+        index_truth(dataclasses.replace(truth, boxes=tmp_path / "boxes.json"))
 
 
 def test_edges_against_matlab_s_files(segmenter: Segmenter, tmp_path: Path) -> None:

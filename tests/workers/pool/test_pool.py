@@ -216,6 +216,40 @@ def test_workers_that_cannot_load_stop_the_run(make_dataset: MakeDataset) -> Non
         run(data, Starter(data.spec, dies_while_loading), num_workers=1, max_losses_in_a_row=1)
 
 
+class CannotBegin:
+    """An actor that raises before it is one."""
+
+    def __init__(self) -> None:
+        raise ImportError("no such library")
+
+    def warm(self) -> None:
+        raise AssertionError
+
+
+def test_a_start_that_fails_alike_ends_the_run_soon_and_says_why(make_dataset: MakeDataset) -> None:
+    import ray
+
+    from maskmill.workers.pool.actors import Worker
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    data = make_dataset(1, 1)
+
+    def start() -> Worker:
+        actor = ray.remote(num_cpus=1, max_restarts=0)(CannotBegin).remote()
+        return Worker(actor, actor.warm.remote())
+
+    lost: list[WorkerLost] = []
+    with pytest.raises(RunStopped) as caught:
+        for event in run_pool(data.spec, [0], resources=ONE_CPU, num_workers=1, make_actor=start):
+            lost += [event] if isinstance(event, WorkerLost) else []
+    assert len(lost) == 3
+    assert str(caught.value).startswith(
+        "workers cannot start, 3 times in a row the same: ImportError: no such"
+    )
+    assert "test_pool.py, line" in str(caught.value) and "on every Ray node" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_no_room_stops_the_run_at_once(make_dataset: MakeDataset) -> None:
     data = make_dataset(1, 1)
     starter = Starter(data.spec, fake(), Resources(num_cpus=64))
@@ -276,7 +310,7 @@ def test_a_killed_driver_is_followed_by_another(
 
 def test_the_real_model_on_the_pool(make_dataset: MakeDataset, tmp_path: Path) -> None:
     """Nano's weights, loaded by a worker, give what they give here."""
-    from maskmill.pipeline.weights.weights import MissingWeights
+    from maskmill.pipeline.weights.errors import MissingWeights
     from maskmill.workers.stages.build import build_stages
 
     write_pictures(tmp_path / "inputs", 2)

@@ -22,7 +22,7 @@ def run_drill(name: str, data: Dataset, tmp_path: Path) -> dict[str, Any]:
     """What a drill of this folder prints."""
     (tmp_path / "spec").write_bytes(pickle.dumps(data.spec))
     drill = subprocess.run(
-        [sys.executable, "-m", f"tests.workers.{name}", tmp_path / "spec", str(data.num_shards)],
+        [sys.executable, "-m", f"tests.workers.pool.{name}", tmp_path / "spec", str(data.num_shards)],
         cwd=Path(__file__).parents[3],
         capture_output=True,
         timeout=280,

@@ -12,16 +12,18 @@ import pytest
 from PIL import Image
 
 from benchmarks import names as shapes
+from maskmill.flows.runs.steps import boxes_told
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings, NameSettings
+from maskmill.pipeline.settings.words import BoxSettings, NameSettings
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import open_store
-from maskmill.workers.foreign.boxes import read_given_boxes, scaled
+from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes, scaled
 from maskmill.workers.reading.words import category_of
 from maskmill.workers.run.columns import NAMES
 from maskmill.workers.run.ingest_settings import IngestSettings
@@ -185,8 +187,12 @@ def test_fingerprints_follow_what_changes_the_output(made: Stages, given: Path, 
 
 
 def test_boxes_follow_a_picture_that_was_made_smaller(given: Path) -> None:
-    found = read_given_boxes(str(given / "boxes.json")).of("/some/where/1.png")
-    assert found is not None and found.objects[0].box_xyxy is not None
+    found = next(
+        image
+        for image in read_given_boxes(str(given / "boxes.json")).images
+        if image.file_name.endswith("1.png")
+    )
+    assert found.objects[0].box_xyxy is not None
     half = scaled(found, width=48, height=48)[0].box_xyxy
     np.testing.assert_allclose(half, found.objects[0].box_xyxy / 2)
 
@@ -203,44 +209,75 @@ def test_a_picture_of_another_shape_is_rejected(given: Path, tmp_path: Path) -> 
     assert len(contents(stages, MASKS)) == 2
 
 
-def test_names_are_matched_by_whole_folders(tmp_path: Path) -> None:
-    images = [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "val/1.jpg"}]
-    rows = [{"image_id": i, "bbox": [i, 0, 1, 1]} for i in (1, 2)]
-    path = tmp_path / "b.json"
-    path.write_text(json.dumps({"images": images, "annotations": rows}))
-    boxes = read_given_boxes(str(path))
-    assert [
-        boxes.of(source).file_name for source in ("/a/val/1.jpg", "/a/x.tar::1.jpg", "s3://b/eval/1.jpg")
-    ] == [  # type: ignore[union-attr]
-        "val/1.jpg",
-        "1.jpg",
-        "1.jpg",
+def test_pictures_are_matched_by_the_one_rule_and_doubt_is_a_reject(given: Path, tmp_path: Path) -> None:
+    scenes = sorted((given / "inputs").iterdir())
+    for place, folder in ((0, "a"), (1, "b"), (2, "c")):
+        (tmp_path / "inputs" / folder).mkdir(parents=True)
+        (tmp_path / "inputs" / folder / ("x.png" if place < 2 else "y.png")).write_bytes(
+            scenes[place].read_bytes()
+        )
+    held = json.loads((given / "boxes.json").read_text())
+    box = {"bbox": [10, 10, 30, 30], "category_id": 1}
+    images = [{"id": "one", "file_name": "x.png"}, {"id": "two", "file_name": "c\\y.png"}]
+    rows = [{"id": 1, "image_id": "one", **box}, {"id": 2, "image_id": "two", **box}]
+    (tmp_path / "boxes.json").write_text(json.dumps({**held, "images": images, "annotations": rows}))
+
+    store = open_store(tmp_path / "data")
+    make_plan(store, [str(tmp_path / "inputs")], shard_size=2)
+    told = check_boxes(read_given_boxes(str(tmp_path / "boxes.json")), load_plans(store))
+    assert "1 of 2 images are in the dataset" in told and "(x.png): write their folders too" in told
+    stages = work(make(tmp_path / "data", tmp_path))
+    version = ColumnVersion(stages.store, MASKS, stages.spec.fingerprints[MASKS])
+    rejects = [reject for record in version.records() for reject in record.rejects]
+    assert [(reject.key, reject.reason) for reject in rejects] == [
+        ("000000001", "ambiguous"),
+        ("000000002", "ambiguous"),
     ]
-    assert boxes.of("/a/2.jpg") is None
+    (record,) = contents(stages, MASKS).values()
+    assert [row["given_id"] for row in record["annotations"]] == [2]
+
+
+def test_boxes_of_no_picture_are_refused_before_work_starts(given: Path, tmp_path: Path) -> None:
+    images = [{"id": 1, "file_name": "elsewhere/0.png"}]
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": images, "annotations": []}))
+    store = open_store(tmp_path / "data")
+    make_plan(store, [str(given / "inputs")], shard_size=2)
+    with pytest.raises(InputError, match=r"0 of 1 images are in the dataset; 1 are not in it \(elsewhere/0"):
+        boxes_told(make(tmp_path / "data", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({}, "no_shape"),
+        ({"bbox": [0, 0]}, "bad_box"),
+        ({"bbox": [0, 0, float("nan"), 1]}, "bad_box"),
+        ({"bbox": [0, 0, 5, -5]}, "bad_box"),
+        ({"bbox": [0, 0, 1, 1], "category_id": 7}, "no_category"),
+        ({"bbox": [0, 0, 1, 1], "score": "high"}, "bad_score"),
+        ({"bbox": [0, 0, 1, 1], "score": 0.1}, "low_score"),
+        ({"bbox": [0, 0, 1, 1], "iscrowd": 1}, "crowd"),
+        ({"point_coords": [[1, 2, 3]]}, "bad_points"),
+        ({"point_coords": [[1, 2]], "point_labels": [7]}, "bad_points"),
+    ],
+)
+def test_a_box_that_cannot_be_used_leaves_its_picture_s_others(
+    tmp_path: Path, row: dict[str, Any], reason: str
+) -> None:
+    rows = [{"image_id": 1, "bbox": [0, 0, 5, 5], "score": None}, {"id": 9, "image_id": 1, **row}]
+    held = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": rows}
+    (tmp_path / "b.json").write_text(json.dumps(held))
+    (image,) = read_given_boxes(str(tmp_path / "b.json"), min_score=0.5).images
+    assert len(image.objects) == 1 and image.dropped == {reason: 1}
 
 
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        ("nothing", "is no COCO detection file"),
-        ([], "is no COCO detection file"),
-        ({"images": [], "annotations": [{"image_id": 4, "bbox": [0, 0, 1, 1]}]}, "image 4, which is not"),
-        ({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}, "neither bbox nor"),
-        (
-            {"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": []},
-            "two images have one file_name",
-        ),
-        (
-            {
-                "images": [{"id": 1, "file_name": "a"}],
-                "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1], "category_id": 7}],
-            },
-            "category 7, which has no name",
-        ),
-        (
-            {"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": [0, 0]}]},
-            "no COCO",
-        ),
+        ("nothing", "it is no JSON"),
+        ([], "it is no JSON object"),
+        ({"images": [], "annotations": []}, "has no images"),
+        ({"images": [{"id": 1, "file_name": n} for n in "ab"], "annotations": []}, r"several images \(1\)"),
     ],
 )
 def test_a_file_that_is_no_detection_file_is_told(tmp_path: Path, held: Any, says: str) -> None:

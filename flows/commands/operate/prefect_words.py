@@ -1,0 +1,24 @@
+"""`maskmill prefect ...`: Prefect's own commands, with the server, secret and packages of this maskmill."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def prefect(context: typer.Context) -> None:
+    """Prefect's own commands, against the server of `maskmill up` (or PREFECT_API_URL).
+
+    For instance: maskmill prefect deployment ls; maskmill prefect deployment run relabel/NAME.
+    """
+    from maskmill.flows.services import pools
+    from maskmill.flows.services import state as up_state
+
+    up_state.use_server()
+    ours = {**pools.RUN_ENVIRONMENT, "PYTHONSAFEPATH": "1"}  # modules of the current folder would hide ours
+    words = [sys.executable, "-m", "prefect", *context.args]
+    os.execve(sys.executable, words, {**ours, **os.environ})
