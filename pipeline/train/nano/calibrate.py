@@ -39,7 +39,12 @@ from maskmill.pipeline.segmenters.student import load_student, save_student, sto
 from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.iou_head import fit_iou_head
 from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
-from maskmill.pipeline.train.nano.photographs import held_apart, read_photographs, with_segments
+from maskmill.pipeline.train.nano.photographs import (
+    held_apart,
+    kept_photographs,
+    read_photographs,
+    with_segments,
+)
 from maskmill.pipeline.train.nano.temperature import deepen
 from maskmill.pipeline.train.pictures import Pictures
 
@@ -125,11 +130,11 @@ def fresh_batches(run: Path, side: int, count: int) -> Iterator[Pictures]:
         side: of the pictures, px.
         count: batches.
     """
-    kept = torch.load(run / "photographs.pt", weights_only=False)  # our own, written by the training
+    regions, segmented = kept_photographs(run / "photographs.pt")
     cpu = torch.device("cpu")
-    people = PhotoStore(kept["people"], cpu) if kept["people"] else None
+    people = PhotoStore(segmented, cpu) if segmented else None
     generator = torch.Generator().manual_seed(FEED_SEED)
-    feed = Feed(HEAD_FEED, PhotoStore(kept["regions"], cpu), people, Stream(start=FIRST_PAIR), generator)
+    feed = Feed(HEAD_FEED, PhotoStore(regions, cpu), people, Stream(start=FIRST_PAIR), generator)
     return (feed.take(side) for _ in range(count))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
@@ -80,6 +81,28 @@ def with_regions(photographs: Sequence[Truth]) -> list[LabelledPhoto]:
     partitioned = [*load_region_photos(), *(photo_regions(_reduced(one.image)) for one in photographs)]
     fits = [one for one in partitioned if one.labels_LHW.max() < LABELS_A_PHOTO]
     return [LabelledPhoto(one.image, one.labels_LHW) for one in fits]
+
+
+def keep_photographs(path: Path, regions: Sequence[LabelledPhoto], people: Sequence[LabelledPhoto]) -> None:
+    """Write both kinds to one file of plain tensors."""
+    kinds = {"regions": regions, "people": people}
+    torch.save(
+        {
+            kind: [(torch.from_numpy(one.image.copy()), torch.from_numpy(one.labels_LHW)) for one in some]
+            for kind, some in kinds.items()
+        },
+        path,
+    )
+
+
+def kept_photographs(path: Path) -> tuple[list[LabelledPhoto], list[LabelledPhoto]]:
+    """Those with regions and those with people's segments, as `keep_photographs` wrote them."""
+    kept = torch.load(path, weights_only=True)
+    regions, people = (
+        [LabelledPhoto(image.numpy(), labels.numpy()) for image, labels in kept[kind]]
+        for kind in ("regions", "people")
+    )
+    return regions, people
 
 
 def _label_map(masks_NHW: NDArray[np.bool_]) -> NDArray[np.int32]:

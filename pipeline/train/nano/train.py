@@ -45,7 +45,14 @@ from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
 from maskmill.pipeline.train.nano.feed import REGION_CROPS, Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.keeper import Keeper, State, fresh_state, load_state
 from maskmill.pipeline.train.nano.photo_crops import LabelledPhoto, PhotoStore
-from maskmill.pipeline.train.nano.photographs import read_photographs, to_train, with_regions, with_segments
+from maskmill.pipeline.train.nano.photographs import (
+    keep_photographs,
+    kept_photographs,
+    read_photographs,
+    to_train,
+    with_regions,
+    with_segments,
+)
 from maskmill.pipeline.train.nano.pretrained_trunk import (
     fold_into,
     pretrained_student,
@@ -216,11 +223,11 @@ def _device(config: TrainConfig, rank: int) -> torch.device:
 
 def _feed(config: TrainConfig, out: Path, rank: int, step: int, generator: torch.Generator) -> Feed:
     """A process's pictures, from photographs kept in `out`."""
-    kept = torch.load(out / "photographs.pt", weights_only=False)  # our own, written by _prepare
+    regions, segmented = kept_photographs(out / "photographs.pt")
     device = generator.device
-    people = PhotoStore(kept["people"], device) if kept["people"] else None
+    people = PhotoStore(segmented, device) if segmented else None
     stream = Stream(rank, config.processes, step * config.feed.batch * config.processes)
-    return Feed(config.feed, PhotoStore(kept["regions"], device), people, stream, generator)
+    return Feed(config.feed, PhotoStore(regions, device), people, stream, generator)
 
 
 def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resume: bool) -> None:
@@ -261,7 +268,7 @@ def _prepare(student: StudentConfig, out: Path, start_from: Path | None, photos:
     """Partition the photographs and begin the student, once a folder."""
     apart = to_train(photos)
     regions = with_regions(apart)
-    torch.save({"regions": regions, "people": with_segments(apart)}, out / "photographs.pt")
+    keep_photographs(out / "photographs.pt", regions, with_segments(apart))
     sam = begun_student(student, start_from, regions)
     kept = student if start_from is None else _begun_config(student, start_from)
     save_student(sam, kept, out / "start.safetensors")

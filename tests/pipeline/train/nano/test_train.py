@@ -62,9 +62,10 @@ def test_photographs_with_segments_join_but_those_held_apart(tmp_path: Path) -> 
     photos = [Truth("own.jpg", image, masks), Truth(photographs.HELD_APART[0], image, masks)]
     people = replace(QUICK, feed=FeedConfig(batch=2, region_share=0.0, people_share=1.0))
     train(people, TINY, tmp_path, photos=photos)
-    kept = torch.load(tmp_path / "photographs.pt", weights_only=False)
-    assert len(kept["people"]) == 1
-    assert len(kept["regions"]) == 2
+    regions, segmented = photographs.kept_photographs(tmp_path / "photographs.pt")
+    assert len(regions) == 2
+    assert len(segmented) == 1
+    assert (segmented[0].image == image).all()
 
 
 def test_a_student_goes_on_from_an_older_one(tmp_path: Path) -> None:
