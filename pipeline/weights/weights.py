@@ -297,6 +297,7 @@ def looks_like(tensors: Mapping[str, torch.Tensor]) -> str:
         return f"segment_anything's {_VIT_WIDTHS[position.shape[-1]]}"
     signs = {
         "image_encoder.stem.": "a maskmill student such as nano",
+        "image_encoder.trunk.stem.": "a maskmill student such as nano",
         "image_encoder.trunk.": "SAM 2",
         "image_encoder.patch_embed.seq.": "MobileSAM",
         "image_encoder.features.": "EdgeSAM",
