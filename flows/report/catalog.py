@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.runs.steps import generation_of
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation, GenerationRow

@@ -68,7 +68,7 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
     Raises:
         InputError, WeightsError: what is to be read can't be.
     """
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.evaluate import evaluate, write
     from maskmill.workers.run import dataset_models as models
 
@@ -98,7 +98,7 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
 def compare_generations(dataset: str, first: int, second: int) -> dict[str, Any]:
     """How much two generations agree."""
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.audit import agreement
 
     store = open_store(dataset)
@@ -110,7 +110,7 @@ def audit_generation(
 ) -> dict[str, Any]:
     """Audits a generation and puts the result on its card."""
     from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.audit import audit, put_on_card
 
     store, sets = open_store(dataset), question.sets()
@@ -129,7 +129,7 @@ def audit_generation(
 def measure_text(dataset: str, number: int | None, question: Question) -> dict[str, Any]:
     """How well a generation's labels find the true masks of their names."""
     from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.text_to_mask import text_to_mask
 
     sets = question.sets()

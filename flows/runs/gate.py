@@ -36,7 +36,7 @@ def judge(
     from maskmill.flows.runs.retrain import refuse_overlap
     from maskmill.storage.dataset import model_versions as kept
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.gate import compare
     from maskmill.workers.run import dataset_models as models
 

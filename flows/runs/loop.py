@@ -81,7 +81,7 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
         ConfigError, InputError, StorageError, RunStopped: with the cause and the cure.
     """
     from maskmill.storage.dataset.model_versions import SHIPPED, promoted
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(plan.dataset)
     name = loop_name(plan, config)
@@ -181,7 +181,7 @@ def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[st
         InputError: fewer images with truth than are to be reviewed.
     """
     from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.foreign.truth import TruthSet
     from maskmill.workers.jobs.review import review_by_oracle
     from maskmill.workers.run import dataset_models as models

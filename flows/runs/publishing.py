@@ -63,7 +63,7 @@ def publish_and_verify(
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import latest
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
     settle_forgotten(store, created_utc=_now_utc())
@@ -92,7 +92,7 @@ def _publish(
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over, row_of
     from maskmill.storage.dataset.merge import count_rows, merge_rows
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
     check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})

@@ -137,7 +137,7 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
     from maskmill.storage.dataset.generations import latest
     from maskmill.storage.dataset.stale import stale_shards
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
     generation = latest(store)

@@ -71,7 +71,7 @@ def plan_new_images(dataset: str, inputs: list[str] | None, config: RunConfig) -
     """
     from maskmill.storage.errors import InputError
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     if inputs is not None:
         return str(steps.plan_images(dataset, inputs, config, None))
@@ -138,7 +138,7 @@ def is_published(spec: RunSpec) -> bool:
     """Whether the latest generation has everything that is committed of the run's versions."""
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
     generation = latest(store)
@@ -181,7 +181,7 @@ def make_report(
 
 def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.compare import compare
 
     assert published.generation is not None
@@ -196,7 +196,7 @@ def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
 def difference_picture(diff: DiffReport) -> bytes | None:
     """A PNG of the largest differences; None where no masks differ."""
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.measure.difference_sheet import difference_sheet
 
     if not diff.largest:

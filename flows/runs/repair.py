@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def look_for_damage(dataset: str, *, deep: bool) -> Found:
     """What `repair_dataset` would make again; changes nothing."""
     from maskmill.storage.care.damage import find_damage
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     return find_damage(open_store(dataset), deep=deep, progress=watcher().count)
 
@@ -41,7 +41,7 @@ def repair_dataset(dataset: str, found: Found, *, deep: bool, given: RunConfig |
     Raises:
         StorageError, ClusterError, RunStopped: what was committed stays; the same command goes on.
     """
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.jobs.repair import repair
 
     runs = _runs(dataset, given)
@@ -77,7 +77,7 @@ def _runs(dataset: str, given: RunConfig | None) -> list[tuple[RunConfig, RunSpe
 
 def _configs(dataset: str, given: RunConfig | None) -> Iterable[RunConfig]:
     from maskmill.storage.dataset.generations import list_generations, load_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     if given is not None:
         yield given

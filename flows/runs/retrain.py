@@ -48,7 +48,7 @@ def plan_training(
     """
     from maskmill.flows.runs.steps import generation_of
     from maskmill.storage.dataset.columns import fingerprint
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.loop import TrainJob, weights_of
 
@@ -146,7 +146,7 @@ def run_distillation(dataset: str, number: int | None, config: RunConfig, studen
     """
     from maskmill.flows.runs.steps import generation_of
     from maskmill.storage.dataset.columns import fingerprint
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.distill import DistillJob, distill
     from maskmill.workers.train.loop import weights_of

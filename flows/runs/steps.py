@@ -55,7 +55,7 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
         WeightsError: a model's weights are missing or damaged.
         ValueError: a vocabulary has no phrases.
     """
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.run.dataset_models import in_force
     from maskmill.workers.run.spec import make_spec
 
@@ -81,7 +81,7 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
         InputError: an input is missing, unreadable or holds no image.
     """
     from maskmill.storage.plan.make_plan import make_plan
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     return make_plan(
         open_store(dataset),
@@ -103,7 +103,7 @@ def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
 def driving(dataset: str) -> Iterator[None]:
     """Announces this driver inside the block, and tells of others that work on the dataset now."""
     from maskmill.storage.drivers.lease import announce, others
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(dataset)
     with announce(store, "generate") as lease:
@@ -127,7 +127,7 @@ def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
         WriterBusy: another writer is at work, and still is after `wait_s`.
     """
     from maskmill.storage.drivers.one_writer import writing
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(dataset)
     with writing(store, owner, wait_s=wait_s, waiting=watcher().note):
@@ -149,7 +149,7 @@ def _settle(store: ObjectStore) -> None:
 def is_complete(spec: RunSpec) -> bool:
     """Whether there is a plan and every shard of it has all columns of this run."""
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     return load_plans(open_store(spec.root)).num_shards > 0 and not pending_shards(spec)
 
@@ -158,7 +158,7 @@ def pending_shards(spec: RunSpec) -> dict[int, int]:
     """Planned shards that lack a column of this run: shard -> images planned in it."""
     from maskmill.storage.dataset.columns import ColumnVersion
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
     plan = load_plans(store)
@@ -170,7 +170,7 @@ def pending_shards(spec: RunSpec) -> dict[int, int]:
 def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
     """The spec with the columns named that none of these shards lacks: workers don't load their models."""
     from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store, todo = open_store(spec.root), set(shards)
     idle = [
@@ -188,7 +188,7 @@ def boxes_told(spec: RunSpec) -> str:
         InputError: nothing, or a file that cannot be read.
     """
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes
 
     assert spec.boxes is not None and spec.boxes.file is not None
@@ -224,7 +224,7 @@ def annotate_shards(
     from maskmill.flows.services import cluster
     from maskmill.flows.services import state as up_state
     from maskmill.storage.drivers.lease import check_lease
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
 
@@ -273,7 +273,7 @@ def export_generation(
         DatasetError: there is no generation yet.
         ExportError: the destination holds something else.
     """
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.exports import export
 
     store = open_store(dataset)
@@ -296,7 +296,7 @@ def generation_of(dataset: str, which: int | str | None = None) -> Generation:
     from maskmill.storage.dataset.generations import latest, load_generation
     from maskmill.storage.dataset.tags import resolve
     from maskmill.storage.errors import DatasetError
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(dataset)
     number = resolve(store, which) if isinstance(which, str) else which
@@ -311,7 +311,7 @@ def generation_of(dataset: str, which: int | str | None = None) -> Generation:
 
 def contact_sheet(dataset: str, number: int | None = None) -> bytes:
     """A PNG of a sample of a generation's images with their masks."""
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.render import contact_sheet
 
     return contact_sheet(open_store(dataset), generation_of(dataset, number))
@@ -319,7 +319,7 @@ def contact_sheet(dataset: str, number: int | None = None) -> bytes:
 
 def image_picture(dataset: str, key: str, shard: int, number: int) -> bytes:
     """A PNG of one image of a generation with its masks."""
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.render import image_picture
 
     return image_picture(open_store(dataset), generation_of(dataset, number), key, shard)

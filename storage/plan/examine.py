@@ -18,8 +18,8 @@ from maskmill.storage.errors import BucketNotFound, ObjectNotFound, StorageError
 from maskmill.storage.plan.sources import source_label
 from maskmill.storage.plan.walk import CAPTION_ENDINGS, IMAGE_ENDINGS, InputFile, InputProblem, ending_of
 from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
-from maskmill.storage.stores.base import address_store, is_s3
 from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.stores.open import address_store, is_remote
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ def _hash(stream: BinaryIO, size_bytes: int | None) -> tuple[str, int]:
 
 
 def _problem(file: InputFile, exc: StorageError) -> InputProblem:
-    if isinstance(exc, StoreUnavailable) and is_s3(file.source):
+    if isinstance(exc, StoreUnavailable) and is_remote(file.source):
         raise exc
     missing = isinstance(exc, ObjectNotFound | BucketNotFound)
     return InputProblem(file.source, "missing" if missing else "unreadable", str(exc), file.etag)

@@ -41,7 +41,8 @@ from maskmill.storage.plan.plan import (
 from maskmill.storage.plan.sources import source_label
 from maskmill.storage.shards.arrow import table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject
-from maskmill.storage.stores.base import ObjectStore, ensure_writable
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.promise import ensure_writable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from maskmill.storage.errors import SourceChanged, StorageError
-from maskmill.storage.stores.base import address_store
+from maskmill.storage.stores.open import address_store
 
 GAP_BYTES = 1 << 20  # neighbours in a tar at most this far apart are read as one stream
 

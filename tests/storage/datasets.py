@@ -12,7 +12,8 @@ from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans, read_source
 from maskmill.storage.shards.index import write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 IMAGES, MASKS = "1" * 16, "2" * 16
 CREATED = "2025-01-01T00:00:00+00:00"

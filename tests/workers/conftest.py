@@ -20,7 +20,7 @@ os.environ |= {
 
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 from tests.fakes import write_pictures

@@ -16,7 +16,8 @@ from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard

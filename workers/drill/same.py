@@ -18,7 +18,8 @@ from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import read_source
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.drill.stages import POISON, Builder, drill_spec
 from maskmill.workers.foreign.codec import DecodeError, decode_image
 from maskmill.workers.run.spec import MASKS, RunSpec, ShardTask

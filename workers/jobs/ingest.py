@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import fingerprints, image_facts
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, RunSpec

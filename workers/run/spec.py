@@ -134,7 +134,7 @@ def make_spec(
             kept of a grid that given boxes replace.
     """
     from maskmill.pipeline.words.vocabulary import load_vocabulary
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     captions = _on(captions, "model", "filter")
     labels = _on(labels, "model")

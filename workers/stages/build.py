@@ -29,7 +29,8 @@ from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b, to_sa1b
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.plan.plan import Plan, PlannedImage, load_plans
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import CANDIDATES, segmenter_name
 from maskmill.workers.run.spec import MASKS, RunSpec
 from maskmill.workers.stages.warnings import Notes, listen

@@ -36,7 +36,7 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.train.loop import TrainingDiverged
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 

@@ -45,7 +45,8 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.events import RunStopped
 from maskmill.workers.shard.ahead import map_ahead

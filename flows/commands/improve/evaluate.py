@@ -157,7 +157,7 @@ def promote(
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
         from maskmill.storage.dataset.model_versions import promote as put_in_force
         from maskmill.storage.drivers.lease import announce
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         store = open_store(dataset)
         if to is not None:

@@ -71,7 +71,7 @@ def diff(
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
         from maskmill.workers.measure.compare import compare
 
         store = open_store(dataset)
@@ -170,7 +170,7 @@ def query(
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
         from maskmill.storage.dataset.query import run_query
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         result = run_query(open_store(dataset), generation_of(dataset, generation), sql, max_rows=max_rows)
         if json:
@@ -218,7 +218,7 @@ def import_column(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.runs.steps import plan_images, writing
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
         from maskmill.workers.jobs.import_column import import_annotations
 
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -281,7 +281,7 @@ def tag(
         from maskmill.flows.runs.steps import generation_of
         from maskmill.storage.dataset.tags import set_tag, tags
         from maskmill.storage.drivers.lease import announce
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         store = open_store(dataset)
         if name is not None:

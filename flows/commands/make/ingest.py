@@ -87,7 +87,7 @@ def take_in(dataset: str, inputs: list[str], config: RunConfig, *, limit: int | 
     from maskmill.flows.report.report import watcher
     from maskmill.flows.runs import steps
     from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.jobs.ingest import ingest_spec, ingest_stages
 
     began = time.monotonic()

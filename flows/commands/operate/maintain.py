@@ -48,7 +48,7 @@ def gc(
         from maskmill.storage.drivers.one_writer import writing
         from maskmill.storage.errors import InputError
         from maskmill.storage.plan.plan import load_plans
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         store = open_store(dataset)
         if not load_plans(store).parts:
@@ -112,7 +112,7 @@ def forget(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.storage.care.forget import plan_forget
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         asked = plan_forget(open_store(dataset), keys)
         if not json:
@@ -133,7 +133,7 @@ def _forget(dataset: str, asked: ForgetPlan) -> dict[str, object]:
     import datetime
 
     from maskmill.storage.care.forget import forget as forget_images
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return dataclasses.asdict(forget_images(open_store(dataset), asked.keys, created_utc=now))

@@ -15,7 +15,7 @@ from maskmill.flows.runs.relabel_plan import RelabelCaps, make_relabel_plan, set
 from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.dataset.generations import GenerationRow, latest
 from maskmill.storage.drivers.one_writer import writing
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages

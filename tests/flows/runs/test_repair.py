@@ -15,7 +15,7 @@ from maskmill.flows.runs.repair import look_for_damage, repair_dataset
 from maskmill.flows.runs.steps import Annotated, describe_run
 from maskmill.storage.care.verify import verify
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.repair import in_process
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard

@@ -12,7 +12,7 @@ from maskmill.flows.runs import publishing, steps
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.drivers.lease import announce, others
 from maskmill.storage.errors import DatasetError, InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.workers.published import build_stages, make_spec, publish_dataset, write_inputs

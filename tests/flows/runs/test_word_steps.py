@@ -9,7 +9,7 @@ from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Silence, watching
 from maskmill.flows.runs import publishing, steps
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import CAPTIONS
 from maskmill.workers.run.events import ShardDone
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardReport, ShardTask

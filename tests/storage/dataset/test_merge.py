@@ -16,7 +16,8 @@ from maskmill.storage.dataset.generations import (
     row_of,
 )
 from maskmill.storage.dataset.merge import count_rows, merge_rows
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, plan_pictures
 
 NEW = "9" * 16

@@ -9,7 +9,8 @@ import pytest
 
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.dataset.query import QueryError, run_query, table_names
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, plan_pictures
 
 

@@ -35,7 +35,9 @@ from maskmill.storage.plan.plan import (
     read_source,
     read_sources,
 )
-from maskmill.storage.stores.base import PROMISE, ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.storage.stores.promise import PROMISE
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -20,8 +20,10 @@ from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_at
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard, write_shard
-from maskmill.storage.stores.base import ObjectStore, ensure_writable, open_store
-from maskmill.storage.stores.s3 import PART_BYTES
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.storage.stores.promise import ensure_writable
+from maskmill.storage.stores.s3_streams import PART_BYTES
 from tests.ceph import Ceph, missing_programs, running_ceph
 from tests.storage.conftest import new_bucket
 from tests.storage.datasets import CREATED, make_dataset

@@ -20,14 +20,9 @@ from maskmill.storage.errors import (
     StorageError,
     StoreUnavailable,
 )
-from maskmill.storage.stores.base import (
-    PROMISE,
-    ObjectStore,
-    address_store,
-    ensure_writable,
-    join_address,
-    open_store,
-)
+from maskmill.storage.stores.base import ObjectStore, join_address
+from maskmill.storage.stores.open import address_store, open_store
+from maskmill.storage.stores.promise import PROMISE, ensure_writable
 
 
 def names(store: ObjectStore, prefix: str = "") -> list[str]:
@@ -229,7 +224,8 @@ def open_to_all(folder: Path) -> None:
 def test_a_read_only_place_is_refused_before_work(tmp_path: Path) -> None:
     open_to_all(tmp_path)
     code = (
-        "from maskmill.storage.stores.base import open_store, ensure_writable\n"
+        "from maskmill.storage.stores.open import open_store\n"
+        "from maskmill.storage.stores.promise import ensure_writable\n"
         "from maskmill.storage.errors import AccessDenied\n"
         "try:\n ensure_writable(open_store(sys.argv[1]))\n"
         "except AccessDenied as exc:\n print(exc)"
@@ -241,7 +237,7 @@ def test_a_read_only_place_is_refused_before_work(tmp_path: Path) -> None:
 
 KILLED = """
 import itertools, sys
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 for number in itertools.count():
@@ -330,7 +326,7 @@ def test_folders_are_listed_without_what_is_in_them(store: ObjectStore) -> None:
 def test_unfinished_writes_are_found_and_given_up(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskmill.storage.stores.s3.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("maskmill.storage.stores.s3_streams.PART_BYTES", 5 << 20)
     writing = store.open_write("data/big")
     file = writing.__enter__()
     file.write(bytes(6 << 20))

@@ -14,7 +14,7 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, first_rejects
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import CAPTIONS, LABELS
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask

@@ -20,7 +20,7 @@ from maskmill.storage.dataset.columns import CommitRecord
 from maskmill.storage.dataset.images import read_images
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
 from maskmill.storage.plan.plan import PlannedImage, read_source
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
