@@ -170,10 +170,10 @@ class PartsWriter(io.RawIOBase):
                 UploadId=self._upload_id,
                 MultipartUpload={"Parts": self._parts},
             )
-        found = self._store.stat(self._name)
-        if found.size_bytes != self._num_bytes:
+            stored = self._place.client().head_object(**self._place.of(self._name))["ContentLength"]
+        if stored != self._num_bytes:
             raise DamagedObject(
-                f"{self._place.address(self._name)}: {self._num_bytes} bytes sent, {found.size_bytes} stored"
+                f"{self._place.address(self._name)}: {self._num_bytes} bytes sent, {stored} stored"
             )
 
     def abandon(self) -> None:

@@ -205,7 +205,7 @@ def run_as_nobody(code: str, *arguments: str) -> subprocess.CompletedProcess[str
         pytest.skip("changing the user needs root")
     program = (
         "import os, sys; sys.path[:0] = sys.argv.pop().split(os.pathsep)\n"
-        "from maskmill.storage.stores import local, s3\n"
+        "from maskmill.storage.stores import local, s3, suite\n"
         "from maskmill.storage.plan import examine, make_plan\n"
         "os.setgid(65534); os.setuid(65534)\n" + code
     )
