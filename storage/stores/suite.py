@@ -4,7 +4,7 @@
         promise.check(store)        raises BrokenPromise, or the store's own StorageError
 
 `probe(root)` tries them all in a folder of its own below `root`, each in an empty place, and removes what it
-wrote. `maskmill probe` prints what it found; the project's tests run the same on a folder, on moto and on Ceph.
+wrote. `maskmill probe` prints what it found; the project's tests run the same on a folder, moto and Ceph.
 
 It does not know: what only time or a broken machine shows (durability, interrupted connections).
 """
@@ -242,7 +242,7 @@ def _check_order(store: ObjectStore) -> None:
     names = ["a/x", "a.b", "a-b", "a/b/c", "a0", "b", "ab/c", "a/\u00e9", "a/\U0001f600"]
     for name in names:
         store.put(name, b"")
-    _expect(_names(store) == sorted(names, key=str.encode), f"names are listed in another order: {_names(store)}")
+    _expect(_names(store) == sorted(names, key=str.encode), f"names are listed as {_names(store)}")
     _expect(_names(store, "a/b") == ["a/b/c"], "a prefix within a name gives others")
     _expect(store.folders("a/") == ("b",) and store.folders() == ("a", "ab"), "folders are listed otherwise")
 

@@ -45,7 +45,7 @@ def commit_images(
         if image.key not in bad
     ]
     rejects = tuple(Reject(key, "not_an_image", "nonsense") for key in sorted(bad))
-    return _commit(ColumnVersion(store, "images", digits), shard, samples, rejects, {})
+    return commit(ColumnVersion(store, "images", digits), shard, samples, rejects, {})
 
 
 def commit_masks(
@@ -61,7 +61,7 @@ def commit_masks(
     samples = change([mask_sample(key) for key in keys if key not in bad])
     rejects = tuple(Reject(key, "out_of_memory", "too large") for key in sorted(bad))
     version = ColumnVersion(store, "masks", digits)
-    return _commit(
+    return commit(
         version, images.shard, samples, rejects, {"images": images.sha256}, list(index_rows(keys, bad))
     )
 
@@ -108,7 +108,7 @@ def publish_all(store: ObjectStore, *, masks: str = MASKS) -> Generation:
     )
 
 
-def _commit(
+def commit(
     version: ColumnVersion,
     shard: int,
     samples: list[Sample],
@@ -116,6 +116,7 @@ def _commit(
     inputs: dict[str, str],
     rows: list[dict[str, object]] | None = None,
 ) -> CommitRecord:
+    """Writes and commits a shard of any column; `rows` are its index."""
     attempt = new_attempt()
     data = write_shard(version.store, version.data_name(shard, attempt), samples)
     index: WrittenObject | None = None

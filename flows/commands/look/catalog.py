@@ -159,20 +159,31 @@ def query(
     sql: Annotated[str, typer.Argument(help='Such as "select count(*) from masks where area_px > 10000".')],
     generation: Which = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows to show at most.")] = 1000,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it may take.")] = 300.0,
+    unsafe: Annotated[bool, typer.Option(help="Let it read and write files, and load extensions.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Ask a generation's index in SQL.
 
-    Tables: masks (a row per mask), images, shards, and what other columns index. Needs DuckDB: pip
-    install 'maskmill[query]'.
+    Tables: masks (a row per mask), images, shards, and each other column: labels, names, captions, ... By
+    default a query reads these and nothing else: no files, no network.
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs.steps import generation_of
         from maskmill.storage.dataset.query import run_query
         from maskmill.storage.stores.open import open_store
+        from maskmill.workers.stages.word_rows import rows_for
 
-        result = run_query(open_store(dataset), generation_of(dataset, generation), sql, max_rows=max_rows)
+        result = run_query(
+            open_store(dataset),
+            generation_of(dataset, generation),
+            sql,
+            max_rows=max_rows,
+            timeout_s=timeout,
+            unsafe=unsafe,
+            rows_for=rows_for,
+        )
         if json:
             rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
             console.print_json({"rows": _plain(rows), "truncated": result.truncated})
@@ -181,7 +192,7 @@ def query(
 
 
 def _print_result(result: QueryResult) -> None:
-    console.print_table(
+    console.print_rows(
         result.columns, [["" if cell is None else str(cell) for cell in row] for row in result.rows]
     )
     if result.truncated:

@@ -1,4 +1,4 @@
-"""Every promise of a store, on a folder, on S3's API and on a real S3 store; and a probe that leaves nothing."""
+"""Every promise of a store, on a folder and on S3's API; and a probe that leaves nothing behind."""
 
 from __future__ import annotations
 
