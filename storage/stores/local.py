@@ -1,5 +1,6 @@
 """A local folder as an object store.
 
+Read: plain files alone; a pipe or device is never waited for.
 Written: a temporary beside the target, fsync, then `os.link` (first writer wins) or `os.replace` (own names),
 then fsync of the folder. A killed writer leaves a `.tmp-*` file that no listing shows and nothing reads.
 
@@ -21,7 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
-from maskmill.storage.errors import AccessDenied, ObjectNotFound, OutOfSpace, StorageError, StoreUnavailable
+from maskmill.storage.errors import (
+    AccessDenied,
+    NotAFile,
+    ObjectNotFound,
+    OutOfSpace,
+    StorageError,
+    StoreUnavailable,
+)
 from maskmill.storage.stores.base import TEMP_PREFIX, ObjectInfo, StoreKind, Unfinished, check_name
 
 if TYPE_CHECKING:
@@ -65,14 +73,14 @@ class LocalStore:
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
         """See `ObjectStore.read`."""
-        with self._errors(name), self._path(name).open("rb") as file:
+        with self._errors(name), _open_plain(self._path(name)) as file:
             file.seek(start)
             return file.read(-1 if size is None else size)
 
     def open_read(self, name: str, start: int = 0, size: int | None = None) -> BinaryIO:
         """See `ObjectStore.open_read`."""
         with self._errors(name):
-            file = self._path(name).open("rb")
+            file = _open_plain(self._path(name))
             file.seek(start)
         return file if size is None else cast(BinaryIO, io.BufferedReader(_Window(file, start, size)))
 
@@ -165,6 +173,12 @@ class LocalStore:
 
     def _translated(self, name: str, exc: OSError) -> StorageError:
         path = self._path(name)
+        if exc.errno == errno.ENOSPC and _out_of_inodes(self.root):
+            return OutOfSpace(
+                f"no inode left on the disk that holds {self.root} ({_free_text(self.root)}): "
+                f"it holds too many files, while writing {path}; remove some, "
+                "then run the same command again: what is committed is kept"
+            )
         if exc.errno in _NO_SPACE:
             return OutOfSpace(
                 f"no space left on the disk that holds {self.root} ({_free_text(self.root)}) "
@@ -290,11 +304,38 @@ def _make_folders(folder: Path) -> None:
         _sync_folder(path.parent)
 
 
+def _open_plain(path: Path) -> BinaryIO:
+    """A file to read. Raises NotAFile, without waiting for a pipe's writer; OSError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # a socket
+            raise NotAFile(f"{path}: a socket, not a file; put the file itself there") from exc
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise NotAFile(f"{path}: a pipe or device, not a file; put the file itself there")
+
+
 def _free_text(root: str) -> str:
+    return f"{shutil.disk_usage(_nearest(root)).free / 1e6:.1f} MB free"
+
+
+def _out_of_inodes(root: str) -> bool:
+    """Whether it is the number of files that is used up; a file system without a limit says 0 of 0."""
+    found = os.statvfs(_nearest(root))
+    return found.f_files > 0 and found.f_favail == 0
+
+
+def _nearest(root: str) -> Path:
     path = Path(root)
     while not path.exists():
         path = path.parent
-    return f"{shutil.disk_usage(path).free / 1e6:.1f} MB free"
+    return path
 
 
 KIND = StoreKind("", "a local path", LocalStore)

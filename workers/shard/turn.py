@@ -195,10 +195,11 @@ class _Turn:
 
     def _sources(self, planned: Sequence[PlannedImage]) -> Generator[_Source]:
         """Neighbours in a tar come from one stream, read ahead; decode threads read single files."""
+        max_bytes = self.stages.spec.ingest.max_bytes
         if not planned[0].in_tar:
-            yield from (_Source(image, partial(read_source, image)) for image in planned)
+            yield from (_Source(image, partial(read_source, image, max_bytes)) for image in planned)
             return
-        with closing(read_ahead(read_sources(planned), min(self.depth, _READ_DEPTH))) as reads:
+        with closing(read_ahead(read_sources(planned, max_bytes), min(self.depth, _READ_DEPTH))) as reads:
             yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
 
     def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:

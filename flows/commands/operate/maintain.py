@@ -44,7 +44,8 @@ def gc(
     no running driver needs. Shows them first.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.garbage import find_garbage, remove_garbage, store_clock
+        from maskmill.storage.care.garbage import find_garbage, remove_garbage
+        from maskmill.storage.drivers.lease import store_clock
         from maskmill.storage.drivers.one_writer import writing
         from maskmill.storage.errors import InputError
         from maskmill.storage.plan.plan import load_plans

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from maskmill.storage.errors import (
     AccessDenied,
     BucketNotFound,
     InputError,
+    NotAFile,
     ObjectNotFound,
     OutOfSpace,
     StorageError,
@@ -340,3 +342,35 @@ def test_unfinished_writes_are_found_and_given_up(
     with pytest.raises(StorageError):
         writing.__exit__(None, None, None)
     assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("make", ["fifo", "socket", "link to a fifo"])
+def test_only_plain_files_are_opened(make: str, local_store: ObjectStore, tmp_path: Path) -> None:
+    local_store.put("a", b"1")
+    path = Path(local_store.root, "b")
+    if make == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(os.path.relpath(path))
+    elif make == "fifo":
+        os.mkfifo(path)
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    for read in (local_store.read, local_store.open_read):
+        with pytest.raises(NotAFile, match=r"/b: a (pipe|socket)"):
+            read("b")
+
+
+def test_a_disk_without_inodes_is_told_apart_from_a_full_one(tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=12", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        store = open_store(folder / "dataset")
+        with pytest.raises(OutOfSpace, match=r"no inode left .* too many files"):
+            for number in range(20):
+                store.put(f"{number}", b"1")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -337,9 +337,9 @@ def test_memory_is_bounded_by_queues(make_dataset: MakeDataset, monkeypatch: pyt
     read: list[str] = []
     stages = build_fake_stages(data.spec, Slow(seconds=0.002))
 
-    def counting(image: PlannedImage) -> bytes:
+    def counting(image: PlannedImage, max_bytes: int) -> bytes:
         read.append(image.key)
-        return read_source(image)
+        return read_source(image, max_bytes)
 
     monkeypatch.setattr("maskmill.workers.shard.turn.read_source", counting)
     run_shard(stages, ShardTask(shard=0, attempt="a" * 16))
