@@ -32,8 +32,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import publish
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.shards.shards import HashingWriter, Sample, WrittenObject, read_shard, write_shard
 from maskmill.storage.stores.open import open_store
 

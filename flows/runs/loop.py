@@ -110,7 +110,7 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
 def loop_name(plan: LoopPlan, config: RunConfig) -> str:
     """16 digits that change when the loop's outcome may; the number of rounds doesn't, so rounds can be
     added."""
-    from maskmill.storage.dataset.columns import fingerprint
+    from maskmill.storage.dataset.records import fingerprint
 
     facts = {
         "inputs": list(plan.inputs),

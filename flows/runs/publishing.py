@@ -17,8 +17,8 @@ from maskmill.workers.run.spec import MASKS
 
 if TYPE_CHECKING:
     from maskmill.storage.care.verify import VerifyReport
-    from maskmill.storage.dataset.columns import CommitRecord, Reject
     from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.records import CommitRecord, Reject
     from maskmill.workers.run.spec import RunSpec
 
 
@@ -134,7 +134,7 @@ def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, An
 
 def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
     """The rejected images, each once, with the reason of the first column that rejects it."""
-    from maskmill.storage.dataset.columns import first_rejects
+    from maskmill.storage.dataset.records import first_rejects
 
     for shard in _by_shard(records):
         yield from first_rejects(shard).values()

@@ -107,7 +107,7 @@ def recompute(
 
 def _select_here(spec: RunSpec, plan: RelabelPlan, on_tally: Callable[[Tally], None]) -> Annotated:
     """Masks from stored candidates, in this process: no Ray, no model."""
-    from maskmill.storage.dataset.columns import new_attempt
+    from maskmill.storage.dataset.records import new_attempt
     from maskmill.workers.run.spec import ShardTask
     from maskmill.workers.shard.turn import run_shard
     from maskmill.workers.stages.build import build_stages

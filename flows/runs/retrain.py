@@ -47,7 +47,7 @@ def plan_training(
         WeightsError: the weights to start from can't be used.
     """
     from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.dataset.columns import fingerprint
+    from maskmill.storage.dataset.records import fingerprint
     from maskmill.storage.stores.open import open_store
     from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.loop import TrainJob, weights_of
@@ -145,7 +145,7 @@ def run_distillation(dataset: str, number: int | None, config: RunConfig, studen
         RunStopped: the loss is no number.
     """
     from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.dataset.columns import fingerprint
+    from maskmill.storage.dataset.records import fingerprint
     from maskmill.storage.stores.open import open_store
     from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.distill import DistillJob, distill

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.dataset.generations import Generation, GenerationRow
 from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
-from maskmill.storage.plan.plan import image_schema, load_plans
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.tables import image_schema
 from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 TIMEOUT_S = 300.0
-LOCKED = {
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "python_enable_replacements": "false",
     "autoinstall_known_extensions": "false",

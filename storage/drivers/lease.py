@@ -25,6 +25,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 
 from maskmill.storage.errors import AccessDenied, LeaseLost, ObjectNotFound, OutOfSpace, StorageError
@@ -191,10 +192,7 @@ def others(
     own = next((found for found in listed if own_id and found.name == f"{FOLDER}/{own_id}.json"), None)
     if not listed:
         return []
-    if own is not None:
-        now_s = own.modified_s
-    else:
-        now_s = clock() if clock is not None else _store_time(store)
+    now_s = own.modified_s if own is not None else (clock or partial(_store_time, store))()
 
     alive = []
     for found in listed:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.dataset.images import to_sample
+from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.plan.plan import load_plans, read_source
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.sources import read_source
 from maskmill.storage.shards.index import write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
 from maskmill.storage.stores.base import ObjectStore

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.dataset.generations import latest, publish
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import StorageError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import Plan, load_plans

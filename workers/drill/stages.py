@@ -21,7 +21,7 @@ from pycocotools import mask as coco
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import Rle
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import disk

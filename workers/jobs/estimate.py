@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskmill.storage.dataset.columns import CommitRecord, new_attempt
+from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.walk import ending_of

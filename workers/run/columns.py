@@ -28,7 +28,7 @@ from maskmill.pipeline.words.settings import (
     LabelSettings,
     NameSettings,
 )
-from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.dataset.records import fingerprint
 from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
 
 if TYPE_CHECKING:

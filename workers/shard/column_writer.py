@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.shards.index import write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
 from maskmill.workers.run.spec import ShardTask

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
-from maskmill.storage.dataset.columns import Reject
+from maskmill.storage.dataset.records import Reject
 from maskmill.storage.errors import (
     InputError,
     NotAFile,

@@ -30,11 +30,11 @@ import numpy as np
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
 from maskmill.storage.care.rewrite import forgotten_reject
-from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
 from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
+from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import DamagedObject, Recalled
 from maskmill.storage.plan.marks import marks_of
-from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
+from maskmill.storage.plan.sources import PlannedImage, SourceRead, read_source, read_sources
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import DecodeError, decode_image, normalise
 from maskmill.workers.run.columns import CANDIDATES

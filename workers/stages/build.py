@@ -27,7 +27,8 @@ import numpy.typing as npt
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b, to_sa1b
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.plan.plan import Plan, PlannedImage, load_plans
+from maskmill.storage.plan.plan import Plan, load_plans
+from maskmill.storage.plan.sources import PlannedImage
 from maskmill.storage.shards.shards import Sample
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store

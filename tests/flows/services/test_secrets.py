@@ -11,7 +11,7 @@ from maskmill.flows.cli import app
 from maskmill.flows.config import load_config
 from maskmill.flows.report.observe import observed
 from maskmill.flows.runs import publishing, steps
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard

@@ -15,7 +15,8 @@ from maskmill.storage.errors import NotAFile, ObjectNotFound, SourceSilent, Sour
 from maskmill.storage.plan import patience
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.patience import open_patiently, within
-from maskmill.storage.plan.plan import load_plans, read_source, read_sources
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.sources import read_source, read_sources
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.local import LocalStore
 

@@ -16,7 +16,8 @@ import pytest
 from maskmill.storage.care.forget import forget, plan_forget
 from maskmill.storage.care.garbage import find_garbage, remove_garbage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import store_clock
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans

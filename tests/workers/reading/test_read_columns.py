@@ -12,7 +12,8 @@ import pytest
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, first_rejects
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, first_rejects
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import CAPTIONS, LABELS

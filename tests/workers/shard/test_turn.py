@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from maskmill.pipeline.annotation import from_sa1b
-from maskmill.storage.dataset.columns import CommitRecord
 from maskmill.storage.dataset.images import read_images
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
-from maskmill.storage.plan.plan import PlannedImage, read_source
+from maskmill.storage.plan.sources import PlannedImage, read_source
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.run.in_hand import last_announced

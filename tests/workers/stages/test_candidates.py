@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
