@@ -7,13 +7,13 @@ table and the pictures as artifacts of the run.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.report.report import watcher
 from maskmill.storage.errors import InputError
+from maskmill.storage.now import now_utc
 from maskmill.workers.run.loop_settings import EvaluateSettings
 
 if TYPE_CHECKING:
@@ -136,11 +136,6 @@ def measure_text(dataset: str, number: int | None, question: Question) -> dict[s
     if len(sets) != 1:
         raise InputError("--text holds a generation's labels against one set: give --coco and --images")
     return dataclasses.asdict(text_to_mask(open_store(dataset), generation_of(dataset, number), sets[0]))
-
-
-def now_utc() -> str:
-    """The time, as records keep it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def figure_lines(figures: dict[str, Any], names: Sequence[str] = ()) -> list[tuple[str, str]]:

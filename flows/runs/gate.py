@@ -11,7 +11,7 @@ from typing import Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.flows.runs.evaluate import now_utc
+from maskmill.storage.now import now_utc
 
 
 def judge(

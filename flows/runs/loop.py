@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.flows.runs.evaluate import Question, measure, now_utc
+from maskmill.flows.runs.evaluate import Question, measure
+from maskmill.storage.now import now_utc
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore

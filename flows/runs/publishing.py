@@ -6,13 +6,13 @@ Like all steps it looks at storage alone, so it may be repeated without harm.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.storage.now import now_utc
 from maskmill.workers.run.spec import MASKS
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def publish_and_verify(
     from maskmill.storage.stores.open import open_store
 
     store = open_store(spec.root)
-    settle_forgotten(store, created_utc=_now_utc())
+    settle_forgotten(store, created_utc=now_utc())
     records = {
         column: list(ColumnVersion(store, column, digits).records())
         for column, digits in spec.fingerprints.items()
@@ -120,11 +120,7 @@ def _publish(
         }
         return Publication(merged.rows, facts)
 
-    return publish_over(store, make, _now_utc(), made_by=made_by)
-
-
-def _now_utc() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return publish_over(store, make, now_utc(), made_by=made_by)
 
 
 def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ another fingerprint, and are said to be no help.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig, validate
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs import steps
+from maskmill.storage.now import now_utc
 
 if TYPE_CHECKING:
     from maskmill.storage.care.damage import Found
@@ -56,7 +56,7 @@ def repair_dataset(dataset: str, found: Found, *, deep: bool, given: RunConfig |
         [spec for _, spec in runs],
         work,
         deep=deep,
-        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created_utc=now_utc(),
         found=found,
     )
 

@@ -8,7 +8,6 @@ shards to annotate.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import socket
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import RunReport, Tally, watcher
 from maskmill.flows.runs.publishing import Published
+from maskmill.storage.now import now_utc
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -141,7 +141,7 @@ def _settle(store: ObjectStore) -> None:
 
     shards = set(still_holding(store))
     if shards:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = now_utc()
         settle_forgotten(store, created_utc=now, shards=shards)
         republish(store, shards, made_by="forget", created_utc=now)
 

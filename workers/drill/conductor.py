@@ -25,6 +25,7 @@ from typing import Any
 
 from maskmill.storage.care.verify import verify
 from maskmill.storage.errors import InputError
+from maskmill.storage.now import now_utc
 from maskmill.storage.stores.base import ObjectStore, join_address
 from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import schedule as kinds
@@ -35,7 +36,7 @@ from maskmill.workers.drill.inputs import write_part
 from maskmill.workers.drill.job import DriverJob
 from maskmill.workers.drill.orders import Order, Orders
 from maskmill.workers.drill.proxy import running_proxy
-from maskmill.workers.drill.same import Difference, compare, now_utc, work_in_peace, work_undisturbed
+from maskmill.workers.drill.same import Difference, compare, work_in_peace, work_undisturbed
 from maskmill.workers.drill.schedule import Round, make_schedule
 from maskmill.workers.drill.stages import drill_spec
 from maskmill.workers.jobs.repair import repair

@@ -11,7 +11,6 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
+from maskmill.storage.now import now_utc
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.train.loop import TrainingDiverged
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
@@ -160,7 +160,7 @@ class _Loop:
                     "images_seen": self.place.number,
                     "curve": [round(loss, 5) for loss in self.curve[:: max(1, len(self.curve) // 200)]],
                 },
-                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_utc=now_utc(),
                 run=self.job.run,
             )
 

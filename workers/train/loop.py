@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
+from maskmill.storage.now import now_utc
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.dataset_models import bring
@@ -222,7 +222,7 @@ class _Loop:
                     "masks_left_out": dict(self.left_out),
                     "curve": _thinned(self.curve),
                 },
-                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_utc=now_utc(),
                 run=self.job.run,
             )
 

@@ -11,6 +11,7 @@ import typer
 
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
 from maskmill.flows.report import console
+from maskmill.storage.now import now_utc
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings
@@ -153,7 +154,6 @@ def promote(
     Promotions are numbered and never overwritten: going back is one more.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.runs.evaluate import now_utc
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
         from maskmill.storage.dataset.model_versions import promote as put_in_force
         from maskmill.storage.drivers.lease import announce

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from maskmill.flows.commands.options import Dataset, Debug, Json, Which
 from maskmill.flows.report import console
+from maskmill.storage.now import now_utc
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.query import QueryResult
@@ -232,7 +232,7 @@ def import_column(
         from maskmill.storage.stores.open import open_store
         from maskmill.workers.jobs.import_column import import_annotations
 
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = now_utc()
         with console.live_watcher() as watcher, writing(dataset, "import"):
 
             def plan() -> None:
@@ -297,7 +297,7 @@ def tag(
         store = open_store(dataset)
         if name is not None:
             number = None if remove else generation_of(dataset, generation).number
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            now = now_utc()
             with announce(store, "tag"):
                 set_tag(store, name, number, created_utc=now, note=note)
         found = tags(store)

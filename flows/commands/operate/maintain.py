@@ -11,6 +11,7 @@ import typer
 
 from maskmill.flows.commands.options import Dataset, Debug, Json, Yes
 from maskmill.flows.report import console
+from maskmill.storage.now import now_utc
 
 if TYPE_CHECKING:
     from maskmill.storage.care.forget import ForgetPlan
@@ -131,12 +132,11 @@ def forget(
 
 
 def _forget(dataset: str, asked: ForgetPlan) -> dict[str, object]:
-    import datetime
 
     from maskmill.storage.care.forget import forget as forget_images
     from maskmill.storage.stores.open import open_store
 
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = now_utc()
     return dataclasses.asdict(forget_images(open_store(dataset), asked.keys, created_utc=now))
 
 

@@ -26,6 +26,7 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.storage.stores.promise import ensure_writable
 from maskmill.storage.stores.s3_streams import PART_BYTES
+from maskmill.storage.stores.suite import PROMISES, Promise
 from tests.ceph import Ceph, missing_programs, running_ceph
 from tests.storage.conftest import new_bucket
 from tests.storage.datasets import CREATED, make_dataset
@@ -51,6 +52,11 @@ def bucket(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def real_store(bucket: str) -> ObjectStore:
     return open_store(f"{bucket}/data/set")
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=[one.name for one in PROMISES])
+def test_every_promise_is_kept(promise: Promise, real_store: ObjectStore) -> None:
+    promise.check(real_store)
 
 
 @pytest.mark.parametrize("num_writers", [8, 16])
