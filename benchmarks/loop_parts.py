@@ -19,7 +19,7 @@ from maskmill.flows.runs.review import review
 from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.settings import SegmenterSettings
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.run import dataset_models as models
 

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 from maskmill.flows.config import load_config
-from maskmill.storage.dataset.columns import ColumnVersion, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.demo_inputs import write_scenes
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 from maskmill.workers.shard.turn import run_shard

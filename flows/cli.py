@@ -25,6 +25,7 @@ from maskmill.flows.commands.operate.deploy import deploy
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
+from maskmill.flows.commands.operate.probe import probe
 from maskmill.flows.commands.operate.up import up
 
 EPILOG = (
@@ -78,7 +79,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget, models):
+for command in (gc, forget, models, probe):
     app.command()(command)
 app.command("import")(import_column)
 app.command(context_settings=SETTINGS)(prefect)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation, GenerationRow

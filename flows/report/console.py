@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -96,6 +96,19 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for row in rows:
         table.add_row(*(plain(cell) for cell in row))
     _out().print(table)
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of any width: side by side where that fits the terminal, else a block of lines a row."""
+    widths = [max([len(name), *(len(row[place]) for row in rows)]) + 4 for place, name in enumerate(header)]
+    if sum(widths) <= _out().width:
+        print_table(header, rows)
+        return
+    longest = max(map(len, header), default=0)
+    for number, row in enumerate(rows, start=1):
+        _out().print(f"[bold]row {number}[/bold]")
+        for name, cell in zip(header, row, strict=True):
+            _out().print(plain(f"  {name:<{longest}}  {cell}"), soft_wrap=True)
 
 
 def plain(text: str) -> str:

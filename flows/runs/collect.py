@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.holding import writing
-from maskmill.storage.care.garbage import Garbage, find_garbage, remove_garbage, store_clock
+from maskmill.storage.care.garbage import Garbage, find_garbage, remove_garbage
+from maskmill.storage.drivers.lease import store_clock
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 def look_for_garbage(dataset: str, *, versions: bool) -> list[Garbage]:

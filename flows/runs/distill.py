@@ -13,9 +13,9 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.evaluate import named
 from maskmill.flows.runs.retrain import NEUTRAL
 from maskmill.flows.runs.steps.holding import writing
-from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.model_versions import ModelCard

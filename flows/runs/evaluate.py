@@ -18,7 +18,7 @@ from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings

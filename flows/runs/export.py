@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from maskmill.flows.config import ExportSettings
 from maskmill.flows.report.report import watcher
 from maskmill.storage.dataset.tags import find_generation
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.workers.exports import ExportReport

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from maskmill.storage.care.forget import ForgetPlan, ForgetReport, plan_forget
 from maskmill.storage.care.forget import forget as forget_images
 from maskmill.storage.clock import now_utc
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 def look_before_forgetting(dataset: str, keys: Collection[str]) -> ForgetPlan:

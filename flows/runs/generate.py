@@ -132,7 +132,7 @@ def contact_sheet(dataset: str, number: int) -> bytes:
         StorageError: a picture cannot be read.
     """
     from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.render import contact_sheet
 
     store = open_store(dataset)

@@ -11,7 +11,7 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.planning import plan_images
 from maskmill.storage.clock import now_utc
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.workers.jobs.import_column import ImportReport

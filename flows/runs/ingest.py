@@ -12,7 +12,7 @@ from maskmill.flows.runs.steps.annotating import annotate_shards
 from maskmill.flows.runs.steps.holding import driving
 from maskmill.flows.runs.steps.planning import check_inputs, pending_shards, plan_images
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

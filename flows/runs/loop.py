@@ -26,10 +26,10 @@ from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.pipeline.checks import finite
 from maskmill.storage.clock import now_utc
-from maskmill.storage.dataset.columns import fingerprint
 from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, promotions
+from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.errors import ObjectNotFound
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore

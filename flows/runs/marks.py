@@ -10,7 +10,7 @@ from __future__ import annotations
 from maskmill.flows.runs.steps.holding import visiting
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset import model_versions, tags
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 def tag(dataset: str, name: str, generation: str | None, *, note: str = "") -> None:

@@ -24,7 +24,7 @@ from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
 from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, RelabelPlan, make_relabel_plan
 from maskmill.flows.runs.steps.taking import step
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.workers.measure.compare import DiffReport
@@ -217,7 +217,7 @@ def plan_new_images(dataset: str, inputs: Sequence[str] | None, config: RunConfi
 
 def _select_here(spec: RunSpec, plan: RelabelPlan) -> Annotated:
     """Masks from stored candidates, in this process: no Ray, no model."""
-    from maskmill.storage.dataset.columns import new_attempt
+    from maskmill.storage.dataset.records import new_attempt
     from maskmill.workers.run.spec import ShardTask
     from maskmill.workers.shard.turn import run_shard
     from maskmill.workers.stages.build import build_stages

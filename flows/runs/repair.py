@@ -18,7 +18,7 @@ from maskmill.flows.runs.steps.planning import describe_run
 from maskmill.storage.care.damage import find_damage
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import list_generations, load_generation
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.care.damage import Found

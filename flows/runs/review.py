@@ -14,7 +14,7 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.tags import find_generation
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
-from maskmill.storage.errors import BucketNotFound, ObjectNotFound, StorageError, StoreUnavailable
+from maskmill.storage.errors import BucketNotFound, NotAFile, ObjectNotFound, StorageError, StoreUnavailable
+from maskmill.storage.plan.patience import open_patiently, within
 from maskmill.storage.plan.sources import source_label
 from maskmill.storage.plan.walk import CAPTION_ENDINGS, IMAGE_ENDINGS, InputFile, InputProblem, ending_of
 from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
-from maskmill.storage.stores.base import address_store, is_s3
 from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.stores.open import address_store, is_remote
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +123,7 @@ def _examine_image(file: InputFile, known: Known) -> Examined:
     if already is not None:
         return already
     try:
-        store, name = address_store(file.source)
-        with store.open_read(name) as stream:
+        with open_patiently(file.source) as stream:
             sha256, num_bytes = _hash(stream, None)
     except StorageError as exc:
         return _problem(file, exc)
@@ -138,8 +138,7 @@ def _examine_tar(file: InputFile, known: Known) -> Iterator[Examined]:
     group: list[HashedImage | KnownInput] = []
     stem, caption, skipped = "", _Caption(), Counter[str]()
     try:
-        store, name = address_store(file.source)
-        with store.open_read(name) as stream:
+        with open_patiently(file.source) as stream:
             for found in scan_tar(stream, file.size_bytes):
                 if isinstance(found, TarDamage):
                     source = source_label(file.source, found.member)
@@ -239,7 +238,7 @@ def _read_caption(source: str) -> str | None:
         return None
     store, name = address_store(source)
     try:
-        data = store.read(name, 0, MAX_CAPTION_BYTES + 1)
+        data = within(source, lambda: store.read(name, 0, MAX_CAPTION_BYTES + 1))
     except StorageError as exc:
         log.warning("caption not read: %s", exc)
         return None
@@ -259,7 +258,11 @@ def _hash(stream: BinaryIO, size_bytes: int | None) -> tuple[str, int]:
 
 
 def _problem(file: InputFile, exc: StorageError) -> InputProblem:
-    if isinstance(exc, StoreUnavailable) and is_s3(file.source):
+    if isinstance(exc, StoreUnavailable) and is_remote(file.source):
         raise exc
-    missing = isinstance(exc, ObjectNotFound | BucketNotFound)
-    return InputProblem(file.source, "missing" if missing else "unreadable", str(exc), file.etag)
+    reason = "unreadable"
+    if isinstance(exc, ObjectNotFound | BucketNotFound):
+        reason = "missing"
+    elif isinstance(exc, NotAFile):
+        reason = "not_a_file"
+    return InputProblem(file.source, reason, str(exc), file.etag)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import InputError, StoreUnavailable
 from maskmill.storage.plan.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
@@ -22,26 +22,28 @@ from maskmill.storage.plan.ledger import Ledger, digest
 from maskmill.storage.plan.plan import (
     FOLDER,
     MAX_SHARD_SIZE,
-    REJECT_COLUMNS,
-    TAR_COLUMNS,
     Plan,
-    PlannedImage,
     PlanPart,
     PlanReject,
-    PlanTable,
     image_key,
-    image_schema,
     load_plans,
     part_bytes,
     part_name,
+)
+from maskmill.storage.plan.sources import PlannedImage, source_label
+from maskmill.storage.plan.tables import (
+    REJECT_COLUMNS,
+    TAR_COLUMNS,
+    PlanTable,
+    image_schema,
     read_footer,
     reject_schema,
     tar_schema,
 )
-from maskmill.storage.plan.sources import source_label
 from maskmill.storage.shards.arrow import table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject
-from maskmill.storage.stores.base import ObjectStore, ensure_writable
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.promise import ensure_writable
 
 if TYPE_CHECKING:
     import pyarrow as pa

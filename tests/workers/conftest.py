@@ -18,9 +18,10 @@ os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 from maskmill.workers.run.work_settings import WorkSettings
 from tests.fakes import write_pictures

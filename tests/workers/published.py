@@ -15,7 +15,8 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages

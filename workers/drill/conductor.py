@@ -21,9 +21,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from maskmill.storage.care.verify import verify
+from maskmill.storage.clock import now_utc
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import ObjectStore, is_s3, join_address, open_store
+from maskmill.storage.stores.base import ObjectStore, join_address
+from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import schedule as kinds
 from maskmill.workers.drill.damage import damage_objects
 from maskmill.workers.drill.drivers import Drivers
@@ -32,7 +34,7 @@ from maskmill.workers.drill.inputs import write_part
 from maskmill.workers.drill.job import DriverJob
 from maskmill.workers.drill.orders import Order, Orders
 from maskmill.workers.drill.proxy import running_proxy
-from maskmill.workers.drill.same import Difference, compare, now_utc, work_in_peace, work_undisturbed
+from maskmill.workers.drill.same import Difference, compare, work_in_peace, work_undisturbed
 from maskmill.workers.drill.schedule import Round, make_schedule
 from maskmill.workers.drill.stages import drill_spec
 from maskmill.workers.drill.values import DrillReport, DrillSettings, Progress
@@ -100,7 +102,7 @@ class _Drill:
         self.drivers = Drivers(driver, settings.scratch / "drivers")
         self._tell = tell
         self._rng = random.Random(settings.seed)
-        self._schedule = make_schedule(settings.seed, settings.num_faults, s3=is_s3(settings.dataset))
+        self._schedule = make_schedule(settings.seed, settings.num_faults, s3=is_remote(settings.dataset))
         self._orders = Orders(settings.scratch / "orders")
         self._inputs = str(settings.scratch / "inputs")
         if settings.store is not None:
@@ -117,7 +119,7 @@ class _Drill:
     def disturb(self) -> None:
         """All rounds; afterwards the dataset is complete, or a problem says why not."""
         with ExitStack() as stack:
-            if is_s3(self.settings.dataset):
+            if is_remote(self.settings.dataset):
                 proxy = stack.enter_context(running_proxy(_endpoint(), self._orders))
                 self._environment = {name: proxy for name in ENDPOINTS if name in os.environ}
             self._tell("starting Ray's nodes")
@@ -303,7 +305,7 @@ def _check_free(settings: DrillSettings) -> None:
     if settings.scratch.exists() and any(settings.scratch.iterdir()):
         raise InputError(f"{settings.scratch}: is not empty; a drill needs a new folder")
     if settings.store is not None:
-        if is_s3(settings.store):
+        if is_remote(settings.store):
             _endpoint()
         for place in (settings.store, f"{settings.store.rstrip('/')}-inputs"):
             store: ObjectStore = open_store(place)

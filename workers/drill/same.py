@@ -6,19 +6,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import latest, publish
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import StorageError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import read_source
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.drill.stages import POISON, Builder, drill_spec
 from maskmill.workers.foreign.codec import DecodeError, decode_image
 from maskmill.workers.run.spec import MASKS, RunSpec, ShardTask
@@ -67,11 +68,6 @@ def work_in_peace(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, str]:
         skip = dict.fromkeys(_poison_keys(plan, shard), MASKS)
         run_shard(stages, ShardTask(shard=shard, attempt=new_attempt(), skip_keys=skip))
     return {}
-
-
-def now_utc() -> str:
-    """ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:

@@ -20,9 +20,9 @@ from pycocotools import mask as coco
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import Rle
-from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import is_s3, open_store
+from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import disk
 from maskmill.workers.drill.orders import Orders
 from maskmill.workers.run.ingest_settings import INGEST_REVISION
@@ -63,7 +63,7 @@ class Builder:
     def __call__(self, spec: RunSpec) -> Stages:
         if self.orders_folder is not None:
             leave_pandas_out()  # a worker of its own, which starts often
-            if not is_s3(spec.root):
+            if not is_remote(spec.root):
                 disk.install(Orders(self.orders_folder), spec.root)
         store = open_store(spec.root)
         stage = GridMasks(

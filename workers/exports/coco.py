@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from pycocotools import mask as coco_mask
 
 from maskmill.storage.shards.shards import HashingWriter
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images

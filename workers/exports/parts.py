@@ -12,7 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from maskmill.storage.errors import ObjectNotFound
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects

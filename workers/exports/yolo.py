@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from maskmill.storage.errors import ObjectNotFound
 from maskmill.storage.plan.inputs import list_inputs
 from maskmill.storage.plan.walk import IMAGE_ENDINGS, InputFile, InputProblem, ending_of
-from maskmill.storage.stores.base import address_store
+from maskmill.storage.stores.open import address_store
 
 TARS_OPENED = 3
 IMAGES_PER_TAR = 64

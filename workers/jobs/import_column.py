@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskmill.storage.dataset.columns import ColumnVersion, fingerprint, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
+from maskmill.storage.dataset.records import fingerprint, new_attempt
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import Sections, fingerprints
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, RunSpec

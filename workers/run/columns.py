@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.weights.weights import pinned
-from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.dataset.records import fingerprint
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings

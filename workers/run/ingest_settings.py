@@ -36,6 +36,11 @@ class IngestSettings:
     min_side_px: int = 16
     max_pixels: int = 175_000_000
 
+    @property
+    def max_bytes(self) -> int:
+        """What a file of `max_pixels` can need in a format that is read; one with more is not read."""
+        return 8 * self.max_pixels + (16 << 20)  # 16-bit RGBA, and what is written beside the pixels
+
     def __post_init__(self) -> None:
         if self.max_shorter_side_px is not None:
             check_int("max_shorter_side_px", self.max_shorter_side_px, 64, JPEG_MAX_SIDE_PX)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskmill.pipeline.settings import SegmenterSettings
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import IMAGES, MASKS, Sections, fingerprints
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.work_settings import WorkSettings

@@ -11,10 +11,11 @@ import queue
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import TracebackType
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
+from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.shards.index import IndexField, write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
 from maskmill.workers.run.spec import ShardTask
@@ -63,7 +64,7 @@ class Draft:
             inputs=inputs,
             models=models,
             seconds_by_step=seconds_by_step,
-            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            created_utc=now_utc(),
             repair=self.repair,
         )
         return self.version.commit(record)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 

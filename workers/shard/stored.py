@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskmill.storage.dataset.columns import CommitRecord, Reject
 from maskmill.storage.dataset.images import StoredImage, read_images
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import decode_image

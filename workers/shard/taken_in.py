@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from maskmill.storage.care.rewrite import forgotten_reject
-from maskmill.storage.dataset.columns import Reject
 from maskmill.storage.dataset.images import to_sample
-from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
+from maskmill.storage.dataset.records import Reject
+from maskmill.storage.plan.sources import PlannedImage, SourceRead, read_source, read_sources
 from maskmill.workers.foreign.codec import normalise
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, ShardTask
@@ -36,17 +36,18 @@ class TakenIn:
     picture: Picture
 
 
-def sources_of(planned: Sequence[PlannedImage], depth: int) -> Generator[Source]:
+def sources_of(planned: Sequence[PlannedImage], depth: int, *, max_bytes: int) -> Generator[Source]:
     """The sources of a shard: neighbours in a tar come from one stream, single files are read where decoded.
 
     Args:
         planned: the shard's images, at least one.
         depth: images of a tar that are read ahead.
+        max_bytes: of an image with more nothing is read.
     """
     if not planned[0].in_tar:
-        yield from (Source(image, partial(read_source, image)) for image in planned)
+        yield from (Source(image, partial(read_source, image, max_bytes)) for image in planned)
         return
-    with closing(read_ahead(read_sources(planned), depth)) as reads:
+    with closing(read_ahead(read_sources(planned, max_bytes), depth)) as reads:
         yield from (Source(read.image, partial(_bytes_of, read)) for read in reads)
 
 

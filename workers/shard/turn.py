@@ -27,7 +27,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
-from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
+from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import DamagedObject, Recalled
 from maskmill.storage.plan.marks import marks_of
 from maskmill.workers.foreign.codec import DecodeError
@@ -149,10 +149,10 @@ class _Turn:
 
     def _take_in(self) -> Generator[Picture]:
         """Pictures of sources as they are stored; the images column is committed when they end."""
-        planned = self.stages.planned(self.task.shard)
+        planned, ingest = self.stages.planned(self.task.shard), self.stages.spec.ingest
         taking = partial(
             take_in,
-            ingest=self.stages.spec.ingest,
+            ingest=ingest,
             forgotten=self.marks,
             task=self.task,
             meter=self.meter,
@@ -160,7 +160,7 @@ class _Turn:
         rejects: list[Reject] = []
         with (
             self._writer(IMAGES, ()) as writer,
-            closing(sources_of(planned, min(self.depth, _READ_DEPTH))) as sources,
+            closing(sources_of(planned, min(self.depth, _READ_DEPTH), max_bytes=ingest.max_bytes)) as sources,
         ):
             announced = self._announced(IMAGES, sources, lambda source: source.planned.key)
             for taken in map_ahead(self.decoders, taking, announced, self.depth):

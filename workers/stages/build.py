@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from maskmill.pipeline import segmenters
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.plan.plan import Plan, PlannedImage, load_plans
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.plan.plan import Plan, load_plans
+from maskmill.storage.plan.sources import PlannedImage
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.spec import RunSpec
 from maskmill.workers.stages import registry

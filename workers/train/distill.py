@@ -11,7 +11,6 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from maskmill.pipeline.train.distill import STUDENTS, Projection, encoder_loss, 
 from maskmill.pipeline.train.images import train_image
 from maskmill.pipeline.train.shapes import load_trainable
 from maskmill.pipeline.train.tune import learning_rate
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.model_versions import (
     ModelCard,
@@ -36,7 +36,7 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.train.loop import TrainingDiverged
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 
@@ -168,7 +168,7 @@ class _Loop:
                     "images_seen": self.place.number,
                     "curve": [round(loss, 5) for loss in self.curve[:: max(1, len(self.curve) // 200)]],
                 },
-                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_utc=now_utc(),
                 run=self.job.run,
             )
 

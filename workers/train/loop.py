@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from maskmill.pipeline.train import tune
 from maskmill.pipeline.train.images import train_image
 from maskmill.pipeline.train.recipe import TrainImage, image_loss
 from maskmill.pipeline.train.shapes import load_trainable, save_trained
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.model_versions import (
     ModelCard,
@@ -46,7 +46,8 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.events import RunStopped
 from maskmill.workers.shard.ahead import map_ahead
@@ -222,7 +223,7 @@ class _Loop:
                     "masks_left_out": dict(self.left_out),
                     "curve": _thinned(self.curve),
                 },
-                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_utc=now_utc(),
                 run=self.job.run,
             )
 

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from maskmill.storage.dataset.model_versions import ModelCard, list_models
 from maskmill.storage.errors import StorageError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.events import RunStopped
 from maskmill.workers.train.loop import TrainJob, train
 

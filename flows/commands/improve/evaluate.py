@@ -125,7 +125,7 @@ def promote(
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs import marks
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         if to is not None:
             marks.promote(dataset, to, why=why)

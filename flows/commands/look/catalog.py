@@ -70,7 +70,7 @@ def diff(
     """
     with console.clear_errors(debug=debug):
         from maskmill.storage.dataset.tags import find_generation
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
         from maskmill.workers.measure.compare import compare
 
         store = open_store(dataset)
@@ -158,21 +158,32 @@ def query(
     sql: Annotated[str, typer.Argument(help='Such as "select count(*) from masks where area_px > 10000".')],
     generation: Which = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows to show at most.")] = 1000,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it may take.")] = 300.0,
+    unsafe: Annotated[bool, typer.Option(help="Let it read and write files, and load extensions.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Ask a generation's index in SQL.
 
-    Tables: masks (a row per mask), images, shards, and what other columns index. Needs DuckDB: pip
-    install 'maskmill[query]'.
+    Tables: masks (a row per mask), images, shards, and each other column: labels, names, captions, ... By
+    default a query reads these and nothing else: no files, no network.
     """
     with console.clear_errors(debug=debug):
         from maskmill.storage.dataset.query import run_query
         from maskmill.storage.dataset.tags import find_generation
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
+        from maskmill.workers.stages.word_rows import rows_for
 
         store = open_store(dataset)
-        result = run_query(store, find_generation(store, generation), sql, max_rows=max_rows)
+        result = run_query(
+            store,
+            find_generation(store, generation),
+            sql,
+            max_rows=max_rows,
+            timeout_s=timeout,
+            unsafe=unsafe,
+            rows_for=rows_for,
+        )
         if json:
             rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
             console.print_json({"rows": _plain(rows), "truncated": result.truncated})
@@ -181,7 +192,7 @@ def query(
 
 
 def _print_result(result: QueryResult) -> None:
-    console.print_table(
+    console.print_rows(
         result.columns, [["" if cell is None else str(cell) for cell in row] for row in result.rows]
     )
     if result.truncated:
@@ -261,7 +272,7 @@ def tag(
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs import marks
         from maskmill.storage.dataset.tags import tags
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         if name is not None:
             marks.tag(dataset, name, None if remove else generation, note=note)

@@ -98,7 +98,7 @@ def verify(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.storage.care.verify import verify as verify_dataset
         from maskmill.storage.errors import InputError
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         repaired = None
         if repair:
@@ -127,7 +127,7 @@ def _orphans(dataset: str) -> dict[str, int]:
     """Data objects that nothing names, however young; 0 and a note where that cannot be known."""
     from maskmill.storage.care.garbage import find_garbage
     from maskmill.storage.errors import DamagedObject
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     try:
         found = [one for one in find_garbage(open_store(dataset), min_age_s=0.0) if one.kind == "data"]
@@ -210,7 +210,7 @@ def preview(
 def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
     """Writes index.html and sheet.png of a generation; returns the page."""
     from maskmill.storage.dataset.tags import find_generation
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.preview import preview_page
     from maskmill.workers.pictures.render import contact_sheet
 

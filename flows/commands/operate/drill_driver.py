@@ -23,7 +23,7 @@ from maskmill.flows.runs.steps.planning import pending_shards, plan_images
 from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.flows.services.ray import cluster
 from maskmill.storage.errors import StorageError
-from maskmill.storage.stores.base import is_s3
+from maskmill.storage.stores.open import is_remote
 from maskmill.workers.drill import disk
 from maskmill.workers.drill.job import INCOMPLETE, STOPPED, DriverJob
 from maskmill.workers.drill.orders import Orders
@@ -54,7 +54,7 @@ def drive(job: DriverJob) -> bool:
     from maskmill.workers.drill.stages import Builder, drill_spec, leave_pandas_out
 
     leave_pandas_out()
-    if not is_s3(job.dataset):
+    if not is_remote(job.dataset):
         disk.install(Orders(Path(job.orders)), job.dataset)
     config = load_config(sets=[f"run.shard_size={job.shard_size}"])
     spec = drill_spec(job.dataset)

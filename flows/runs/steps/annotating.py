@@ -18,7 +18,7 @@ from maskmill.flows.report.report import Tally, watcher
 from maskmill.flows.services import state as up_state
 from maskmill.pipeline.settings import BoxSettings
 from maskmill.storage.drivers.lease import check_lease
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress

@@ -15,7 +15,7 @@ from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset import model_versions as kept
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

@@ -20,7 +20,7 @@ from maskmill.flows.report.report import watcher
 from maskmill.storage.clock import now_utc
 from maskmill.storage.drivers import one_writer
 from maskmill.storage.drivers.lease import announce, others
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.storage.clock import now_utc
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import MASKS
 
 if TYPE_CHECKING:
     from maskmill.storage.care.verify import VerifyReport
-    from maskmill.storage.dataset.columns import CommitRecord, Reject
     from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.records import CommitRecord, Reject
     from maskmill.workers.run.spec import RunSpec
 
 
@@ -132,7 +132,7 @@ def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, An
 
 def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
     """The rejected images, each once, with the reason of the first column that rejects it."""
-    from maskmill.storage.dataset.columns import first_rejects
+    from maskmill.storage.dataset.records import first_rejects
 
     for shard in _by_shard(records):
         yield from first_rejects(shard).values()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config, validate
 from maskmill.storage.dataset.tags import find_generation
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import MASKS, segmenter_name
 from maskmill.workers.stages.candidates import CANDIDATES
 

@@ -23,7 +23,8 @@ import numpy as np
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.evaluate.automatic import AutomaticFigures, automatic_figures
 from maskmill.pipeline.evaluate.truth import Bools, Truth
-from maskmill.pipeline.masks.automask import AutomaticMasks, select_masks
+from maskmill.pipeline.masks.automask import AutomaticMasks
+from maskmill.pipeline.masks.select import select_masks
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.segmenters.sam import SamSegmenter

@@ -15,7 +15,7 @@ from maskmill.flows.cli import app
 from maskmill.flows.config import load_config
 from maskmill.storage.drivers.lease import Lease, others
 from maskmill.storage.drivers.one_writer import writer, writing
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.fakes import write_pictures
 from tests.flows.runs.test_relabel import SETS, annotate
 

@@ -27,7 +27,7 @@ from maskmill.storage.dataset.model_versions import list_models, load_model, pro
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages

@@ -12,10 +12,10 @@ from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.runs.steps import planning, publishing
 from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
-from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.dataset.generations import GenerationRow, latest
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.one_writer import writing
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages

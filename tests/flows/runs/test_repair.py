@@ -16,7 +16,7 @@ from maskmill.flows.runs.steps.planning import describe_run
 from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.storage.care.verify import verify
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.repair import in_process
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard

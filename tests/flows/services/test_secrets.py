@@ -11,8 +11,8 @@ from maskmill.flows.cli import app
 from maskmill.flows.config import load_config
 from maskmill.flows.report.observe import observed
 from maskmill.flows.runs.steps import holding, planning, publishing
-from maskmill.storage.dataset.columns import new_attempt
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.dataset.records import new_attempt
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages

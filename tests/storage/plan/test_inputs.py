@@ -11,7 +11,7 @@ import pytest
 from maskmill.storage.errors import BucketNotFound, InputError
 from maskmill.storage.plan.inputs import list_inputs
 from maskmill.storage.plan.walk import InputFile, InputProblem
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.storage.stores.test_stores import open_to_all, run_as_nobody
 
 CONTENT = {

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.parts import Ahead, drop_notes, finished_parts, note_part
 from maskmill.workers.exports.report import ExportedFile
 from maskmill.workers.exports.samples import ExportImage

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.report import (
     FINISHED,
     STARTED,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.pool import (
     PoolEvent,
     Progress,

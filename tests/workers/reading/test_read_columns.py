@@ -12,9 +12,10 @@ import pytest
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, first_rejects
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, first_rejects
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.turn import CRASHED, run_shard

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.dataset.columns import ColumnVersion, Reject
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import Reject
 from maskmill.storage.shards.index import IndexField, read_index
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.column_writer import ColumnWriter
 from maskmill.workers.shard.meter import Meter

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample, write_shard
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.shard.read_back import ReadBack
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskmill.storage.dataset.columns import Reject
+from maskmill.storage.dataset.records import Reject
 from maskmill.storage.errors import DamagedObject, InputError, ObjectNotFound, SourceChanged
 from maskmill.workers.foreign.codec import DecodeError
 from maskmill.workers.run.spec import ShardTask

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from maskmill.pipeline.annotation import from_sa1b
-from maskmill.storage.dataset.columns import CommitRecord
 from maskmill.storage.dataset.images import read_images
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
-from maskmill.storage.plan.plan import PlannedImage, read_source
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.sources import PlannedImage, read_source
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
@@ -338,9 +338,9 @@ def test_memory_is_bounded_by_queues(make_dataset: MakeDataset, monkeypatch: pyt
     read: list[str] = []
     stages = build_fake_stages(data.spec, Slow(seconds=0.002))
 
-    def counting(image: PlannedImage) -> bytes:
+    def counting(image: PlannedImage, max_bytes: int) -> bytes:
         read.append(image.key)
-        return read_source(image)
+        return read_source(image, max_bytes)
 
     monkeypatch.setattr("maskmill.workers.shard.taken_in.read_source", counting)
     run_shard(stages, ShardTask(shard=0, attempt="a" * 16))

@@ -22,7 +22,7 @@ from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes, scaled
 from maskmill.workers.reading.words import category_of
 from maskmill.workers.run.ingest_settings import IngestSettings

@@ -27,7 +27,8 @@ from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports import export
 from maskmill.workers.pictures.preview import preview_page
 from maskmill.workers.run.ingest_settings import IngestSettings

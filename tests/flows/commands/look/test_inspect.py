@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from maskmill.flows.cli import app
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.workers.published import publish_dataset
 
 

@@ -10,7 +10,7 @@ from maskmill.flows.report.report import Silence, watching
 from maskmill.flows.runs.steps import holding
 from maskmill.storage.drivers.lease import announce, others
 from maskmill.storage.drivers.one_writer import WriterBusy, writer
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 class Notes(Silence):

@@ -10,7 +10,7 @@ from maskmill.flows.config import load_config
 from maskmill.flows.runs.steps import planning
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.workers.published import build_stages, make_spec, write_inputs

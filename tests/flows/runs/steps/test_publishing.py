@@ -12,7 +12,7 @@ from maskmill.flows.runs.generate import make_report
 from maskmill.flows.runs.steps import annotating, planning, publishing
 from maskmill.pipeline.settings import CaptionSettings, MaskSettings
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard

@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from maskmill.flows.config import load_config
 from maskmill.flows.services.prefect.secret import read_secret
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.fakes import write_pictures
 from tests.flows.asking import ask
 from tests.flows.browsing import browser, log_in, shown, text
