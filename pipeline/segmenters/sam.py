@@ -27,6 +27,7 @@ from maskmill.pipeline.masks.upsample import Frame
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.unfit import TOO_THIN, UnfitPicture
 from maskmill.pipeline.weights import pretrained, weights
 
 if TYPE_CHECKING:
@@ -209,15 +210,25 @@ def images_per_batch(image_size: int, device: torch.device) -> int:
 
 
 def checked_image(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
-    """Where an image lies in a padded model input. Raises ValueError for what is no image, or too thin."""
+    """Where an image lies in a padded model input.
+
+    Args:
+        image: should be uint8[H, W, 3] RGB.
+        image_size: side of the model input in px.
+
+    Raises:
+        ValueError: it is no such image.
+        UnfitPicture: it is thinner than a pixel of the model input.
+    """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(
             f"an image must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"
         )
     height, width = image.shape[:2]
     if int(min(height, width) * (image_size / max(height, width)) + 0.5) < 1:
-        raise ValueError(
+        raise UnfitPicture(
+            TOO_THIN,
             f"an image of {width}x{height} px is thinner than a pixel at the model's "
-            f"{image_size} px: cut it into parts"
+            f"{image_size} px: cut it into parts",
         )
     return Frame.of_image(image_size, height=height, width=width)

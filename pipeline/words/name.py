@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImage, Annotation
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.rle import decode
-from maskmill.pipeline.words.clip import Image, Namer, check_rgb
+from maskmill.pipeline.words.clip import Grid, Image, check_rgb
 from maskmill.pipeline.words.settings import NameSettings
 
 DENSE = "dense"
@@ -107,6 +107,23 @@ def names_from_record(record: Mapping[str, Any]) -> NamedImage:
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a record of names: {error!r}") from error
+
+
+class NamerModel(Protocol):
+    """What the stage asks of a namer; see `maskmill.pipeline.words.clip.Namer`, which is one."""
+
+    image_size: int
+    pixel_mean: tuple[int, ...]
+
+    def image_features(self, images: Sequence[Image]) -> Tensor: ...
+
+    def dense_features(self, image: Image, longer_side: int) -> Tensor: ...
+
+    def grid_of(self, height: int, width: int, longer_side: int) -> Grid: ...
+
+    def text_features(self, words: Sequence[str], templates: Sequence[str]) -> Tensor: ...
+
+    def scores(self, features_ND: Tensor, words_WD: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class MaskNamer:

@@ -29,6 +29,7 @@ from typing import TypeVar
 import numpy as np
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
+from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.care.rewrite import forgotten_reject
 from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
 from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
@@ -325,7 +326,7 @@ class _Turn:
     ) -> list[Picture | Reject]:
         """One stage over one batch, in the pictures' order; gives the pictures with its outputs.
 
-        A batch that doesn't fit is split."""
+        A batch that doesn't fit, or holds a picture that can't be used, is split."""
         ready = [item if isinstance(item, Reject) else _ready(stage, item) for item in batch]
         outcomes = iter(self._results(stage, [item for item in ready if isinstance(item, Picture)]))
         passed: list[Picture | Reject] = []
@@ -361,8 +362,8 @@ class _Turn:
         try:
             with in_hand(self.task, stage.column, ", ".join(picture.key for picture in pictures)):
                 return list(stage.run(pictures))
-        except (MemoryError, RuntimeError, DecodeError) as error:
-            if not isinstance(error, DecodeError) and not is_out_of_memory(error):
+        except (MemoryError, RuntimeError, DecodeError, UnfitPicture) as error:
+            if not isinstance(error, DecodeError | UnfitPicture) and not is_out_of_memory(error):
                 raise
             return [result for picture in pictures for result in self._results(stage, [picture])]
 

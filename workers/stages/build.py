@@ -32,6 +32,7 @@ from maskmill.storage.shards.shards import Sample
 from maskmill.storage.stores.base import ObjectStore, open_store
 from maskmill.workers.run.columns import CANDIDATES, segmenter_name
 from maskmill.workers.run.spec import MASKS, RunSpec
+from maskmill.workers.stages.guarded import GuardedSegmenter
 from maskmill.workers.stages.warnings import Notes, listen
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def build_stages(spec: RunSpec) -> Stages:
         torch.set_num_threads(spec.segmenter.threads)
     store = open_store(spec.root)
     bring(store, spec.segmenter)
-    embeddings = SharedEmbeddings(LazySegmenter(lambda: load_segmenter(spec.segmenter)))
+    embeddings = SharedEmbeddings(LazySegmenter(lambda: GuardedSegmenter(load_segmenter(spec.segmenter))))
     stages: list[Stage] = [*_mask_stages(spec, embeddings), *word_stages(spec, embeddings)]
     for stage in stages:
         if stage.column not in spec.idle:

@@ -14,6 +14,7 @@ from maskmill.workers.run.columns import (
     name_facts,
 )
 from maskmill.workers.run.spec import RunSpec
+from maskmill.workers.stages.guarded import GuardedCaptioner, GuardedDetector, GuardedFilter, GuardedNamer
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
@@ -86,7 +87,9 @@ def _capfilt(settings: CaptionSettings) -> CapFilt:
     from maskmill.pipeline.words.caption import CapFilt
 
     captioner, text_filter = load_blip(settings)
-    return CapFilt(captioner, text_filter, settings)
+    return CapFilt(
+        GuardedCaptioner(captioner), GuardedFilter(text_filter) if text_filter is not None else None, settings
+    )
 
 
 def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
@@ -94,7 +97,7 @@ def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
     from maskmill.pipeline.words.ground import Grounder
 
     _ = segmenter.image_size  # loads it now
-    return Grounder(load_detector(settings), segmenter, looked_for(settings), settings)
+    return Grounder(GuardedDetector(load_detector(settings)), segmenter, looked_for(settings), settings)
 
 
 def _mask_namer(settings: NameSettings) -> MaskNamer:
@@ -104,4 +107,4 @@ def _mask_namer(settings: NameSettings) -> MaskNamer:
 
     assert settings.model is not None
     namer = load_namer(settings.model, device=settings.device, dtype=settings.dtype)
-    return MaskNamer(namer, load_vocabulary(settings.vocabulary), settings)
+    return MaskNamer(GuardedNamer(namer), load_vocabulary(settings.vocabulary), settings)
