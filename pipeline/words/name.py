@@ -138,7 +138,7 @@ class MaskNamer:
         ValueError: no words.
     """
 
-    def __init__(self, namer: Namer, vocabulary: Sequence[str], settings: NameSettings) -> None:
+    def __init__(self, namer: NamerModel, vocabulary: Sequence[str], settings: NameSettings) -> None:
         self._namer = namer
         self._settings = settings
         self.vocabulary = tuple(vocabulary)
