@@ -7,6 +7,7 @@ from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.run.columns import fingerprints, image_facts
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.reading_rules import with_rules
 from maskmill.workers.run.spec import IMAGES, RunSpec
 from maskmill.workers.stages.build import Stages
 
@@ -15,6 +16,7 @@ def ingest_spec(
     root: str, ingest: IngestSettings, *, decode_threads: int = 2, encode_threads: int = 1
 ) -> RunSpec:
     """A run that makes the images column alone, the one that any run of these settings makes."""
+    ingest = with_rules(open_store(root), ingest)
     return RunSpec(
         root=root,
         ingest=ingest,

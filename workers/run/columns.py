@@ -29,7 +29,7 @@ from maskmill.pipeline.words.settings import (
     NameSettings,
 )
 from maskmill.storage.dataset.columns import fingerprint
-from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
+from maskmill.workers.run.ingest_settings import IngestSettings
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
@@ -100,7 +100,7 @@ def weights_digits(models: Mapping[str, str]) -> str | None:
 
 def image_facts(ingest: IngestSettings) -> ColumnFacts:
     """Of `images`."""
-    return ColumnFacts(settings=dataclasses.asdict(ingest), revision=INGEST_REVISION)
+    return ColumnFacts(settings=ingest.facts(), revision=ingest.rules_in_force)
 
 
 def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:

@@ -35,6 +35,7 @@ from maskmill.workers.run.columns import (
     name_facts,
 )
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.reading_rules import with_rules
 
 SettingsT = TypeVar("SettingsT")
 
@@ -148,6 +149,7 @@ def make_spec(
     check_words(captions, labels)
     if boxes is not None and masks.keep_candidates:
         raise ValueError("boxes.file makes masks without a grid: masks.keep_candidates has nothing to keep")
+    ingest = with_rules(open_store(root), ingest)
     facts = {IMAGES: image_facts(ingest)}
     if masks.keep_candidates:
         facts[CANDIDATES] = candidate_facts(masks, segmenter)
@@ -240,6 +242,7 @@ class ShardReport:
         wall_s: seconds from start to end of the turn.
         lost_race: another worker's commit came first and stands; ours was dropped.
         already_done: every column was committed before this turn began.
+        remarks: what is worth a look -> images taken in by this turn that it is true of.
         notes: what the worker has to say to people, such as batches that had to be halved.
     """
 
@@ -254,6 +257,7 @@ class ShardReport:
     lost_race: bool = False
     already_done: bool = False
     notes: tuple[str, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, re
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import DecodeError, decode_image, normalise
 from maskmill.workers.run.columns import CANDIDATES
+from maskmill.workers.run.events import NARROW_RANGE
 from maskmill.workers.run.in_hand import Announcement, announce, withdraw
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.ahead import map_ahead, read_ahead
@@ -213,6 +214,8 @@ class _Turn:
             data = source.read()
         with self.meter.step("images.normalise"):
             image = normalise(data, self.stages.spec.ingest)
+        if image.narrow:
+            self.meter.remark(NARROW_RANGE)
         in_place = planned.in_tar and not image.converted
         sample = to_sample(
             planned,
@@ -438,6 +441,7 @@ def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
         wall_s=round(wall_s, 3),
         lost_race=turn.lost_race,
         already_done=already_done,
+        remarks=turn.meter.remarks(),
         notes=turn.stages.notes.take() if turn.stages.notes is not None else (),
     )
 

@@ -38,6 +38,7 @@ class IngestReport:
         new_images: taken in or rejected now.
         failed_shards: shard -> why it was given up.
         seconds: of the whole.
+        remarks: what is worth a look -> images taken in now that it is true of.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class IngestReport:
     new_images: int
     failed_shards: Mapping[int, str]
     seconds: float
+    remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def ingest(
@@ -110,6 +112,7 @@ def take_in(dataset: str, inputs: list[str], config: RunConfig, *, limit: int | 
         new_images=done.new_images,
         failed_shards=done.failed_shards,
         seconds=round(time.monotonic() - began, 1),
+        remarks=done.remarks,
     )
 
 
