@@ -34,7 +34,6 @@ import platform
 import statistics
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -50,14 +49,16 @@ from segment_anything.build_sam import sam_model_registry
 from benchmarks.agreement import agreement, merge
 from benchmarks.floor import against_floor, count_gflop
 from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
 from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
-from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
+from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
 from maskmill.pipeline.weights import weights
+from maskmill.workers.run.recipe import mask_settings
 
-NANO = MaskSettings(**tomllib.loads((files("maskmill.flows") / "recipes" / "nano.toml").read_text())["masks"])
+NANO = mask_settings("nano")
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
 
 Photo = npt.NDArray[np.uint8]

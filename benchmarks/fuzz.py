@@ -29,7 +29,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from maskmill.flows.config import ConfigError, load_config, recipe_names, to_toml
+from maskmill.flows.config import ConfigError, load_config, to_toml
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, from_run_lengths, run_lengths
 from maskmill.storage.dataset.columns import CommitRecord, Reject, parse_record, record_bytes
@@ -42,6 +42,7 @@ from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard
 from maskmill.storage.shards.tar_format import end_marker, member_header, padding
 from maskmill.storage.shards.tars import scan_tar
 from maskmill.storage.stores.local import LocalStore
+from maskmill.workers.run.recipe import recipe_names
 
 SECONDS_EACH = 5.0
 MEMORY_BYTES = 1 << 30  # beyond what importing and compiling takes

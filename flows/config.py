@@ -1,10 +1,10 @@
 """What a run is: `RunConfig`, its recipes, and how a file and --set change them.
 
 The settings of the layers below are frozen dataclasses that check their own ranges; pydantic reads them here
-as they are, so that no field is stated twice. A run starts from a recipe (recipes/*.toml), a file may change
-it, then `section.field=value` pairs may. Unknown sections and fields are refused with the nearest name; a
-value out of range is refused by the dataclass that owns it. "none" unsets a field that may be empty, as TOML
-has no null.
+as they are, so that no field is stated twice. A run starts from a recipe (workers/run/recipe.py), a file may
+change it, then `section.field=value` pairs may. Unknown sections and fields are refused with the nearest
+name; a value out of range is refused by the dataclass that owns it. "none" unsets a field that may be empty,
+as TOML has no null.
 
 This file imports no torch, ray or prefect: `maskmill config show` answers at once. It doesn't know whether
 weights exist or a cluster answers; that is found when the run starts.
@@ -13,7 +13,6 @@ weights exist or a cluster answers; that is found when the run starts.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -22,39 +21,39 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
-from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.run.loop_settings import (
+from maskmill.pipeline.checks import check_choice, check_int, check_range
+from maskmill.pipeline.settings import (
+    BoxSettings,
+    CaptionSettings,
     DistillSettings,
     EvaluateSettings,
     GateSettings,
-    LoopSettings,
+    LabelSettings,
+    MaskSettings,
+    NameSettings,
+    SegmenterSettings,
     TrainSettings,
 )
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.loop_settings import LoopSettings
+from maskmill.workers.run.recipe import DEFAULT_RECIPE, Values, nearest, recipe_names, recipe_values
+from maskmill.workers.run.recipe import ConfigError as ConfigError
 from maskmill.workers.run.spec import check_words
 
-RECIPES_DIR = Path(__file__).parent / "recipes"
-DEFAULT_RECIPE = "nano"
 EXPORT_FORMATS = ("sa1b", "coco", "lvis", "yolo", "hf")
 UNSET = "none"
-
-Values = dict[str, dict[str, Any]]
-
-
-class ConfigError(ValueError):
-    """A run that cannot be: names the field, the value and the cure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """How a run is carried out; nothing here changes what is written, but where shards are cut.
 
-    Args: workers: processes that annotate at once; None is one per GPU, else as many as CPUs and memory
-        hold. shard_size: images in a shard, 1 to 100,000: the unit of work and of loss, best ten minutes'
-        worth. max_attempts: turns at a shard that may fail before it is given up, 1 to 10. deadline_s:
-        seconds a turn at a shard may take (at an image, where a shard is run image by image) before its
-        worker counts as hung and is replaced, at least 10.
+    Args:
+        workers: processes that annotate at once; None is one per GPU, else as many as CPUs and memory hold.
+        shard_size: images in a shard, 1 to 100,000: the unit of work and of loss, best ten minutes' worth.
+        max_attempts: turns at a shard that may fail before it is given up, 1 to 10.
+        deadline_s: seconds a turn at a shard may take (at an image, where a shard is run image by image)
+            before its worker counts as hung and is replaced, at least 10.
         decode_threads: threads of each worker that read and decode ahead of the model, 1 to 64.
         encode_threads: threads of each worker that write behind it, 1 to 64.
         images_per_batch: images that the model embeds together, 1 to 1024; 1 keeps runs on a CPU equal byte
@@ -81,19 +80,19 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.workers is not None:
-            _check_between("workers", self.workers, 1, 10_000)
+            check_int("workers", self.workers, 1, 10_000)
         elif self.autoscale:
             raise ValueError(
                 "autoscale=True needs a goal: say how many workers there should be (run.workers)"
             )
-        _check_between("shard_size", self.shard_size, 1, 100_000)
-        _check_between("max_attempts", self.max_attempts, 1, 10)
-        _check_between("deadline_s", self.deadline_s, 10.0, 604_800.0)
-        _check_between("decode_threads", self.decode_threads, 1, 64)
-        _check_between("encode_threads", self.encode_threads, 1, 64)
-        _check_between("images_per_batch", self.images_per_batch, 1, 1024)
+        check_int("shard_size", self.shard_size, 1, 100_000)
+        check_int("max_attempts", self.max_attempts, 1, 10)
+        check_range("deadline_s", self.deadline_s, 10.0, 604_800.0)
+        check_int("decode_threads", self.decode_threads, 1, 64)
+        check_int("encode_threads", self.encode_threads, 1, 64)
+        check_int("images_per_batch", self.images_per_batch, 1, 1024)
         if self.metrics_port is not None:
-            _check_between("metrics_port", self.metrics_port, 1, 65535)
+            check_int("metrics_port", self.metrics_port, 1, 65535)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,10 +116,9 @@ class ExportSettings:
     column: str = "masks"
 
     def __post_init__(self) -> None:
-        if self.format not in EXPORT_FORMATS:
-            raise ValueError(f"format={self.format!r} is unknown: use one of {', '.join(EXPORT_FORMATS)}")
-        _check_between("max_images", self.max_images, 1, 1_000_000)
-        _check_between("max_bytes", self.max_bytes, 1_000_000, 2**40)
+        check_choice("format", self.format, EXPORT_FORMATS)
+        check_int("max_images", self.max_images, 1, 1_000_000)
+        check_int("max_bytes", self.max_bytes, 1_000_000, 2**40)
         if self.format not in ("coco", "lvis") and not self.images:
             raise ValueError(
                 'images=False leaves nothing but JSON: only "coco" and "lvis" can leave images out'
@@ -157,30 +155,6 @@ class RunConfig(BaseModel):
         return self
 
 
-def recipe_names() -> tuple[str, ...]:
-    """The shipped recipes, sorted."""
-    return tuple(sorted(path.stem for path in RECIPES_DIR.glob("*.toml")))
-
-
-def recipe_text(name: str) -> str:
-    """A recipe's TOML as shipped, comments included.
-
-    Raises:
-        ConfigError: no recipe has this name.
-    """
-    if name not in recipe_names():
-        raise ConfigError(
-            f"recipe {name!r} is unknown{_nearest(name, recipe_names())}: use one of "
-            f"{', '.join(recipe_names())}"
-        )
-    return (RECIPES_DIR / f"{name}.toml").read_text(encoding="utf-8")
-
-
-def recipe_purpose(name: str) -> str:
-    """The first line of a recipe's heading comment: what it is for."""
-    return recipe_text(name).splitlines()[0].removeprefix("#").strip()
-
-
 def load_config(
     recipe: str | None = None, file: str | Path | None = None, sets: Iterable[str] = ()
 ) -> RunConfig:
@@ -205,7 +179,7 @@ def load_config(
             f"{file} is based on recipe {base!r}, but {recipe!r} was asked for: name it in one place"
         )
     name = recipe or base or DEFAULT_RECIPE
-    merged = _merge(tomllib.loads(recipe_text(name)), values, source=str(file))
+    merged = _merge(recipe_values(name), values, source=str(file))
     merged = _merge(merged, parse_sets(sets), source="--set")
     return validate({"recipe": name, **merged})
 
@@ -281,7 +255,7 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any], *, source: str) 
     for section, fields in changes.items():
         if section not in sections():
             raise ConfigError(
-                f"{source}: there is no section [{section}]{_nearest(section, sections())}; the "
+                f"{source}: there is no section [{section}]{nearest(section, sections())}; the "
                 f"sections are {', '.join(sections())}"
             )
         if not isinstance(fields, Mapping):
@@ -305,18 +279,8 @@ def _problem(error: Any) -> str:
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         section, _, field = place.rpartition(".")
         known = field_names(section) if section in sections() else sections()
-        return f"{place}: there is no such setting{_nearest(field, known)}; known: {', '.join(known)}"
+        return f"{place}: there is no such setting{nearest(field, known)}; known: {', '.join(known)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"[{place}] {message}" if place else message
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _check_between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range: use {low:g} to {high:g}")

@@ -296,20 +296,10 @@ def generation_of(dataset: str, which: int | str | None = None) -> Generation:
         DatasetError: there is none yet, or no such tag.
         ObjectNotFound: there is none of this number.
     """
-    from maskmill.storage.dataset.generations import latest, load_generation
-    from maskmill.storage.dataset.tags import resolve
-    from maskmill.storage.errors import DatasetError
+    from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.base import open_store
 
-    store = open_store(dataset)
-    number = resolve(store, which) if isinstance(which, str) else which
-    found = load_generation(store, number) if number is not None else latest(store)
-    if found is None:
-        raise DatasetError(
-            f"{dataset} holds no generation: is the path right? `maskmill generate {dataset} --input IMAGES` "
-            "makes one"
-        )
-    return found
+    return find_generation(open_store(dataset), which)
 
 
 def contact_sheet(dataset: str, number: int | None = None) -> bytes:

@@ -11,8 +11,9 @@ was a plain command, nobody is left to tell. Two nets catch these:
 * an automation of the server: a run from anywhere that sent a heartbeat once and then none for `SILENCE_S`
   is marked as crashed.
 
-`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation; it is a
-process of its own because Prefect's client takes seconds to import.
+`python -m maskmill.flows.services.lost_runs setup POOL` makes the pool and the automation, and mends what an
+earlier maskmill registered (entrypoints.py); it is a process of its own because Prefect's client takes
+seconds to import.
 """
 
 from __future__ import annotations
@@ -151,6 +152,7 @@ def make_automation() -> None:
 
 def main() -> None:
     """`python -m maskmill.flows.services.lost_runs setup POOL`."""
+    from maskmill.flows.services.entrypoints import mend_entrypoints
     from maskmill.flows.services.register import left_from_before
 
     if len(sys.argv) != 3 or sys.argv[1] != "setup":
@@ -158,7 +160,7 @@ def main() -> None:
     ensure_pool(sys.argv[2], ours=True)
     make_automation()
     api = PrefectApi(os.environ["PREFECT_API_URL"], os.environ.get("PREFECT_API_AUTH_STRING"))
-    for line in (*sweep(api), *left_from_before()):
+    for line in (*sweep(api), *mend_entrypoints(sys.argv[2]), *left_from_before()):
         sys.stdout.write(line + "\n")
 
 

@@ -95,7 +95,7 @@ def left_from_before() -> Iterator[str]:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        for found, flow in _ours(client):
+        for found, flow in ours(client):
             dataset = found.parameters.get("dataset")
             if dataset and not found.name.startswith(dataset_name(absolute(str(dataset)))):
                 name = f" --name {found.name}" if found.name != NO_NAME else ""
@@ -147,7 +147,7 @@ def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
         return None
 
 
-def _ours(client: SyncPrefectClient) -> Iterator[tuple[DeploymentResponse, str]]:
+def ours(client: SyncPrefectClient) -> Iterator[tuple[DeploymentResponse, str]]:
     """Every deployment that maskmill registered, with its flow's name."""
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 

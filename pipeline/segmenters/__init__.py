@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maskmill.pipeline.families import family_of
 from maskmill.pipeline.settings import SegmenterSettings
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.settings.families import family_of
+from maskmill.pipeline.weights import pretrained, weights
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
@@ -35,7 +35,6 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
 
         return load_sam_segmenter(settings)
     from maskmill.pipeline.segmenters.families import load_family
-    from maskmill.pipeline.weights import pretrained
 
     path = weights.resolve(settings)
     found = pretrained.find(str(path), role="segmenter", model_types=family.model_types)
@@ -46,6 +45,6 @@ def weights_identity(settings: SegmenterSettings) -> str:
     """The sha256 of the segmenter's weights in hex, for fingerprints; loads no model.
 
     Raises:
-        maskmill.pipeline.weights.weights.MissingWeights: no such file.
+        maskmill.pipeline.weights.errors.MissingWeights: no such file.
     """
     return weights.sha256_of(weights.resolve(settings))

@@ -85,6 +85,33 @@ def table_names(generation: Generation) -> tuple[str, ...]:
     return ("images", "shards", *sorted(indexed))
 
 
+def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Table:
+    """One of the tables that a query can name, whole, in memory; needs no DuckDB.
+
+    Raises:
+        InputError: there is no such table; says which there are.
+        DamagedObject: a manifest or file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    if name not in table_names(generation):
+        raise InputError(
+            f"{store.root}: generation {generation.number} has no table {name!r}; there are "
+            f"{', '.join(table_names(generation))}"
+        )
+    if name == "shards":
+        return _manifest(store, generation.manifest)
+    try:
+        if name != "images":
+            rows = [row.index for row in generation.rows() if row.column == name and row.index is not None]
+            return _parquet(store, rows).to_table()
+        shards = sorted({row.shard for row in generation.rows() if row.column == "images"})
+        return _planned(store).to_table(filter=ds.field("shard").isin(shards))
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedObject(f"{store.root}: table {name} cannot be read ({exc})") from exc
+
+
 def _register(connection: Any, store: ObjectStore, generation: Generation) -> None:
     rows = generation.rows()
     connection.register("shards", _manifest(store, generation.manifest))
@@ -100,14 +127,19 @@ def _register(connection: Any, store: ObjectStore, generation: Generation) -> No
 
 def _register_images(connection: Any, store: ObjectStore) -> None:
     """The planned images of the generation's shards, as a view over the plan's files."""
-    written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
-    if not written:
-        raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
-    connection.register("_planned", _parquet(store, written, image_schema()))
+    connection.register("_planned", _planned(store))
     connection.execute(
         "create view images as select * from _planned "
         "where shard in (select shard from shards where \"column\" = 'images')"
     )
+
+
+def _planned(store: ObjectStore) -> ds.Dataset:
+    """Every planned image, read on demand."""
+    written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
+    if not written:
+        raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
+    return _parquet(store, written, image_schema())
 
 
 def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:

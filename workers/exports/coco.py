@@ -186,10 +186,10 @@ def annotation_entries(image: ExportImage, categories: Categories) -> Iterator[d
         return
     rows = image.record["annotations"]
     for category_id, row in zip(categories.count(category_of(row) for row in rows), rows, strict=True):
-        yield annotation_entry(image, row, category_id)
+        yield annotation_entry(row, image_id=image.record["image"]["image_id"], category_id=category_id)
 
 
-def annotation_entry(image: ExportImage, annotation: Mapping[str, Any], category_id: int) -> dict[str, Any]:
+def annotation_entry(annotation: Mapping[str, Any], *, image_id: int, category_id: int) -> dict[str, Any]:
     """COCO's annotation of one SA-1B annotation; scores, `output_token`, `parent` and words ride along.
 
     Raises:
@@ -201,7 +201,7 @@ def annotation_entry(image: ExportImage, annotation: Mapping[str, Any], category
     )
     return {
         "id": annotation["id"],
-        "image_id": image.record["image"]["image_id"],
+        "image_id": image_id,
         "category_id": category_id,
         "segmentation": segmentation,
         "area": annotation["area"],

@@ -41,9 +41,23 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
 from maskmill.workers.foreign import deep_pixels, profiles, unended
-from maskmill.workers.run.ingest_settings import FULL, JPEG_MAX_SIDE_PX, PILLOW_MAX_PIXELS, IngestSettings
+from maskmill.workers.run.ingest_settings import (
+    FULL,
+    INGEST_REVISION,
+    JPEG_MAX_SIDE_PX,
+    PILLOW_MAX_PIXELS,
+    IngestSettings,
+)
 
-__all__ = ["FORMATS", "DecodeError", "IngestSettings", "NormalisedImage", "decode_image", "normalise"]
+__all__ = [
+    "FORMATS",
+    "DecodeError",
+    "IngestSettings",
+    "NormalisedImage",
+    "decode_image",
+    "normalise",
+    "upright_pixels",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is opened; MPO comes by JPEG. Formats that run other programs (EPS) stay closed."""
@@ -131,8 +145,18 @@ def decode_image(data: bytes, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDA
     Raises:
         DecodeError: reasons as listed in this file's header.
     """
+    return upright_pixels(_open(data, INGEST_REVISION), data=data, max_pixels=max_pixels)
+
+
+def upright_pixels(
+    image: Image.Image, *, data: bytes | None = None, max_pixels: int = PILLOW_MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
+    """The upright picture that Pillow opened or made; Args, Returns, Raises: as `decode_image`.
+
+    `data` is the file that it was opened from, where there is one.
+    """
     settings = IngestSettings(min_side_px=1, max_pixels=max_pixels)
-    return _pixels(_upright_rgb_or_grey(data, settings).picture)
+    return _pixels(_upright_rgb_or_grey(image, data, settings).picture)
 
 
 def normalise(data: bytes, settings: IngestSettings) -> NormalisedImage:
@@ -145,7 +169,7 @@ def normalise(data: bytes, settings: IngestSettings) -> NormalisedImage:
     Raises:
         DecodeError: reasons as listed in this file's header.
     """
-    decoded = _upright_rgb_or_grey(data, settings)
+    decoded = _upright_rgb_or_grey(_open(data, settings.rules_in_force), data, settings)
     picture, done = decoded.picture, decoded.done
     smaller = _fit(picture.size, settings.max_shorter_side_px)
     if smaller != picture.size:
@@ -211,13 +235,12 @@ def _check_size(image: Image.Image, min_side_px: int, max_pixels: int) -> None:
         raise DecodeError("too_long", f"{width}x{height} px, JPEG holds {JPEG_MAX_SIDE_PX} at most")
 
 
-def _upright_rgb_or_grey(data: bytes, settings: IngestSettings) -> _Decoded:
+def _upright_rgb_or_grey(image: Image.Image, data: bytes | None, settings: IngestSettings) -> _Decoded:
     """Decodes; gives the picture in mode RGB or L, turned upright, in sRGB, and what that took."""
-    image = _open(data, settings.rules_in_force)
     _check_size(image, settings.min_side_px, settings.max_pixels)
     is_jpeg = image.format == "JPEG"
     try:
-        converted, done, narrow = _loaded(data, image, settings)
+        converted, done, narrow = _loaded(image, data, settings)
     except Image.DecompressionBombError as error:
         raise DecodeError("too_many_pixels", str(error)) from error
     except _BROKEN as error:
@@ -230,10 +253,12 @@ def _upright_rgb_or_grey(data: bytes, settings: IngestSettings) -> _Decoded:
     return _Decoded(converted, done if is_jpeg else [str(image.format).lower(), *done], narrow)
 
 
-def _loaded(data: bytes, image: Image.Image, settings: IngestSettings) -> tuple[Image.Image, list[str], bool]:
+def _loaded(
+    image: Image.Image, data: bytes | None, settings: IngestSettings
+) -> tuple[Image.Image, list[str], bool]:
     """The picture's pixels in 8 bits; what that took, and whether it uses little of its 16 bits."""
     rules = settings.rules_in_force
-    if rules > 1 and deep_pixels.is_deep_colour(image):
+    if data is not None and rules > 1 and deep_pixels.is_deep_colour(image):
         shown = deep_pixels.colour(data, FORMATS, image, settings.range)
         if settings.range == FULL:  # Pillow's own high bytes, as it always was
             return *_to_rgb_or_grey(image, rules), shown.narrow
@@ -244,7 +269,7 @@ def _loaded(data: bytes, image: Image.Image, settings: IngestSettings) -> tuple[
     try:
         image.load()
     except OSError as error:
-        if rules == 1 or image.format != "JPEG" or "runcated" not in str(error):
+        if data is None or rules == 1 or image.format != "JPEG" or "runcated" not in str(error):
             raise
         whole, done_before = unended.completed(data, error), [END_ADDED]
     if rules > 1 and deep_pixels.is_deep_grey(whole):

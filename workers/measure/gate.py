@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskmill.pipeline.checks import finite
 from maskmill.pipeline.evaluate.gate import decide
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.truth import TruthSet
@@ -13,8 +13,8 @@ from maskmill.workers.measure.evaluate import evaluate
 from maskmill.workers.run.dataset_models import load
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
     from maskmill.pipeline.settings import SegmenterSettings
+    from maskmill.pipeline.settings.evaluate import EvaluateSettings, GateSettings
 
 
 def compare(
@@ -47,10 +47,6 @@ def compare(
     except ValueError as exc:
         raise InputError(str(exc)) from exc
     figures = [{**one.figures()["sets"][coco.stem]} for one in (old, new)]
-    facts = {**decision.facts(), "before": _finite(figures[0]), "after": _finite(figures[1])}
+    facts = {**decision.facts(), "before": finite(figures[0]), "after": finite(figures[1])}
     left_out = new.left_out.get(coco.stem)
     return {**facts, "left_out": dict(left_out)} if left_out else facts
-
-
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if value == value else None for name, value in figures.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from maskmill.pipeline.checks import check_int
+
 INGEST_REVISION = 2
 """Raise when `codec.normalise` gives other bytes for the same input; `rules` keeps the ones before.
 
@@ -50,14 +52,14 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         if self.max_shorter_side_px is not None:
-            _check_range("max_shorter_side_px", self.max_shorter_side_px, 64, JPEG_MAX_SIDE_PX)
-        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-        _check_range("min_side_px", self.min_side_px, 1, JPEG_MAX_SIDE_PX)
-        _check_range("max_pixels", self.max_pixels, 1, PILLOW_MAX_PIXELS)
+            check_int("max_shorter_side_px", self.max_shorter_side_px, 64, JPEG_MAX_SIDE_PX)
+        check_int("jpeg_quality", self.jpeg_quality, 1, 100)
+        check_int("min_side_px", self.min_side_px, 1, JPEG_MAX_SIDE_PX)
+        check_int("max_pixels", self.max_pixels, 1, PILLOW_MAX_PIXELS)
         if self.range not in RANGES:
             raise ValueError(f"range={self.range!r} is unknown: use one of {', '.join(RANGES)}")
         if self.rules is not None:
-            _check_range("rules", self.rules, 1, INGEST_REVISION)
+            check_int("rules", self.rules, 1, INGEST_REVISION)
 
     @property
     def rules_in_force(self) -> int:
@@ -74,8 +76,3 @@ class IngestSettings:
         if self.range == FULL:
             del found["range"]
         return found
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be a whole number from {low} to {high}")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings
+from maskmill.pipeline.settings import BoxSettings, MaskSettings, SegmenterSettings
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import make_spec
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from maskmill.pipeline.segmenters.sam import SamImage, SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings.words import CaptionSettings, LabelSettings, NameSettings
 from maskmill.pipeline.words.blip import BlipCaptioner, BlipFilter
 from maskmill.pipeline.words.caption import CapFilt
 from maskmill.pipeline.words.clip import Namer
 from maskmill.pipeline.words.detectors.grounding_dino import GroundingDino
-from maskmill.pipeline.words.settings import CaptionSettings, LabelSettings, NameSettings
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import open_store
