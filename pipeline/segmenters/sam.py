@@ -156,7 +156,7 @@ def load_sam(model: str, path: Path) -> Sam:
     if path.is_dir():
         pretrained.find(str(path), role="segmenter", model_types=("sam",))
         return build_sam(model, from_transformers.rename(weights.read_folder(path)), path)
-    tensors = weights.read_tensors(path)
+    tensors = weights.read_model(path)
     if model == "nano":
         if not weights.looks_like(tensors).startswith("a maskmill student"):
             raise WrongWeights(
