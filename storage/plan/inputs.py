@@ -37,7 +37,7 @@ from maskmill.storage.plan.walk import (
     walk_folder,
     walk_prefix,
 )
-from maskmill.storage.stores.base import address_store, is_s3, local_address, open_store
+from maskmill.storage.stores.base import ObjectStore, address_store, is_s3, local_address, open_store
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MANIFEST_ENDING = ".txt"
@@ -221,9 +221,15 @@ def _walk_s3(address: str, dataset_root: str | None, skipped: Skipped) -> Iterat
         return
     store = open_store(f"s3://{bucket}")
     magic = _MAGIC.search(name)
+    if magic and _has_any(store, f"{name}/"):
+        magic = None  # it is a name first, as of local folders
     prefix = name[: magic.start()] if magic else (f"{name}/" if name else "")
     pattern = re.compile(_glob_regex(name)) if magic else None
     yield from walk_prefix(store, prefix, dataset_root, skipped, pattern)
+
+
+def _has_any(store: ObjectStore, prefix: str) -> bool:
+    return next(iter(store.list(prefix)), None) is not None
 
 
 def _is_object(address: str) -> bool:

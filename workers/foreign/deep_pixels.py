@@ -21,6 +21,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,8 @@ def is_deep_grey(image: Image.Image) -> bool:
 
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether Pillow would cut this colour picture to the high bytes of 16. Ask before loading."""
-    return bool(image.tile) and all(_rawmode(tile) in _OTHER_BYTES for tile in image.tile)
+    tiles = getattr(image, "tile", ())  # none of a picture that was made in memory
+    return bool(tiles) and all(_rawmode(tile) in _OTHER_BYTES for tile in tiles)
 
 
 def grey(image: Image.Image, wanted: str) -> Shown:
@@ -137,7 +139,7 @@ def _scaled(
         return ((whole * 255 + FULL_16_BIT // 2) // FULL_16_BIT).astype(np.uint8), narrow
 
     if wanted != MIN_MAX:
-        low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+        low, high = (float(value) for value in np.percentile(values.astype(np.float64), PERCENTILES))
     if high <= low:
         return np.zeros(values.shape, np.uint8), False
     shares = (values.astype(np.float64) - low) / (high - low)
@@ -150,7 +152,7 @@ def _rawmode(tile: object) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _other_bytes(args: object) -> object:
+def _other_bytes(args: object) -> tuple[Any, ...] | str:
     if isinstance(args, tuple):
         return (_OTHER_BYTES[args[0]], *args[1:])
     assert isinstance(args, str)

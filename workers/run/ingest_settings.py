@@ -38,6 +38,8 @@ class IngestSettings:
             hold), "min-max" or "percentile" (the picture's own values; floats are taken too).
         rules: how files are read, from 1 to `INGEST_REVISION`; None keeps the rules that a dataset was begun
             with, and is the newest for a new one.
+        photograph: the field of a WebDataset sample that is the photograph, such as "jpg" or "image.png";
+            None goes by the rule in docs/formats.md.
 
     Raises:
         ValueError: a value out of its range.
@@ -49,6 +51,7 @@ class IngestSettings:
     max_pixels: int = 175_000_000
     range: str = FULL
     rules: int | None = None
+    photograph: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_shorter_side_px is not None:
@@ -72,7 +75,7 @@ class IngestSettings:
         A setting that came later is left out where it changes nothing, so that fingerprints stay.
         """
         found = dataclasses.asdict(self)
-        del found["rules"]
+        del found["rules"], found["photograph"]  # the second decides what is planned, not how it is read
         if self.range == FULL:
             del found["range"]
         return found
