@@ -5,6 +5,7 @@ Exit codes: see flows/report/console.py, and `maskmill --help`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Annotated
 
@@ -88,4 +89,9 @@ app.add_typer(config_app, name="config")
 
 def main() -> None:
     """The entry point of `maskmill`."""
+    from maskmill.flows.services import surroundings
+
+    with contextlib.suppress(surroundings.NoPlace):  # said by what needs the place
+        for line in surroundings.settle():
+            typer.echo(f"note {line}", err=True)
     app()

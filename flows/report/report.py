@@ -79,6 +79,7 @@ class RunReport:
         seconds: of the whole run.
         images_per_s: over this run's new images, once a worker was ready; 0 without any.
         export: where the export lies, if one was asked for.
+        remarks: what is worth a look -> images taken in by this run that it is true of.
     """
 
     dataset: str
@@ -98,6 +99,7 @@ class RunReport:
     seconds: float
     images_per_s: float
     export: str | None = None
+    remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def sound(self) -> bool:

@@ -162,4 +162,5 @@ def make_report(
         seconds=round(seconds, 3),
         images_per_s=round(annotated.new_images / annotated.seconds, 3) if annotated.seconds else 0.0,
         export=exported,
+        remarks=annotated.remarks,
     )

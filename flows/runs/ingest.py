@@ -24,6 +24,7 @@ class IngestReport:
         new_images: taken in or rejected now.
         failed_shards: shard -> why it was given up.
         seconds: of the whole.
+        remarks: what is worth a look -> images taken in now that it is true of.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class IngestReport:
     new_images: int
     failed_shards: Mapping[int, str]
     seconds: float
+    remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def ingest(
@@ -69,4 +71,5 @@ def ingest(
         new_images=done.new_images,
         failed_shards=done.failed_shards,
         seconds=round(time.monotonic() - began, 1),
+        remarks=done.remarks,
     )

@@ -36,6 +36,7 @@ from maskmill.storage.plan.walk import (
     walk_folder,
     walk_prefix,
 )
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import (
     absolute_address,
     address_beside,
@@ -221,9 +222,15 @@ def _walk_bucket(
         return
     store = open_store(root)
     magic = _MAGIC.search(name)
+    if magic and _has_any(store, f"{name}/"):
+        magic = None  # it is a name first, as of local folders
     prefix = name[: magic.start()] if magic else (f"{name}/" if name else "")
     pattern = re.compile(_glob_regex(name)) if magic else None
     yield from walk_prefix(store, prefix, dataset_root, skipped, pattern)
+
+
+def _has_any(store: ObjectStore, prefix: str) -> bool:
+    return next(iter(store.list(prefix)), None) is not None
 
 
 def _is_object(address: str) -> bool:

@@ -6,6 +6,7 @@ from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import Sections, fingerprints
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.reading_rules import with_rules
 from maskmill.workers.run.spec import IMAGES, RunSpec
 from maskmill.workers.run.work_settings import WorkSettings
 from maskmill.workers.stages.build import Stages
@@ -20,6 +21,7 @@ def ingest_spec(root: str, ingest: IngestSettings, work: WorkSettings | None = N
         ingest: how images are taken in.
         work: how a worker shares its machine; None is the defaults.
     """
+    ingest = with_rules(open_store(root), ingest)
     return RunSpec(
         root=root,
         fingerprints=fingerprints({IMAGES: image_facts(ingest)}),

@@ -60,7 +60,22 @@ REASONS = (
     Reason("not_an_image", "the bytes are no image that is known", "convert it, or leave it out"),
     Reason("truncated", "the image ends too early", "fetch the file again and run again"),
     Reason("damaged", "the image's bytes contradict each other", "fetch the file again and run again"),
-    Reason("animated", "the file has more than one frame or page", "store the frame that is meant"),
+    Reason(
+        "animated",
+        "more than one frame, or pages that are no smaller copies of the first",
+        "store the frame that is meant",
+    ),
+    Reason("heic", "a phone's HEIC picture", "convert it first, `heif-convert in.heic out.jpg`"),
+    Reason(
+        "too_thin",
+        "thinner than a pixel at the model's input size (2048:1 for SAM, 640:1 for nano)",
+        "cut it into parts",
+    ),
+    Reason(
+        "model_refused",
+        "a model raised an error for this picture, and works with others; the detail has its words",
+        "look at the picture",
+    ),
     Reason("too_small", "a side is below `ingest.min_side_px`", "lower it, or leave the image out"),
     Reason(
         "too_long",
@@ -75,7 +90,7 @@ REASONS = (
     Reason(
         "unsupported_pixels",
         "values that have no agreed range as RGB, such as floating-point TIFF",
-        "store 8 or 16 bit grey, or RGB",
+        "store 8 or 16 bit grey, or RGB; `ingest.range` = `percentile` or `min-max` takes them",
     ),
     Reason(
         "source_missing", "the file was planned and is gone", "bring it back, then `maskmill verify --repair`"

@@ -18,6 +18,7 @@ from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import IMAGES, MASKS, Sections, fingerprints
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.reading_rules import with_rules
 from maskmill.workers.run.work_settings import WorkSettings
 from maskmill.workers.stages.registry import facts_of, resolved, sections_of
 
@@ -98,7 +99,9 @@ def make_spec(root: str, *, work: WorkSettings | None = None, **sections: Any) -
         ValueError: an unknown section, a column that reads another that is off, a vocabulary without phrases,
             or candidates to be kept of a grid that given boxes replace.
     """
-    settings = resolved(sections_of(sections))
+    settings = sections_of(sections)
+    ingest = with_rules(open_store(root), settings.of(IngestSettings))
+    settings = resolved(sections_of({**settings, "ingest": ingest}))
     return RunSpec(
         root=open_store(root).root,  # absolute: workers start in other folders
         fingerprints=fingerprints(facts_of(settings)),
@@ -135,6 +138,7 @@ class ShardReport:
         wall_s: seconds from start to end of the turn.
         lost_race: another worker's commit came first and stands; ours was dropped.
         already_done: every column was committed before this turn began.
+        remarks: what is worth a look -> images taken in by this turn that it is true of.
         notes: what the worker has to say to people, such as batches that had to be halved.
     """
 
@@ -149,6 +153,7 @@ class ShardReport:
     lost_race: bool = False
     already_done: bool = False
     notes: tuple[str, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

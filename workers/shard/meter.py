@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,12 +20,14 @@ class Meter:
         self._lock = threading.Lock()
         self._progress = ShardProgress()
         self._seconds: dict[str, float] = {}
+        self._remarks: Counter[str] = Counter()
 
     def begin(self, task: ShardTask) -> None:
         """Forgets the last shard."""
         with self._lock:
             self._progress = ShardProgress(shard=task.shard, attempt=task.attempt)
             self._seconds = {}
+            self._remarks = Counter()
 
     def end(self) -> None:
         """No shard is in work."""
@@ -49,6 +52,16 @@ class Meter:
                 masks_done=now.masks_done + masks,
                 num_rejects=now.num_rejects + rejects,
             )
+
+    def remark(self, what: str) -> None:
+        """Something worth a look is true of one more image."""
+        with self._lock:
+            self._remarks[what] += 1
+
+    def remarks(self) -> dict[str, int]:
+        """Images by what is true of them, by name."""
+        with self._lock:
+            return dict(sorted(self._remarks.items()))
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

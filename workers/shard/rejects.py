@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
+from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.dataset.records import Reject
 from maskmill.storage.errors import (
     InputError,
@@ -33,7 +34,7 @@ def or_reject(task: ShardTask, column: str, key: str, work: Callable[[], T]) -> 
     try:
         with in_hand(task, column, key):
             return work()
-    except DecodeError as error:
+    except (DecodeError, UnfitPicture) as error:
         return Reject(key, error.reason, error.detail)
     except ObjectNotFound as error:
         return Reject(key, "source_missing", str(error))

@@ -12,6 +12,7 @@ from maskmill.storage.dataset.images import to_sample
 from maskmill.storage.dataset.records import Reject
 from maskmill.storage.plan.sources import PlannedImage, SourceRead, read_source, read_sources
 from maskmill.workers.foreign.codec import normalise
+from maskmill.workers.run.events import NARROW_RANGE
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, ShardTask
 from maskmill.workers.shard.ahead import read_ahead
@@ -85,6 +86,8 @@ def _normalised(source: Source, ingest: IngestSettings, meter: Meter) -> TakenIn
         data = source.read()
     with meter.step("images.normalise"):
         image = normalise(data, ingest)
+    if image.narrow:
+        meter.remark(NARROW_RANGE)
 
     # A member of a tar that conforms stays where it is
     in_place = planned.in_tar and not image.converted

@@ -27,6 +27,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
+from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import DamagedObject, Recalled
 from maskmill.storage.plan.marks import marks_of
@@ -226,7 +227,7 @@ class _Turn:
     ) -> list[Picture | Reject]:
         """One stage over one batch, in the pictures' order; gives the pictures with its outputs.
 
-        A batch that doesn't fit is split."""
+        A batch that doesn't fit, or holds a picture that can't be used, is split."""
         ready = [item if isinstance(item, Reject) else _ready(stage, item) for item in batch]
         outcomes = iter(self._results(stage, [item for item in ready if isinstance(item, Picture)]))
         passed: list[Picture | Reject] = []
@@ -262,8 +263,8 @@ class _Turn:
         try:
             with in_hand(self.task, stage.column, ", ".join(picture.key for picture in pictures)):
                 return list(stage.run(pictures))
-        except (MemoryError, RuntimeError, DecodeError) as error:
-            if not isinstance(error, DecodeError) and not is_out_of_memory(error):
+        except (MemoryError, RuntimeError, DecodeError, UnfitPicture) as error:
+            if not isinstance(error, DecodeError | UnfitPicture) and not is_out_of_memory(error):
                 raise
             return [result for picture in pictures for result in self._results(stage, [picture])]
 
@@ -336,6 +337,7 @@ def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
         wall_s=round(wall_s, 3),
         lost_race=turn.lost_race,
         already_done=already_done,
+        remarks=turn.meter.remarks(),
         notes=turn.stages.notes.take() if turn.stages.notes is not None else (),
     )
 

@@ -23,6 +23,7 @@ from maskmill.workers.run.spec import RunSpec
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
 from maskmill.workers.stages.embeddings import LazySegmenter, SharedEmbeddings
+from maskmill.workers.stages.guarded import GuardedSegmenter
 from maskmill.workers.stages.warnings import Notes, listen
 
 
@@ -83,7 +84,9 @@ def build_stages(spec: RunSpec) -> Stages:
     # The store, and the one segmenter that all stages share
     store = open_store(spec.root)
     bring(store, segmenter)
-    embeddings = SharedEmbeddings(LazySegmenter(lambda: segmenters.load_segmenter(segmenter)))
+    embeddings = SharedEmbeddings(
+        LazySegmenter(lambda: GuardedSegmenter(segmenters.load_segmenter(segmenter)))
+    )
 
     # A stage a column, in the order they are made
     stages = [

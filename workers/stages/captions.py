@@ -166,9 +166,11 @@ def _stage(bench: Bench) -> Stage:
 def _capfilt(settings: CaptionSettings) -> CapFilt:
     from maskmill.pipeline.words.blip import load_blip  # imports torch
     from maskmill.pipeline.words.caption import CapFilt
+    from maskmill.workers.stages.guarded import GuardedCaptioner, GuardedFilter
 
     captioner, text_filter = load_blip(settings)
-    return CapFilt(captioner, text_filter, settings)
+    guarded = GuardedFilter(text_filter) if text_filter is not None else None
+    return CapFilt(GuardedCaptioner(captioner), guarded, settings)
 
 
 def _put(info: Record, by_id: Mapping[int, Record], captions: Mapping[str, Any]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from maskmill.workers.run.columns import IMAGES, Column, ColumnFacts, Sections
-from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
+from maskmill.workers.run.ingest_settings import IngestSettings
 
 
 def image_facts(ingest: IngestSettings) -> ColumnFacts:
     """What the fingerprint of `images` is made of."""
-    return ColumnFacts(settings=dataclasses.asdict(ingest), revision=INGEST_REVISION)
+    return ColumnFacts(settings=ingest.facts(), revision=ingest.rules_in_force)
 
 
 def _facts(settings: Sections) -> ColumnFacts:

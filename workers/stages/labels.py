@@ -164,9 +164,10 @@ def _stage(bench: Bench) -> Stage:
 def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
     from maskmill.pipeline.words.detectors import load_detector  # imports torch
     from maskmill.pipeline.words.ground import Grounder
+    from maskmill.workers.stages.guarded import GuardedDetector
 
     _ = segmenter.image_size  # loads it now
-    return Grounder(load_detector(settings), segmenter, looked_for(settings), settings)
+    return Grounder(GuardedDetector(load_detector(settings)), segmenter, looked_for(settings), settings)
 
 
 def _put(info: Record, by_id: Mapping[int, Record], labels: Mapping[str, Any]) -> None:

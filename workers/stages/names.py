@@ -113,10 +113,11 @@ def _stage(bench: Bench) -> Stage:
 def _mask_namer(settings: NameSettings) -> MaskNamer:
     from maskmill.pipeline.words.clip import load_namer  # imports torch
     from maskmill.pipeline.words.name import MaskNamer
+    from maskmill.workers.stages.guarded import GuardedNamer
 
     assert settings.model is not None
     namer = load_namer(settings.model, device=settings.device, dtype=settings.dtype)
-    return MaskNamer(namer, load_vocabulary(settings.vocabulary), settings)
+    return MaskNamer(GuardedNamer(namer), load_vocabulary(settings.vocabulary), settings)
 
 
 def _put(info: Record, by_id: Mapping[int, Record], names: Mapping[str, Any]) -> None:

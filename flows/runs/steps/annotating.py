@@ -10,6 +10,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,13 @@ class Annotated:
         new_images: images annotated or rejected by this run.
         failed_shards: shard -> why it was given up.
         seconds: since the first worker was ready; 0 when nothing was to do.
+        remarks: what is worth a look -> images taken in by this run that it is true of.
     """
 
     new_images: int = 0
     failed_shards: Mapping[int, str] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def annotate_shards(
@@ -146,6 +149,7 @@ class _Follower:
         self._failed: dict[int, str] = {}
         self._new_images = 0
         self._noted: set[str] = set()
+        self._remarks: Counter[str] = Counter()
 
     def see(self, event: PoolEvent) -> None:
         from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
@@ -155,6 +159,7 @@ class _Follower:
                 self._progress(event)
             case ShardDone(report=report):
                 self._note(report.notes)
+                self._remarks.update(report.remarks)
                 self._new_images += 0 if report.already_done or report.lost_race else report.num_images
             case ShardFailed(shard=shard, attempts=attempts, reason=reason):
                 self._failed[shard] = reason
@@ -172,7 +177,19 @@ class _Follower:
 
     def outcome(self) -> Annotated:
         seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0
-        return Annotated(new_images=self._new_images, failed_shards=self._failed, seconds=seconds)
+        self._tell_remarks()
+        return Annotated(
+            new_images=self._new_images,
+            failed_shards=self._failed,
+            seconds=seconds,
+            remarks=dict(self._remarks),
+        )
+
+    def _tell_remarks(self) -> None:
+        from maskmill.workers.run.events import REMARKS
+
+        for name, count in sorted(self._remarks.items()):
+            watcher().note(f"{count} picture{'s' if count > 1 else ''} {REMARKS[name]}")
 
     def _progress(self, event: Progress) -> None:
         if self._ready_s is None and event.workers_ready:

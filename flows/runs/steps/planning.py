@@ -62,6 +62,7 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
         inputs,
         shard_size=config.run.shard_size,
         limit=limit,
+        photograph=config.ingest.photograph,
         progress=watcher().count,
     )
 

@@ -13,6 +13,8 @@ import urllib.request
 import uuid
 from typing import Any
 
+from maskmill.flows.services.surroundings import open_url
+
 TIMEOUT_S = 30.0
 _NO_TOKENS = 422  # what a server says that asks for none
 
@@ -54,6 +56,6 @@ class PrefectApi:
         return self._token
 
     def _send(self, request: urllib.request.Request) -> Any:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        with open_url(request, timeout_s=TIMEOUT_S) as answer:
             data = answer.read()
         return json.loads(data) if data else None

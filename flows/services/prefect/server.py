@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from maskmill.flows.services.prefect.secret import guarded, new_secret
+from maskmill.flows.services.surroundings import open_directly, open_url, proxies_in_force, settle
 
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 10.0
@@ -77,6 +78,7 @@ def start_server(environment: Mapping[str, str] = os.environ) -> PrefectServer:
     Args:
         environment: of the server; PREFECT_HOME in it says where its history lies.
     """
+    settle()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.bind((HOST, 0))
         listener.listen(64)
@@ -104,7 +106,7 @@ def wait_ready(server: PrefectServer, *, timeout_s: float = 120.0) -> None:
         PrefectServerError: it ended, answered with an error, or was silent for `timeout_s`.
     """
     try:
-        with urllib.request.urlopen(f"{server.url}/health", timeout=timeout_s) as answer:
+        with open_directly(f"{server.url}/health", timeout_s=timeout_s) as answer:
             answer.read()
     except (urllib.error.URLError, OSError) as exc:
         written = server.log.read_text(errors="replace")[-2000:] if server.log.exists() else ""
@@ -122,13 +124,15 @@ def check_answers(url: str, *, timeout_s: float = 10.0) -> None:
         PrefectServerError: nothing answers at `url`.
     """
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout_s):
+        with open_url(f"{url}/health", timeout_s=timeout_s):
             return
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in, its client finds out
     except OSError as exc:
+        through = proxies_in_force()
+        by = f"; it was asked through the proxy of {through}: is its host in no_proxy?" if through else ""
         raise PrefectServerError(
-            f"no Prefect server answers at {url} ({exc}). Cure: start it, or unset PREFECT_API_URL (and "
+            f"no Prefect server answers at {url} ({exc}){by}. Cure: start it, or unset PREFECT_API_URL (and "
             "`prefect profile use ephemeral`): then a server is started for the run"
         ) from exc
 

@@ -26,6 +26,7 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.services.ray.address import ClusterError as ClusterError
 from maskmill.flows.services.ray.address import check_joinable, connect_advice
+from maskmill.flows.services.surroundings import settle
 from maskmill.pipeline.settings.memory import GB
 from maskmill.workers.run.memory import worker_bytes
 from maskmill.workers.run.spec import Resources, RunSpec
@@ -252,6 +253,8 @@ def _prepare_environment(address: str | None) -> None:
     """What Ray reads from the environment. It reads it once, at import: later, what it has is left as it
     is."""
     if "ray" not in sys.modules:
+        for line in settle():
+            watcher().note(line)
         for name, value in {**_ENVIRONMENT, **(_LOOPBACK_ONLY if _is_loopback(address) else {})}.items():
             os.environ.setdefault(name, value)
 
