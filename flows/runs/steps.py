@@ -80,13 +80,16 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
 def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> PlanSummary:
     """Plans what is new in the inputs: keys, duplicates, shard cuts. Unchanged inputs plan nothing.
 
+    What was seen and isn't used is told, by ending or kind.
+
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
+    from maskmill.storage.plan.inputs import most_of
     from maskmill.storage.plan.make_plan import make_plan
     from maskmill.storage.stores.base import open_store
 
-    return make_plan(
+    summary = make_plan(
         open_store(dataset),
         inputs,
         shard_size=config.run.shard_size,
@@ -94,6 +97,9 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
         photograph=config.ingest.photograph,
         progress=watcher().count,
     )
+    if summary.skipped_by_ending:
+        watcher().note(f"not used of the inputs: {most_of(summary.skipped_by_ending)}")
+    return summary
 
 
 def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
@@ -396,7 +402,7 @@ class _Follower:
         from maskmill.workers.run.events import REMARKS
 
         for name, count in sorted(self._remarks.items()):
-            watcher().note(f"{count} picture{'s' if count > 1 else ''} {REMARKS[name]}")
+            watcher().note(REMARKS[name].format(count=count))
 
     def _progress(self, event: Progress) -> None:
         if self._ready_s is None and event.workers_ready:
