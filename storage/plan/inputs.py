@@ -20,7 +20,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from maskmill.storage.errors import InputError, ObjectNotFound
@@ -114,13 +114,20 @@ def _check_some(address: str, dataset_root: str | None) -> None:
         if isinstance(found, InputFile) or _is_manifest(address):
             return
         problems.append(found)
-    most = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:8]
-    seen = ", ".join(f"{count} {ending}" for ending, count in most) or "nothing"
+    seen = most_of(skipped) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
         f"{address}: no images in it (found {seen}{trouble}); give images ({wanted}) or .tar files"
     )
+
+
+def most_of(counts: Mapping[str, int], number: int = 8) -> str:
+    """Counts for people, the largest first: "12 .mp4, 3 .heic"."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in most[number:])
+    shown = [f"{count} {name}" for name, count in most[:number]]
+    return ", ".join([*shown, f"{rest} others"] if rest else shown)
 
 
 def _walk_input(

@@ -11,10 +11,10 @@ NARROW_RANGE = "narrow_range"
 """A remark: a 16-bit picture that uses less than a tenth of its range, and is stored nearly of one shade."""
 
 REMARKS = {
-    NARROW_RANGE: "use less than a tenth of the range of their 16 bits and are stored nearly of one shade: "
-    "`--set ingest.range=percentile` stretches each to what it holds",
+    NARROW_RANGE: "pictures that use less than a tenth of the range of their 16 bits, and are stored nearly "
+    "of one shade: {count}; `--set ingest.range=percentile` stretches each to what it holds"
 }
-"""Remark -> what it says after "N pictures"."""
+"""Remark -> what it says to people."""
 
 
 class RunStopped(Exception):
