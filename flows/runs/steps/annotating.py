@@ -189,7 +189,7 @@ class _Follower:
         from maskmill.workers.run.events import REMARKS
 
         for name, count in sorted(self._remarks.items()):
-            watcher().note(f"{count} picture{'s' if count > 1 else ''} {REMARKS[name]}")
+            watcher().note(REMARKS[name].format(count=count))
 
     def _progress(self, event: Progress) -> None:
         if self._ready_s is None and event.workers_ready:

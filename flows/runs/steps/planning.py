@@ -52,12 +52,15 @@ def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
 def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> PlanSummary:
     """Plans what is new in the inputs: keys, duplicates, shard cuts. Unchanged inputs plan nothing.
 
+    What was seen and isn't used is told, by ending or kind.
+
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
+    from maskmill.storage.plan.inputs import most_of
     from maskmill.storage.plan.make_plan import make_plan
 
-    return make_plan(
+    summary = make_plan(
         open_store(dataset),
         inputs,
         shard_size=config.run.shard_size,
@@ -65,6 +68,9 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
         photograph=config.ingest.photograph,
         progress=watcher().count,
     )
+    if summary.skipped_by_ending:
+        watcher().note(f"not used of the inputs: {most_of(summary.skipped_by_ending)}")
+    return summary
 
 
 def is_complete(spec: RunSpec) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskmill.flows.config import load_config
 from maskmill.flows.report.report import Tally, watching
-from maskmill.flows.runs import steps
+from maskmill.flows.runs.steps import planning
 from maskmill.storage.plan.inputs import most_of
 from tests.fakes import write_pictures
 
@@ -33,7 +33,7 @@ def test_other_files_are_named(tmp_path: Path) -> None:
         (tmp_path / "photos" / name).write_bytes(b"x")
     noted = Noted()
     with watching(noted):
-        steps.plan_images(str(tmp_path / "ds"), [str(tmp_path / "photos")], load_config(), None)
+        planning.plan_images(str(tmp_path / "ds"), [str(tmp_path / "photos")], load_config(), None)
     assert noted.notes == [
         "not used of the inputs: 2 .mp4, 1 (hidden), 1 (no ending), 1 .heic, 1 .txt",
     ]
@@ -43,7 +43,7 @@ def test_nothing_else_is_nothing_to_say(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", 2)
     noted = Noted()
     with watching(noted):
-        steps.plan_images(str(tmp_path / "ds"), [str(tmp_path / "photos")], load_config(), None)
+        planning.plan_images(str(tmp_path / "ds"), [str(tmp_path / "photos")], load_config(), None)
     assert noted.notes == []
 
 
