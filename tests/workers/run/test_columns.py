@@ -9,7 +9,7 @@ import pytest
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.settings.words import BoxSettings, CaptionSettings, LabelSettings
 from maskmill.workers.run.columns import ColumnFacts, Sections, fingerprints, named_models, weights_digits
-from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
 from maskmill.workers.run.spec import make_spec
 from maskmill.workers.run.work_settings import WorkSettings
 from maskmill.workers.stages import registry
@@ -80,7 +80,7 @@ def test_a_run_keeps_the_sections_that_have_a_say() -> None:
     )
     assert set(spec.settings) == {"ingest", "segmenter", "masks"}
     assert list(spec.fingerprints) == ["images", "masks"]
-    assert spec.work == WorkSettings() and spec.ingest == IngestSettings()
+    assert spec.work == WorkSettings() and spec.ingest == IngestSettings(rules=INGEST_REVISION)
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:

@@ -9,12 +9,19 @@ from pathlib import Path
 from maskmill.workers.run.reject_reasons import REASONS, reason_names, reasons_table
 
 ROOT = Path(__file__).parents[3]
-PLACE = {"DecodeError": 0, "BadAnnotation": 0, "Reject": 1, "InputProblem": 1, "PlanReject": 1}
+PLACE = {
+    "DecodeError": 0,
+    "BadAnnotation": 0,
+    "UnfitPicture": 0,
+    "Reject": 1,
+    "InputProblem": 1,
+    "PlanReject": 1,
+}
 """The argument that is a reason, of every type that carries one."""
 
 
 def test_every_reason_that_the_code_gives_is_in_the_list() -> None:
-    given = {reason for layer in ("storage", "workers") for reason in given_reasons(ROOT / layer)}
+    given = {reason for layer in ("pipeline", "storage", "workers") for reason in given_reasons(ROOT / layer)}
     assert {"too_small", "tar_damaged", "crashed_the_worker", "out_of_memory", "duplicate"} <= given
     assert given - reason_names() == set()
 
@@ -22,7 +29,7 @@ def test_every_reason_that_the_code_gives_is_in_the_list() -> None:
 def test_every_reason_of_the_list_is_given_somewhere() -> None:
     text = "".join(
         path.read_text()
-        for layer in ("storage", "workers")
+        for layer in ("pipeline", "storage", "workers")
         for path in (ROOT / layer).rglob("*.py")
         if path.name != "reject_reasons.py"
     )
