@@ -50,9 +50,10 @@ from segment_anything.build_sam import sam_model_registry
 from benchmarks.agreement import agreement, merge
 from benchmarks.floor import against_floor, count_gflop
 from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
 from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
-from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam, choose_device
+from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
 from maskmill.pipeline.weights import weights

@@ -30,9 +30,9 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import encode_mask
+from maskmill.pipeline.settings.words import NameSettings
 from maskmill.pipeline.words.clip import ClipTowers, Namer, load_namer
 from maskmill.pipeline.words.name import MaskNamer
-from maskmill.pipeline.words.settings import NameSettings
 
 Image = npt.NDArray[np.uint8]
 

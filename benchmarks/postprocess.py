@@ -35,8 +35,9 @@ import torch
 from segment_anything.utils import amg
 from torch.nn import functional
 
+from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.masks.regions import clean
-from maskmill.pipeline.masks.upsample import Frame, measure, runs_batch
+from maskmill.pipeline.masks.upsample import measure, runs_batch
 from maskmill.pipeline.rle import Rle
 
 Floats = npt.NDArray[np.float32]

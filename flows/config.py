@@ -22,16 +22,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
-from maskmill.workers.run.ingest_settings import IngestSettings
-from maskmill.workers.run.loop_settings import (
+from maskmill.pipeline.checks import check_choice, check_int, check_range
+from maskmill.pipeline.settings import (
+    BoxSettings,
+    CaptionSettings,
     DistillSettings,
     EvaluateSettings,
     GateSettings,
-    LoopSettings,
+    LabelSettings,
+    MaskSettings,
+    NameSettings,
+    SegmenterSettings,
     TrainSettings,
 )
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.loop_settings import LoopSettings
 from maskmill.workers.run.spec import check_words
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
@@ -81,19 +86,19 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.workers is not None:
-            _check_between("workers", self.workers, 1, 10_000)
+            check_int("workers", self.workers, 1, 10_000)
         elif self.autoscale:
             raise ValueError(
                 "autoscale=True needs a goal: say how many workers there should be (run.workers)"
             )
-        _check_between("shard_size", self.shard_size, 1, 100_000)
-        _check_between("max_attempts", self.max_attempts, 1, 10)
-        _check_between("deadline_s", self.deadline_s, 10.0, 604_800.0)
-        _check_between("decode_threads", self.decode_threads, 1, 64)
-        _check_between("encode_threads", self.encode_threads, 1, 64)
-        _check_between("images_per_batch", self.images_per_batch, 1, 1024)
+        check_int("shard_size", self.shard_size, 1, 100_000)
+        check_int("max_attempts", self.max_attempts, 1, 10)
+        check_range("deadline_s", self.deadline_s, 10.0, 604_800.0)
+        check_int("decode_threads", self.decode_threads, 1, 64)
+        check_int("encode_threads", self.encode_threads, 1, 64)
+        check_int("images_per_batch", self.images_per_batch, 1, 1024)
         if self.metrics_port is not None:
-            _check_between("metrics_port", self.metrics_port, 1, 65535)
+            check_int("metrics_port", self.metrics_port, 1, 65535)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,10 +122,9 @@ class ExportSettings:
     column: str = "masks"
 
     def __post_init__(self) -> None:
-        if self.format not in EXPORT_FORMATS:
-            raise ValueError(f"format={self.format!r} is unknown: use one of {', '.join(EXPORT_FORMATS)}")
-        _check_between("max_images", self.max_images, 1, 1_000_000)
-        _check_between("max_bytes", self.max_bytes, 1_000_000, 2**40)
+        check_choice("format", self.format, EXPORT_FORMATS)
+        check_int("max_images", self.max_images, 1, 1_000_000)
+        check_int("max_bytes", self.max_bytes, 1_000_000, 2**40)
         if self.format not in ("coco", "lvis") and not self.images:
             raise ValueError(
                 'images=False leaves nothing but JSON: only "coco" and "lvis" can leave images out'
@@ -315,8 +319,3 @@ def _problem(error: Any) -> str:
 def _nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _check_between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}={value} is out of range: use {low:g} to {high:g}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from maskmill.pipeline.rle import Rle
@@ -23,6 +23,7 @@ SINGLE_OUTPUT = -1
 """`output_token` of a mask from the model's single-mask output, as boxes get."""
 
 BoxXywh = tuple[float, float, float, float]
+Number = TypeVar("Number", int, float)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,22 @@ class AnnotatedImage:
                 raise ValueError(f"annotation {index} has parent {parent}: use another annotation's place")
 
 
+def to_xywh(box_xyxy: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
+    """A box by its near corner, width and height; the far corner's own kind (inclusive or not) stays in them.
+
+    Args:
+        box_xyxy: left, top, right, bottom.
+    """
+    left, top, right, bottom = box_xyxy
+    return left, top, right - left, bottom - top
+
+
+def to_xyxy(box_xywh: Sequence[Number]) -> tuple[Number, Number, Number, Number]:
+    """The inverse of `to_xywh`."""
+    x, y, width, height = box_xywh
+    return x, y, x + width, y + height
+
+
 def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str, Any]:
     """The SA-1B record of an image, ready for `json.dumps`.
 
@@ -109,6 +126,7 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
         raise ValueError(
             f"{file_name}: {len(image.annotations)} masks, at most {ANNOTATION_IDS_PER_IMAGE} fit"
         )
+
     first_id = image_id * ANNOTATION_IDS_PER_IMAGE
     return {
         "image": {

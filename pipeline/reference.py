@@ -21,7 +21,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 from segment_anything.utils import amg
 
-from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
+from maskmill.pipeline.annotation import AnnotatedImage, Annotation, to_xywh
 from maskmill.pipeline.rle import Rle
 from maskmill.pipeline.settings import MaskSettings
 
@@ -99,6 +99,7 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
         masks, iou_preds, _ = self.predictor.predict_torch(
             in_points[:, None, :], in_labels[:, None], multimask_output=True, return_logits=True
         )
+
         data = amg.MaskData(
             masks=masks.flatten(0, 1),
             iou_preds=iou_preds.flatten(0, 1),
@@ -106,6 +107,7 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
             output_token=torch.arange(masks.shape[1]).repeat(len(points)),
         )
         del masks
+
         if self.pred_iou_thresh > 0.0:
             data.filter(data["iou_preds"] > self.pred_iou_thresh)
         threshold = self.predictor.model.mask_threshold
@@ -114,10 +116,13 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):  # type: ignore[misc]
         )
         if self.stability_score_thresh > 0.0:
             data.filter(data["stability_score"] >= self.stability_score_thresh)
+
+        # The paper's coverage rule
         data["masks"] = data["masks"] > threshold
         if self.settings.max_coverage is not None:
             area_px = data["masks"].flatten(1).sum(1)
             data.filter(area_px < self.settings.max_coverage * orig_h * orig_w)
+
         data["boxes"] = amg.batched_mask_to_box(data["masks"])
         data.filter(~amg.is_box_near_crop_edge(data["boxes"], crop_box, [0, 0, orig_w, orig_h]))
         data["masks"] = amg.uncrop_masks(data["masks"], crop_box, orig_h, orig_w)
@@ -130,19 +135,14 @@ def _annotation(data: Any, row: int) -> Annotation:
     x, y = data["points"][row].tolist()
     return Annotation(
         segmentation=Rle.from_coco(amg.coco_encode_rle(data["rles"][row])),
-        bbox_xywh=_box_xywh(data["boxes"][row]),
+        bbox_xywh=to_xywh([float(side) for side in data["boxes"][row]]),
         area_px=int(amg.area_from_rle(data["rles"][row])),
         predicted_iou=float(data["iou_preds"][row]),
         stability_score=float(data["stability_score"][row]),
-        crop_box_xywh=_box_xywh(data["crop_boxes"][row]),
+        crop_box_xywh=to_xywh([float(side) for side in data["crop_boxes"][row]]),
         point_xy=((x, y),),
         output_token=int(data["output_token"][row]),
     )
-
-
-def _box_xywh(box_xyxy: npt.NDArray[np.int64]) -> BoxXywh:
-    x, y, width, height = amg.box_xyxy_to_xywh(box_xyxy).tolist()
-    return float(x), float(y), float(width), float(height)
 
 
 @torch.no_grad()
@@ -175,16 +175,22 @@ def adjust_heads(
         layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
     decoder.output_upscaling[3].weight[:, 0] = 0.0
     decoder.output_upscaling[3].bias[0] = 1.0
+
+    # One constant channel to shift logits by
     constant = float(torch.nn.functional.gelu(torch.tensor(1.0)))
     for network in decoder.output_hypernetworks_mlps:
         network.layers[-1].weight[0] = 0.0
         network.layers[-1].bias[0] = 0.0
+
+    # What the grid gives now
     predictor = SamPredictor(sam)
     predictor.set_image(image)
     points = amg.build_point_grid(8) * np.array([image.shape[1], image.shape[0]])
     in_points = torch.as_tensor(predictor.transform.apply_coords(points, image.shape[:2]))[:, None]
     labels = torch.ones(len(points), 1, dtype=torch.int)
     _, iou_PM, logits_PMHW = predictor.predict_torch(in_points.to(sam.device), labels.to(sam.device))
+
+    # Each output's level, gain and predicted IoU
     iou_layer = decoder.iou_prediction_head.layers[-1]
     for output in range(iou_PM.shape[1]):
         last = decoder.output_hypernetworks_mlps[output + 1].layers[-1]

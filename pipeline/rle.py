@@ -22,6 +22,7 @@ from maskmill.pipeline.machine.compiled import kernel
 
 BoolHW = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 2**31 - 1  # pycocotools keeps lengths in 32 bits
@@ -112,6 +113,22 @@ def from_run_lengths(height: int, width: int, lengths: npt.ArrayLike) -> Rle:
     return Rle(height, width, _compress(run).tobytes())
 
 
+def from_changes(xs: Indices, ys: Indices, *, x: int, y: int, columns: int, height: int, width: int) -> Rle:
+    """A mask from the places where it changes down its columns.
+
+    Each column begins with zeros above its first row and is closed with zeros, so it has an even number of
+    changes.
+
+    Args:
+        xs, ys: int32[R] each: columns and rows in a crop's frame; rows ascend within a column.
+        x, y: the crop's corner in the image, in px.
+        columns: of the crop.
+        height, width: of the image in px.
+    """
+    lengths = _changes_to_lengths(xs, ys, columns, y + x * height, height, width)
+    return from_run_lengths(height, width, lengths)
+
+
 def area_px(rle: Rle) -> int:
     """How many pixels are set."""
     return int(run_lengths(rle)[1::2].sum())
@@ -174,6 +191,7 @@ def _decompress(text: Bytes) -> tuple[Ints, bool]:
         bits = np.int64(text[i]) - 48
         if bits < 0 or bits > 63 or shift > 30:
             return lengths[:0], False
+
         value |= (bits & 0x1F) << shift
         shift += 5
         if not bits & 0x20:
@@ -244,3 +262,38 @@ def _place(lengths: Ints, crop_height: int, x: int, y: int, height: int, width: 
         out[used] = height * width - written
         used += 1
     return out[:used]
+
+
+@kernel
+def _changes_to_lengths(
+    xs: Indices, ys: Indices, num_columns: int, corner: int, height: int, width: int
+) -> Ints:
+    used = xs.size
+
+    # A stable counting sort by column keeps the rows ascending within each
+    start = np.zeros(num_columns + 1, np.int64)
+    for i in range(used):
+        start[xs[i] + 1] += 1
+    for x in range(num_columns):
+        start[x + 1] += start[x]
+    places = np.empty(used, np.int64)
+    for i in range(used):
+        places[start[xs[i]]] = corner + xs[i] * height + ys[i]
+        start[xs[i]] += 1
+
+    # Differences of the places; what meets at the end of a column is one run
+    lengths = np.empty(used + 1, np.int64)
+    count = 0
+    last = 0
+    for i in range(used):
+        if count > 0 and places[i] == last:
+            count -= 1
+            last -= lengths[count]
+        else:
+            lengths[count] = places[i] - last
+            count += 1
+            last = places[i]
+    if last < height * width or count == 0:
+        lengths[count] = height * width - last
+        count += 1
+    return lengths[:count]

@@ -87,9 +87,7 @@ RULES = {
                 "maskmill.workers",
             }
         ),
-        modules=frozenset(
-            {"maskmill.pipeline.settings", "maskmill.pipeline.families", "maskmill.pipeline.words.settings"}
-        ),
+        modules=frozenset({"maskmill.pipeline.settings", "maskmill.pipeline.checks"}),
     ),
 }
 

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from maskmill.flows.report.report import Tally, duration
+from maskmill.pipeline.checks import finite
 
 NOT_SOUND = 1
 WRONG_USE = 2
@@ -42,12 +43,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output; what JSON cannot say (infinity, NaN) is null."""
-    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """One JSON document on a line of standard output, at once."""
-    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(finite(value), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -156,7 +157,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
-        ("maskmill.pipeline.weights.weights", "WeightsError"),
+        ("maskmill.pipeline.weights.errors", "WeightsError"),
         ("maskmill.workers.run.events", "RunStopped"),
     )
     return (OSError, *_loaded(places))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.report.report import watcher
+from maskmill.pipeline.settings import EvaluateSettings
 from maskmill.storage.errors import InputError
-from maskmill.workers.run.loop_settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.evaluate import Question, measure, now_utc
+from maskmill.pipeline.checks import finite
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
@@ -265,12 +266,4 @@ def curves(report: LoopReport, figure: str) -> Sequence[tuple[str, list[tuple[fl
 
 def _json(value: Any) -> bytes:
     """JSON without NaN."""
-    return (json.dumps(_finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
+    return (json.dumps(finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

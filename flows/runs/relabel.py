@@ -9,7 +9,6 @@ when it is resumed. Nothing is lost by stopping: what was made is committed and 
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -192,8 +191,3 @@ def show(report: RelabelReport) -> None:
         png = relabel_steps.difference_picture(report.diff)
         if png is not None and len(png) <= MAX_SHEET_BYTES:
             image_artifact(png, key="maskmill-differences", description="before (left), after (right)")
-
-
-def as_fields(report: RelabelReport) -> dict[str, object]:
-    """The report as plain values, for JSON."""
-    return dataclasses.asdict(report)

@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 OBJECT_STORE_BYTES = 128 * 2**20  # workers exchange reports of a few kilobytes, never images
-GB = 10**9
-WORKER_BYTES = {"nano": GB, "vit_b": 3 * GB, "vit_l": 6 * GB, "vit_h": 10 * GB}
-"""Host memory one worker is given on a CPU, weights and activations at 1500 x 2250 pixels included."""
-
-
-WORD_MODEL_BYTES = 3 * GB
-"""Host memory of a captioner, filter, detector or namer beside it; BLIP-large has 1.9 GB of weights."""
 
 MOST_CPUS_A_GPU = 4.0
 """Decoding and encoding for one GPU keep no more threads busy."""
@@ -190,7 +183,7 @@ def _gpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
 
 def _cpu_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]]) -> Crew:
     """As many as fit with a CPU and the model's memory each, sharing all CPUs; or the number asked for."""
-    need = WORKER_BYTES.get(config.segmenter.model, max(WORKER_BYTES.values())) + _word_bytes(config)
+    need = segmenter_bytes(config.segmenter) + _word_bytes(config)
     cpus = [node.get("CPU", 0.0) for node in nodes]
     fits = [min(int(node.get("CPU", 0.0)), int(node.get("memory", GB) // need)) for node in nodes]
     share = min((total / n for total, n in zip(cpus, fits, strict=True) if n), default=max(cpus))

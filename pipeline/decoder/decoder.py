@@ -84,6 +84,7 @@ class Prompts:
         """The prompts `rows`, the other parts cut alike."""
 
         def cut(part: Tensor | None) -> Tensor | None:
+            """Its rows, if it is given."""
             return None if part is None else part[rows]
 
         points, labels = cut(self.points_xy_PN2), cut(self.labels_PN)

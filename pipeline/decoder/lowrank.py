@@ -6,16 +6,18 @@ attention to T tokens with H heads, the probabilities (S x H T) times the values
 the others and a constant: H (T - 1) + 1 rows, 49 for a point prompt. LayerNorm centres and scales rows, and
 centring acts on X and on the values alone, so after any layer
 
-    keys = rho * (alpha * X + Z B) + shift
+    (1)  keys = rho * (alpha * X + Z B) + shift
 
 with X (S x C) shared by all prompts on the image, Z (S x K) the probabilities so far, B (K x C) small, alpha
 and rho one number an image token. Everything the decoder asks of `keys` follows without building it:
 
-* A product with a weight, keys W, is rho (alpha X W + Z (B W)) + shift W. X W is computed once an image; for
-  one head and token it is a product of width D = 16.
-* The squared length LayerNorm divides by is alpha^2 |X|^2 + 2 alpha X . Z B + |Z B|^2, X and B centred.
-* A softmax over image tokens does not see a key's bias, and shares that sum to one make value biases
-  constants.
+    (2)  keys W = rho (alpha X W + Z (B W)) + shift W
+    (3)  |alpha X + Z B|^2 = alpha^2 |X|^2 + 2 alpha X . Z B + |Z B|^2, X and B centred
+    (4)  share keys = (share rho Z) B + (share rho alpha) X + shift, where the shares sum to one
+
+(2) is a product with a weight: X W is computed once an image, and for one head and token it is a product of
+width D = 16. (3) is the squared length that LayerNorm divides by; its root goes into rho. (4) is attention's
+sum of values: a softmax over image tokens does not see a key's bias, and value biases become constants.
 
 Per prompt at 4096 image tokens this is 0.35 instead of 2.7 GFLOP, and 1.6 instead of 4 MiB kept.
 
@@ -76,6 +78,7 @@ class ImageKeys:
 
     @property
     def filled_PKS(self) -> Tensor:
+        """Z: the rows that layers have written so far, float[P, K, S]."""
         return self.rows_PKS[:, : self.num_rows]
 
 
@@ -93,6 +96,7 @@ def transform(
     heads = stages[0].attention.output_HDC.shape[0]
     keys = _start(tokens_PTC, (len(stages) - 1) * _num_rows(tokens_PTC.shape[1], heads), shared)
     position_PTC, queries_PTC = tokens_PTC, tokens_PTC
+
     for layer, stage, image in zip(transformer.layers, stages, shared.stages, strict=False):
         if layer.skip_first_layer_pe:
             queries_PTC = layer.norm1(layer.self_attn(q=queries_PTC, k=queries_PTC, v=queries_PTC))
@@ -100,10 +104,15 @@ def transform(
             placed_PTC = queries_PTC + position_PTC
             attended_PTC = layer.self_attn(q=placed_PTC, k=placed_PTC, v=queries_PTC)
             queries_PTC = layer.norm1(queries_PTC + attended_PTC)
+
+        # Tokens to image, then the tokens' own MLP
         attended_PTC = attend_to_image(keys, stage, image, queries_PTC + position_PTC, scratch)
         queries_PTC = layer.norm2(queries_PTC + attended_PTC)
         queries_PTC = layer.norm3(queries_PTC + layer.mlp(queries_PTC))
+
+        # Image to tokens: the image side is brought to the next layer
         attend_to_tokens(keys, stage, image, queries_PTC + position_PTC, queries_PTC, scratch)
+
     attended_PTC = attend_to_image(keys, stages[-1], shared.stages[-1], queries_PTC + position_PTC, scratch)
     return transformer.norm_final_attn(queries_PTC + attended_PTC), keys
 
@@ -116,7 +125,10 @@ def attend_to_image(
     query_PHTD = attention.query.tokens(queries_PTC) * attention.scale
     weight_HDC = attention.key.weight_HDC
     scores_PHTS = _scores(keys, query_PHTD, shared.key_HDS, stage.key_position_HDS, weight_HDC, scratch)
+
     share_PHTS = torch.softmax(scores_PHTS, dim=-1, out=scratch.take("share", *scores_PHTS.shape))
+
+    # (4): of X alone before the first layer's step, else Z's part and X's
     if keys.rho_P1S is None:
         mixed_PHTD = _mix(share_PHTS, shared.value_HDS, scratch).to(queries_PTC.dtype)
     else:
@@ -128,6 +140,7 @@ def attend_to_image(
         mixed_PHTC = mixed_PRC.view(*query_PHTD.shape[:3], -1)
         mixed_PHTD = torch.matmul(mixed_PHTC, attention.value.weight_HDC.transpose(1, 2))
         mixed_PHTD += _mix(share_PHTS, shared.value_HDS, scratch)
+
     mixed_PHTD += attention.value.bias_H1D
     return torch.matmul(mixed_PHTD, attention.output_HDC).sum(dim=1) + attention.output_bias_C
 
@@ -152,14 +165,20 @@ def attend_to_tokens(
     key_PHTD = attention.key.tokens(queries_PTC) * attention.scale
     weight_HDC, position_HDS = attention.query.weight_HDC, step.query_position_HDS
     scores_PHTS = _scores(keys, key_PHTD, shared.query_HDS, position_HDS, weight_HDC, scratch)
+
+    # Over the tokens: the shares are the new rows of Z
     share_PHTS = torch.softmax(scores_PHTS, dim=2, out=scratch.take("share", *scores_PHTS.shape))
-    if keys.rho_P1S is not None:
+    if keys.rho_P1S is not None:  # older rows carry their rho from here on
         keys.filled_PKS.mul_(_as(keys.rho_P1S, keys.rows_PKS))
+
+    # Each head's last token goes into the others and one constant row
     first, last = keys.num_rows, keys.num_rows + _num_rows(*key_PHTD.shape[2:0:-1])
     rows_PHTS = _by_head(keys.rows_PKS[:, first : last - 1], key_PHTD.shape[1])
     rows_PHTS.copy_(share_PHTS[:, :, :-1])
     keys.rows_PKS[:, last - 1] = 1.0
     keys.num_rows = last
+
+    # Their values are the new rows of B, its norm (3)
     value_PHTD = attention.value.tokens(values_PTC, bias=False).clone()
     value_PHTD[:, :, :-1] -= value_PHTD[:, :, -1:]
     keys.values_PHTD.append(value_PHTD)
@@ -195,6 +214,8 @@ def _start(tokens_PTC: Tensor, num_rows: int, shared: SharedImage) -> ImageKeys:
 def _normalise(keys: ImageKeys, step: Step, shared: SharedStage, scratch: Scratch) -> None:
     """LayerNorm of alpha X + Z B: its variance by parts, its scale into alpha, rho and B."""
     assert shared.length_S is not None, "the last stage has no norm"
+
+    # B: every layer's values behind this norm, centred
     blocks = [
         _factors(value_PHTD, carried_HDC, constant_C)
         for value_PHTD, carried_HDC, constant_C in zip(
@@ -202,6 +223,8 @@ def _normalise(keys: ImageKeys, step: Step, shared: SharedStage, scratch: Scratc
         )
     ]
     factors_PKC = torch.cat(blocks, dim=1)
+
+    # (3): the three summands, alpha having taken up the rho before
     cross_P1S = _cross(keys, shared, scratch)
     own_P1S = _square(keys.filled_PKS, factors_PKC, len(blocks), scratch)
     length_P1S = shared.length_S.expand_as(cross_P1S)
@@ -209,11 +232,15 @@ def _normalise(keys: ImageKeys, step: Step, shared: SharedStage, scratch: Scratc
         keys.alpha_P1S = keys.rho_P1S if keys.alpha_P1S is None else keys.alpha_P1S * keys.rho_P1S
         cross_P1S, length_P1S = keys.alpha_P1S * cross_P1S, keys.alpha_P1S * length_P1S
     mean_square_P1S = (length_P1S.square() + 2 * cross_P1S + own_P1S) / factors_PKC.shape[-1]
+
+    # How far the sum has cancelled
     lengths_P1K = torch.linalg.vector_norm(factors_PKC, dim=-1)[:, None]
     reach_P1S = torch.bmm(_as(lengths_P1K, keys.rows_PKS), keys.filled_PKS)
     bound_P1S = (length_P1S + reach_P1S).square() / factors_PKC.shape[-1]
     variance_P1S = mean_square_P1S.clamp_min(0) + step.eps
     keys.cancellation = torch.maximum(keys.cancellation, (bound_P1S / variance_P1S).amax())
+
+    # (1): what the norm leaves
     keys.rho_P1S = variance_P1S.rsqrt()
     keys.factors_PKC = factors_PKC * step.scale_C
 
@@ -226,7 +253,7 @@ def _factors(value_PHTD: Tensor, carried_HDC: Tensor, constant_C: Tensor) -> Ten
 
 
 def _cross(keys: ImageKeys, shared: SharedStage, scratch: Scratch) -> Tensor:
-    """float[P, 1, S]: the inner product of X and Z B at each image token."""
+    """float[P, 1, S]: the inner product of X and Z B at each image token, (3)'s second summand."""
     num_image_tokens = keys.rows_PKS.shape[-1]
     total_PS = torch.zeros(())
     layers = zip(keys.values_PHTD, shared.carried_HDS, shared.constants_S, strict=True)
@@ -236,15 +263,18 @@ def _cross(keys: ImageKeys, shared: SharedStage, scratch: Scratch) -> Tensor:
         crossed_PHTS = scratch.take("weighted", prompts, heads, tokens - 1, num_image_tokens)
         products_PHTS = _products(value_PHTD[:, :, :-1], image_HDS, scratch)
         torch.mul(products_PHTS, _by_head(rows_PKS[:, :-1], heads), out=crossed_PHTS)
+
+        # The last token, folded into a row of ones
         last_PD = value_PHTD[:, :, -1].flatten(1)
         last_PS = _as(_as(last_PD, image_HDS) @ image_HDS.flatten(0, 1), last_PD) + constant_S
+
         sum_PS = _as(_sum_rows(crossed_PHTS.flatten(1, 2))[:, 0], last_PD)
         total_PS = total_PS + sum_PS + rows_PKS[:, -1] * last_PS
     return total_PS[:, None]
 
 
 def _square(rows_PKS: Tensor, factors_PKC: Tensor, num_blocks: int, scratch: Scratch) -> Tensor:
-    """float[P, 1, S]: the squared length of Z B, each pair of blocks of rows once."""
+    """float[P, 1, S]: the squared length of Z B, (3)'s last summand; each pair of blocks of rows once."""
     prompts, num_rows, num_image_tokens = rows_PKS.shape
     size = num_rows // num_blocks
     total_P1S = torch.zeros(())
@@ -252,6 +282,7 @@ def _square(rows_PKS: Tensor, factors_PKC: Tensor, num_blocks: int, scratch: Scr
         last = first + size
         gram_PKK = torch.bmm(factors_PKC[:, first:last], factors_PKC[:, :last].transpose(1, 2))
         gram_PKK[:, :, :first] *= 2
+
         weighted_PKS = scratch.take("weighted", prompts, size, num_image_tokens)
         torch.bmm(_as(gram_PKK, rows_PKS), rows_PKS[:, :last], out=weighted_PKS)
         sum_P1S = _sum_rows(weighted_PKS.mul_(rows_PKS[:, first:last]))
@@ -274,10 +305,14 @@ def _scores(
 ) -> Tensor:
     """float[P, H, T, S]: products of the tokens' side with the image tokens' projection by `weight_HDC`."""
     prompts, heads, tokens, _ = token_PHTD.shape
+
+    # (2): X W, all there is before the first layer's step
     image_PHTS = _products(token_PHTD, image_HDS, scratch)
     scores_PHTS = scratch.take("scores", prompts, heads, tokens, image_HDS.shape[-1])
     if keys.rho_P1S is None:
         return scores_PHTS.copy_(image_PHTS)
+
+    # (2): Z (B W), then alpha and rho, and last the positions
     folded_PRC = torch.matmul(token_PHTD, weight_HDC).flatten(1, 2)
     folded_PRK = torch.bmm(folded_PRC, keys.factors_PKC.transpose(1, 2))
     torch.bmm(_as(folded_PRK, keys.rows_PKS), keys.filled_PKS, out=scores_PHTS.flatten(1, 2))

@@ -49,6 +49,7 @@ class Cross:
 
     @property
     def scale(self) -> float:
+        """Of the scores: one over the root of a head's width."""
         return float(self.query.weight_HDC.shape[1] ** -0.5)
 
     @classmethod
@@ -57,6 +58,7 @@ class Cross:
         heads = attention.num_heads
 
         def cut(linear: Any) -> Projection:
+            """A linear layer, head by head."""
             weight, bias = linear.weight.detach(), linear.bias.detach()
             return Projection(weight.reshape(heads, -1, weight.shape[1]), bias.reshape(heads, 1, -1))
 
@@ -154,6 +156,7 @@ def stages_in(stages: tuple[Stage, ...], dtype: torch.dtype) -> tuple[Stage, ...
     """The same stages with what is multiplied at every image token, the positions, in another format."""
 
     def convert(stage: Stage) -> Stage:
+        """Its positions in the format, the rest as it is."""
         step = stage.step and replace(stage.step, query_position_HDS=stage.step.query_position_HDS.to(dtype))
         return replace(stage, key_position_HDS=stage.key_position_HDS.to(dtype), step=step)
 

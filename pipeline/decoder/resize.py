@@ -35,6 +35,7 @@ def resize(image_HW3: Pixels, *, height: int, width: int, threads: int | None = 
     across = np.empty((old_height, width, 3), np.uint8)
 
     def go_across(rows: slice) -> None:
+        """A band of rows to the wanted width."""
         band = image_HW3[rows]
         across[rows] = _resized(band, width, len(band))
 
@@ -42,6 +43,7 @@ def resize(image_HW3: Pixels, *, height: int, width: int, threads: int | None = 
     down = np.empty((height, width, 3), np.uint8)
 
     def go_down(columns: slice) -> None:
+        """A band of columns to the wanted height."""
         band = across[:, columns]
         down[:, columns] = _resized(band, band.shape[1], height)
 

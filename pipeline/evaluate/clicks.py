@@ -98,13 +98,18 @@ def answer_clicks(
         raise ValueError(f"first={first!r} is unknown: use one of {', '.join(FIRST_CLICKS)}")
     if not clicks or list(clicks) != sorted(set(clicks)) or clicks[0] < 1:
         raise ValueError(f"clicks={tuple(clicks)} must rise from at least 1")
+
+    # First clicks
     rng = np.random.default_rng(seed)
     pick = centre_point if first == "centre" else lambda mask_HW: random_point(rng, mask_HW)
     starts = np.array([pick(mask_HW) for mask_HW in masks_NHW], dtype=np.float64).reshape(-1, 2)
+
     held = segmenter.prompt(segmenter.embed([image])[0])
     shape = (len(clicks), len(masks_NHW))
     best, chosen, predicted = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     answers = np.zeros(masks_NHW.shape, np.bool_)
+
+    # Round by round, correcting the chosen answer
     for part in batches(len(masks_NHW), *image.shape[:2]):
         session = Session(segmenter, held, masks_NHW[part], starts[part])
         for number in range(1, clicks[-1] + 1):
@@ -118,6 +123,7 @@ def answer_clicks(
                 predicted[row, part] = got.predicted_P.cpu().numpy()
             if number < clicks[-1]:
                 session.correct()
+
     return ClickAnswers(tuple(clicks), best, chosen, predicted, answers)
 
 

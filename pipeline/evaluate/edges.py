@@ -89,6 +89,8 @@ def mask_edges(segmenter: Segmenter, image: NDArray[np.uint8], *, grid: int = GR
     places = (np.arange(grid) + 0.5) / grid
     points = np.stack(np.meshgrid(places * width, places * height), axis=-1).reshape(-1, 2)
     held = segmenter.prompt(segmenter.embed([image])[0])
+
+    # Every mask of every point, and its outline's strength
     boxes, scores, strengths = [], [], []
     for start in range(0, len(points), PROMPTS_AT_ONCE):
         got = held.predict(point_prompts(points[start : start + PROMPTS_AT_ONCE]))
@@ -102,8 +104,11 @@ def mask_edges(segmenter: Segmenter, image: NDArray[np.uint8], *, grid: int = GR
                 boxes.append(_box(mask_HW))
                 scores.append(score)
                 strengths.append(_mask_strength(logits_HW, mask_HW))
+
     if not boxes:
         return np.zeros((height, width))
+
+    # The strongest of what suppression leaves
     kept = suppress(np.array(boxes), np.array(scores, np.float32), max_iou=BOX_NMS)
     strongest = np.max([strengths[i] for i in kept], axis=0)
     return edge_nms(_stretched(strongest))

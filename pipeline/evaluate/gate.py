@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from maskmill.pipeline.evaluate.settings import GateSettings
 from maskmill.pipeline.evaluate.suite import MaskRow
+from maskmill.pipeline.settings.evaluate import GateSettings
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,14 @@ class Pictured(Protocol):
     """A picture and its true masks; a `Scene` is one."""
 
     @property
-    def image(self) -> NDArray[np.uint8]: ...
+    def image(self) -> NDArray[np.uint8]:
+        """uint8[H, W, 3] RGB."""
+        ...
 
     @property
-    def masks_NHW(self) -> NDArray[np.bool_]: ...
+    def masks_NHW(self) -> NDArray[np.bool_]:
+        """bool[N, H, W], none empty."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,15 @@ def measure_points(sam: Sam, pictures: Iterable[Pictured]) -> PointFigures:
         ious.append(iou_NM)
         predicted.append(predicted_NM)
         count += 1
+
     if not ious:
         raise ValueError("no picture with a mask was given; there is nothing to measure")
     iou_NM, predicted_NM = np.concatenate(ious), np.concatenate(predicted)
+
+    # The answer that the model would give
     rows, chosen = np.arange(len(iou_NM)), predicted_NM.argmax(axis=1)
     error = np.abs(predicted_NM[rows, chosen] - iou_NM[rows, chosen])
+
     return PointFigures(
         pictures=count,
         masks=len(iou_NM),

@@ -101,6 +101,7 @@ def candidates_of(
     height, width = picture.image.shape[:2]
     grid = build_point_grid(points_per_side) * [width, height]
     points = torch.from_numpy(predictor.transform.apply_coords(grid, (height, width))).float()[:, None]
+
     truth_NK = torch.from_numpy(picture.masks_NHW).flatten(1).float()
     parts = []
     for start in range(0, len(points), batch):
@@ -109,15 +110,19 @@ def candidates_of(
         logits, predicted, _ = predictor.predict_torch(
             some, labels, multimask_output=True, return_logits=True
         )
+
+        # IoU with every true mask
         logits_CHW = logits.flatten(0, 1)
         masks_CHW = logits_CHW > sam.mask_threshold
         area_C = masks_CHW.flatten(1).sum(1)
         common = masks_CHW.flatten(1).float() @ truth_NK.T
         iou_CN = common / (area_C[:, None] + truth_NK.sum(1) - common).clamp(min=1)
+
         stability_C = calculate_stability_score(logits_CHW, sam.mask_threshold, stability_offset)
         keep = area_C > 0
         box_C4 = batched_mask_to_box(masks_CHW).float()
         parts.append((predicted.flatten()[keep], stability_C[keep], box_C4[keep], iou_CN[keep]))
+
     return Candidates(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -150,12 +155,14 @@ def _row(pictures: Sequence[Candidates], predicted_iou: float, stability: float,
         pick = torch.nonzero((one.predicted_iou_C > predicted_iou) & (one.stability_C >= stability))[:, 0]
         boxes, scores = one.box_C4[pick], one.predicted_iou_C[pick]
         iou_KN = one.iou_CN[pick[batched_nms(boxes, scores, torch.zeros_like(pick), box_nms)]]
+
         kept += len(iou_KN)
         truths += iou_KN.shape[1]
         if iou_KN.numel():
             for i, least in enumerate((0.5, 0.75)):
                 right[i] += int((iou_KN.amax(1) >= least).sum())
                 found[i] += int((iou_KN.amax(0) >= least).sum())
+
     return SweepRow(
         predicted_iou,
         stability,

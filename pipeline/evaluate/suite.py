@@ -20,7 +20,6 @@ import torch
 from maskmill.pipeline.evaluate.boundary import boundary_iou
 from maskmill.pipeline.evaluate.clicks import answer, answer_clicks
 from maskmill.pipeline.evaluate.coco import MaskLedger
-from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.evaluate.truth import (
     LARGE_PX,
     SMALL_PX,
@@ -35,6 +34,7 @@ from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.pipeline.segmenters.base import Prompts, Segmenter
 from maskmill.pipeline.settings import MaskSettings
+from maskmill.pipeline.settings.evaluate import EvaluateSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,8 @@ def measure_picture(
             columns["points_1_predicted_iou"] = got.predicted_RN[0]
             if "boundary" in settings.measured:
                 columns["points_1_boundary_miou"] = _boundaries(first, truth.masks_NHW)
+
+    # Masks from boxes: the true ones', then the detector's
     boxed = proposed = None
     if "boxes" in settings.measured:
         masks_NHW, scores, ious = answer_boxes(segmenter, truth, boxes_of(truth.masks_NHW))
@@ -126,8 +128,10 @@ def measure_picture(
             masks_NHW, scores, _ = answer_boxes(segmenter, truth, given.box_xyxy_N4, measured=False)
             scores, kinds = given.score_N, given.category_N
         boxed = [encode_mask(mask) for mask in masks_NHW], scores.tolist(), kinds
+
     if "proposals" in settings.measured:
         proposed = propose(segmenter, truth, settings)
+
     rows = tuple(
         MaskRow(truth.name, i, int(mask.sum()), kind, {name: float(c[i]) for name, c in columns.items()})
         for i, (mask, kind) in enumerate(zip(truth.masks_NHW, truth.categories(), strict=True))
@@ -233,11 +237,6 @@ def propose(segmenter: Segmenter, truth: Truth, settings: EvaluateSettings) -> t
         [one.segmentation for one in ranked],
         [(one.predicted_iou + one.stability_score) / 2 for one in ranked],
     )
-
-
-def without_masks(truth: Truth) -> bool:
-    """Whether there is nothing to find; such pictures are passed over."""
-    return not len(truth.masks_NHW)
 
 
 def as_dict(row: MaskRow) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,20 +34,36 @@ class Batches:
         Raises:
             MemoryError, RuntimeError: memory runs out even for a single item; whatever else `work` raises.
         """
-        results: list[R] = []
-        while len(results) < len(items):
-            batch = items[len(results) : len(results) + self.size]
+        return [result for results in self.each(items, work) for result in results]
+
+    def each(self, items: Sequence[T], work: Callable[[Sequence[T]], R]) -> Iterator[R]:
+        """The result of each batch, in order; the next batch is begun when its result is asked for.
+
+        Args:
+            items: any number.
+            work: gives a result for a batch.
+
+        Raises:
+            MemoryError, RuntimeError: as `run`.
+        """
+        done = 0
+        while done < len(items):
+            batch = items[done : done + self.size]
             try:
-                results += work(batch)
+                result = work(batch)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or len(batch) == 1:
                     raise
-                self.size = max(1, len(batch) // 2)
-                log.warning(
-                    "%s: out of memory with %d together; going on with %d", self._title, len(batch), self.size
-                )
-                _free()
-        return results
+                self._halve(len(batch))
+                continue
+            done += len(batch)
+            yield result
+
+    def _halve(self, tried: int) -> None:
+        """Goes on with half of what was tried."""
+        self.size = tried // 2
+        log.warning("%s: out of memory with %d together; going on with %d", self._title, tried, self.size)
+        _free()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -32,6 +32,7 @@ def map_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], threads: in
     inference = torch.is_inference_mode_enabled()
 
     def run(job: Job) -> Result:
+        """In the caller's modes, which threads do not inherit."""
         with torch.inference_mode(inference), torch.no_grad():
             return function(job)
 

@@ -8,7 +8,7 @@ Nothing here holds an array of the photo's size per mask, so memory does not gro
 Order of the steps for each image:
     for each crop (the whole image is the first):
         embed; for each batch of points: predict IoU, drop; make logits, measure, drop; then box NMS
-    box NMS across crops, preferring smaller crops; run lengths; clean-up and its NMS; parents
+    the rest, which needs no model: select.py
 
 What it does not do: choose thresholds for a model (see `candidates`), or use a GPU beyond the model itself.
 
@@ -17,9 +17,7 @@ Shape suffixes: P prompts, M = 3 outputs of a prompt, N masks, H x W a low-resol
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
 import time
 from collections.abc import Iterator, Sequence
 
@@ -27,46 +25,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskmill.pipeline.annotation import AnnotatedImage, Annotation, BoxXywh
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.frame import Frame
+from maskmill.pipeline.machine.batches import Batches
+from maskmill.pipeline.machine.clock import StepClock
 from maskmill.pipeline.masks import measure as masks
 from maskmill.pipeline.masks import regions
 from maskmill.pipeline.masks.geometry import Crop, crop_boxes, cut_by_crop, layer_grids
 from maskmill.pipeline.masks.measure import MaskBatch
-from maskmill.pipeline.masks.upsample import Frame, MaskMeasures, measure, runs_batch
+from maskmill.pipeline.masks.select import PARENT_CONTAINMENT, finish, passes, select_masks, suppress_crop
+from maskmill.pipeline.masks.upsample import MaskMeasures, measure, runs_batch
+from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
 from maskmill.pipeline.settings import MASKS_REVISION, MaskSettings
 
 REVISION = MASKS_REVISION
 """Of this stage; see there."""
 
-PARENT_CONTAINMENT = 0.95
-"""A mask's parent is the smallest larger mask that holds at least this share of its area."""
-
 PENDING_LIMIT_BYTES = 512 * 2**20
 """Low-resolution logits kept at once; beyond it masks are encoded before suppression."""
-
-log = logging.getLogger(__name__)
-
-Image = npt.NDArray[np.uint8]
-
-
-class StepClock:
-    """Seconds by the name of a step, summed."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Adds the time spent inside to a step."""
-        start_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(name, time.perf_counter() - start_s)
-
-    def add(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +63,6 @@ class AutomaticMasks:
     Args:
         segmenter: with its weights, on its device.
         settings: of the stage.
-
-    Attributes:
-        points_per_batch: prompts decoded at once: the setting, halved whenever memory ran out.
     """
 
     def __init__(self, segmenter: Segmenter, settings: MaskSettings) -> None:
@@ -97,10 +71,15 @@ class AutomaticMasks:
         self._grids = layer_grids(
             settings.points_per_side, settings.crop_layers, settings.crop_points_downscale
         )
-        self.points_per_batch = settings.points_per_batch
+        self._prompts = Batches(settings.points_per_batch, "segmenter")
+
+    @property
+    def points_per_batch(self) -> int:
+        """Prompts decoded at once: the setting, halved whenever memory ran out."""
+        return self._prompts.size
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Image]) -> list[AnnotatedImage]:
+    def __call__(self, images: Sequence[Pixels]) -> list[AnnotatedImage]:
         """Annotates images; crops and images share encoder batches, never decoder batches.
 
         Args:
@@ -120,11 +99,11 @@ class AutomaticMasks:
             clock = clocks[job.image_index]
             batch = self._masks_of_crop(job, embedding, clock, self._settings)
             with clock.step("suppress"):
-                batch = _suppress_crop(batch, self._settings)
+                batch = suppress_crop(batch, self._settings)
             batches[job.image_index].append(batch)
             if job.crop_index == len(self._crops(job.height, job.width)) - 1:
                 annotated.append(
-                    _finish(batches[job.image_index], job.height, job.width, self._settings, clock)
+                    finish(batches[job.image_index], job.height, job.width, self._settings, clock)
                 )
                 batches[job.image_index].clear()
         return annotated
@@ -132,7 +111,7 @@ class AutomaticMasks:
     @torch.inference_mode()
     def candidates(
         self,
-        image: Image,
+        image: Pixels,
         *,
         predicted_iou: float = 0.0,
         stability: float = 0.0,
@@ -146,6 +125,9 @@ class AutomaticMasks:
             image: uint8[H, W, 3] RGB.
             predicted_iou, stability: as in MaskSettings; 0 lets all pass.
             clock: gets the steps' seconds.
+
+        Raises:
+            ValueError, torch.OutOfMemoryError, RuntimeError: as of a call.
         """
         clock = clock or StepClock()
         lenient = dataclasses.replace(
@@ -174,7 +156,7 @@ class AutomaticMasks:
         return crop_boxes(height, width, self._settings.crop_layers, self._settings.crop_overlap)
 
     def _embedded(
-        self, images: Sequence[Image], clocks: Sequence[StepClock]
+        self, images: Sequence[Pixels], clocks: Sequence[StepClock]
     ) -> Iterator[tuple[_CropJob, ImageEmbedding]]:
         """Every crop of every image with its embedding, in order, embedded in batches."""
         jobs = [
@@ -197,37 +179,26 @@ class AutomaticMasks:
         """The crop's masks that pass the thresholds, before NMS."""
         with clock.step("decode"):
             image = self._segmenter.prompt(embedding)
+
+        # Points in the crop's frame, masks in the image's
         points_xy_P2 = self._grids[job.crop.layer] * np.array([job.crop.width, job.crop.height])
         frame = dataclasses.replace(
             embedding.frame, crop_xyxy=job.crop.box_xyxy, height=job.height, width=job.width
         )
+
+        def decode(rows: Sequence[int]) -> MaskBatch:
+            """Neighbouring points of the grid together."""
+            points_xy = points_xy_P2[rows[0] : rows[-1] + 1]
+            return self._masks_of_points(job, image, frame, points_xy, clock, settings)
+
+        # Batch by batch; logits are encoded early where too many wait
         found: list[MaskBatch] = []
-        start = 0
-        while start < len(points_xy_P2):
-            points_xy = points_xy_P2[start : start + self.points_per_batch]
-            try:
-                batch = self._masks_of_points(job, image, frame, points_xy, clock, settings)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve_batch(error)
-                continue
-            start += len(points_xy)
+        for batch in self._prompts.each(range(len(points_xy_P2)), decode):
             found.append(batch)
-            if sum(masks.pending_bytes(batch) for batch in found) > PENDING_LIMIT_BYTES:
+            if sum(masks.pending_bytes(one) for one in found) > PENDING_LIMIT_BYTES:
                 with clock.step("encode"):
                     found = [masks.encode_pending(masks.concatenate(found), threads=torch.get_num_threads())]
         return masks.concatenate(found)
-
-    def _halve_batch(self, error: RuntimeError) -> None:
-        """Goes on with half the prompts where memory ran out; raises anything else."""
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-            raise error
-        if self.points_per_batch == 1:
-            raise error
-        halved = self.points_per_batch // 2
-        log.warning("out of memory with %d prompts a batch: going on with %d", self.points_per_batch, halved)
-        self.points_per_batch = halved
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _masks_of_points(
         self,
@@ -239,14 +210,17 @@ class AutomaticMasks:
         settings: MaskSettings,
     ) -> MaskBatch:
         """Decodes one batch of points and keeps the masks that pass."""
+        # Predicted IoU first: what fails it needs no mask
         with clock.step("decode"):
             prediction = image.predict(point_prompts(points_xy), multimask=True)
             iou_PM = prediction.predicted_iou_PM
             keep_PM = torch.ones_like(iou_PM, dtype=torch.bool)
             if settings.predicted_iou > 0:
                 keep_PM = iou_PM > settings.predicted_iou
+
         with clock.step("mask_head"):
             logits_NHW = prediction.masks(keep_PM).float().cpu().numpy()
+
         with clock.step("measure"):
             measures = measure(
                 logits_NHW,
@@ -258,60 +232,15 @@ class AutomaticMasks:
             prompt_N, token_N = keep_PM.nonzero().cpu().numpy().T
             batch = _batch_of(job, measures, iou_PM[keep_PM].float().cpu().numpy(), token_N)
             batch = batch.replace(point_xy_N2=points_xy[prompt_N] + np.array(job.crop.box_xyxy[:2]))
-            keep_N = _passes(batch, settings, job.height * job.width)
+
+            # Thresholds, and masks that the crop cuts
+            keep_N = passes(batch, settings, job.height * job.width)
             keep_N &= ~cut_by_crop(batch.box_xyxy_N4, job.crop, height=job.height, width=job.width)
             pending = [
                 masks.PendingMask(map_HW, frame, self._segmenter.mask_threshold)
                 for map_HW in logits_NHW[keep_N]
             ]
             return batch[keep_N].replace(mask_N=masks.object_column(pending))
-
-
-def select_masks(candidates: MaskBatch, settings: MaskSettings, *, height: int, width: int) -> AnnotatedImage:
-    """What the stage gives of these candidates; no model is needed.
-
-    Args:
-        candidates: of an image of this size, as `AutomaticMasks.candidates` gave them, with or without run
-            lengths; of thresholds no higher than the settings'.
-        settings: thresholds, NMS, coverage and clean-up to apply. Grid, crops and stability offset must be
-            those that the candidates were made with.
-        height, width: of that image in px.
-    """
-    batches = []
-    crops = crop_boxes(height, width, settings.crop_layers, settings.crop_overlap)
-    for crop_index in range(len(crops)):
-        batch = candidates[candidates.crop_N == crop_index]
-        batch = batch[_passes(batch, settings, height * width)]
-        batches.append(_suppress_crop(batch, settings))
-    return _finish(batches, height, width, settings, StepClock())
-
-
-def _finish(
-    batches: Sequence[MaskBatch],
-    height: int,
-    width: int,
-    settings: MaskSettings,
-    clock: StepClock,
-) -> AnnotatedImage:
-    """From each crop's survivors to annotations: NMS across crops, run lengths, clean-up, parents."""
-    batch = masks.concatenate(batches)
-    crops = crop_boxes(height, width, settings.crop_layers, settings.crop_overlap)
-    if len(crops) > 1:
-        with clock.step("suppress"):
-            crop_area_px = np.array([crop.width * crop.height for crop in crops], np.float32)
-            score_N = np.float32(1) / crop_area_px[batch.crop_N]  # prefer masks from smaller crops
-            batch = batch[masks.suppress(batch.box_xyxy_N4, score_N, max_iou=settings.crop_nms)]
-    with clock.step("encode"):
-        batch = masks.encode_pending(batch, threads=torch.get_num_threads())
-    if settings.min_area_px > 0:
-        with clock.step("clean_up"):
-            batch = _clean_up(batch, settings)
-    with clock.step("parents"):
-        parents = regions.parents(masks.run_lengths_of(batch), containment=PARENT_CONTAINMENT)
-    annotations = [
-        _annotation(batch, row, crops[batch.crop_N[row]], parents[row]) for row in range(len(batch))
-    ]
-    return AnnotatedImage(width, height, tuple(annotations), clock.seconds)
 
 
 def warm_up() -> None:
@@ -329,23 +258,9 @@ def warm_up() -> None:
     regions.parents([mask.rle for mask in cleaned], containment=PARENT_CONTAINMENT)
 
 
-def _cut(image: Image, crop: Crop) -> Image:
+def _cut(image: Pixels, crop: Crop) -> Pixels:
     x0, y0, x1, y1 = crop.box_xyxy
     return image[y0:y1, x0:x1]
-
-
-def _passes(batch: MaskBatch, settings: MaskSettings, image_area_px: int) -> masks.Bools:
-    """Which masks pass the three thresholds and have a pixel at all."""
-    keep = masks.passes_thresholds(batch, predicted_iou=settings.predicted_iou, stability=settings.stability)
-    keep &= batch.area_px_N > 0
-    if settings.max_coverage is not None:
-        keep &= batch.area_px_N < settings.max_coverage * image_area_px
-    return keep
-
-
-def _suppress_crop(batch: MaskBatch, settings: MaskSettings) -> MaskBatch:
-    """Box NMS by predicted IoU within a crop."""
-    return batch[masks.suppress(batch.box_xyxy_N4, batch.predicted_iou_N, max_iou=settings.box_nms)]
 
 
 def _batch_of(
@@ -362,45 +277,3 @@ def _batch_of(
         crop_N=np.full(len(measures), job.crop_index),
         mask_N=np.empty(len(measures), object),
     )
-
-
-def _clean_up(batch: MaskBatch, settings: MaskSettings) -> MaskBatch:
-    """Small holes filled and small islands removed, then NMS that prefers masks it left alone.
-
-    Changed masks keep their stability and predicted IoU, as in the reference.
-    """
-    cleaned = regions.clean(
-        masks.run_lengths_of(batch), settings.min_area_px, threads=torch.get_num_threads()
-    )
-    batch = batch.replace(
-        mask_N=masks.object_column([mask.rle for mask in cleaned]),
-        area_px_N=np.array([mask.area_px for mask in cleaned], np.int64),
-        box_xyxy_N4=np.array([mask.box_xyxy for mask in cleaned], np.int64).reshape(-1, 4),
-    )
-    unchanged_N = np.array([not mask.changed for mask in cleaned], np.float32)
-    if settings.drop_small:
-        large_N = np.array([mask.largest_island_px >= settings.min_area_px for mask in cleaned], bool)
-        batch, unchanged_N = batch[large_N], unchanged_N[large_N]
-    return batch[
-        masks.suppress(batch.box_xyxy_N4, unchanged_N, max_iou=max(settings.box_nms, settings.crop_nms))
-    ]
-
-
-def _annotation(batch: MaskBatch, row: int, crop: Crop, parent: int | None) -> Annotation:
-    x, y = batch.point_xy_N2[row].tolist()
-    return Annotation(
-        segmentation=batch.mask_N[row],
-        bbox_xywh=_xywh(batch.box_xyxy_N4[row].tolist()),
-        area_px=int(batch.area_px_N[row]),
-        predicted_iou=float(batch.predicted_iou_N[row]),
-        stability_score=float(batch.stability_N[row]),
-        crop_box_xywh=_xywh(crop.box_xyxy),
-        point_xy=((x, y),),
-        output_token=int(batch.output_token_N[row]),
-        parent=parent,
-    )
-
-
-def _xywh(box_xyxy: Sequence[int]) -> BoxXywh:
-    x0, y0, x1, y1 = box_xyxy
-    return float(x0), float(y0), float(x1 - x0), float(y1 - y0)

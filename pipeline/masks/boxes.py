@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskmill.pipeline.annotation import SINGLE_OUTPUT, Annotation, BoxXywh
+from maskmill.pipeline.annotation import SINGLE_OUTPUT, Annotation, to_xywh
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.masks.upsample import measure, runs_batch
 from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
@@ -88,6 +88,7 @@ def check_prompts(prompts: Prompts, *, width: int, height: int) -> None:
                 f"box {row}, {boxes[row].tolist()} (left, top, right, bottom), has no part in an image of "
                 f"{width}x{height} px"
             )
+
     if points is not None and labels is not None:
         outside = ~((points >= 0) & (points <= [width, height])).all(axis=2) & (labels >= 0)
         if outside.any():
@@ -103,15 +104,17 @@ def _masks_of_batch(image: PromptableImage, prompts: Prompts, threshold: float) 
         prediction = image.predict(prompts, multimask=False)
         iou_P1 = prediction.predicted_iou_PM
         logits_NHW = prediction.masks(torch.ones_like(iou_P1, dtype=torch.bool)).float().cpu().numpy()
+
     frame = image.embedding.frame
     threads = torch.get_num_threads()
     measures = measure(logits_NHW, frame, offset=STABILITY_OFFSET, threshold=threshold, threads=threads)
     rles = runs_batch(logits_NHW, frame, threshold=threshold, threads=threads)
+
     whole = (0.0, 0.0, float(image.embedding.width), float(image.embedding.height))
     return [
         Annotation(
             segmentation=rle,
-            bbox_xywh=_xywh(measures.box_xyxy[row]),
+            bbox_xywh=to_xywh(measures.box_xyxy[row].astype(float).tolist()),
             area_px=int(measures.area_px[row]),
             predicted_iou=float(iou_P1[row, 0]),
             stability_score=float(measures.stability_score[row]),
@@ -134,8 +137,3 @@ def _foreground(prompts: Prompts, row: int) -> tuple[tuple[float, float], ...]:
     if prompts.points_PK2 is None or prompts.labels_PK is None:
         return ()
     return tuple((float(x), float(y)) for x, y in prompts.points_PK2[row][prompts.labels_PK[row] == 1])
-
-
-def _xywh(box_xyxy: npt.NDArray[np.int64]) -> BoxXywh:
-    x0, y0, x1, y1 = box_xyxy.tolist()
-    return float(x0), float(y0), float(x1 - x0), float(y1 - y0)

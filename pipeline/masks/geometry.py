@@ -35,10 +35,12 @@ class Crop:
 
     @property
     def width(self) -> int:
+        """In px."""
         return self.box_xyxy[2] - self.box_xyxy[0]
 
     @property
     def height(self) -> int:
+        """In px."""
         return self.box_xyxy[3] - self.box_xyxy[1]
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskmill.pipeline.masks.upsample import Frame, runs_batch
+from maskmill.pipeline.frame import Frame
+from maskmill.pipeline.masks.upsample import runs_batch
 from maskmill.pipeline.rle import Rle
 
 _ENCODED_TOGETHER = 64

@@ -66,6 +66,7 @@ def clean(rles: Sequence[Rle], min_area_px: float, *, threads: int | None = None
     """Fills holes, then removes islands, below min_area_px, as the reference's postprocess_small_regions."""
 
     def job(rle: Rle) -> CleanMask:
+        """Holes first: an island may be large by what it holds."""
         lengths, filled, _ = _without_small(run_lengths(rle), rle.height, float(min_area_px), True)
         lengths, removed, largest = _without_small(lengths, rle.height, float(min_area_px), False)
         result = from_run_lengths(rle.height, rle.width, lengths) if filled or removed else rle
@@ -137,6 +138,8 @@ def _pieces(lengths: Ints, height: int, ones: int) -> Ints:
         end += lengths[i]
         if i % 2 == ones and start < end:
             count += (end - 1) // height - start // height + 1
+
+    # Write what was counted
     pieces = np.empty((count, 3), np.int64)
     count = 0
     end = 0

@@ -28,70 +28,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.compiled import map_in_threads
-from maskmill.pipeline.masks.upsample_loops import (
-    Axis,
-    Floats,
-    Ints,
-    compose_axis,
-    mask_run_lengths,
-    measure_masks,
-)
-from maskmill.pipeline.rle import Rle, from_run_lengths
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """Where a crop's logits lie: model input, its un-padded part, the crop, the image; all in px."""
-
-    image_size: int  # the model's square input
-    input_height: int  # its part that is not padding
-    input_width: int
-    crop_xyxy: tuple[int, int, int, int]  # in the image; the far corner is exclusive
-    height: int  # of the whole image
-    width: int
-
-    def __post_init__(self) -> None:
-        x0, y0, x1, y1 = self.crop_xyxy
-        if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
-            raise ValueError(
-                f"the crop {self.crop_xyxy} is empty or reaches out of "
-                f"an image of {self.height} x {self.width}"
-            )
-        if not (1 <= self.input_height <= self.image_size and 1 <= self.input_width <= self.image_size):
-            raise ValueError(
-                f"the un-padded input {self.input_height} x {self.input_width} must lie "
-                f"within the model's input of {self.image_size} x {self.image_size}"
-            )
-
-    @property
-    def crop_height(self) -> int:
-        return self.crop_xyxy[3] - self.crop_xyxy[1]
-
-    @property
-    def crop_width(self) -> int:
-        return self.crop_xyxy[2] - self.crop_xyxy[0]
-
-    @classmethod
-    def of_crop(
-        cls, image_size: int, crop_xyxy: tuple[int, int, int, int], *, height: int, width: int
-    ) -> Frame:
-        """With the un-padded size of the reference's ResizeLongestSide.get_preprocess_shape."""
-        x0, y0, x1, y1 = crop_xyxy
-        scale = image_size * 1.0 / max(y1 - y0, x1 - x0, 1)
-        return cls(
-            image_size=image_size,
-            input_height=int((y1 - y0) * scale + 0.5),
-            input_width=int((x1 - x0) * scale + 0.5),
-            crop_xyxy=crop_xyxy,
-            height=height,
-            width=width,
-        )
-
-    @classmethod
-    def of_image(cls, image_size: int, *, height: int, width: int) -> Frame:
-        """The crop is the whole image."""
-        return cls.of_crop(image_size, (0, 0, width, height), height=height, width=width)
+from maskmill.pipeline.masks.upsample_axes import Axis, Floats, Ints, compose_axis
+from maskmill.pipeline.masks.upsample_loops import measure_masks, toggles
+from maskmill.pipeline.rle import Rle, from_changes
 
 
 @dataclass(frozen=True)
@@ -145,6 +86,7 @@ def measure(
     out_NK = np.zeros((num_masks, 7), np.int64)
 
     def job(part: slice) -> None:
+        """Some masks, into their own rows."""
         measure_masks(logits_NHW[part], rows, columns, levels, out_NK[part])
 
     step = max(1, num_masks // 16)  # masks differ in cost: several parts a thread
@@ -156,12 +98,17 @@ def runs(logits_HW: Floats, frame: Frame, *, threshold: float = 0.0) -> Rle:
     """The mask logit > threshold of one map float32[H, W], in the whole image's frame."""
     logits_HW = _checked(logits_HW, 2)
     rows, columns = _plans(logits_HW.shape, frame)
+    xs, ys, used = toggles(logits_HW, rows, columns, np.float32(threshold))
     x0, y0, _, _ = frame.crop_xyxy
-    corner = y0 + x0 * frame.height
-    lengths = mask_run_lengths(
-        logits_HW, rows, columns, np.float32(threshold), corner, frame.height, frame.width
+    return from_changes(
+        xs[:used],
+        ys[:used],
+        x=x0,
+        y=y0,
+        columns=frame.crop_width,
+        height=frame.height,
+        width=frame.width,
     )
-    return from_run_lengths(frame.height, frame.width, lengths)
 
 
 def runs_batch(

@@ -1,86 +1,29 @@
-"""The compiled loops under upsample.py, and the tables that they read.
+"""The compiled loops under upsample.py.
 
-Both interpolations are separable, so one axis' taps and weights are tables (`Axis`); the kernels walk bands
-of output rows that share their taps, cut each band into segments of one kind, and compute values only where
-some pixel may lie on either side of a level. How and why: upsample.py. All in one file, since numba's cache
-notices a change of a kernel's own file only.
+The kernels walk bands of output rows that share their taps (upsample_axes.py), cut each band into segments of
+one kind, and compute values only where some pixel may lie on either side of a level. How and why:
+upsample.py. All in one file, since numba's cache notices a change of a kernel's own file only.
 
 Shape legend: N masks; H, W the logits' height and width; M the middle grid; L the outputs; G groups.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from llvmlite import binding  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
 from maskmill.pipeline.machine.compiled import kernel
-
-Ints = npt.NDArray[np.int64]
-Indices = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.uint8]
+from maskmill.pipeline.masks.upsample_axes import Axis, Flags, Floats, Indices, Ints
 
 # How far a weighed sum of equal taps may stray from them, relatively: 16 roundings of 2**-24 are below 1e-6.
 ROUNDING = 4e-6
 
 # The bits of a block's kind, see _classify.
 SOME, NOT_ALL = 1, 2
-
-
-class Axis(NamedTuple):
-    """One axis of both interpolations: low-resolution logits -> middle grid -> output.
-
-    The middle grid holds only the places that an output uses. A group is a range of outputs with the same
-    first tap among the logits; `group_taps` bounds all their taps, both ends included.
-    """
-
-    middle_taps: Indices  # [2, M] into the logits
-    middle_weights: Floats  # [2, M]
-    taps: Indices  # [2, L] into the middle grid
-    weights: Floats  # [2, L]
-    group_start: Indices  # [G + 1] into the outputs
-    group_taps: Indices  # [2, G] into the logits
-    starts_at: Indices  # [W + 1] the first group whose first tap is not below this logit
-    ends_at: Indices  # [W + 1] the first group whose last tap is not below it
-
-
-@lru_cache(maxsize=256)
-def compose_axis(num_low: int, image_size: int, num_input: int, num_output: int) -> Axis:
-    low, low_weights = _linear_taps(num_low, image_size)
-    second, weights = _linear_taps(num_input, num_output)
-    used, taps = np.unique(second, return_inverse=True)
-    middle = low[:, used]
-    first_tap, last_tap = low[0, second[0]], low[1, second[1]]
-    group_start = np.flatnonzero(np.diff(first_tap, prepend=-1, append=num_low))
-    group_taps = np.stack([first_tap[group_start[:-1]], last_tap[group_start[1:] - 1]])
-    return Axis(
-        middle_taps=np.ascontiguousarray(middle, np.int32),
-        middle_weights=np.ascontiguousarray(low_weights[:, used]),
-        taps=np.ascontiguousarray(taps.reshape(second.shape), np.int32),
-        weights=weights,
-        group_start=group_start.astype(np.int32),
-        group_taps=np.ascontiguousarray(group_taps, np.int32),
-        starts_at=np.searchsorted(group_taps[0], np.arange(num_low + 1)).astype(np.int32),
-        ends_at=np.searchsorted(group_taps[1], np.arange(num_low + 1)).astype(np.int32),
-    )
-
-
-def _linear_taps(num_in: int, num_out: int) -> tuple[Ints, Floats]:
-    """Indices int64[2, num_out] and weights of torch's linear interpolation, align_corners=False."""
-    scale = np.float32(num_in) / np.float32(num_out)
-    centre = np.arange(num_out, dtype=np.float32) + np.float32(0.5)
-    # one rounding for product and difference: torch's is fused
-    source = np.maximum((np.float64(scale) * centre - 0.5).astype(np.float32), np.float32(0))
-    first = np.minimum(source.astype(np.int64), num_in - 1)
-    second_weight = np.clip(source - first.astype(np.float32), np.float32(0), np.float32(1))
-    second = np.minimum(first + 1, num_in - 1)
-    return np.stack([first, second]), np.stack([np.float32(1) - second_weight, second_weight])
 
 
 def _fuses() -> bool:
@@ -94,6 +37,7 @@ def _fused_multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     fused = _fuses()
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """LLVM's instruction, or its two halves."""
         if fused:
             return builder.fma(*arguments)
         return builder.fadd(builder.fmul(arguments[0], arguments[1]), arguments[2])
@@ -122,6 +66,8 @@ def _classify(
             kind = np.uint8(row[c] > low) | (np.uint8(not row[c] > high) << 1)
             kinds[c] = kind
             found |= kind
+
+        # The row's extent above low
         left, right = width, -1
         if found & SOME:
             left, right = 0, width - 1
@@ -132,6 +78,7 @@ def _classify(
             bottom = k
             if top < 0:
                 top = k
+
         extents[k, 0], extents[k, 1] = left, right
     return top, bottom
 
@@ -298,13 +245,17 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
     scratch, left_ML, right_ML, values_RL, segments = _buffers(rows, columns)
     slack = np.float32(ROUNDING)
     low, high = levels[0] - slack * abs(levels[0]), levels[2] + slack * abs(levels[2])
+
     for n in range(num_masks):
         logits_HW, out = logits_NHW[n], out_NK[n]
         top, bottom = _classify(logits_HW, low, high, kinds_HW, extents)
         if top < 0:
             continue
+
         box = out[3:]
         box[0], box[1], box[2], box[3] = columns.taps.shape[1], rows.taps.shape[1], -1, -1
+
+        # Blocks of one side count at once, bands by their values
         for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
             count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)
             for s in range(count):
@@ -318,6 +269,7 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
                     _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
                     for r in range(y1 - y0):
                         _count(values_RL[r, : x1 - x0], x0, y0 + r, levels, out, box)
+
         if out[1] == 0:
             box[:] = 0
 
@@ -353,7 +305,7 @@ def _count(values: Floats, x: int, y: int, levels: Floats, counts: Ints, box: In
 
 
 @kernel
-def _toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) -> tuple[Indices, Indices, int]:
+def toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) -> tuple[Indices, Indices, int]:
     """Where the mask above `level` changes down its columns: columns, rows and their number, by row.
 
     Each column starts with 0s above its first row and is closed with 0s, at the latest below its last row,
@@ -430,40 +382,3 @@ def _change_all(above: int, state: Flags, x: int, y: int, xs: Indices, ys: Indic
             xs[used], ys[used] = x + i, y
             used += 1
     return used
-
-
-@kernel
-def mask_run_lengths(
-    logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32, corner: int, height: int, width: int
-) -> Ints:
-    """Run lengths, in an image of height x width, of the mask above `level`.
-
-    `corner` is the crop's first pixel in the image's column-by-column order.
-    """
-    xs, ys, used = _toggles(logits_HW, rows, columns, level)
-    num_columns = columns.taps.shape[1]
-    # A stable counting sort by column keeps the rows ascending within each.
-    start = np.zeros(num_columns + 1, np.int64)
-    for i in range(used):
-        start[xs[i] + 1] += 1
-    for x in range(num_columns):
-        start[x + 1] += start[x]
-    places = np.empty(used, np.int64)
-    for i in range(used):
-        places[start[xs[i]]] = corner + xs[i] * height + ys[i]
-        start[xs[i]] += 1
-    lengths = np.empty(used + 1, np.int64)
-    count = 0
-    last = 0
-    for i in range(used):
-        if count > 0 and places[i] == last:  # a column's end and the next one's start: one run
-            count -= 1
-            last -= lengths[count]
-        else:
-            lengths[count] = places[i] - last
-            count += 1
-            last = places[i]
-    if last < height * width or count == 0:
-        lengths[count] = height * width - last
-        count += 1
-    return lengths[:count]

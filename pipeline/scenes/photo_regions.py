@@ -117,6 +117,8 @@ def _masks_of(
         area_px[0] = 0
         large = (area_px >= min_area * size_px) & (area_px < 0.8 * size_px)
         found += [(level, int(label)) for label in np.flatnonzero(large)]
+
+    # In random order, each shape once
     masks: list[NDArray[np.bool_]] = []
     levels: list[int] = []
     seen: set[bytes] = set()
@@ -128,6 +130,7 @@ def _masks_of(
             seen.add(coarse)
             masks.append(mask_HW)
             levels.append(level)
+
     stacked = np.stack(masks) if masks else np.zeros((0, *labels_LHW.shape[1:]), np.bool_)
     return stacked, np.array(levels, dtype=np.int64)
 

@@ -101,6 +101,8 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[_Loo
     planes = [textures.plane(rng, height, width) for _ in range(3)]
     image = np.empty((height, width, 3), np.float32)
     kind = rng.random()
+
+    # Microscopy: a plain ground, cells of one colour
     if cells:
         dark, pink = kind < 0.4, kind > 0.65
         base = np.array([18, 18, 20] if dark else [225, 185, 210] if pink else [165, 165, 160], np.float32)
@@ -114,6 +116,8 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[_Loo
         image[:] = base
         image += planes[0][..., None] * np.float32(rng.uniform(0, 5 if dark else 14))
         return _Look(True, planes, 30, 0.15, rng.uniform(0.5, 1.8), np.clip(colour, 0, 255)), image
+
+    # A photograph, or a ramp with texture
     if kind < 0.3:
         image[:] = textures.photo_patch(rng, height, width)
         if rng.random() < 0.5:
@@ -123,6 +127,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[_Loo
         ramp = np.linspace(0, rng.uniform(0, 1), height, dtype=np.float32)[:, None, None]
         image[:] = ends[0] * (1 - ramp) + ends[1] * ramp
         image += planes[0][..., None] * np.float32(rng.choice([0, 4, 10, 22, 32]))
+
     contrast = float(rng.choice([25, 45, 70]))
     outlined = float(rng.choice([0, 0, 0.3, 1.0]))
     return _Look(
@@ -176,9 +181,12 @@ def _paint_object(rng: np.random.Generator, image: Image3, pieces: list[Piece], 
     whole_HW = pieces[0].mask_HW
     box = _around(whole_HW, margin)
     canvas, whole = image[box], whole_HW[box]
+
     below = canvas[whole].mean(axis=0)
     if rng.random() < 0.25 and not look.cells:
         _shadow(rng, canvas, whole, margin)
+
+    # Each piece unlike what lies below it
     layer = canvas.copy()
     colours: list[NDArray[np.float32]] = []
     for piece in pieces:
@@ -186,11 +194,13 @@ def _paint_object(rng: np.random.Generator, image: Image3, pieces: list[Piece], 
         like = look.object_colour if piece.parent < 0 else colours[0] if rng.random() < 0.4 else None
         colours.append(textures.colour_unlike(rng, other, look.contrast, like))
         _paint_piece(rng, layer, piece.mask_HW[box], colours[-1], look, box)
+
     _shade(rng, layer, whole)
     if rng.random() < look.outlined:
         rim = _soft(whole, 1.0) * (1 - _soft(whole, 1.0)) * 4
         ink = np.float32(20 if rng.random() < 0.7 else 235)
         layer += (ink - layer) * (rim * np.float32(rng.uniform(0.4, 0.9)))[..., None]
+
     alpha = _soft(whole, look.edge_px)[..., None]
     canvas += (layer - canvas) * alpha
 

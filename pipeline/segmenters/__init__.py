@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from maskmill.pipeline.families import family_of
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings.families import family_of
 from maskmill.pipeline.weights import weights
 
 if TYPE_CHECKING:
@@ -46,6 +46,6 @@ def weights_identity(settings: SegmenterSettings) -> str:
     """The sha256 of the segmenter's weights in hex, for fingerprints; loads no model.
 
     Raises:
-        maskmill.pipeline.weights.weights.MissingWeights: no such file.
+        maskmill.pipeline.weights.errors.MissingWeights: no such file.
     """
     return weights.sha256_of(weights.resolve(settings))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maskmill.pipeline.masks.upsample import Frame
+from maskmill.pipeline.frame import Frame
 
 if TYPE_CHECKING:
     import torch

@@ -28,8 +28,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
-from maskmill.pipeline.segmenters.sam import checked_image, choose_device, images_per_batch
+from maskmill.pipeline.segmenters.sam import checked_image, images_per_batch
 from maskmill.pipeline.weights import pretrained
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Sam2Decoding:
         self.num_masks: int = model.mask_decoder.num_mask_tokens
 
     def output_tokens(self) -> Tensor:
+        """float[T, C]: what the decoder puts before the prompt."""
         decoder = self.model.mask_decoder
         weight_TC: Tensor = torch.cat(
             [decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -74,6 +76,7 @@ class Sam2Decoding:
         return tuple(map_CHW[None] for map_CHW in embedding.maps)
 
     def predicted_iou(self, tokens_PTC: Tensor) -> Tensor:
+        """float[P, 4] of every output, by the IoU token."""
         iou_P4: Tensor = self.model.mask_decoder.iou_prediction_head(tokens_PTC[:, 1])
         return iou_P4
 
@@ -108,6 +111,7 @@ class SamHqDecoding:
         self.num_masks: int = model.mask_decoder.num_mask_tokens - 1  # transformers counts the HQ token
 
     def output_tokens(self) -> Tensor:
+        """float[T, C]: what the decoder puts before the prompt."""
         decoder = self.model.mask_decoder
         weight_TC: Tensor = torch.cat(
             [decoder.iou_token.weight, decoder.mask_tokens.weight, decoder.hq_token.weight]
@@ -115,6 +119,7 @@ class SamHqDecoding:
         return weight_TC
 
     def embed(self, pixels_B3HW: Tensor) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Each image's embedding and the ViT's early features."""
         features_BCHW, early = self.model.get_image_embeddings(pixels_B3HW)
         early_BCHW = early[0].permute(0, 3, 1, 2)
         return [(features, (early_BCHW[i],)) for i, features in enumerate(features_BCHW)]
@@ -128,6 +133,7 @@ class SamHqDecoding:
         return (decoder.encoder_conv2(final) + decoder.compress_vit_conv2(early),)
 
     def predicted_iou(self, tokens_PTC: Tensor) -> Tensor:
+        """float[P, 4] of every output, by the IoU token."""
         iou_P4: Tensor = self.model.mask_decoder.iou_prediction_head(tokens_PTC[:, 0])
         return iou_P4
 
@@ -147,6 +153,7 @@ class SamHqDecoding:
         return own_PMhw + _mix(_hyper([decoder.hq_mask_mlp], hq_token_P1C), hq_PChw)
 
     def single(self, logits_P4hw: Tensor, iou_P4: Tensor) -> tuple[Tensor, Tensor]:
+        """The single-mask output: token 0."""
         return logits_P4hw[:, :1], iou_P4[:, :1]
 
 
@@ -224,7 +231,11 @@ class FamilyImage:
 
     @torch.inference_mode()
     def predict(self, prompts: Prompts, *, multimask: bool = True) -> Prediction:
-        """See `PromptableImage.predict`."""
+        """See `PromptableImage.predict`.
+
+        Raises:
+            ValueError: no prompts.
+        """
         if len(prompts) == 0:
             raise ValueError("no prompts: give at least one")
         numbers = _CHUNK_NUMBERS_CPU if self._device.type == "cpu" else _CHUNK_NUMBERS_GPU
@@ -333,6 +344,7 @@ class _InNumberFormat(nn.Module):
         self.dtype = dtype
 
     def forward(self, pixel_values: Tensor, **settings: Any) -> Any:
+        """The encoder's outputs, all of them in float32."""
         outputs = self.encoder(pixel_values.to(self.dtype), **settings)
         for name, value in list(outputs.items()):
             outputs[name] = _to_float(value)

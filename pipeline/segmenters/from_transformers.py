@@ -31,6 +31,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from maskmill.pipeline.weights import pretrained, weights
+from maskmill.pipeline.weights.errors import WrongWeights
 
 if TYPE_CHECKING:
     from maskmill.pipeline.weights.pretrained import Pretrained
@@ -122,6 +123,7 @@ def build_sam(config: Any) -> Sam:
     """A `Sam` of the sizes of a `SamConfig`, with fresh weights."""
     vision, prompt, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
     grid = vision.image_size // vision.patch_size
+
     transformer = TwoWayTransformer(
         depth=decoder.num_hidden_layers,
         embedding_dim=decoder.hidden_size,
@@ -132,6 +134,7 @@ def build_sam(config: Any) -> Sam:
     for layer in transformer.layers:
         for norm in (layer.norm1, layer.norm2, layer.norm3, layer.norm4):
             norm.eps = decoder.layer_norm_eps
+
     return Sam(
         image_encoder=ImageEncoderViT(
             img_size=vision.image_size,
@@ -184,6 +187,4 @@ def _check(config: Any, folder: Path) -> None:
     }
     for name, (value, known) in wanted.items():
         if value != known:
-            raise weights.WrongWeights(
-                f"folder {folder}: {name}={value!r} is no SAM known here: use {known!r}"
-            )
+            raise WrongWeights(f"folder {folder}: {name}={value!r} is no SAM known here: use {known!r}")

@@ -46,8 +46,9 @@ from segment_anything.modeling.common import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskmill.pipeline.families import STUDENT_ENCODERS
+from maskmill.pipeline.settings.families import STUDENT_ENCODERS
 from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights.errors import MissingWeights
 
 EMBED_DIM = 256
 STRIDE = 16
@@ -69,6 +70,7 @@ class RepVitEncoder(nn.Module):
         self.neck = _neck(EMBED_DIM)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
+        """float[B, 256, S/16, S/16] of a normalised float[B, 3, S, S]."""
         x = self.body.stem(image_B3HW)
         for stage in self.body.stages[:3]:
             x = stage(x)
@@ -93,6 +95,7 @@ class TinyVitEncoder(nn.Module):
         self.neck = _neck(320)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
+        """float[B, 256, S/16, S/16] of a normalised float[B, 3, S, S]."""
         embedding_BCHW: Tensor = self.neck(self.body.stages(self.body.patch_embed(image_B3HW)))
         return embedding_BCHW
 
@@ -107,7 +110,7 @@ def build_mobile(encoder: str, *, image_size: int = 1024) -> Sam:
     """A student with fresh weights, in evaluation mode.
 
     Args:
-        encoder: one of `maskmill.pipeline.families.STUDENT_ENCODERS`.
+        encoder: one of `maskmill.pipeline.settings.families.STUDENT_ENCODERS`.
         image_size: side of the square input in px, a multiple of 32.
 
     Raises:
@@ -118,6 +121,7 @@ def build_mobile(encoder: str, *, image_size: int = 1024) -> Sam:
         raise ValueError(f"student encoder {encoder!r} is unknown: use one of {', '.join(STUDENT_ENCODERS)}")
     if image_size < 32 or image_size % 32:
         raise ValueError(f"image_size={image_size}: use a multiple of 32")
+
     grid = image_size // STRIDE
     sam = Sam(
         image_encoder=_ENCODERS[encoder](image_size),
@@ -142,7 +146,7 @@ def load_mobile(encoder: str, tensors: Mapping[str, Tensor], path: Path, *, imag
     """A student with the weights of a public checkpoint, or of `build_mobile(...).state_dict()`.
 
     Args:
-        encoder: one of `maskmill.pipeline.families.STUDENT_ENCODERS`.
+        encoder: one of `maskmill.pipeline.settings.families.STUDENT_ENCODERS`.
         tensors: as read from `path`.
         path: for messages.
         image_size: side of the square input in px.
@@ -190,10 +194,13 @@ def _from_edge_sam(name: str) -> str:
     feature = re.match(r"features\.(\d+)\.", name)
     if feature is None:
         return name
+
     index, rest = int(feature[1]), name[feature.end() :]
     if index == 0:
         return f"body.stem.{'conv1' if rest.startswith('0.') else 'conv2'}.{rest.partition('.')[2]}"
     place, is_downsample = _repvit_places()[index - 1]
+
+    # timm's names within a block
     renames = (
         (r"^token_mixer\.0\.", "spatial_downsample."),
         (r"^token_mixer\.2\.", "channel_downsample."),
@@ -207,6 +214,7 @@ def _from_edge_sam(name: str) -> str:
             (r"^channel_mixer\.m\.0\.", "channel_mixer.conv1."),
             (r"^channel_mixer\.m\.2\.", "channel_mixer.conv2."),
         )
+
     for pattern, new in renames:
         rest, changed = re.subn(pattern, new, rest)
         if changed:
@@ -238,7 +246,7 @@ def _timm(name: str) -> Any:
     try:
         import timm
     except ImportError as error:
-        raise weights.MissingWeights(
+        raise MissingWeights(
             "students with RepViT or TinyViT encoders need timm: pip install 'maskmill[timm]'"
         ) from error
     return timm.create_model(name, pretrained=False)

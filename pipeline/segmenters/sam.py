@@ -22,12 +22,15 @@ from torch.nn import functional as F
 from maskmill.pipeline.decoder import decoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
 from maskmill.pipeline.decoder.resize import resize
-from maskmill.pipeline.families import STUDENT
-from maskmill.pipeline.masks.upsample import Frame
+from maskmill.pipeline.frame import Frame
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings.families import STUDENT
 from maskmill.pipeline.weights import pretrained, weights
+from maskmill.pipeline.weights.errors import WrongWeights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -139,7 +142,7 @@ def load_sam(model: str, path: Path) -> Sam:
     """A model with SAM's decoder, in float32 on the CPU.
 
     Args:
-        model: a family whose decoder is "shared" (`maskmill.pipeline.families`).
+        model: a family whose decoder is "shared" (`maskmill.pipeline.settings.families`).
         path: of its weights: a file, or a folder of transformers' SAM.
 
     Raises:
@@ -156,7 +159,7 @@ def load_sam(model: str, path: Path) -> Sam:
     tensors = weights.read_tensors(path)
     if model == "nano":
         if not weights.looks_like(tensors).startswith("a maskmill student"):
-            raise weights.WrongWeights(
+            raise WrongWeights(
                 f"weights file {path} does not fit nano: it looks like {weights.looks_like(tensors)}"
             )
         return student.load_student(path)
@@ -184,24 +187,6 @@ def build_sam(model: str, tensors: dict[str, torch.Tensor], path: Path) -> Sam:
     return sam
 
 
-def choose_device(device: str) -> torch.device:
-    """The device that a setting names.
-
-    Raises:
-        ValueError: this machine lacks it.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"
-        )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device={device!r}: this machine has no such device; use auto or cpu")
-    return chosen
-
-
 def images_per_batch(image_size: int, device: torch.device) -> int:
     """How many images of a model input's side to embed together."""
     batch_pixels = _BATCH_PIXELS_CPU if device.type == "cpu" else _BATCH_PIXELS_GPU
@@ -209,11 +194,16 @@ def images_per_batch(image_size: int, device: torch.device) -> int:
 
 
 def checked_image(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
-    """Where an image lies in a padded model input. Raises ValueError for what is no image, or too thin."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"an image must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"
-        )
+    """Where an image lies in a padded model input.
+
+    Args:
+        image: uint8[H, W, 3] RGB.
+        image_size: side of the model's square input in px.
+
+    Raises:
+        ValueError: what is no image, or one that is too thin.
+    """
+    check_rgb(image)
     height, width = image.shape[:2]
     if int(min(height, width) * (image_size / max(height, width)) + 0.5) < 1:
         raise ValueError(

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.settings.train import DistillSettings, TrainSettings
 from maskmill.pipeline.train.decode import decode
 from maskmill.pipeline.train.losses import dice_loss
 from maskmill.pipeline.train.prompts import embed_tokens
 from maskmill.pipeline.train.recipe import TrainImage, first_prompts
-from maskmill.pipeline.train.settings import DistillSettings, TrainSettings
 
 STUDENTS = {
     "nano": StudentConfig(),
@@ -69,6 +69,7 @@ class Projection(nn.Module):
         self.widen: nn.Module = nn.Identity() if same else nn.Conv2d(student_dim, teacher_dim, 1)
 
     def forward(self, embedding_BCHW: Tensor, grid: int) -> Tensor:
+        """float[B, C', grid, grid] at the teacher's width."""
         wide: Tensor = self.widen(embedding_BCHW)
         if wide.shape[-1] == grid:
             return wide
@@ -101,27 +102,34 @@ def prompt_loss(
     """
     rng = np.random.default_rng([settings.seed, image.number, 5])
     size = image.image_3SS.shape[-1]
+
+    # The first prompts, drawn by the image alone
     asked = TrainSettings(masks=settings.masks, box_share=settings.box_share)
     prompts = first_prompts(rng, image, asked)
     device = student_1CHW.device
     coords = torch.from_numpy(prompts.coords_PT2)[None].to(device)
     labels = torch.from_numpy(prompts.labels_PT)[None].to(device)
+
     losses = []
     for number in range(settings.rounds):
         outputs = slice(1, 4) if number == 0 else slice(0, 1)
         with torch.no_grad():
             wanted, wanted_iou = _decoded(teacher, teacher_1CHW, coords, labels, size, outputs)
         got, got_iou = _decoded(student, student_1CHW, coords, labels, size, outputs)
+
         side = got.shape[-1]
         if wanted.shape[-1] != side:
             wanted = F.interpolate(wanted, (side, side), mode="bilinear", align_corners=False)
         losses.append(_round_loss(got, got_iou, wanted > 0, wanted_iou, settings.iou_weight))
+
+        # A point where the two disagree
         if number + 1 < settings.rounds:
             best_P = wanted_iou.argmax(1)
             rows = torch.arange(len(best_P), device=device)
             point, label = _disagreement(rng, got[rows, best_P] > 0, wanted[rows, best_P] > 0, size)
             coords = torch.cat([coords, point.to(device)[None]], dim=2)
             labels = torch.cat([labels, label.to(device)[None]], dim=2)
+
     return torch.stack(losses).sum()
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train.recipe import TrainImage
 from maskmill.pipeline.train.samples import PIXEL_MEAN, PIXEL_STD
-from maskmill.pipeline.train.settings import TrainSettings
 
 Bools = NDArray[np.bool_]
 

@@ -25,8 +25,19 @@ _ORDERS = tuple(itertools.permutations(range(3)))
 
 def dice_loss(probability: Tensor, target: Tensor) -> Tensor:
     """1 - dice over the last axis, smoothed by one cell; both float[..., K], 0 to 1."""
-    overlap = (probability * target).sum(-1)
-    return 1 - (2 * overlap + 1) / (probability.sum(-1) + target.sum(-1) + 1)
+    return dice_of_sums((probability * target).sum(-1), probability.sum(-1) + target.sum(-1))
+
+
+def dice_of_sums(overlap: Tensor, sizes: Tensor) -> Tensor:
+    """1 - dice, smoothed by one cell; the sums may be of some cells only.
+
+    Args:
+        overlap: float, sum of probability times target.
+        sizes: float of the same shape, sum of both.
+
+    Source: Milletari et al., V-Net (2016), with 1 added above and below.
+    """
+    return 1 - (2 * overlap + 1) / (sizes + 1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ def pair_costs(logits_PMK: Tensor, targets_NK: Tensor) -> PairCosts:
     off = probability.square() * (logits_PMK - log_on)
     focal = (off.sum(-1, keepdim=True) + (on - off) @ targets_KN) / pixels
     overlap = probability @ targets_KN
-    dice = 1 - (2 * overlap + 1) / (probability.sum(-1, keepdim=True) + targets_NK.sum(-1) + 1)
+    dice = dice_of_sums(overlap, probability.sum(-1, keepdim=True) + targets_NK.sum(-1))
     with torch.no_grad():
         hard, truth = (logits_PMK > 0).float(), (targets_NK > 0.5).float()
         common = hard @ truth.T

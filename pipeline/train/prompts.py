@@ -107,6 +107,8 @@ def first_prompts(
     coords = np.zeros((count, 2, 2), np.float32)
     labels = np.full((count, 2), PAD, np.int64)
     kind_P = rng.random(count)
+
+    # A box, the deepest point or any point of each mask
     for i, target in enumerate(target_P):
         mask_HW = masks_NHW[target]
         if kind_P[i] < box_share:
@@ -116,6 +118,8 @@ def first_prompts(
             deep = kind_P[i] < box_share + centre_share
             coords[i, 0] = centre_point(mask_HW) if deep else random_point(rng, mask_HW)
             labels[i, 0] = FOREGROUND
+
+    # Points that no mask covers
     is_box_P, is_void_P = kind_P < box_share, np.zeros(count, np.bool_)
     void_HW: NDArray[np.bool_] = np.logical_not(masks_NHW.any(axis=0))
     if void_share and void_HW.mean() > 0.05:
@@ -123,6 +127,7 @@ def first_prompts(
             coords[i], labels[i] = 0, (FOREGROUND, PAD)
             coords[i, 0] = random_point(rng, void_HW)
             is_box_P[i], is_void_P[i] = False, True
+
     return Prompts(coords, labels, target_P, is_box_P, is_void_P)
 
 

@@ -34,7 +34,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train.decode import Decoded, decode
+from maskmill.pipeline.train.losses import dice_of_sums
 from maskmill.pipeline.train.prompts import (
     BOX_END,
     BOX_START,
@@ -44,7 +46,6 @@ from maskmill.pipeline.train.prompts import (
     noised_box,
     random_point,
 )
-from maskmill.pipeline.train.settings import TrainSettings
 
 FOCAL_WEIGHT, DICE_WEIGHT, GAMMA = 20.0, 1.0, 2.0
 
@@ -151,14 +152,20 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
     coords = torch.from_numpy(prompts.coords_PT2)[None].to(device)
     labels = torch.from_numpy(prompts.labels_PT)[None].to(device)
     size = image.image_3SS.shape[-1]
+
+    # One prompt, three outputs
     decoded = _decode(sam, settings, embedding_1CHW, embed_tokens(sam.prompt_encoder, coords, labels, size))
     first = _first_round(decoded, cells, image.complete, settings)
     losses, answer = [first.loss], first
+
+    # Corrections, and rounds without a new point
     for with_point in kinds:
         if with_point:
             point, label = _correction(rng, answer.logits_PK, cells, stride)
             coords = torch.cat([coords, point.to(device)[None]], dim=2)
             labels = torch.cat([labels, label.to(device)[None]], dim=2)
+
+        # The last answer goes in as a mask
         shape = (1, len(prompts.target_P), 1, *decoded.logits.shape[-2:])
         prior = answer.logits_PK.detach().view(shape)
         dense = sam.prompt_encoder.mask_downscaling(prior.flatten(0, 1)).unflatten(0, shape[:2])
@@ -166,6 +173,7 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
         decoded = _decode(sam, settings, embedding_1CHW, tokens, dense)
         answer = _later_round(decoded, cells, settings)
         losses.append(answer.loss)
+
     loss = torch.stack(losses).mean()
     return ImageLoss(loss, float(first.iou), float(answer.iou), float(answer.iou_error))
 
@@ -198,6 +206,7 @@ class _Cells:
 
     @classmethod
     def of(cls, image: TrainImage, prompts: FirstPrompts, stride: int, device: torch.device) -> _Cells:
+        """What an image's prompts should get, at `stride` px a cell, on a device."""
         side = image.masks_NSS.shape[1] // stride
         tiles = image.masks_NSS.reshape(-1, side, stride, side, stride)  # no float copy at full size
         all_NK = torch.from_numpy(tiles.mean((2, 4), dtype=np.float32)).flatten(1)
@@ -254,7 +263,7 @@ def mask_losses(logits_PMK: Tensor, target_PK: Tensor, counts_K: Tensor, alpha: 
     focal_PM = (focal * counts_K).sum(-1) / counts_K.sum().clamp(min=1)
     overlap = (probability * target * counts_K).sum(-1)
     sizes = ((probability + target) * counts_K).sum(-1)
-    dice_PM = 1 - (2 * overlap + 1) / (sizes + 1)
+    dice_PM = dice_of_sums(overlap, sizes)
     return FOCAL_WEIGHT * focal_PM + DICE_WEIGHT * dice_PM
 
 

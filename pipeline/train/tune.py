@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from maskmill.pipeline.train.settings import TrainSettings
+from maskmill.pipeline.settings.train import TrainSettings
 
 _BLOCK = re.compile(r"image_encoder\.blocks\.(\d+)\.")
 _STAGE = re.compile(r"image_encoder\.(?:stem|stage4|stage8|stage16|stage32)\b")
@@ -55,6 +55,7 @@ class LowRank(nn.Module):
         return self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer's own output and the change's."""
         changed: Tensor = self.linear(x) + F.linear(F.linear(x, self.down), self.up)
         return changed
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights.errors import MissingWeights
 
 SETTINGS = ("*.json", "*.txt", "*.model")
 SAFETENSORS = ("model.safetensors", "model-*.safetensors")
@@ -81,7 +81,7 @@ def fetch(hub_id: HubId) -> Path:
     if hub_id.file is None:
         return folder
     if not (folder / hub_id.file).is_file():
-        raise weights.MissingWeights(f"{hub_id.name} on the hub has no file {hub_id.file}: look at its page")
+        raise MissingWeights(f"{hub_id.name} on the hub has no file {hub_id.file}: look at its page")
     return folder / hub_id.file
 
 
@@ -115,21 +115,21 @@ def _snapshot(hub_id: HubId, patterns: list[str]) -> Path:
             hub_id.name, revision=hub_id.revision, allow_patterns=patterns, ignore_patterns=_below(patterns)
         )
     except errors.GatedRepoError as error:
-        raise weights.MissingWeights(
+        raise MissingWeights(
             f"{hub_id.name} is gated: accept its terms at huggingface.co/{hub_id.name}, then log in on every "
             "machine that loads it (hf auth login, or HF_TOKEN)"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise weights.MissingWeights(
+        raise MissingWeights(
             f"{hub_id.name} on the hub has no revision {hub_id.revision}: name a branch, tag or commit of it"
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise weights.MissingWeights(
+        raise MissingWeights(
             f"{hub_id.name} is neither a path here nor a model on the hub: check the name; if it is private, "
             "log in (hf auth login, or HF_TOKEN)"
         ) from error
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled) as error:
-        raise weights.MissingWeights(_unreachable(hub_id, error)) from error
+        raise MissingWeights(_unreachable(hub_id, error)) from error
     return Path(folder)
 
 

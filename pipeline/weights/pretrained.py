@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights.errors import DamagedWeights, MissingWeights, WeightsError, WrongWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +87,7 @@ def find(source: str, *, role: str, model_types: Collection[str]) -> Pretrained:
     config = _config(path, role)
     model_type = config.get("model_type")
     if model_type not in model_types:
-        raise weights.WrongWeights(
+        raise WrongWeights(
             f"{role}: {source} holds a model of type {model_type!r}, but this role needs "
             f"{' or '.join(sorted(model_types))}: see `maskmill models`"
         )
@@ -106,8 +108,6 @@ def load_model(model_class: type[ModelT], found: Pretrained, *, dtype: torch.dty
         DamagedWeights: a weights file is cut short.
         UnsafeWeights: a torch file that is a pickle with more than tensors in it.
     """
-    import pickle
-
     from safetensors import SafetensorError
 
     maker: Any = model_class
@@ -126,13 +126,32 @@ def load_model(model_class: type[ModelT], found: Pretrained, *, dtype: torch.dty
     except (SafetensorError, OSError, EOFError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
             raise
-        raise weights.DamagedWeights(
+        raise DamagedWeights(
             f"{found.role}: the weights in {found.folder} cannot be read whole ({_first_line(error)}): "
             "download or save them again"
         ) from error
     _check_whole(info, found, model_class.__name__)
     whole: ModelT = model.eval().requires_grad_(False)
     return whole
+
+
+def load(
+    model_class: type[ModelT], processor_class: type[ProcessorT], found: Pretrained, *, dtype: str
+) -> tuple[ModelT, ProcessorT]:
+    """A model and what prepares its inputs, from one folder; the way of every word role.
+
+    Args:
+        model_class, processor_class: of transformers.
+        found: their folder.
+        dtype: of the weights, as settings name it.
+
+    Raises:
+        WeightsError: as `load_model` and `load_processor`.
+    """
+    import torch
+
+    model = load_model(model_class, found, dtype=getattr(torch, dtype))
+    return model, load_processor(processor_class, found)
 
 
 def load_config(config_class: type[ConfigT], found: Pretrained) -> ConfigT:
@@ -146,7 +165,7 @@ def load_config(config_class: type[ConfigT], found: Pretrained) -> ConfigT:
         with _quiet():
             config: ConfigT = maker.from_pretrained(found.folder, local_files_only=True)
     except (ValueError, TypeError) as error:
-        raise weights.WrongWeights(
+        raise WrongWeights(
             f"{found.role}: the config.json in {found.folder} is no {config_class.__name__}: "
             f"{_first_line(error)}"
         ) from error
@@ -164,7 +183,7 @@ def load_processor(processor_class: type[ProcessorT], found: Pretrained) -> Proc
         with _quiet():
             processor: ProcessorT = maker.from_pretrained(found.folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise weights.MissingWeights(
+        raise MissingWeights(
             f"{found.role}: {found.folder} has a model but not what prepares its inputs "
             f"({_first_line(error)}): save the processor there too, with save_pretrained"
         ) from error
@@ -181,27 +200,25 @@ def _config(folder: Path, role: str) -> Mapping[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise weights.MissingWeights(
+        raise MissingWeights(
             f"{role}: folder {folder} has no config.json: name a folder that save_pretrained wrote"
         ) from error
     except (ValueError, OSError) as error:
-        raise weights.DamagedWeights(
-            f"{role}: {path} cannot be read ({error}): save or download it again"
-        ) from error
+        raise DamagedWeights(f"{role}: {path} cannot be read ({error}): save or download it again") from error
     if not isinstance(config, dict):
-        raise weights.DamagedWeights(f"{role}: {path} holds no settings: save or download it again")
+        raise DamagedWeights(f"{role}: {path} holds no settings: save or download it again")
     return config
 
 
-def _refused_file(path: Path, role: str) -> weights.WeightsError:
+def _refused_file(path: Path, role: str) -> WeightsError:
     """Why a single file can't be this role's model, and what to name instead."""
     tensors = weights.read_tensors(path)
     names = [name.removeprefix("module.") for name in tensors]
     for sign, title, hub_id in _OFFICIAL:
         if any(name.startswith(sign) for name in names):
             cure = f"the same weights are on the hub: name {hub_id}" if hub_id else "see `maskmill models`"
-            return weights.WrongWeights(f"{role}: {path} is {title}, in its authors' layout; {cure}")
-    return weights.WrongWeights(
+            return WrongWeights(f"{role}: {path} is {title}, in its authors' layout; {cure}")
+    return WrongWeights(
         f"{role}: {path} is a single file: name a folder that save_pretrained wrote, or a hub id; see "
         "`maskmill models`"
     )
@@ -217,7 +234,7 @@ def _check_whole(info: Mapping[str, Any], found: Pretrained, class_name: str) ->
     ]
     if findings:
         made_for = ", ".join(found.config.get("architectures") or ["no class named"])
-        raise weights.WrongWeights(
+        raise WrongWeights(
             f"{found.role}: {found.source} does not fit {class_name}: {'; '.join(findings)}. It was saved by "
             f"{made_for}"
         )

@@ -4,32 +4,31 @@ The one place of this layer that finds and reads files. A source is a local file
 `save_pretrained` writes it, or a hub id (hub.py). Torch checkpoints are read with `weights_only=True`, so a
 pickle that would run code is refused; safetensors hold no code. Torch is imported only to read tensors: the
 identity of a model (its sha256) must be known to drivers that never load one.
-
-The error tree:
-
-    WeightsError (ValueError)
-      MissingWeights    no such file, folder or model on the hub
-      DamagedWeights    cut short, or no weights file at all
-      UnsafeWeights     a pickle that wants to run code
-      WrongWeights      another model's
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskmill.pipeline.families import family_of
-from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings.families import family_of
+from maskmill.pipeline.settings.segmenter import SegmenterSettings
+from maskmill.pipeline.weights import hub
+from maskmill.pipeline.weights.errors import (
+    DamagedWeights,
+    MissingWeights,
+    UnsafeWeights,
+    WeightsError,
+    WrongWeights,
+)
 
 if TYPE_CHECKING:
     import torch
-
-    from maskmill.pipeline.weights.hub import HubId
 
 NANO_WEIGHTS = Path(__file__).parents[1] / "segmenters" / "nano.safetensors"
 
@@ -37,26 +36,6 @@ _VIT_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 _FORBIDDEN = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _SHOWN_KEYS = 3
-
-
-class WeightsError(ValueError):
-    """Weights that can't be used."""
-
-
-class MissingWeights(WeightsError):
-    """No such file, folder or model on the hub."""
-
-
-class DamagedWeights(WeightsError):
-    """Cut short, or no weights file."""
-
-
-class UnsafeWeights(WeightsError):
-    """A pickle that wants to run code."""
-
-
-class WrongWeights(WeightsError):
-    """Another model's weights."""
 
 
 def locate(source: str, *, role: str) -> Path:
@@ -77,8 +56,6 @@ def locate(source: str, *, role: str) -> Path:
         raise MissingWeights(
             f"{role}: {source} does not exist: check the path, or name a model of the hub as owner/name"
         )
-    from maskmill.pipeline.weights import hub
-
     try:
         return hub.fetch(hub_id)
     except MissingWeights as error:
@@ -99,15 +76,11 @@ def pinned(source: str) -> str:
         return str(path.absolute())
     if (hub_id := _hub_id(source)) is None:
         return source
-    from maskmill.pipeline.weights import hub
-
     return str(hub.pin(hub_id))
 
 
-def _hub_id(source: str) -> HubId | None:
+def _hub_id(source: str) -> hub.HubId | None:
     """What `source` names on the hub; None where it can only be a path."""
-    from maskmill.pipeline.weights import hub
-
     hub_id = hub.parse(source)
     is_file = hub_id is not None and hub_id.file is None and Path(source).suffix in _FILE_SUFFIXES
     return None if is_file else hub_id
@@ -173,9 +146,9 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         MissingWeights: it has no weights that may be read.
     """
-    from maskmill.pipeline.weights import hub
 
     def matching(patterns: Sequence[str]) -> set[Path]:
+        """The folder's files of these names."""
         return {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
 
     tensors = matching(hub.SAFETENSORS) or matching(hub.TORCH_WEIGHTS)
@@ -242,8 +215,6 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    import pickle
-
     import torch
 
     try:

@@ -25,14 +25,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels
+from maskmill.pipeline.settings.families import model_types_of
 from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.words.caption import Pixels, Subject
+from maskmill.pipeline.words.caption import Subject
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.settings import CaptionSettings
-
-MODEL_TYPES = ("blip",)
+    from maskmill.pipeline.settings.words import CaptionSettings
 
 
 class GumbelNucleus(LogitsProcessor):
@@ -170,9 +170,12 @@ class BlipFilter:
         counts = [len(image_texts) for image_texts in texts]
         if not sum(counts):
             return [() for _ in images]
+
+        # Each image once, for all its texts
         pixels = prepared_pixels(self._processor, images).to(self._device, self._model.dtype)
         image_embeds = self._model.vision_model(pixel_values=pixels)[0]
         embeds_T = image_embeds.repeat_interleave(torch.tensor(counts, device=self._device), dim=0)
+
         tokens = self._processor.tokenizer(
             [text for image_texts in texts for text in image_texts],
             padding=True,
@@ -180,12 +183,14 @@ class BlipFilter:
             max_length=self._model.config.text_config.max_position_embeddings,
             return_tensors="pt",
         ).to(self._device)
+
         hidden = self._model.text_encoder(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             encoder_hidden_states=embeds_T,
             encoder_attention_mask=torch.ones(embeds_T.shape[:-1], dtype=torch.long, device=self._device),
         ).last_hidden_state
+
         matching_T2 = self._model.itm_head(hidden[:, 0, :]).float().softmax(dim=-1)
         scores = iter(matching_T2[:, 1].tolist())
         return [tuple(next(scores) for _ in range(count)) for count in counts]
@@ -199,21 +204,15 @@ def load_blip(settings: CaptionSettings) -> tuple[BlipCaptioner, BlipFilter | No
         ValueError: a device that this machine lacks.
     """
     assert settings.model is not None, "captions that are off load nothing"
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    found = pretrained.find(settings.model, role="captioner", model_types=MODEL_TYPES)
-    captioner = BlipCaptioner(
-        pretrained.load_model(BlipForConditionalGeneration, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        settings,
-    )
+    found = pretrained.find(settings.model, role="captioner", model_types=model_types_of("captioner"))
+    made = pretrained.load(BlipForConditionalGeneration, AutoProcessor, found, dtype=settings.dtype)
+    captioner = BlipCaptioner(*made, settings)
     if settings.filter is None:
         return captioner, None
-    found = pretrained.find(settings.filter, role="filter", model_types=MODEL_TYPES)
-    return captioner, BlipFilter(
-        pretrained.load_model(BlipForImageTextRetrieval, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        device=settings.device,
-    )
+
+    found = pretrained.find(settings.filter, role="filter", model_types=model_types_of("filter"))
+    judge = pretrained.load(BlipForImageTextRetrieval, AutoProcessor, found, dtype=settings.dtype)
+    return captioner, BlipFilter(*judge, device=settings.device)
 
 
 def prepared_pixels(processor: Any, images: Sequence[Pixels]) -> torch.Tensor:

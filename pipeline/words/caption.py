@@ -16,18 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
+from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, to_xywh, to_xyxy
 from maskmill.pipeline.machine.batches import Batches
+from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
     from maskmill.pipeline.annotation import AnnotatedImage
-    from maskmill.pipeline.words.settings import CaptionSettings
+    from maskmill.pipeline.settings.words import CaptionSettings
 
-Pixels = npt.NDArray[np.uint8]
 BoxXyxy = tuple[int, int, int, int]
 
 MODEL = "model"
@@ -207,21 +204,9 @@ def _box(image: AnnotatedImage, place: int) -> BoxXyxy:
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
-def check_rgb(pixels_HWC: Pixels) -> None:
-    """Raises ValueError unless this is uint8[H, W, 3] of at least a pixel."""
-    if (
-        pixels_HWC.ndim != 3
-        or pixels_HWC.shape[2] != 3
-        or pixels_HWC.dtype != np.uint8
-        or 0 in pixels_HWC.shape
-    ):
-        raise ValueError(
-            f"an image must be uint8[height, width, 3] RGB, got {pixels_HWC.dtype}{list(pixels_HWC.shape)}"
-        )
-
-
 def captions_to_record(captions: ImageCaptions, *, image_id: int, file_name: str) -> dict[str, Any]:
     """What the captions column stores of an image, ready for `json.dumps`; a crop names its mask's id."""
+
     return {
         "image": {
             "image_id": image_id,
@@ -233,12 +218,7 @@ def captions_to_record(captions: ImageCaptions, *, image_id: int, file_name: str
         "crops": [
             {
                 "mask": image_id * ANNOTATION_IDS_PER_IMAGE + crop.mask,
-                "box": [
-                    crop.box_xyxy[0],
-                    crop.box_xyxy[1],
-                    crop.box_xyxy[2] - crop.box_xyxy[0],
-                    crop.box_xyxy[3] - crop.box_xyxy[1],
-                ],
+                "box": list(to_xywh(crop.box_xyxy)),
                 **_captions_to_record(crop.captions),
             }
             for crop in captions.crops
@@ -267,13 +247,15 @@ def captions_from_record(record: Mapping[str, Any]) -> ImageCaptions:
             width=int(info["width"]),
             height=int(info["height"]),
             whole=_captions_from_record(record),
-            crops=tuple(
-                CropCaptions(int(crop["mask"]) - first_id, _xyxy(crop["box"]), _captions_from_record(crop))
-                for crop in record["crops"]
-            ),
+            crops=tuple(_crop_from_record(crop, first_id) for crop in record["crops"]),
         )
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not a captions record: {error!r}") from error
+
+
+def _crop_from_record(crop: Mapping[str, Any], first_id: int) -> CropCaptions:
+    box_xyxy = to_xyxy([int(value) for value in crop["box"]])
+    return CropCaptions(int(crop["mask"]) - first_id, box_xyxy, _captions_from_record(crop))
 
 
 def _captions_from_record(record: Mapping[str, Any]) -> Captions:
@@ -282,8 +264,3 @@ def _captions_from_record(record: Mapping[str, Any]) -> Captions:
         for name in ("texts", "dropped")
     )
     return Captions(texts, dropped)
-
-
-def _xyxy(box_xywh: Sequence[int]) -> BoxXyxy:
-    x, y, width, height = (int(value) for value in box_xywh)
-    return x, y, x + width, y + height

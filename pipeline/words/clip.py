@@ -15,19 +15,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.families import family_of
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels, check_rgb
+from maskmill.pipeline.settings.families import model_types_of
 from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.weights.pretrained import Pretrained
-
-Image = npt.NDArray[np.uint8]
-
-NAMERS = ("clip", "siglip")
 
 _TEXTS_PER_BATCH = 256
 
@@ -45,22 +41,32 @@ class _Grid:
 class _Towers(Protocol):
     """What differs between the families."""
 
-    def image_features(self, pixels_B3HW: Tensor) -> Tensor: ...
+    def image_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, D] of whole images."""
+        ...
 
-    def text_features(self, inputs: Any) -> Tensor: ...
+    def text_features(self, inputs: Any) -> Tensor:
+        """float[N, D] of tokenised texts."""
+        ...
 
-    def dense_features(self, pixels_B3HW: Tensor) -> Tensor: ...
+    def dense_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, N, D] of each position."""
+        ...
 
-    def logits(self, cosines: Tensor) -> Tensor: ...
+    def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines scaled as the model was trained."""
+        ...
 
-    def scores(self, logits: Tensor) -> Tensor: ...
+    def scores(self, logits: Tensor) -> Tensor:
+        """In [0, 1], of words along the last axis."""
+        ...
 
 
 class Namer:
     """CLIP or SigLIP with its weights, on its device.
 
     Args:
-        found: a folder of one of `NAMERS`.
+        found: a folder of CLIP or SigLIP.
         device: "auto" is CUDA where there is one, else the CPU.
         dtype: of the model, "float32", "bfloat16" or "float16"; features come out as float32.
 
@@ -75,8 +81,6 @@ class Namer:
 
     def __init__(self, found: Pretrained, *, device: str = "auto", dtype: str = "float32") -> None:
         import transformers
-
-        from maskmill.pipeline.segmenters.sam import choose_device
 
         self.device = choose_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype)
@@ -99,7 +103,7 @@ class Namer:
         self.pixel_mean: tuple[int, ...] = tuple(round(255 * mean) for mean in self._images.image_mean)
 
     @torch.inference_mode()
-    def image_features(self, images: Sequence[Image]) -> Tensor:
+    def image_features(self, images: Sequence[Pixels]) -> Tensor:
         """Of whole images, float32[B, D] of length 1, on the device.
 
         Args:
@@ -115,7 +119,7 @@ class Namer:
         return F.normalize(self._towers.image_features(pixels_B3HW).float(), dim=-1)
 
     @torch.inference_mode()
-    def dense_features(self, image: Image, longer_side: int) -> Tensor:
+    def dense_features(self, image: Pixels, longer_side: int) -> Tensor:
         """A feature for each patch of an image, float32[H, W, D] of length 1, on the device.
 
         Args:
@@ -183,17 +187,17 @@ class Namer:
 
 
 def load_namer(source: str, *, device: str = "auto", dtype: str = "float32") -> Namer:
-    """The namer in a folder or of a hub id; errors as `pretrained.find` and `Namer`."""
-    types = tuple(kind for name in NAMERS for kind in family_of("namer", name).model_types)
-    return Namer(pretrained.find(source, role="namer", model_types=types), device=device, dtype=dtype)
+    """The namer in a folder or of a hub id.
 
+    Args:
+        source: its folder or hub id.
+        device, dtype: see `Namer`.
 
-def check_rgb(image: Image) -> None:
-    """Raises ValueError for what is no RGB image."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"an image or crop must be uint8[height, width, 3] RGB, got {image.dtype}{list(image.shape)}"
-        )
+    Raises:
+        WeightsError, ValueError: as `pretrained.find` and `Namer`.
+    """
+    found = pretrained.find(source, role="namer", model_types=model_types_of("namer"))
+    return Namer(found, device=device, dtype=dtype)
 
 
 class ClipTowers:
@@ -203,10 +207,12 @@ class ClipTowers:
         self._model = model
 
     def image_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, D] of whole images."""
         features: Tensor = self._model.get_image_features(pixel_values=pixels_B3HW).pooler_output
         return features
 
     def text_features(self, inputs: Any) -> Tensor:
+        """float[N, D] of tokenised texts."""
         features: Tensor = self._model.get_text_features(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
         ).pooler_output
@@ -230,10 +236,12 @@ class ClipTowers:
         return features_BND
 
     def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines scaled as the model was trained."""
         logits: Tensor = cosines * self._model.logit_scale.float().exp()
         return logits
 
     def scores(self, logits: Tensor) -> Tensor:
+        """In [0, 1], of words along the last axis."""
         return logits.softmax(dim=-1)
 
 
@@ -244,10 +252,12 @@ class SiglipTowers:
         self._model = model
 
     def image_features(self, pixels_B3HW: Tensor) -> Tensor:
+        """float[B, D] of whole images."""
         features: Tensor = self._model.get_image_features(pixel_values=pixels_B3HW).pooler_output
         return features
 
     def text_features(self, inputs: Any) -> Tensor:
+        """float[N, D] of tokenised texts."""
         features: Tensor = self._model.get_text_features(input_ids=inputs["input_ids"]).pooler_output
         return features
 
@@ -260,8 +270,10 @@ class SiglipTowers:
         return features_BND
 
     def logits(self, cosines: Tensor) -> Tensor:
+        """Cosines scaled as the model was trained."""
         logits: Tensor = cosines * self._model.logit_scale.float().exp() + self._model.logit_bias.float()
         return logits
 
     def scores(self, logits: Tensor) -> Tensor:
+        """In [0, 1], of words along the last axis."""
         return logits.sigmoid()

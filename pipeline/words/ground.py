@@ -31,16 +31,19 @@ from maskmill.pipeline.annotation import (
     Annotation,
     annotation_from_sa1b,
     annotation_to_sa1b,
+    to_xywh,
+    to_xyxy,
 )
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.masks.boxes import masks_of_boxes
-from maskmill.pipeline.words.caption import check_rgb
+from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
+    from maskmill.pipeline.pixels import Pixels
     from maskmill.pipeline.segmenters.base import Segmenter
-    from maskmill.pipeline.words.detectors.base import Detections, Detector, Pixels, Query
-    from maskmill.pipeline.words.settings import LabelSettings
+    from maskmill.pipeline.settings.words import LabelSettings
+    from maskmill.pipeline.words.detectors.base import Detections, Detector, Query
 
 MAX_LABEL_CHARS = 200
 
@@ -157,8 +160,11 @@ class Grounder:
         began = time.perf_counter()
         height, width = image.pixels_HWC.shape[:2]
         boxes, dropped = kept_boxes(found, self._settings, width=width, height=height)
+
         made = self._masks(image, boxes)
         links = link(made, image.masks.annotations, self._settings.link_iou)
+
+        # A grid mask takes the label, or the box keeps its own
         labels: list[Label] = []
         own: list[Annotation] = []
         for box, annotation, linked in zip(boxes, made, links, strict=True):
@@ -168,6 +174,7 @@ class Grounder:
                 place = len(own)
                 own.append(annotation)
             labels.append(dataclasses.replace(box, mask=place, link_iou=iou))
+
         return ImageLabels(
             width=width,
             height=height,
@@ -278,6 +285,7 @@ def labels_to_record(labels: ImageLabels, *, image_id: int, file_name: str) -> d
         raise ValueError(f"{file_name}: more than {ANNOTATION_IDS_PER_IMAGE} masks")
 
     def mask_id(label: Label) -> int | None:
+        """The grid's mask, or one of these labels' own."""
         if label.mask is None:
             return None
         return label.mask + (first_own if label.link_iou is None else first_id)
@@ -294,7 +302,7 @@ def labels_to_record(labels: ImageLabels, *, image_id: int, file_name: str) -> d
                 "label": label.label,
                 "phrase": label.phrase,
                 "score": label.score,
-                "box": _xywh(label.box_xyxy),
+                "box": list(to_xywh(label.box_xyxy)),
                 "mask": mask_id(label),
                 "link_iou": label.link_iou,
             }
@@ -333,18 +341,12 @@ def labels_from_record(record: Mapping[str, Any]) -> ImageLabels:
 
 
 def _label_from_record(row: Mapping[str, Any], first_id: int, num_grid: int) -> Label:
-    x, y, width, height = (float(value) for value in row["box"])
     first = first_id if row["link_iou"] is not None else first_id + num_grid
     return Label(
         label=row["label"],
         phrase=row["phrase"],
         score=float(row["score"]),
-        box_xyxy=(x, y, x + width, y + height),
+        box_xyxy=to_xyxy([float(value) for value in row["box"]]),
         mask=None if row["mask"] is None else int(row["mask"]) - first,
         link_iou=row["link_iou"],
     )
-
-
-def _xywh(box_xyxy: tuple[float, float, float, float]) -> list[float]:
-    left, top, right, bottom = box_xyxy
-    return [left, top, right - left, bottom - top]

@@ -25,9 +25,10 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImage, Annotation
 from maskmill.pipeline.machine.batches import Batches
+from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.rle import decode
-from maskmill.pipeline.words.clip import Image, Namer, check_rgb
-from maskmill.pipeline.words.settings import NameSettings
+from maskmill.pipeline.settings.words import NameSettings
+from maskmill.pipeline.words.clip import Namer
 
 DENSE = "dense"
 CROPS = "crops"
@@ -129,7 +130,7 @@ class MaskNamer:
         self._pairs = Batches(settings.batch_size // 2, "namer")
 
     @torch.inference_mode()
-    def __call__(self, image: Image, masks: AnnotatedImage) -> NamedImage:
+    def __call__(self, image: Pixels, masks: AnnotatedImage) -> NamedImage:
         """Names the masks of an image.
 
         Args:
@@ -148,9 +149,13 @@ class MaskNamer:
             )
         if not masks.annotations:
             return NamedImage(())
+
+        # All from the dense map
         start_s = time.perf_counter()
         features_ND = self.dense_features(image, masks)
         dense_s = time.perf_counter() - start_s
+
+        # Some again from crops
         again = self._to_crop(features_ND, masks)
         by = np.full(len(features_ND), DENSE, object)
         if len(again):
@@ -158,10 +163,11 @@ class MaskNamer:
                 image, [masks.annotations[row] for row in again]
             )
             by[again] = CROPS
+
         seconds = {"dense": dense_s, "crops": time.perf_counter() - start_s - dense_s}
         return NamedImage(self._best(features_ND, by), seconds)
 
-    def dense_features(self, image: Image, masks: AnnotatedImage) -> Tensor:
+    def dense_features(self, image: Pixels, masks: AnnotatedImage) -> Tensor:
         """float32[N, D] of length 1: the map's features averaged under each mask."""
         features_HWD = self._namer.dense_features(image, self._settings.dense_side)
         height, width = features_HWD.shape[:2]
@@ -169,10 +175,11 @@ class MaskNamer:
         shares_NP = torch.from_numpy(np.stack(shares)).to(features_HWD)
         return F.normalize(shares_NP.flatten(1) @ features_HWD.flatten(0, 1), dim=-1)
 
-    def crop_features(self, image: Image, annotations: Sequence[Annotation]) -> Tensor:
+    def crop_features(self, image: Pixels, annotations: Sequence[Annotation]) -> Tensor:
         """float32[N, D] of length 1: the mean of both crops' features of each mask."""
 
         def embed(some: Sequence[Annotation]) -> Sequence[Tensor]:
+            """Both crops of each, as one feature."""
             pairs = [crops_of(image, a, self._settings.margin, self._namer.pixel_mean) for a in some]
             features_2ND = self._namer.image_features([crop for pair in pairs for crop in pair])
             return list(F.normalize(features_2ND.view(len(some), 2, -1).mean(dim=1), dim=-1))
@@ -232,7 +239,9 @@ def patch_shares(annotation: Annotation, *, height: int, width: int) -> npt.NDAr
     return counts_HW / total if total > 0 else np.full((height, width), 1 / (height * width), np.float32)
 
 
-def crops_of(image: Image, annotation: Annotation, margin: float, fill: Sequence[int]) -> tuple[Image, Image]:
+def crops_of(
+    image: Pixels, annotation: Annotation, margin: float, fill: Sequence[int]
+) -> tuple[Pixels, Pixels]:
     """The square around a mask's box, as it is and with everything else than the mask filled.
 
     Args:

@@ -36,12 +36,14 @@ def load_vocabulary(source: str | Sequence[str]) -> tuple[str, ...]:
         lines, title = _read(source), f"vocabulary {source!r}"
     else:
         lines, title = [str(line) for line in source], "the vocabulary given as a list"
+
     for line in lines:
         if len(line) > MAX_PHRASE_CHARS:
             raise ValueError(
                 f"{title}: a phrase of {len(line)} characters ({line[:40]!r}...): use at most "
                 f"{MAX_PHRASE_CHARS}"
             )
+
     phrases = dict.fromkeys(
         phrase for line in lines if (phrase := clean_text(line, max_chars=MAX_PHRASE_CHARS))
     )

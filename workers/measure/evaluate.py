@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskmill.pipeline.checks import finite
 from maskmill.pipeline.evaluate.edges import METHODS, EdgeFigures, count_edges, edge_figures, mask_edges
 from maskmill.pipeline.evaluate.points import held_back_scenes
-from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.evaluate.suite import SetMeter, SetResult, as_dict, averaged, measure_picture
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
+from maskmill.pipeline.settings.evaluate import EvaluateSettings
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import Id
 from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, read_bsds, read_truths
@@ -127,20 +128,6 @@ def evaluate(
         worst.cells(),
         {name: counts for name, counts in left_out.items() if counts},
     )
-
-
-def measure_truths(
-    segmenter: Segmenter, name: str, truths: Sequence[Truth], settings: EvaluateSettings
-) -> SetResult:
-    """One set of pictures that are in memory.
-
-    Raises:
-        InputError: none has a mask.
-    """
-    meter, worst = SetMeter(name), _Worst(0)
-    for truth in truths:
-        _measure(segmenter, truth, settings, meter, worst)
-    return _result(meter)
 
 
 def measure_edges(
@@ -287,10 +274,4 @@ def _by_size(one: SetResult) -> Iterator[tuple[float, float]]:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode()

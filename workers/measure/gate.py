@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskmill.pipeline.checks import finite
 from maskmill.pipeline.evaluate.gate import decide
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.truth import TruthSet
@@ -13,8 +13,8 @@ from maskmill.workers.measure.evaluate import evaluate
 from maskmill.workers.run.dataset_models import load
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
     from maskmill.pipeline.settings import SegmenterSettings
+    from maskmill.pipeline.settings.evaluate import EvaluateSettings, GateSettings
 
 
 def compare(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from maskmill.pipeline.settings import MASKS_REVISION, output_settings
-from maskmill.pipeline.words.settings import (
+from maskmill.pipeline.settings.words import (
     BOXES_REVISION,
     CAPTIONS_REVISION,
     LABELS_REVISION,

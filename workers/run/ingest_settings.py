@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from maskmill.pipeline.checks import check_int
+
 INGEST_REVISION = 1
 """Raise when `codec.normalise` gives other bytes for the same input."""
 
@@ -36,12 +38,7 @@ class IngestSettings:
 
     def __post_init__(self) -> None:
         if self.max_shorter_side_px is not None:
-            _check_range("max_shorter_side_px", self.max_shorter_side_px, 64, JPEG_MAX_SIDE_PX)
-        _check_range("jpeg_quality", self.jpeg_quality, 1, 100)
-        _check_range("min_side_px", self.min_side_px, 1, JPEG_MAX_SIDE_PX)
-        _check_range("max_pixels", self.max_pixels, 1, PILLOW_MAX_PIXELS)
-
-
-def _check_range(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be a whole number from {low} to {high}")
+            check_int("max_shorter_side_px", self.max_shorter_side_px, 64, JPEG_MAX_SIDE_PX)
+        check_int("jpeg_quality", self.jpeg_quality, 1, 100)
+        check_int("min_side_px", self.min_side_px, 1, JPEG_MAX_SIDE_PX)
+        check_int("max_pixels", self.max_pixels, 1, PILLOW_MAX_PIXELS)

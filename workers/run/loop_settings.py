@@ -1,13 +1,10 @@
-"""Settings of evaluation, training and the loop; light to import, so that command lines read them here."""
+"""Settings of the loop; light to import, so that command lines may read them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
-from maskmill.pipeline.train.settings import DistillSettings, TrainSettings
-
-__all__ = ["DistillSettings", "EvaluateSettings", "GateSettings", "LoopSettings", "TrainSettings"]
+from maskmill.pipeline.checks import check_choice, check_int, check_range
 
 REVIEW_MODES = ("assisted", "semi", "given")
 
@@ -40,15 +37,9 @@ class LoopSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.review_mode not in REVIEW_MODES or self.start not in ("base", "promoted"):
-            raise ValueError(
-                f"review_mode={self.review_mode!r}, start={self.start!r}: use assisted, semi or given, "
-                "base or promoted"
-            )
-        if self.reviewed < 0 or self.seed < 0 or not 1 <= self.most_clicks <= 100:
-            raise ValueError(
-                f"reviewed={self.reviewed}, seed={self.seed}, most_clicks={self.most_clicks}: "
-                "use at least 0, at least 0, 1 to 100"
-            )
-        if not 0 < self.wanted_iou <= 1:
-            raise ValueError(f"wanted_iou={self.wanted_iou}: use above 0, up to 1")
+        check_choice("review_mode", self.review_mode, REVIEW_MODES)
+        check_choice("start", self.start, ("base", "promoted"))
+        check_int("reviewed", self.reviewed, 0, 10**9)
+        check_int("most_clicks", self.most_clicks, 1, 100)
+        check_int("seed", self.seed, 0, 2**62)
+        check_range("wanted_iou", self.wanted_iou, 1e-6, 1.0)

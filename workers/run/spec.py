@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings, CaptionSettings, LabelSettings, NameSettings
+from maskmill.pipeline.settings.words import BoxSettings, CaptionSettings, LabelSettings, NameSettings
 from maskmill.workers.run.columns import (
     CANDIDATES,
     CAPTIONS,

@@ -36,7 +36,7 @@ from maskmill.workers.stages.warnings import Notes, listen
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
-    from maskmill.pipeline.words.settings import BoxSettings
+    from maskmill.pipeline.settings.words import BoxSettings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

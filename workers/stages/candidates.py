@@ -66,7 +66,7 @@ class CandidateMasks:
         return [self._run_one(picture) for picture in pictures]
 
     def _run_one(self, picture: Picture) -> StageResult:
-        from maskmill.pipeline.masks.automask import StepClock
+        from maskmill.pipeline.machine.clock import StepClock
         from maskmill.pipeline.masks.measure import encode_pending
 
         clock = StepClock()
@@ -104,7 +104,7 @@ class SelectedMasks:
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
         """See `Stage.run`."""
-        from maskmill.pipeline.masks.automask import select_masks
+        from maskmill.pipeline.masks.select import select_masks
 
         results = []
         for picture in pictures:

@@ -23,8 +23,8 @@ from maskmill.workers.run.columns import CAPTIONS, MASKS, caption_reads
 from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
 
 if TYPE_CHECKING:
+    from maskmill.pipeline.settings.words import CaptionSettings
     from maskmill.pipeline.words.caption import BoxXyxy, CapFilt
-    from maskmill.pipeline.words.settings import CaptionSettings
 
 
 class CaptionStage:

@@ -15,8 +15,8 @@ from maskmill.workers.run.columns import CAPTIONS, LABELS, MASKS, label_reads
 from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
 
 if TYPE_CHECKING:
+    from maskmill.pipeline.settings.words import LabelSettings
     from maskmill.pipeline.words.ground import Grounder
-    from maskmill.pipeline.words.settings import LabelSettings
 
 
 class LabelStage:

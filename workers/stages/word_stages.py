@@ -17,10 +17,10 @@ from maskmill.workers.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.settings.words import CaptionSettings, LabelSettings, NameSettings
     from maskmill.pipeline.words.caption import CapFilt
     from maskmill.pipeline.words.ground import Grounder
     from maskmill.pipeline.words.name import MaskNamer
-    from maskmill.pipeline.words.settings import CaptionSettings, LabelSettings, NameSettings
     from maskmill.workers.run.columns import ColumnFacts
     from maskmill.workers.stages.build import Stage
 

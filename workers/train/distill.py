@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters.student import save_student
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings.train import DistillSettings, TrainSettings
 from maskmill.pipeline.train.distill import STUDENTS, Projection, encoder_loss, prompt_loss, start_student
 from maskmill.pipeline.train.images import train_image
-from maskmill.pipeline.train.settings import DistillSettings, TrainSettings
 from maskmill.pipeline.train.shapes import load_trainable
 from maskmill.pipeline.train.tune import learning_rate
 from maskmill.storage.dataset.generations import load_generation

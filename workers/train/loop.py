@@ -29,12 +29,12 @@ from segment_anything.modeling import Sam
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskmill.pipeline.segmenters.sam import choose_device
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import tune
 from maskmill.pipeline.train.images import train_image
 from maskmill.pipeline.train.recipe import TrainImage, image_loss
-from maskmill.pipeline.train.settings import TrainSettings
 from maskmill.pipeline.train.shapes import load_trainable, save_trained
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.model_versions import (

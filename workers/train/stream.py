@@ -33,7 +33,7 @@ from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.train.settings import TrainSettings
+    from maskmill.pipeline.settings.train import TrainSettings
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.join import JoinedSample
     from maskmill.storage.stores.base import ObjectStore

@@ -20,7 +20,7 @@ def models(
     """The model families by role: names for settings, weights that fit, what is installed and what lacks."""
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import ConfigError
-        from maskmill.pipeline.families import FAMILIES, ROLES
+        from maskmill.pipeline.settings.families import FAMILIES, ROLES
 
         if role is not None and role not in ROLES:
             raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from maskmill.pipeline.pixels import Pixels
 
 CAPTION_WORDS = 12
 """Words of a phrase cut from a caption at most."""

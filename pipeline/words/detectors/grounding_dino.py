@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoProcessor, GroundingDinoForObjectDetection
+from transformers import GroundingDinoForObjectDetection
 
-from maskmill.pipeline.segmenters.sam import choose_device
-from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.words.detectors.base import Detections, Pixels, Query, in_parts
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels
+from maskmill.pipeline.words.detectors.base import Detections, Query, in_parts
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.settings import LabelSettings
+    from maskmill.pipeline.settings.words import LabelSettings
 
 SPECIAL_TOKENS = 2
 MAX_PHRASE_CHARS = 200
+
+NETWORKS = {"grounding-dino": GroundingDinoForObjectDetection}
+"""What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,7 @@ class GroundingDino:
             return_tensors="pt",
         ).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(
@@ -101,6 +105,8 @@ class GroundingDino:
             text_threshold=self._settings.text_threshold,
             target_sizes=[image.shape[:2] for image, _ in jobs],
         )
+
+        # By the phrase of its best token, or the words marked
         for (_, query), result, logits in zip(jobs, results, outputs.logits, strict=True):
             scores_NL = logits.sigmoid()
             kept_NL = scores_NL[scores_NL.amax(dim=-1) > self._settings.box_threshold].cpu()
@@ -138,16 +144,6 @@ class GroundingDino:
 
     def _num_tokens(self, text: str) -> int:
         return len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def load_grounding_dino(found: pretrained.Pretrained, settings: LabelSettings) -> GroundingDino:
-    """The detector of a folder. Raises WeightsError."""
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return GroundingDino(
-        pretrained.load_model(GroundingDinoForObjectDetection, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        settings,
-    )
 
 
 def _spelled(phrase: str) -> str:

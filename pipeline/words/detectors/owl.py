@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoProcessor, Owlv2ForObjectDetection, OwlViTForObjectDetection
+from transformers import Owlv2ForObjectDetection, OwlViTForObjectDetection
 
-from maskmill.pipeline.segmenters.sam import choose_device
-from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.words.detectors.base import Detections, Pixels, Query, caption_phrases
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.pixels import Pixels
+from maskmill.pipeline.words.detectors.base import Detections, Query, caption_phrases
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.settings import LabelSettings
+    from maskmill.pipeline.settings.words import LabelSettings
 
 PHRASES_PER_QUERY = 256
+
+NETWORKS = {"owlv2": Owlv2ForObjectDetection, "owlvit": OwlViTForObjectDetection}
+"""What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,7 @@ class Owl:
             return_tensors="pt",
         ).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(
@@ -99,6 +103,7 @@ class Owl:
             target_sizes=[image.shape[:2] for image in images],
             text_labels=texts,
         )
+
         for result in results:
             labels = tuple(result["text_labels"])
             yield Detections(
@@ -110,14 +115,3 @@ class Owl:
 
     def _num_tokens(self, phrase: str) -> int:
         return len(self._processor.tokenizer(phrase)["input_ids"])
-
-
-def load_owl(found: pretrained.Pretrained, settings: LabelSettings) -> Owl:
-    """The detector of a folder. Raises WeightsError."""
-    kind: Any = Owlv2ForObjectDetection if found.model_type == "owlv2" else OwlViTForObjectDetection
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return Owl(
-        pretrained.load_model(kind, found, dtype=dtype),
-        pretrained.load_processor(AutoProcessor, found),
-        settings,
-    )

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
 from maskmill.flows.commands.improve.models import describe
-from maskmill.pipeline.families import FAMILIES, ROLES, SEGMENTERS, family_of
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings.families import FAMILIES, ROLES, SEGMENTERS, family_of
 
 
 def ask(*arguments: str) -> Any:

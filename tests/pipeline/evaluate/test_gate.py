@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maskmill.pipeline.evaluate.gate import decide
-from maskmill.pipeline.evaluate.settings import EvaluateSettings, GateSettings
 from maskmill.pipeline.evaluate.suite import MaskRow
+from maskmill.pipeline.settings.evaluate import EvaluateSettings, GateSettings
 
 SETTINGS = GateSettings(bootstrap=400, margin=0.01)
 FIGURE = SETTINGS.figure

@@ -254,8 +254,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     assert_same(ours, stage(GRID)([photo])[0])
     assert short.points_per_batch == 16
     assert [record.getMessage() for record in caplog.records] == [
-        "out of memory with 64 prompts a batch: going on with 32",
-        "out of memory with 32 prompts a batch: going on with 16",
+        "segmenter: out of memory with 64 together; going on with 32",
+        "segmenter: out of memory with 32 together; going on with 16",
     ]
 
 

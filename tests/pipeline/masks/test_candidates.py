@@ -58,7 +58,7 @@ def test_damage_is_told(spoil: object) -> None:
 
 
 def test_selection_from_bytes_equals_selection_at_once() -> None:
-    from maskmill.pipeline.masks.automask import select_masks
+    from maskmill.pipeline.masks.select import select_masks
     from maskmill.pipeline.settings import MaskSettings
 
     kept = some(60, seed=3)

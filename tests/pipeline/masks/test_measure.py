@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.ops import nms
 
+from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.masks import measure as masks
-from maskmill.pipeline.masks.upsample import Frame
 from maskmill.pipeline.rle import decode
 
 

@@ -14,7 +14,8 @@ from segment_anything.utils import amg
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional
 
-from maskmill.pipeline.masks.upsample import Frame, MaskMeasures, measure, runs, runs_batch
+from maskmill.pipeline.frame import Frame
+from maskmill.pipeline.masks.upsample import MaskMeasures, measure, runs, runs_batch
 from maskmill.pipeline.rle import decode
 
 Floats = npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights.errors import MissingWeights, WrongWeights
 
 SIDE = 128
 DECODER = {"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32}
@@ -312,13 +312,13 @@ def test_grid_masks_of_a_family_that_stretches(folders: Folders) -> None:
 
 
 def test_another_familys_folder_is_named(folders: Folders) -> None:
-    with pytest.raises(weights.WrongWeights, match="type 'sam_hq', but this role needs sam2"):
+    with pytest.raises(WrongWeights, match="type 'sam_hq', but this role needs sam2"):
         _segmenter(folders["sam_hq"], "sam2")
-    with pytest.raises(weights.WrongWeights, match="does not fit vit_b"):
+    with pytest.raises(WrongWeights, match="does not fit vit_b"):
         _segmenter(folders["sam"], "vit_b")
-    with pytest.raises(weights.MissingWeights, match="is a folder: name the file in it"):
+    with pytest.raises(MissingWeights, match="is a folder: name the file in it"):
         _segmenter(folders["sam"], "nano")
-    with pytest.raises(weights.MissingWeights, match=r"is a file: sam2 needs a folder.*facebook/sam2"):
+    with pytest.raises(MissingWeights, match=r"is a file: sam2 needs a folder.*facebook/sam2"):
         _segmenter(folders["sam2"] / "model.safetensors", "sam2")
 
 
@@ -326,7 +326,7 @@ def test_a_folder_without_its_processor_is_named(folders: Folders, tmp_path: Pat
     for path in folders["sam2"].iterdir():
         if "processor" not in path.name:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(weights.MissingWeights, match="not what prepares its inputs"):
+    with pytest.raises(MissingWeights, match="not what prepares its inputs"):
         _segmenter(tmp_path, "sam2")
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.segmenters import mobile
 from maskmill.pipeline.segmenters.sam import SamSegmenter
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights.errors import WrongWeights
 
 SIDE = 64
 WIDTHS = [48] * 3 + [96] * 4 + [192] * 16 + [384] * 3
@@ -215,7 +215,7 @@ def test_names_of_public_files_that_are_left_out() -> None:
 
 
 def test_another_models_checkpoint_is_named() -> None:
-    with pytest.raises(weights.WrongWeights, match=r"does not fit student:repvit_m1.*looks like MobileSAM"):
+    with pytest.raises(WrongWeights, match=r"does not fit student:repvit_m1.*looks like MobileSAM"):
         tensors = {"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(1)}
         mobile.load_mobile("repvit_m1", tensors, Path("x.pt"), image_size=SIDE)
     with pytest.raises(

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
+from maskmill.pipeline.settings.train import DistillSettings, TrainSettings
 from maskmill.pipeline.train.distill import STUDENTS, Projection, encoder_loss, prompt_loss, start_student
 from maskmill.pipeline.train.images import Labelled, train_image
-from maskmill.pipeline.train.settings import DistillSettings, TrainSettings
 
 TEACHER = StudentConfig(
     image_size=128,

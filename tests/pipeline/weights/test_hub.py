@@ -12,17 +12,19 @@ from pathlib import Path
 import pytest
 
 from maskmill.pipeline.weights import hub, weights
+from maskmill.pipeline.weights.errors import MissingWeights
 from tests.pipeline.weights.hub_server import Hub, serving
 
 LOOK = """
 import json, sys
 from maskmill.pipeline.weights import pretrained
+from maskmill.pipeline.weights.errors import WeightsError
 from maskmill.pipeline.weights import weights
 for source in sys.argv[1:]:
     try:
         path = weights.locate(source, role="namer")
         told = {"path": str(path), "sha256": weights.sha256_of(path), "pinned": weights.pinned(source)}
-    except weights.WeightsError as error:
+    except WeightsError as error:
         told = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(told), flush=True)
 """
@@ -156,7 +158,5 @@ def test_a_path_that_is_there_wins_over_the_hub(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     assert weights.locate("some/one", role="namer") == Path("some/one")
     assert weights.pinned("some/one") == "some/one"
-    with pytest.raises(
-        weights.MissingWeights, match=r"segmenter: weights/sam\.pth does not exist: check the path"
-    ):
+    with pytest.raises(MissingWeights, match=r"segmenter: weights/sam\.pth does not exist: check the path"):
         weights.locate("weights/sam.pth", role="segmenter")

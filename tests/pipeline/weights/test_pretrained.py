@@ -11,6 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from maskmill.pipeline.weights import pretrained, weights
+from maskmill.pipeline.weights.errors import DamagedWeights, MissingWeights, UnsafeWeights, WrongWeights
 from tests.pipeline.words import tiny_clip
 
 
@@ -58,7 +59,7 @@ def test_tensors_that_lack_or_differ_are_named(folder: Path) -> None:
     del tensors["text_projection.weight"]
     tensors["visual_projection.weight"] = torch.ones(3, 3)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(weights.WrongWeights) as caught:
+    with pytest.raises(WrongWeights) as caught:
         load(folder)
     for part in (
         "CLIPModel",
@@ -70,7 +71,7 @@ def test_tensors_that_lack_or_differ_are_named(folder: Path) -> None:
 
 def test_a_checkpoint_of_another_class_is_named(folder: Path) -> None:
     """Grounding DINO's detector asked for where a CLIP is, and a captioner where a matcher is, and so on."""
-    with pytest.raises(weights.WrongWeights, match="of type 'clip', but this role needs blip: see"):
+    with pytest.raises(WrongWeights, match="of type 'clip', but this role needs blip: see"):
         pretrained.find(str(folder), role="captioner", model_types=("blip",))
 
 
@@ -78,33 +79,33 @@ def test_a_checkpoint_of_another_class_is_named(folder: Path) -> None:
 def test_a_cut_file_is_named(folder: Path, kept: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(weights.DamagedWeights, match="cannot be read whole"):
+    with pytest.raises(DamagedWeights, match="cannot be read whole"):
         load(folder)
 
 
 def test_a_torch_file_that_runs_code_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     torch.save({"a": _RunsCode()}, folder / "pytorch_model.bin")
-    with pytest.raises(weights.UnsafeWeights, match=r"refused: loading it would call \w+\.system"):
+    with pytest.raises(UnsafeWeights, match=r"refused: loading it would call \w+\.system"):
         load(folder)
     (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(weights.DamagedWeights, match="cannot be read whole"):
+    with pytest.raises(DamagedWeights, match="cannot be read whole"):
         load(folder)
 
 
 def test_folders_that_lack_parts_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(weights.MissingWeights, match=r"has no config\.json: name a folder"):
+    with pytest.raises(MissingWeights, match=r"has no config\.json: name a folder"):
         find(tmp_path / "empty")
     for path in folder.glob("*processor*"):
         path.unlink()
-    with pytest.raises(weights.MissingWeights, match="not what prepares its inputs"):
+    with pytest.raises(MissingWeights, match="not what prepares its inputs"):
         pretrained.load_processor(transformers.CLIPImageProcessor, find(folder))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(weights.MissingWeights, match=r"holds no model\.safetensors"):
+    with pytest.raises(MissingWeights, match=r"holds no model\.safetensors"):
         find(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(weights.DamagedWeights, match=r"config\.json cannot be read"):
+    with pytest.raises(DamagedWeights, match=r"config\.json cannot be read"):
         find(folder)
 
 
@@ -125,5 +126,5 @@ def test_official_checkpoints_are_refused_with_the_cure(
     tmp_path: Path, names: tuple[str, ...], says: str
 ) -> None:
     torch.save({"model": {name: torch.zeros(1) for name in names}}, tmp_path / "official.pth")
-    with pytest.raises(weights.WrongWeights, match=says):
+    with pytest.raises(WrongWeights, match=says):
         pretrained.find(str(tmp_path / "official.pth"), role="captioner", model_types=("blip",))

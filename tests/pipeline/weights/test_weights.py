@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights.errors import DamagedWeights, MissingWeights, UnsafeWeights, WrongWeights
 
 
 class _RunsCode:
@@ -40,14 +41,14 @@ def test_torch_and_safetensors_files_give_the_same(tmp_path: Path, tensors: dict
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "w.pth"
     torch.save({"a": _RunsCode()}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(weights.UnsafeWeights, match=r"refused: loading it would call \w+\.system"):
+    with pytest.raises(UnsafeWeights, match=r"refused: loading it would call \w+\.system"):
         weights.read_tensors(path)
 
 
 def test_a_bare_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(pickle.dumps(_RunsCode(), protocol=2))
-    with pytest.raises(weights.UnsafeWeights, match=r"call \w+\.system"):
+    with pytest.raises(UnsafeWeights, match=r"call \w+\.system"):
         weights.read_tensors(path)
 
 
@@ -62,29 +63,29 @@ def test_a_cut_file_is_named(
     else:
         save_file(tensors, whole)
     path.write_bytes(whole.read_bytes()[:kept])
-    with pytest.raises(weights.DamagedWeights, match=r"cut.*again"):
+    with pytest.raises(DamagedWeights, match=r"cut.*again"):
         weights.read_tensors(path)
 
 
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     path = tmp_path / "page.pth"
     path.write_text("<html>404</html>")
-    with pytest.raises(weights.DamagedWeights, match=r"page\.pth"):
+    with pytest.raises(DamagedWeights, match=r"page\.pth"):
         weights.read_tensors(path)
     torch.save(torch.nn.Linear(1, 1), tmp_path / "module.pth")
-    with pytest.raises(weights.UnsafeWeights, match=r"call torch\.nn\.modules\.linear\.Linear"):
+    with pytest.raises(UnsafeWeights, match=r"call torch\.nn\.modules\.linear\.Linear"):
         weights.read_tensors(tmp_path / "module.pth")
     torch.save([torch.ones(1)], tmp_path / "list.pth")
-    with pytest.raises(weights.WrongWeights, match="no tensors by name"):
+    with pytest.raises(WrongWeights, match="no tensors by name"):
         weights.read_tensors(tmp_path / "list.pth")
 
 
 def test_missing_files_say_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(weights.MissingWeights, match="vit_b ships no weights: download"):
+    with pytest.raises(MissingWeights, match="vit_b ships no weights: download"):
         weights_identity(SegmenterSettings(model="vit_b"))
-    with pytest.raises(weights.MissingWeights, match="does not exist: check the path"):
+    with pytest.raises(MissingWeights, match="does not exist: check the path"):
         load_segmenter(SegmenterSettings(model="vit_b", weights=str(tmp_path / "no.pth")))
-    with pytest.raises(weights.MissingWeights, match="is a folder"):
+    with pytest.raises(MissingWeights, match="is a folder"):
         weights.resolve(SegmenterSettings(model="nano", weights=str(tmp_path)))
 
 
@@ -110,7 +111,7 @@ def test_identity_is_read_once(tmp_path: Path) -> None:
 def test_another_models_weights_are_recognised() -> None:
     expected = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768), "other": torch.zeros(1)}
     given = {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1280), "extra": torch.zeros(1)}
-    with pytest.raises(weights.WrongWeights) as caught:
+    with pytest.raises(WrongWeights) as caught:
         weights.check_fit(given, expected, model="vit_b", path=Path("x.pth"))
     message = str(caught.value)
     for part in ("1 missing (other)", "1 unexpected (extra)", "1280) for (1, 64, 64, 768)", "vit_h"):
@@ -137,7 +138,5 @@ def test_vit_weights_for_nano_are_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 768)}, buffer)
     path.write_bytes(buffer.getvalue())
-    with pytest.raises(
-        weights.WrongWeights, match="does not fit nano: it looks like segment_anything's vit_b"
-    ):
+    with pytest.raises(WrongWeights, match="does not fit nano: it looks like segment_anything's vit_b"):
         load_segmenter(SegmenterSettings(model="nano", weights=str(path)))

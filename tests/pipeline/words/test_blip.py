@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from maskmill.pipeline.weights.weights import MissingWeights, WrongWeights
+from maskmill.pipeline.settings.words import CaptionSettings
+from maskmill.pipeline.weights.errors import MissingWeights, WrongWeights
 from maskmill.pipeline.words.blip import GumbelNucleus, load_blip, seeded
 from maskmill.pipeline.words.caption import Subject
-from maskmill.pipeline.words.settings import CaptionSettings
 from tests.tiny_models import save_blip
 
 TEXTS = ("a red cat", "two dogs sitting next to a small green house", "blue")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.settings.words import CaptionSettings
 from maskmill.pipeline.words.caption import (
     CapFilt,
     Captions,
@@ -23,7 +24,6 @@ from maskmill.pipeline.words.caption import (
     captions_to_record,
     large_masks,
 )
-from maskmill.pipeline.words.settings import CaptionSettings
 from tests.masks import mask
 
 BLACK = np.zeros((8, 8, 3), np.uint8)

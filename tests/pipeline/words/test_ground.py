@@ -13,6 +13,7 @@ from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.masks.boxes import masks_of_boxes
 from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.segmenters.sam import SamSegmenter
+from maskmill.pipeline.settings.words import LabelSettings
 from maskmill.pipeline.words.detectors.base import Detections, Query
 from maskmill.pipeline.words.ground import (
     Grounder,
@@ -23,7 +24,6 @@ from maskmill.pipeline.words.ground import (
     labels_to_record,
     link,
 )
-from maskmill.pipeline.words.settings import LabelSettings
 from tests.masks import mask
 
 

@@ -11,10 +11,10 @@ import transformers
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import encode_mask
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.settings.words import NameSettings
+from maskmill.pipeline.weights.errors import WrongWeights
 from maskmill.pipeline.words.clip import Namer, load_namer
 from maskmill.pipeline.words.name import MaskNamer, crops_of, margins, patch_shares
-from maskmill.pipeline.words.settings import NameSettings
 from tests.pipeline.words import tiny_clip
 
 WORDS = ("red circle", "blue square", "green triangle", "yellow circle")
@@ -226,7 +226,7 @@ def test_bad_input_is_named(namers: dict[str, Namer], folders: dict[str, Path]) 
         stage(np.ascontiguousarray(IMAGE[:, :100]), masks_of((0, 0, 4, 4)))
     with pytest.raises(ValueError, match="no words"):
         MaskNamer(namers["clip"], (), SETTINGS)
-    with pytest.raises(weights.WrongWeights, match="of type 'blip', but this role needs clip or siglip"):
+    with pytest.raises(WrongWeights, match="of type 'blip', but this role needs clip or siglip"):
         folder = folders["clip"].parent / "blip"
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text('{"model_type": "blip"}')

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from maskmill.pipeline.evaluate.settings import EvaluateSettings
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import SegmenterSettings
-from maskmill.pipeline.train.settings import TrainSettings
+from maskmill.pipeline.settings.evaluate import EvaluateSettings
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import latest, load_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.base import open_store

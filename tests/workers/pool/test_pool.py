@@ -310,7 +310,7 @@ def test_a_killed_driver_is_followed_by_another(
 
 def test_the_real_model_on_the_pool(make_dataset: MakeDataset, tmp_path: Path) -> None:
     """Nano's weights, loaded by a worker, give what they give here."""
-    from maskmill.pipeline.weights.weights import MissingWeights
+    from maskmill.pipeline.weights.errors import MissingWeights
     from maskmill.workers.stages.build import build_stages
 
     write_pictures(tmp_path / "inputs", 2)

@@ -16,7 +16,7 @@ from maskmill.flows.runs.steps import boxes_told
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings, NameSettings
+from maskmill.pipeline.settings.words import BoxSettings, NameSettings
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError

@@ -20,9 +20,9 @@ import maskmill.pipeline.segmenters
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings.words import CaptionSettings, LabelSettings, NameSettings
 from maskmill.pipeline.words.caption import captions_from_record
 from maskmill.pipeline.words.ground import labels_from_record
-from maskmill.pipeline.words.settings import CaptionSettings, LabelSettings, NameSettings
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from maskmill.pipeline.segmenters.student import load_student
-from maskmill.pipeline.train.settings import TrainSettings
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.base import open_store

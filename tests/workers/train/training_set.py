@@ -17,7 +17,7 @@ from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.train.settings import TrainSettings
+from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
-from maskmill.pipeline.weights.weights import WrongWeights
+from maskmill.pipeline.settings.words import LabelSettings
+from maskmill.pipeline.weights.errors import WrongWeights
 from maskmill.pipeline.words.detectors import load_detector
 from maskmill.pipeline.words.detectors.base import Detections, Query
 from maskmill.pipeline.words.detectors.grounding_dino import GroundingDino
-from maskmill.pipeline.words.settings import LabelSettings
 from tests.tiny_models import save_blip, save_grounding_dino
 
 PHRASES = ("red cat", "Dog", "St. Bird", "big green ball")

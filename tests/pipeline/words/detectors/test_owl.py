@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor, Owlv2ForObjectDetection
 
+from maskmill.pipeline.settings.words import LabelSettings
 from maskmill.pipeline.words.detectors import load_detector
 from maskmill.pipeline.words.detectors.base import caption_phrases
 from maskmill.pipeline.words.detectors.owl import PHRASES_PER_QUERY, Owl
-from maskmill.pipeline.words.settings import LabelSettings
 from tests.tiny_models import save_owl
 
 PHRASES = ("a cat", "dog", "ball")

@@ -32,6 +32,8 @@ class Family:
         decoder: of a segmenter: "shared" (decoder.py, predicted IoU before any mask, as for
             segment_anything) or "own" (the family's own code, chunked over prompts).
         gated: the hub asks for a login and accepted terms.
+        parameters: of a segmenter, the largest of the family's public models; memory is planned by it.
+        input_px: side of a segmenter's square input.
     """
 
     role: str
@@ -45,6 +47,8 @@ class Family:
     extra: str | None = None
     decoder: str | None = None
     gated: bool = False
+    parameters: int = 0
+    input_px: int = 1024
 
     @property
     def weights(self) -> str:
@@ -56,7 +60,7 @@ class Family:
         return " or ".join(form for form in forms if form)
 
 
-def _segment_anything(name: str, size: str, hub_id: str, file: str) -> Family:
+def _segment_anything(name: str, size: str, hub_id: str, file: str, parameters: int) -> Family:
     return Family(
         role="segmenter",
         name=name,
@@ -66,6 +70,7 @@ def _segment_anything(name: str, size: str, hub_id: str, file: str) -> Family:
         model_types=("sam",),
         needs=("segment_anything",),
         decoder="shared",
+        parameters=parameters,
     )
 
 
@@ -94,15 +99,29 @@ FAMILIES = (
         takes_folder=False,
         needs=("segment_anything",),
         decoder="shared",
+        parameters=3_000_000,
+        input_px=320,
     ),
-    _segment_anything("vit_b", "ViT-B", "facebook/sam-vit-base", "sam_vit_b_01ec64.pth"),
-    _segment_anything("vit_l", "ViT-L", "facebook/sam-vit-large", "sam_vit_l_0b3195.pth"),
-    _segment_anything("vit_h", "ViT-H", "facebook/sam-vit-huge", "sam_vit_h_4b8939.pth"),
+    _segment_anything("vit_b", "ViT-B", "facebook/sam-vit-base", "sam_vit_b_01ec64.pth", 93_735_472),
+    _segment_anything("vit_l", "ViT-L", "facebook/sam-vit-large", "sam_vit_l_0b3195.pth", 312_342_832),
+    _segment_anything("vit_h", "ViT-H", "facebook/sam-vit-huge", "sam_vit_h_4b8939.pth", 641_090_608),
     _by_transformers(
-        "segmenter", "sam", "Segment Anything of any size", "facebook/sam-vit-base", "sam", decoder="shared"
+        "segmenter",
+        "sam",
+        "Segment Anything of any size",
+        "facebook/sam-vit-base",
+        "sam",
+        decoder="shared",
+        parameters=641_090_608,
     ),
     _by_transformers(
-        "segmenter", "sam_hq", "SAM-HQ", "syscv-community/sam-hq-vit-base", "sam_hq", decoder="own"
+        "segmenter",
+        "sam_hq",
+        "SAM-HQ",
+        "syscv-community/sam-hq-vit-base",
+        "sam_hq",
+        decoder="own",
+        parameters=650_000_000,
     ),
     _by_transformers(
         "segmenter",
@@ -112,6 +131,7 @@ FAMILIES = (
         "sam2",
         "sam2_video",
         decoder="own",
+        parameters=224_400_000,
     ),
     _by_transformers(
         "segmenter",
@@ -121,6 +141,7 @@ FAMILIES = (
         "edgetam",
         "edgetam_video",
         decoder="own",
+        parameters=13_900_000,
         needs=("transformers.models.edgetam", "timm"),
         extra="timm",
     ),
@@ -133,6 +154,8 @@ FAMILIES = (
         "sam3_video",
         decoder="own",
         gated=True,
+        parameters=850_000_000,
+        input_px=1008,
     ),
     *(
         Family(
@@ -145,17 +168,20 @@ FAMILIES = (
             needs=("segment_anything", "timm"),
             extra="timm",
             decoder="shared",
+            parameters=parameters,
         )
-        for encoder, title, example in (
+        for encoder, title, example, parameters in (
             (
                 "repvit_m1",
                 "EdgeSAM: RepViT-M1 under SAM's decoder",
                 "edge_sam_3x.pth (github.com/chongzhou96/EdgeSAM)",
+                9_600_000,
             ),
             (
                 "tiny_vit_5m",
                 "MobileSAM: TinyViT-5M under SAM's decoder",
                 "mobile_sam.pt (github.com/ChaoningZhang/MobileSAM)",
+                10_130_000,
             ),
         )
     ),
@@ -189,6 +215,11 @@ SEGMENTERS = tuple(family.name for family in FAMILIES if family.role == "segment
 def families_of(role: str) -> tuple[Family, ...]:
     """The families of a role, in the table's order."""
     return tuple(family for family in FAMILIES if family.role == role)
+
+
+def model_types_of(role: str) -> tuple[str, ...]:
+    """What the config.json of a folder that this role loads may call its model, each once."""
+    return tuple(dict.fromkeys(kind for family in families_of(role) for kind in family.model_types))
 
 
 def family_of(role: str, name: str) -> Family:

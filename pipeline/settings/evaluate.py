@@ -1,8 +1,10 @@
-"""What an evaluation asks: a frozen dataclass with checked ranges. Imports no torch."""
+"""What an evaluation asks, and when a candidate passes the gate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from maskmill.pipeline.checks import check_int, check_range, check_within
 
 MEASURES = ("points", "random_points", "boxes", "proposals", "boundary")
 
@@ -40,15 +42,13 @@ class EvaluateSettings:
             raise ValueError(f"measures={self.measures!r}: use words of {', '.join(MEASURES)}")
         if list(self.counts) != sorted(set(self.counts)) or self.counts[0] != 1 or self.counts[-1] > 50:
             raise ValueError(f"clicks={self.clicks!r} must rise from 1, to 50 at most, such as 1,2,3,5,9")
-        if not 1 <= self.edge_grid <= 256:
-            raise ValueError(f"edge_grid={self.edge_grid}: use 1 to 256")
-        if not 1 <= self.grid <= 256 or not 0 <= self.box_nms <= 1 or not 0 <= self.failures <= 100:
-            raise ValueError(
-                f"grid={self.grid}, box_nms={self.box_nms}, failures={self.failures}: use 1 to 256, "
-                "0 to 1 and 0 to 100"
-            )
-        if (self.max_images is not None and self.max_images < 1) or self.seed < 0:
-            raise ValueError(f"max_images={self.max_images}, seed={self.seed}: use at least 1 and at least 0")
+        for name in ("grid", "edge_grid"):
+            check_int(name, getattr(self, name), 1, 256)
+        check_range("box_nms", self.box_nms, 0.0, 1.0)
+        check_int("failures", self.failures, 0, 100)
+        if self.max_images is not None:
+            check_int("max_images", self.max_images, 1, 10**9)
+        check_int("seed", self.seed, 0, 2**62)
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -57,7 +57,11 @@ class EvaluateSettings:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """The clicks as numbers."""
+        """The clicks as numbers.
+
+        Raises:
+            ValueError: `clicks` is no list of whole numbers.
+        """
         words = str(self.clicks).split(",")
         if not all(word.strip().isdigit() for word in words):
             raise ValueError(f"clicks={self.clicks!r}: write whole numbers joined by commas")
@@ -90,13 +94,9 @@ class GateSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.margin <= 1 and 0 <= self.tolerance <= 1 and 0 < self.confidence < 1):
-            raise ValueError(
-                f"margin={self.margin}, tolerance={self.tolerance}, confidence={self.confidence}: "
-                "use 0 to 1, 0 to 1, and between 0 and 1"
-            )
-        if not 100 <= self.bootstrap <= 100_000 or self.least_pictures < 1 or self.seed < 0:
-            raise ValueError(
-                f"bootstrap={self.bootstrap}, least_pictures={self.least_pictures}, seed={self.seed}: "
-                "use 100 to 100000, at least 1, at least 0"
-            )
+        check_range("margin", self.margin, 0.0, 1.0)
+        check_range("tolerance", self.tolerance, 0.0, 1.0)
+        check_within("confidence", self.confidence, 0.0, 1.0)
+        check_int("bootstrap", self.bootstrap, 100, 100_000)
+        check_int("least_pictures", self.least_pictures, 1, 10**9)
+        check_int("seed", self.seed, 0, 2**62)

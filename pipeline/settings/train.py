@@ -1,11 +1,28 @@
-"""What a fine-tuning and a distillation are: frozen dataclasses with checked ranges. Imports no torch."""
+"""What a fine-tuning and a distillation are."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from maskmill.pipeline.checks import check_choice, check_fields, check_within
 
 ENCODERS = ("frozen", "lora", "all")
 NUMBERS = ("float32", "bfloat16")
+
+_TRAIN_RANGES = {
+    "steps": (1, 10**7), "batch": (1, 65_536), "micro_batch": (1, 1024), "masks": (1, 64),
+    "points": (0, 32), "bare_rounds": (0, 8), "box_share": (0.0, 1.0), "lr": (1e-9, 1.0),
+    "warmup": (0, 10**6), "weight_decay": (0.0, 1.0), "layer_decay": (0.01, 1.0), "drop_path": (0.0, 0.9),
+    "lora_rank": (1, 1024), "max_share": (0.01, 1.0), "min_area_px": (1, 10**9),
+    "automatic_weight": (0.0, 1.0), "reviewed_repeat": (1, 1000), "checkpoint_every": (1, 10**6),
+    "shuffle_shards": (1, 1024), "seed": (0, 2**62),
+}  # fmt: skip
+_DISTILL_RANGES = {
+    "encoder_steps": (0, 10**7), "prompt_steps": (0, 10**7), "rounds": (1, 16), "batch": (1, 65_536),
+    "masks": (1, 64), "lr": (1e-9, 1.0), "warmup": (0, 10**6), "weight_decay": (0.0, 1.0),
+    "box_share": (0.0, 1.0), "iou_weight": (0.0, 100.0), "checkpoint_every": (1, 10**6), "seed": (0, 2**62),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,33 +94,23 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("steps", 1, 10**7), ("batch", 1, 65_536), ("micro_batch", 1, 1024), ("masks", 1, 64),
-            ("points", 0, 32), ("bare_rounds", 0, 8), ("box_share", 0, 1), ("lr", 1e-9, 1),
-            ("warmup", 0, 10**6), ("weight_decay", 0, 1), ("layer_decay", 0.01, 1), ("drop_path", 0, 0.9),
-            ("lora_rank", 1, 1024),
-            ("max_share", 0.01, 1), ("min_area_px", 1, 10**9), ("automatic_weight", 0, 1),
-            ("reviewed_repeat", 1, 1000), ("checkpoint_every", 1, 10**6), ("shuffle_shards", 1, 1024),
-            ("seed", 0, 2**62),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name}={value} is out of range: use {low:g} to {high:g}")
-        if self.encoder not in ENCODERS or self.number not in NUMBERS:
-            raise ValueError(
-                f"encoder={self.encoder!r}, number={self.number!r}: use one of {', '.join(ENCODERS)}, and of "
-                f"{', '.join(NUMBERS)}"
-            )
-        if self.focal_alpha is not None and not 0 < self.focal_alpha < 1:
-            raise ValueError(f"focal_alpha={self.focal_alpha}: use between 0 and 1, or none")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip={self.clip}: use above 0, or none")
+        check_fields(self, _TRAIN_RANGES)
+        check_choice("encoder", self.encoder, ENCODERS)
+        check_choice("number", self.number, NUMBERS)
+        if self.focal_alpha is not None:
+            check_within("focal_alpha", self.focal_alpha, 0.0, 1.0)
+        if self.clip is not None:
+            check_within("clip", self.clip, 0.0, math.inf)
         if any(not 0 < share <= 1 for share in self.drops):
             raise ValueError(f"lr_drops={self.lr_drops!r}: write shares of the steps, such as 0.67,0.95")
 
     @property
     def drops(self) -> tuple[float, ...]:
-        """Where the learning rate falls, as shares of the steps."""
+        """Where the learning rate falls, as shares of the steps.
+
+        Raises:
+            ValueError: `lr_drops` is no list of numbers.
+        """
         try:
             return tuple(float(word) for word in str(self.lr_drops).split(",") if word.strip())
         except ValueError as exc:
@@ -148,13 +155,6 @@ class DistillSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("encoder_steps", 0, 10**7), ("prompt_steps", 0, 10**7), ("rounds", 1, 16), ("batch", 1, 65_536),
-            ("masks", 1, 64), ("lr", 1e-9, 1), ("warmup", 0, 10**6), ("weight_decay", 0, 1),
-            ("box_share", 0, 1), ("iou_weight", 0, 100), ("checkpoint_every", 1, 10**6), ("seed", 0, 2**62),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name}={value} is out of range: use {low:g} to {high:g}")
+        check_fields(self, _DISTILL_RANGES)
         if self.encoder_steps + self.prompt_steps == 0:
             raise ValueError("encoder_steps and prompt_steps are both 0: there is nothing to train")

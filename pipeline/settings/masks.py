@@ -1,32 +1,15 @@
-"""Settings of the mask stage and of the segmenter: frozen dataclasses with checked ranges.
-
-A field marked neutral never changes what is written (batch sizes, device, threads, where a file lies),
-so it is left out of `output_settings` and of every fingerprint built on it. Weights enter a fingerprint
-by their sha256 (`maskmill.pipeline.segmenters.weights_identity`), never by their path.
-
-This file imports neither torch nor numpy: command lines and drivers read it.
-"""
+"""Settings of the grid-mask stage, and the two that people name: `FAST` and `SA1B`."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Any
 
-from maskmill.pipeline.checks import check_choice, check_int, check_range, check_type
-from maskmill.pipeline.families import SEGMENTERS
-
-Scalar = str | int | float | bool | None
-
-MODELS = SEGMENTERS
-DTYPES = ("float32", "bfloat16", "float16")
+from maskmill.pipeline.checks import check_int, check_range, check_type
+from maskmill.pipeline.settings.roles import NEUTRAL
 
 MASKS_REVISION = 2
 """Raised by hand when the grid-mask stage gives other masks for the same settings and weights; part of every
 fingerprint. Here, so that drivers can read it without importing torch."""
-
-_NEUTRAL = {"neutral": True}
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +44,7 @@ class MaskSettings:
     """
 
     points_per_side: int = 32
-    points_per_batch: int = dataclasses.field(default=64, metadata=_NEUTRAL)
+    points_per_batch: int = dataclasses.field(default=64, metadata=NEUTRAL)
     predicted_iou: float = 0.88
     stability: float = 0.95
     stability_offset: float = 1.0
@@ -73,9 +56,9 @@ class MaskSettings:
     min_area_px: int = 0
     max_coverage: float | None = None
     drop_small: bool = False
-    keep_candidates: bool = dataclasses.field(default=False, metadata=_NEUTRAL)
-    candidate_iou: float = dataclasses.field(default=0.7, metadata=_NEUTRAL)
-    candidate_stability: float = dataclasses.field(default=0.85, metadata=_NEUTRAL)
+    keep_candidates: bool = dataclasses.field(default=False, metadata=NEUTRAL)
+    candidate_iou: float = dataclasses.field(default=0.7, metadata=NEUTRAL)
+    candidate_stability: float = dataclasses.field(default=0.85, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         check_int("points_per_side", self.points_per_side, 1, 256)
@@ -84,6 +67,8 @@ class MaskSettings:
         for name in (*thresholds, "box_nms", "crop_nms"):
             check_range(name, getattr(self, name), 0.0, 1.0)
         check_range("stability_offset", self.stability_offset, 1e-6, 100.0)
+
+        # The grid and its crops
         check_int("crop_layers", self.crop_layers, 0, 4)
         check_range("crop_overlap", self.crop_overlap, 0.0, 0.99)
         check_int("crop_points_downscale", self.crop_points_downscale, 1, 256)
@@ -93,6 +78,8 @@ class MaskSettings:
                 f"{self.crop_layers} with crop_points_downscale={self.crop_points_downscale}: "
                 "use more points or fewer layers"
             )
+
+        # Clean-up and candidates
         check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         if self.max_coverage is not None:
             check_range("max_coverage", self.max_coverage, 1e-6, 1.0)
@@ -109,61 +96,6 @@ class MaskSettings:
             raise ValueError(
                 "drop_small needs min_area_px above 0: it drops masks whose largest island is smaller"
             )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SegmenterSettings:
-    """Which segmenter runs, and how.
-
-    Args:
-        model: one of `MODELS`.
-        weights: a checkpoint file, a folder written by save_pretrained, or a hub id (families.py says
-            which a model takes); None is the shipped file, which only nano has. Neutral: the sha256 of
-            what it holds stands for it in fingerprints.
-        device: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps". Neutral.
-        dtype: the number format of the model, one of `DTYPES`. With bfloat16, predicted IoU and the logits
-            that decide stay float32; with float16 only the encoder computes in it.
-        threads: torch's CPU threads; None leaves torch's own choice. Neutral.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    model: str = "nano"
-    weights: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
-    device: str = dataclasses.field(default="auto", metadata=_NEUTRAL)
-    dtype: str = "float32"
-    threads: int | None = dataclasses.field(default=None, metadata=_NEUTRAL)
-
-    def __post_init__(self) -> None:
-        check_choice("model", self.model, MODELS)
-        check_choice("dtype", self.dtype, DTYPES)
-        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
-            raise ValueError(f"device={self.device!r} is unknown: use auto, cpu, cuda, cuda:<number> or mps")
-        if self.weights is not None and (not isinstance(self.weights, str) or not self.weights):
-            raise ValueError(
-                f"weights={self.weights!r} is no path: name a file, or leave it out for nano's own"
-            )
-        if self.threads is not None:
-            check_int("threads", self.threads, 1, 1024)
-
-
-def output_settings(settings: Any) -> dict[str, Scalar]:
-    """The fields of a settings dataclass that change what is written, in declared order.
-
-    Args:
-        settings: an instance of a dataclass with JSON scalars as fields.
-
-    Returns:
-        Field name to value, without the fields whose metadata says neutral.
-
-    Raises:
-        ValueError: `settings` is no dataclass instance.
-    """
-    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
-        raise ValueError(f"output_settings reads a settings dataclass, got {type(settings).__name__}")
-    fields = [field for field in dataclasses.fields(settings) if not field.metadata.get("neutral", False)]
-    return {field.name: getattr(settings, field.name) for field in fields}
 
 
 FAST = MaskSettings()

@@ -8,9 +8,9 @@ never by where they lie. Imports neither torch nor numpy.
 from __future__ import annotations
 
 import dataclasses
-import re
 
 from maskmill.pipeline.checks import check_choice, check_int, check_range, check_type
+from maskmill.pipeline.settings.roles import NEUTRAL, check_model, check_role
 
 CAPTIONS_REVISION = 1
 """Raised by hand when the caption stage gives other texts or scores for the same settings and weights."""
@@ -24,12 +24,8 @@ BOXES_REVISION = 2
 NAMES_REVISION = 1
 """Raised by hand when the name stage gives other names for the same settings and weights."""
 
-DTYPES = ("float32", "bfloat16", "float16")
 NAME_CROPS = ("auto", "all", "none")
 LABEL_TEXTS = ("captions", "vocabulary", "both")
-
-_NEUTRAL = {"neutral": True}
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,8 +58,8 @@ class CaptionSettings:
     Source: Li et al., BLIP (2022), section 3.3: nucleus sampling with p = 0.9, filter by the ITM head.
     """
 
-    model: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
-    filter: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
+    model: str | None = dataclasses.field(default=None, metadata=NEUTRAL)
+    filter: str | None = dataclasses.field(default=None, metadata=NEUTRAL)
     threshold: float = 0.5
     strategy: str = "nucleus"
     num_candidates: int = 1
@@ -77,14 +73,15 @@ class CaptionSettings:
     max_chars: int = 1000
     min_crop_share: float | None = None
     max_crops: int = 16
-    batch_size: int = dataclasses.field(default=8, metadata=_NEUTRAL)
-    device: str = dataclasses.field(default="auto", metadata=_NEUTRAL)
+    batch_size: int = dataclasses.field(default=8, metadata=NEUTRAL)
+    device: str = dataclasses.field(default="auto", metadata=NEUTRAL)
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         check_model("model", self.model)
         check_model("filter", self.filter)
         check_range("threshold", self.threshold, 0.0, 1.0)
+
         check_choice("strategy", self.strategy, ("nucleus", "beam"))
         check_int("num_candidates", self.num_candidates, 1, 32)
         check_range("top_p", self.top_p, 1e-6, 1.0)
@@ -96,6 +93,7 @@ class CaptionSettings:
             )
         check_int("min_tokens", self.min_tokens, 1, 256)
         check_int("max_tokens", self.max_tokens, self.min_tokens, 256)
+
         check_int("seed", self.seed, 0, 2**31 - 1)
         check_type("source_text", self.source_text, bool)
         check_int("max_chars", self.max_chars, 16, 10_000)
@@ -131,17 +129,17 @@ class LabelSettings:
     Source: Liu et al., Grounding DINO (2023); Ren et al., Grounded SAM (2024).
     """
 
-    model: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
+    model: str | None = dataclasses.field(default=None, metadata=NEUTRAL)
     text: str = "captions"
-    vocabulary: str | tuple[str, ...] | None = dataclasses.field(default=None, metadata=_NEUTRAL)
+    vocabulary: str | tuple[str, ...] | None = dataclasses.field(default=None, metadata=NEUTRAL)
     box_threshold: float = 0.25
     text_threshold: float = 0.20
     box_nms: float = 0.5
     per_class: bool = False
     max_boxes: int = 300
     link_iou: float = 0.9
-    batch_size: int = dataclasses.field(default=4, metadata=_NEUTRAL)
-    device: str = dataclasses.field(default="auto", metadata=_NEUTRAL)
+    batch_size: int = dataclasses.field(default=4, metadata=NEUTRAL)
+    device: str = dataclasses.field(default="auto", metadata=NEUTRAL)
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -185,8 +183,8 @@ class NameSettings:
     Source: Zhou et al., Extract Free Dense Labels from CLIP (2022), for the dense map.
     """
 
-    model: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
-    vocabulary: str | tuple[str, ...] = dataclasses.field(default="coco", metadata=_NEUTRAL)
+    model: str | None = dataclasses.field(default=None, metadata=NEUTRAL)
+    vocabulary: str | tuple[str, ...] = dataclasses.field(default="coco", metadata=NEUTRAL)
     templates: tuple[str, ...] = ("a photo of a {}.",)
     top_k: int = 5
     dense_side: int = 448
@@ -195,8 +193,8 @@ class NameSettings:
     uncertain: float = 1.0
     max_crops: int = 64
     margin: float = 0.1
-    batch_size: int = dataclasses.field(default=32, metadata=_NEUTRAL)
-    device: str = dataclasses.field(default="auto", metadata=_NEUTRAL)
+    batch_size: int = dataclasses.field(default=32, metadata=NEUTRAL)
+    device: str = dataclasses.field(default="auto", metadata=NEUTRAL)
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -234,26 +232,12 @@ class BoxSettings:
         ValueError: a value out of its range.
     """
 
-    file: str | None = dataclasses.field(default=None, metadata=_NEUTRAL)
+    file: str | None = dataclasses.field(default=None, metadata=NEUTRAL)
     min_score: float = 0.0
-    batch_size: int = dataclasses.field(default=64, metadata=_NEUTRAL)
+    batch_size: int = dataclasses.field(default=64, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         if self.file is not None and (not isinstance(self.file, str) or not self.file.strip()):
             raise ValueError(f"file={self.file!r} is no path: name a COCO detection file, or none")
         check_range("min_score", self.min_score, 0.0, 1.0)
         check_int("batch_size", self.batch_size, 1, 65_536)
-
-
-def check_model(name: str, value: str | None) -> None:
-    """A folder or hub id, or None."""
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise ValueError(f"{name}={value!r} is no model: name a folder or a hub id, or none")
-
-
-def check_role(batch_size: int, device: str, dtype: str) -> None:
-    """What every model role has."""
-    check_int("batch_size", batch_size, 1, 65_536)
-    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
-        raise ValueError(f"device={device!r} is unknown: use auto, cpu, cuda, cuda:<number> or mps")
-    check_choice("dtype", dtype, DTYPES)
