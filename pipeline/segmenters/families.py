@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
+from maskmill.pipeline.segmenters.family_decoders import Chunk, Decoding, Sam2Decoding, SamHqDecoding
 from maskmill.pipeline.segmenters.sam import checked_image, images_per_batch
 from maskmill.pipeline.weights import pretrained
 
@@ -39,125 +40,6 @@ if TYPE_CHECKING:
 # Numbers in the image tokens of a chunk of prompts: 8 prompts at 64 x 64 x 256 on a CPU.
 _CHUNK_NUMBERS_CPU = 2**23
 _CHUNK_NUMBERS_GPU = 2**27
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some prompts after the transformer."""
-
-    tokens_PTC: Tensor
-    image_PCHW: Tensor
-
-
-class Sam2Decoding:
-    """The decoder of SAM 2, EdgeTAM and SAM 3's tracker; tokens: object, IoU, four masks."""
-
-    stretches = True
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.num_masks: int = model.mask_decoder.num_mask_tokens
-
-    def output_tokens(self) -> Tensor:
-        """float[T, C]: what the decoder puts before the prompt."""
-        decoder = self.model.mask_decoder
-        weight_TC: Tensor = torch.cat(
-            [decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight]
-        )
-        return weight_TC
-
-    def embed(self, pixels_B3HW: Tensor) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Each image's embedding and its finer maps."""
-        *maps, features_BCHW = self.model.get_image_embeddings(pixels_B3HW)
-        return [(features, tuple(m[i] for m in maps)) for i, features in enumerate(features_BCHW)]
-
-    def shared_maps(self, embedding: ImageEmbedding) -> tuple[Tensor, ...]:
-        """What the mask head reads of the image, once for all prompts."""
-        return tuple(map_CHW[None] for map_CHW in embedding.maps)
-
-    def predicted_iou(self, tokens_PTC: Tensor) -> Tensor:
-        """float[P, 4] of every output, by the IoU token."""
-        iou_P4: Tensor = self.model.mask_decoder.iou_prediction_head(tokens_PTC[:, 1])
-        return iou_P4
-
-    def logits(self, chunk: _Chunk, maps: tuple[Tensor, ...]) -> Tensor:
-        """float32[P, 4, h, w] of every output.
-
-        Source: transformers/models/sam2/modeling_sam2.py::Sam2MaskDecoder.forward.
-        """
-        decoder = self.model.mask_decoder
-        fine_1Chw, middle_1Chw = maps
-        upscaled = decoder.upscale_conv1(chunk.image_PCHW) + middle_1Chw
-        upscaled = decoder.activation(decoder.upscale_layer_norm(upscaled))
-        upscaled_PChw = decoder.activation(decoder.upscale_conv2(upscaled) + fine_1Chw)
-        return _mix(_hyper(decoder.output_hypernetworks_mlps, chunk.tokens_PTC[:, 2:]), upscaled_PChw)
-
-    def single(self, logits_P4hw: Tensor, iou_P4: Tensor) -> tuple[Tensor, Tensor]:
-        """The single-mask output: token 0, or the best of the others where it is unstable."""
-        decoder = self.model.mask_decoder
-        if not decoder.dynamic_multimask_via_stability:
-            return logits_P4hw[:, :1], iou_P4[:, :1]
-        logits, iou = decoder._dynamic_multimask_via_stability(logits_P4hw[None], iou_P4[None])
-        return logits[0], iou[0]
-
-
-class SamHqDecoding:
-    """The decoder of SAM-HQ; tokens: IoU, four masks, HQ. Each mask is its own plus the HQ mask."""
-
-    stretches = False
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.num_masks: int = model.mask_decoder.num_mask_tokens - 1  # transformers counts the HQ token
-
-    def output_tokens(self) -> Tensor:
-        """float[T, C]: what the decoder puts before the prompt."""
-        decoder = self.model.mask_decoder
-        weight_TC: Tensor = torch.cat(
-            [decoder.iou_token.weight, decoder.mask_tokens.weight, decoder.hq_token.weight]
-        )
-        return weight_TC
-
-    def embed(self, pixels_B3HW: Tensor) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
-        """Each image's embedding and the ViT's early features."""
-        features_BCHW, early = self.model.get_image_embeddings(pixels_B3HW)
-        early_BCHW = early[0].permute(0, 3, 1, 2)
-        return [(features, (early_BCHW[i],)) for i, features in enumerate(features_BCHW)]
-
-    def shared_maps(self, embedding: ImageEmbedding) -> tuple[Tensor, ...]:
-        """The HQ features: the embedding and the ViT's early features, both upsampled."""
-        decoder = self.model.mask_decoder
-        final = decoder.activation(decoder.encoder_norm(decoder.encoder_conv1(embedding.features_CHW[None])))
-        early = decoder.compress_vit_conv1(embedding.maps[0][None].contiguous())
-        early = decoder.activation(decoder.compress_vit_norm(early))
-        return (decoder.encoder_conv2(final) + decoder.compress_vit_conv2(early),)
-
-    def predicted_iou(self, tokens_PTC: Tensor) -> Tensor:
-        """float[P, 4] of every output, by the IoU token."""
-        iou_P4: Tensor = self.model.mask_decoder.iou_prediction_head(tokens_PTC[:, 0])
-        return iou_P4
-
-    def logits(self, chunk: _Chunk, maps: tuple[Tensor, ...]) -> Tensor:
-        """float32[P, 4, h, w] of every output.
-
-        Source: transformers/models/sam_hq/modeling_sam_hq.py::SamHQMaskDecoder.forward, hq_token_only=False.
-        """
-        decoder = self.model.mask_decoder
-        upscaled = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(chunk.image_PCHW)))
-        upscaled_PChw = decoder.activation(decoder.upscale_conv2(upscaled))
-        hq = decoder.activation(decoder.mask_norm(decoder.mask_conv1(upscaled_PChw)))
-        hq_PChw = decoder.mask_conv2(hq) + maps[0]
-        own_tokens_PMC = chunk.tokens_PTC[:, 1 : 1 + self.num_masks]
-        own_PMhw = _mix(_hyper(decoder.output_hypernetworks_mlps, own_tokens_PMC), upscaled_PChw)
-        hq_token_P1C = chunk.tokens_PTC[:, 1 + self.num_masks, None]
-        return own_PMhw + _mix(_hyper([decoder.hq_mask_mlp], hq_token_P1C), hq_PChw)
-
-    def single(self, logits_P4hw: Tensor, iou_P4: Tensor) -> tuple[Tensor, Tensor]:
-        """The single-mask output: token 0."""
-        return logits_P4hw[:, :1], iou_P4[:, :1]
-
-
-Decoding = Sam2Decoding | SamHqDecoding
 
 
 class FamilySegmenter:
@@ -251,7 +133,7 @@ class FamilyImage:
         logits_P1hw, iou_P1 = (torch.cat(parts) for parts in zip(*singles, strict=True))
         return _Single(iou_P1, logits_P1hw)
 
-    def _transform(self, prompts: Prompts, part: slice) -> _Chunk:
+    def _transform(self, prompts: Prompts, part: slice) -> Chunk:
         """Encodes some of the prompts and runs the decoder's transformer on them."""
         model = self._decoding.model
         sparse_1PNC, dense_PCHW = self._encode(prompts, part)
@@ -267,7 +149,7 @@ class FamilyImage:
             attention_similarity=None,
             target_embedding=None,
         )[:2]
-        return _Chunk(out_1PTC[0], image_P1SC[:, 0].transpose(1, 2).reshape(image_PCHW.shape))
+        return Chunk(out_1PTC[0], image_P1SC[:, 0].transpose(1, 2).reshape(image_PCHW.shape))
 
     def _encode(self, prompts: Prompts, part: slice) -> tuple[Tensor | None, Tensor]:
         """The prompt encoder: sparse float[1, P, N, C], dense float[P or 1, C, H, W]."""
@@ -303,7 +185,7 @@ class _Several:
     predicted_iou_PM: Tensor
     _decoding: Decoding
     _maps: tuple[Tensor, ...]
-    _chunks: tuple[_Chunk, ...]
+    _chunks: tuple[Chunk, ...]
 
     @torch.inference_mode()
     def masks(self, keep_PM: Tensor) -> Tensor:
@@ -316,7 +198,7 @@ class _Several:
             keep = keep_PM[prompt : prompt + len(chunk.tokens_PTC)]
             rows_R = keep.any(dim=1).nonzero().flatten()
             if len(rows_R):
-                wanted = _Chunk(chunk.tokens_PTC[rows_R], chunk.image_PCHW[rows_R])
+                wanted = Chunk(chunk.tokens_PTC[rows_R], chunk.image_PCHW[rows_R])
                 made.append(self._decoding.logits(wanted, self._maps)[:, 1:][keep[rows_R]])
             prompt += len(keep)
         return torch.cat(made)
@@ -375,16 +257,6 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
     processor = pretrained.load_processor(processor_class, found)
     decoding = SamHqDecoding(model) if family == "sam_hq" else Sam2Decoding(model)
     return FamilySegmenter(decoding, processor, device=device, dtype=dtype)
-
-
-def _hyper(mlps: Any, tokens_PMC: Tensor) -> Tensor:
-    """float[P, M, G]: each output's weights for the upscaled channels, by its own MLP."""
-    return torch.stack([mlp(tokens_PMC[:, place]) for place, mlp in enumerate(mlps)], dim=1)
-
-
-def _mix(hyper_PMG: Tensor, upscaled_PGhw: Tensor) -> Tensor:
-    mixed = hyper_PMG @ upscaled_PGhw.flatten(2)
-    return mixed.view(*mixed.shape[:2], *upscaled_PGhw.shape[-2:])
 
 
 def _check_keep(keep_PM: Tensor, iou_PM: Tensor) -> None:
