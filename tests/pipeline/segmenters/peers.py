@@ -1,0 +1,43 @@
+"""The families' own packages with small random weights, as oracles; tests skip where they are not installed.
+
+`pip install 'maskmill[peers]'` has them; CONTRIBUTING.md says how, since sam2 is built on the spot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+TINY_INPUT_PX = 128
+
+
+def sam2_model(input_px: int = TINY_INPUT_PX, *, tiny: bool = True, seed: int = 0) -> Any:
+    """sam2's own model by its own builder; `tiny` narrows the encoder, whose blocks stay hiera-tiny's."""
+    pytest.importorskip("sam2", reason="the peers extra is not installed")
+    from sam2.build_sam import build_sam2
+
+    overrides = [f"++model.image_size={input_px}"]
+    if tiny:
+        widths = [128, 64, 32, 16]
+        overrides += [
+            "++model.image_encoder.trunk.embed_dim=16",
+            "++model.image_encoder.trunk.stages=[1,1,2,1]",
+            "++model.image_encoder.trunk.global_att_blocks=[3]",
+            f"++model.image_encoder.neck.backbone_channel_list={widths}",
+        ]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = "configs/sam2.1/sam2.1_hiera_t.yaml"
+        model = build_sam2(config, device="cpu", hydra_overrides_extra=overrides)
+        spread(model.sam_mask_decoder)
+        model.no_mem_embed.data.normal_()
+    return model.eval()
+
+
+@torch.no_grad()
+def spread(mask_decoder: torch.nn.Module, factor: float = 0.1) -> None:
+    """Random weights large enough that masks have shapes."""
+    for parameter in mask_decoder.parameters():
+        parameter += factor * torch.randn_like(parameter)
