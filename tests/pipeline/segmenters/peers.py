@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from maskmill.pipeline.segmenters.official_sam2 import Hiera
+
 TINY_INPUT_PX = 128
+TINY_HIERA = Hiera(1, (1, 1, 2, 1), (3,))
 
 
 def sam2_model(input_px: int = TINY_INPUT_PX, *, tiny: bool = True, seed: int = 0) -> Any:

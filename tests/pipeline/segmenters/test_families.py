@@ -318,7 +318,9 @@ def test_another_familys_folder_is_named(folders: Folders) -> None:
         _segmenter(folders["sam"], "vit_b")
     with pytest.raises(MissingWeights, match="is a folder: name the file in it"):
         _segmenter(folders["sam"], "nano")
-    with pytest.raises(MissingWeights, match=r"is a file: sam2 needs a folder.*facebook/sam2"):
+    with pytest.raises(MissingWeights, match=r"is a file: sam_hq needs a folder.*sam-hq-vit-base"):
+        _segmenter(folders["sam_hq"] / "model.safetensors", "sam_hq")
+    with pytest.raises(WrongWeights, match="no SAM 2: it looks like SAM saved by transformers"):
         _segmenter(folders["sam2"] / "model.safetensors", "sam2")
 
 

@@ -13,12 +13,11 @@ import torch
 
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
-from maskmill.pipeline.segmenters.official_sam2 import Hiera, load_official, rename
+from maskmill.pipeline.segmenters.official_sam2 import load_official, rename
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.weights.errors import MissingWeights, WrongWeights
-from tests.pipeline.segmenters.peers import TINY_INPUT_PX, sam2_model
+from tests.pipeline.segmenters.peers import TINY_HIERA, TINY_INPUT_PX, sam2_model
 
-TINY = Hiera(1, (1, 1, 2, 1), (3,))
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 POINTS = np.array([[30.0, 20.0], [60.5, 70.25], [100.0, 45.0]])
 BOXES = np.array([[10.0, 10.0, 60.0, 50.0], [40.0, 20.0, 110.0, 85.0]])
@@ -46,7 +45,9 @@ def predictor(theirs: Any) -> Any:
 def ours(theirs: Any) -> Any:
     tensors = dict(theirs.state_dict())
     path = Path("tiny.pt")
-    return load_official(tensors, path, device="cpu", dtype="float32", hiera=TINY, input_px=TINY_INPUT_PX)
+    return load_official(
+        tensors, path, device="cpu", dtype="float32", hiera=TINY_HIERA, input_px=TINY_INPUT_PX
+    )
 
 
 def test_the_embedding_and_its_maps_are_sam2s(ours: Any, predictor: Any) -> None:
@@ -135,5 +136,5 @@ def test_weights_that_lack_are_named(theirs: Any) -> None:
     del tensors["sam_mask_decoder.obj_score_token.weight"]
     with pytest.raises(WrongWeights, match=r"1 missing \(obj_score_token"):
         load_official(
-            tensors, Path("cut.pt"), device="cpu", dtype="float32", hiera=TINY, input_px=TINY_INPUT_PX
+            tensors, Path("cut.pt"), device="cpu", dtype="float32", hiera=TINY_HIERA, input_px=TINY_INPUT_PX
         )
