@@ -46,8 +46,8 @@ class HqHead:
         """float[S, G]: the embedding and the encoder's early features at the finest grid, for all prompts."""
         final_1Ghw = self._decoder.embedding_encoder(embedding_CHW[None])
         early_1Ghw = self._decoder.compress_vit_feat(early_CHW[None].contiguous())
-        features_SG: Tensor = (final_1Ghw + early_1Ghw)[0].flatten(1).T.contiguous()
-        return features_SG + self._second_bias_G
+        features_SG: Tensor = (final_1Ghw + early_1Ghw)[0].flatten(1).T + self._second_bias_G
+        return features_SG.contiguous()
 
     def logits(self, finest_SG: Tensor, hyper_G: Tensor, features_SG: Tensor) -> Tensor:
         """float[4 H, 4 W]: one prompt's HQ mask.

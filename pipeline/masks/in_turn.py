@@ -70,7 +70,7 @@ def suppress_in_turn(
         # (2)
         found = measured(batch[ready])
         good = passes(found)
-        kept += [(int(ready[place]), found[place : place + 1]) for place in np.flatnonzero(good)]
+        kept += [(int(ready[place]), found[np.array([place])]) for place in np.flatnonzero(good)]
 
         # (3)
         undecided_N &= ~before_NN[:, ready[good]].any(axis=1)

@@ -1,7 +1,7 @@
 """The compiled loops under upsample.py.
 
 The kernels walk bands of output rows that share their taps (upsample_axes.py), cut each band into segments of
-one kind, and compute values only where some pixel may lie on either side of a level; upsample.py says how. All
+one kind, and compute values only where some pixel may lie on either side of a level (upsample.py). All
 in one file, since numba's cache notices a change of a kernel's own file only.
 
 Shape legend: N masks; H, W the logits' height and width; M the middle grid; L the outputs; G groups.

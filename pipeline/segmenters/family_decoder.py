@@ -59,7 +59,7 @@ class DecoderSizes:
     early_channels: int = 0
 
 
-class FamilyPromptEncoder(PromptEncoder):
+class FamilyPromptEncoder(PromptEncoder):  # type: ignore[misc]
     """segment_anything's, where the image's positions may be encoded by another table than the prompts'.
 
     transformers keeps two; in public weights they are equal.

@@ -105,21 +105,35 @@ def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def load_official(
-    tensors: Mapping[str, Tensor],
-    path: Path,
-    *,
-    device: str,
-    dtype: str,
-    hiera: Hiera | None = None,
-    input_px: int = INPUT_PX,
-) -> FamilySegmenter:
+def load_official(tensors: Mapping[str, Tensor], path: Path, *, device: str, dtype: str) -> FamilySegmenter:
     """The segmenter of an official file.
 
     Args:
         tensors: as the file has them, under the authors' names.
         path: of the file, for messages.
         device, dtype: see `FamilySegmenter`.
+
+    Raises:
+        WrongWeights: as `official_model`.
+    """
+    model = official_model(tensors, path, dtype=getattr(torch, dtype))
+    return FamilySegmenter(model, device=device, dtype=dtype)
+
+
+def official_model(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    hiera: Hiera | None = None,
+    input_px: int = INPUT_PX,
+) -> FamilyModel:
+    """The parts of an official file's segmenter; weights are shared, not copied.
+
+    Args:
+        tensors: as the file has them, under the authors' names.
+        path: of the file, for messages.
+        dtype: of the image encoder.
         hiera: what the file does not say; None recognises the public sizes.
         input_px: side of the square input; 1024 for every public file.
 
@@ -132,18 +146,14 @@ def load_official(
             "Name one of its authors' files, such as sam2.1_hiera_large.pt"
         )
     named = rename(tensors)
-    number_format: torch.dtype = getattr(torch, dtype)
-    encoder = _encoder(named, hiera or _recognised(tensors, path), input_px, number_format, path)
+    encoder = _encoder(named, hiera or _recognised(tensors, path), input_px, dtype, path)
 
     # The decoder's names are segment_anything's already
-    sizes = _decoder_sizes(named, input_px)
     with torch.device("meta"):
-        modules = family_decoder.build(sizes, FORM)
+        modules = family_decoder.build(_decoder_sizes(named, input_px), FORM)
     positions = named["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     family_decoder.load(modules, named | {family_decoder.IMAGE_POSITIONS: positions}, path)
-
-    model = FamilyModel(encoder, modules, FORM, _prepare(input_px), stretches=True)
-    return FamilySegmenter(model, device=device, dtype=dtype)
+    return FamilyModel(encoder, modules, FORM, _prepare(input_px), stretches=True)
 
 
 def _recognised(tensors: Mapping[str, Tensor], path: Path) -> Hiera:
@@ -199,8 +209,9 @@ def _convolution(named: Mapping[str, Tensor], name: str, path: Path) -> nn.Conv2
     if f"{name}.weight" not in named:
         raise WrongWeights(f"weights file {path} lacks {name}: SAM 2 without finer maps is unknown here")
     weight = named[f"{name}.weight"].float()
-    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
-    convolution.load_state_dict({"weight": weight, "bias": named[f"{name}.bias"].float()})
+    with torch.device("meta"):
+        convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+    convolution.load_state_dict({"weight": weight, "bias": named[f"{name}.bias"].float()}, assign=True)
     return convolution
 
 

@@ -39,8 +39,50 @@ def sam2_model(input_px: int = TINY_INPUT_PX, *, tiny: bool = True, seed: int = 
     return model.eval()
 
 
+def sam_hq_model(seed: int = 0) -> Any:
+    """SAM-HQ by its authors' classes, of small sizes."""
+    pytest.importorskip("segment_anything_hq", reason="the peers extra is not installed")
+    from segment_anything_hq.modeling import (
+        ImageEncoderViT,
+        MaskDecoderHQ,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+
+    grid = TINY_INPUT_PX // 16
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sam = Sam(
+            image_encoder=ImageEncoderViT(
+                img_size=TINY_INPUT_PX,
+                embed_dim=32,
+                depth=2,
+                num_heads=2,
+                out_chans=64,
+                use_rel_pos=True,
+                window_size=3,
+                global_attn_indexes=(1,),
+            ),
+            prompt_encoder=PromptEncoder(64, (grid, grid), (TINY_INPUT_PX, TINY_INPUT_PX), 16),
+            mask_decoder=MaskDecoderHQ(
+                num_multimask_outputs=3,
+                transformer=TwoWayTransformer(depth=2, embedding_dim=64, mlp_dim=64, num_heads=4),
+                transformer_dim=64,
+                iou_head_hidden_dim=64,
+                vit_dim=32,
+            ),
+        )
+        spread(sam.mask_decoder)
+    return sam.eval()
+
+
 @torch.no_grad()
-def spread(mask_decoder: torch.nn.Module, factor: float = 0.1) -> None:
-    """Random weights large enough that masks have shapes."""
+def spread(mask_decoder: Any, factor: float = 0.1) -> None:
+    """Random weights large enough that masks have shapes, and look at the image where the prompt is."""
     for parameter in mask_decoder.parameters():
         parameter += factor * torch.randn_like(parameter)
+    for name, module in mask_decoder.transformer.named_modules():
+        if name.endswith(("token_to_image", "image_to_token")):
+            module.q_proj.weight.mul_(1.7)
+            module.k_proj.weight.copy_(module.q_proj.weight)

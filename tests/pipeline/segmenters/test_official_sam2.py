@@ -13,7 +13,8 @@ import torch
 
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
-from maskmill.pipeline.segmenters.official_sam2 import load_official, rename
+from maskmill.pipeline.segmenters.families import FamilySegmenter
+from maskmill.pipeline.segmenters.official_sam2 import load_official, official_model, rename
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.weights.errors import MissingWeights, WrongWeights
 from tests.pipeline.segmenters.peers import TINY_HIERA, TINY_INPUT_PX, sam2_model
@@ -43,11 +44,9 @@ def predictor(theirs: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def ours(theirs: Any) -> Any:
-    tensors = dict(theirs.state_dict())
-    path = Path("tiny.pt")
-    return load_official(
-        tensors, path, device="cpu", dtype="float32", hiera=TINY_HIERA, input_px=TINY_INPUT_PX
-    )
+    tensors, path = dict(theirs.state_dict()), Path("tiny.pt")
+    model = official_model(tensors, path, hiera=TINY_HIERA, input_px=TINY_INPUT_PX)
+    return FamilySegmenter(model, device="cpu")
 
 
 def test_the_embedding_and_its_maps_are_sam2s(ours: Any, predictor: Any) -> None:
@@ -135,6 +134,4 @@ def test_weights_that_lack_are_named(theirs: Any) -> None:
     tensors = dict(theirs.state_dict())
     del tensors["sam_mask_decoder.obj_score_token.weight"]
     with pytest.raises(WrongWeights, match=r"1 missing \(obj_score_token"):
-        load_official(
-            tensors, Path("cut.pt"), device="cpu", dtype="float32", hiera=TINY_HIERA, input_px=TINY_INPUT_PX
-        )
+        official_model(tensors, Path("cut.pt"), hiera=TINY_HIERA, input_px=TINY_INPUT_PX)
