@@ -1,9 +1,9 @@
 """Every SAM's grid masks beside its peer's: equal masks, and how many times sooner.
 
-    python -m benchmarks.families --family sam2_tiny,sam2_base_plus,sam_hq_b,edgetam,sam3 --size 640x480 --runs 3
+    python -m benchmarks.families --family sam2_tiny,sam2_base_plus,sam_hq_b --size 640x480,1500x2250 --runs 3
 
 Peers: for SAM 2 the sam2 package's `SAM2AutomaticMaskGenerator`, for SAM-HQ segment-anything-hq's
-`SamAutomaticMaskGenerator`, for EdgeTAM and SAM 3 transformers' `mask-generation` pipeline, each with its own
+`SamAutomaticMaskGenerator`, each with its own
 rules and the same thresholds. Weights are random, heads adjusted until masks pass (`adjust_family`); the peer
 shares them. Runs are paired, the peer first; `speedup` is the median of the pairs' ratios of wall time. Masks
 are paired by IoU: the count, the worst pair's IoU and whether all boxes are equal are told.

@@ -213,7 +213,7 @@ def adjust_family(
     if isinstance(model.encoder, Sam2Encoder):
         for part in model.encoder.fine.parameters():
             part[0] = 0.0
-    hq_last = [] if not form.hq_token else [decoder.hf_mlp.layers[-1].weight, decoder.hf_mlp.layers[-1].bias]
+    hq_last = list(decoder.hf_mlp.layers[-1].parameters()) if form.hq_token else []
     hq_before = [one.clone() for one in hq_last]
     for one in hq_last:
         one.zero_()
