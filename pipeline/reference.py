@@ -202,7 +202,7 @@ def adjust_family(
 ) -> None:
     """`adjust_heads` for a family's model; weights that another model shares change there too.
 
-    SAM 2's finer map leaves the constant channel alone; SAM-HQ's further mask is weakened, lest it decide all.
+    SAM 2's finer map leaves the constant channel alone; SAM-HQ's further mask is weakened, lest it decide.
 
     Args:
         model: changed in place; build its segmenter after.
