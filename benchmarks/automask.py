@@ -34,7 +34,6 @@ import platform
 import statistics
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -57,8 +56,9 @@ from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
 from maskmill.pipeline.weights import weights
+from maskmill.workers.run.recipe import mask_settings
 
-NANO = MaskSettings(**tomllib.loads((files("maskmill.flows") / "recipes" / "nano.toml").read_text())["masks"])
+NANO = mask_settings("nano")
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
 
 Photo = npt.NDArray[np.uint8]

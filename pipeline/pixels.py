@@ -37,6 +37,9 @@ def resize_nearest(mask_HW: Bools, height: int, width: int) -> Bools:
     """
     if mask_HW.shape == (height, width):
         return mask_HW
-    rows = ((np.arange(height) + 0.5) * mask_HW.shape[0] / height).astype(int)
-    columns = ((np.arange(width) + 0.5) * mask_HW.shape[1] / width).astype(int)
-    return mask_HW[np.ix_(rows, columns)]
+    return mask_HW[np.ix_(nearest(mask_HW.shape[0], height), nearest(mask_HW.shape[1], width))]
+
+
+def nearest(given: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Which of `given` pixels along a side each of `wanted` is nearest to, as int64[wanted]."""
+    return ((np.arange(wanted) + 0.5) * given / wanted).astype(np.int64)

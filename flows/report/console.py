@@ -11,24 +11,28 @@ the command, a setting or an input is wrong; 3 something around it failed (stora
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 
-from maskmill.flows.report.report import Tally, duration
+from maskmill.flows.report.report import Tally, pace
 from maskmill.pipeline.checks import finite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from maskmill.flows.report.live import LiveDisplay
+
+    out: Console
+    err: Console
 
 NOT_SOUND = 1
 WRONG_USE = 2
@@ -37,8 +41,26 @@ INTERRUPTED = 130
 
 PLAIN_EVERY_S = 10.0
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+@cache
+def _out() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+@cache
+def _err() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def __getattr__(name: str) -> Console:
+    """`out` and `err`, made when first used: rich takes longer to import than most commands to run."""
+    if name not in ("out", "err"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _out() if name == "out" else _err()
 
 
 def print_json(value: Any) -> None:
@@ -54,37 +76,56 @@ def print_json_line(value: Any) -> None:
 
 def print_pairs(pairs: Iterable[tuple[str, Any]], *, title: str | None = None) -> None:
     """Names and values in two columns on standard output."""
+    from rich.table import Table
+
     table = Table.grid(padding=(0, 3))
     for name, value in pairs:
-        table.add_row(escape(str(name)), escape(str(value)))
+        table.add_row(plain(str(name)), plain(str(value)))
     if title:
-        out.print(f"[bold]{escape(title)}[/bold]")
-    out.print(table)
+        _out().print(f"[bold]{plain(title)}[/bold]")
+    _out().print(table)
 
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table of right-aligned columns on standard output."""
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for name in header:
         table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    out.print(table)
+        table.add_row(*(plain(cell) for cell in row))
+    _out().print(table)
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of any width: side by side where that fits the terminal, else a block of lines a row."""
+    widths = [max([len(name), *(len(row[place]) for row in rows)]) + 4 for place, name in enumerate(header)]
+    if sum(widths) <= _out().width:
+        print_table(header, rows)
+        return
+    longest = max(map(len, header), default=0)
+    for number, row in enumerate(rows, start=1):
+        _out().print(f"[bold]row {number}[/bold]")
+        for name, cell in zip(header, row, strict=True):
+            _out().print(plain(f"  {name:<{longest}}  {cell}"), soft_wrap=True)
 
 
 def plain(text: str) -> str:
     """`text` with nothing in it taken as markup."""
+    from rich.markup import escape
+
     return escape(text)
 
 
 def next_steps(commands: Iterable[tuple[str, str]]) -> None:
     """What to do next: commands to copy, each with what it does; they work in the same shell."""
-    out.print("\n[bold]Next[/bold]")
+    _out().print("\n[bold]Next[/bold]")
     for command, purpose in commands:
         typed = (
             f"{program()} {command.removeprefix('maskmill ')}" if command.startswith("maskmill ") else command
         )
-        out.print(f"  {escape(typed)}\n      [dim]{escape(purpose)}[/dim]")
+        _out().print(f"  {plain(typed)}\n      [dim]{plain(purpose)}[/dim]")
 
 
 def program() -> str:
@@ -108,7 +149,7 @@ def agreed(question: str, *, yes: bool, json: bool, again: str) -> bool:
     """
     if yes:
         return True
-    if sys.stdin.isatty() and err.is_terminal and not json:
+    if sys.stdin.isatty() and _err().is_terminal and not json:
         return typer.confirm(question, err=True)
     note(f"nothing was changed; to do it: {again}")
     return False
@@ -116,7 +157,7 @@ def agreed(question: str, *, yes: bool, json: bool, again: str) -> bool:
 
 def note(text: str) -> None:
     """Something to know that is no result."""
-    err.print(f"[yellow]note[/yellow] {escape(text)}")
+    _err().print(f"[yellow]note[/yellow] {plain(text)}")
 
 
 @contextmanager
@@ -130,14 +171,14 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
     try:
         yield
     except stop_signals():
-        err.print("\n[yellow]stopped[/yellow]; what was committed is kept.")
+        _err().print("\n[yellow]stopped[/yellow]; what was committed is kept.")
         if resume:
-            err.print(f"Resume with the same command:\n  {escape(resume)}")
+            _err().print(f"Resume with the same command:\n  {plain(resume)}")
         raise typer.Exit(INTERRUPTED) from None
     except expected_errors() as exc:
         if debug:
             raise
-        err.print(f"[red]error[/red] {escape(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
+        _err().print(f"[red]error[/red] {plain(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
         raise typer.Exit(exit_code(exc)) from None
 
 
@@ -151,9 +192,9 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     raised."""
     places = (
         ("maskmill.flows.config", "ConfigError"),
-        ("maskmill.flows.services.deploy", "DeployError"),
-        ("maskmill.flows.services.cluster", "ClusterError"),
-        ("maskmill.flows.services.prefect_server", "PrefectServerError"),
+        ("maskmill.flows.services.prefect.deploy", "DeployError"),
+        ("maskmill.flows.services.ray.cluster", "ClusterError"),
+        ("maskmill.flows.services.prefect.server", "PrefectServerError"),
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
@@ -176,7 +217,11 @@ def exit_code(exc: BaseException) -> int:
 
 def live_watcher(*, quiet: bool = False) -> LiveDisplay | PlainDisplay:
     """A watcher for this terminal; `quiet` (or no terminal) gives plain lines."""
-    return LiveDisplay() if err.is_terminal and not quiet else PlainDisplay()
+    if quiet or not _err().is_terminal:
+        return PlainDisplay()
+    from maskmill.flows.report.live import LiveDisplay
+
+    return LiveDisplay(_err(), note)
 
 
 class PlainDisplay:
@@ -193,18 +238,21 @@ class PlainDisplay:
         return None
 
     def step(self, title: str) -> None:
-        err.print(escape(title))
+        _err().print(plain(title))
 
     def count(self, done: int, total: int | None = None) -> None:
         if self._due():
-            err.print(f"  {done}" if total is None else f"  {done} of {total}")
+            _err().print(f"  {done}" if total is None else f"  {done} of {total}")
 
     def tally(self, tally: Tally) -> None:
         if self._due():
-            err.print(f"  {tally.images_done}/{tally.images_total} images, {escape(pace(tally))}")
+            _err().print(f"  {tally.images_done}/{tally.images_total} images, {plain(pace(tally))}")
 
     def note(self, text: str) -> None:
         note(text)
+
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""
 
     def _due(self) -> bool:
         if self._clock() < self._next_s:
@@ -213,60 +261,6 @@ class PlainDisplay:
         return True
 
 
-class LiveDisplay:
-    """Progress as one live line on standard error: step, bar, images/s, masks/s, rejects, time left."""
-
-    def __init__(self) -> None:
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[pace]}"),
-            console=err,
-            transient=True,
-        )
-        self._task = self._progress.add_task("starting", total=None, pace="")
-
-    def __enter__(self) -> LiveDisplay:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
-    def step(self, title: str) -> None:
-        self._progress.reset(self._task, total=None, description=escape(title), pace="")
-
-    def count(self, done: int, total: int | None = None) -> None:
-        self._progress.update(self._task, completed=done, total=total)
-
-    def tally(self, tally: Tally) -> None:
-        self._progress.update(
-            self._task, completed=tally.images_done, total=tally.images_total, pace=escape(pace(tally))
-        )
-
-    def note(self, text: str) -> None:
-        note(text)
-
-
-def pace(tally: Tally) -> str:
-    """The moving part of a progress line."""
-    if not tally.workers_ready:
-        return "workers are starting"
-    left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
-    rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
-    return f"{rates}, {tally.num_rejects} rejected{left}"
-
-
 def command_line() -> str:
     """The command as it was typed, for copying."""
     return f"{program()} {shlex.join(sys.argv[1:])}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.families import family_of
-from maskmill.pipeline.weights import weights
+from maskmill.pipeline.weights import pretrained, weights
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
@@ -43,7 +43,6 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         return load_official(tensors, path, device=settings.device, dtype=settings.dtype)
 
     from maskmill.pipeline.segmenters.families import load_family
-    from maskmill.pipeline.weights import pretrained
 
     found = pretrained.find(str(path), role="segmenter", model_types=family.model_types)
     return load_family(found, family.name, device=settings.device, dtype=settings.dtype)

@@ -25,11 +25,13 @@ from maskmill.pipeline.decoder.resize import resize
 from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import check_rgb
+from maskmill.pipeline.segmenters import from_transformers, mobile, student
 from maskmill.pipeline.segmenters.base import ImageEmbedding
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.families import STUDENT
+from maskmill.pipeline.unfit import TOO_THIN, UnfitPicture
 from maskmill.pipeline.weights import pretrained, weights
 from maskmill.pipeline.weights.errors import WrongWeights
 
@@ -115,15 +117,13 @@ def load_sam(model: str, path: Path) -> Sam:
     Raises:
         WeightsError: weights that are damaged, refused or another model's.
     """
-    from maskmill.pipeline.segmenters import from_transformers, mobile, student
-
     if model == "sam":
         found = pretrained.find(str(path), role="segmenter", model_types=("sam",))
         return from_transformers.load_sam(found)
     if path.is_dir():
         pretrained.find(str(path), role="segmenter", model_types=("sam",))
         return build_sam(model, from_transformers.rename(weights.read_folder(path)), path)
-    tensors = weights.read_tensors(path)
+    tensors = weights.read_model(path)
     if model == "nano":
         if not weights.looks_like(tensors).startswith("a maskmill student"):
             raise WrongWeights(
@@ -168,13 +168,15 @@ def checked_image(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
         image_size: side of the model's square input in px.
 
     Raises:
-        ValueError: what is no image, or one that is too thin.
+        ValueError: what is no image.
+        UnfitPicture: it is thinner than a pixel of the model's input.
     """
     check_rgb(image)
     height, width = image.shape[:2]
     if int(min(height, width) * (image_size / max(height, width)) + 0.5) < 1:
-        raise ValueError(
+        raise UnfitPicture(
+            TOO_THIN,
             f"an image of {width}x{height} px is thinner than a pixel at the model's "
-            f"{image_size} px: cut it into parts"
+            f"{image_size} px: cut it into parts",
         )
     return Frame.of_image(image_size, height=height, width=width)

@@ -19,16 +19,15 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import blake2b
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, list_columns, list_versions
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
 from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
 from maskmill.storage.dataset.generations import list_generations, load_generation, named_objects
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.drivers.lease import CLOCK_SKEW_S, others
 from maskmill.storage.drivers.lease import FOLDER as DRIVERS
 from maskmill.storage.plan.digests import DigestTable
@@ -76,7 +75,7 @@ def find_garbage(
         min_age_s: younger objects are spared.
         versions: also column versions that no generation names: settings that were tried and left, but also
             a first run that was stopped before it published. None without a generation.
-        clock: seconds since 1970, as the store sees it (see `store_clock`).
+        clock: seconds since 1970, as the store sees it (see `lease.store_clock`).
 
     Raises:
         DamagedObject: a plan or a manifest cannot be read, so nobody knows what it names.
@@ -135,20 +134,9 @@ def _is_record(one: Garbage) -> bool:
     return one.kind == "version" and "/commits/" in one.name
 
 
-def store_clock(store: ObjectStore) -> Callable[[], float]:
-    """A clock that runs as the store's: its own time is on what is written to it."""
-    name = f"{DRIVERS}/probe-{uuid.uuid4().hex}"
-    store.put(name, b"what time is it?\n")
-    ahead_s = store.stat(name).modified_s - time.time()
-    store.delete(name)
-    return lambda: time.time() + ahead_s
-
-
 def _cutoff(store: ObjectStore, own_id: str | None, min_age_s: float, clock: Callable[[], float]) -> float:
     """Older things may go: a day old, and from before any living driver."""
-    started_s = [
-        datetime.fromisoformat(driver.started_utc).timestamp() for driver in others(store, own_id=own_id)
-    ]
+    started_s = [driver.started_s for driver in others(store, own_id=own_id)]
     return min([clock() - min_age_s, *(start - CLOCK_SKEW_S for start in started_s)])
 
 

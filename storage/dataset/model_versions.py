@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StoreUnavailable
 from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.shards.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object

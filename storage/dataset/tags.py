@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.dataset.generations import load_generation
+from maskmill.storage.dataset.generations import Generation, latest, load_generation
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
 from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.stores.base import ObjectStore
@@ -106,6 +106,23 @@ def resolve(store: ObjectStore, text: str) -> int | None:
             f"({', '.join(sorted(found)) or 'there are none'})"
         )
     return found[text].generation
+
+
+def find_generation(store: ObjectStore, which: int | str | None = None) -> Generation:
+    """A generation by number or tag, or the latest.
+
+    Raises:
+        DatasetError: there is none yet, or no such tag.
+        ObjectNotFound: there is none of this number.
+    """
+    number = resolve(store, which) if isinstance(which, str) else which
+    found = load_generation(store, number) if number is not None else latest(store)
+    if found is None:
+        raise DatasetError(
+            f"{store.root} holds no generation: is the path right? "
+            f"`maskmill generate {store.root} --input IMAGES` makes one"
+        )
+    return found
 
 
 def _numbers(store: ObjectStore, name: str) -> Iterator[int]:

@@ -7,9 +7,10 @@ collection what to spare, and `forget` whom to wait for. A driver that died is t
 beat is old. One that was suspended, or cut off from the store, for so long that others may count it as dead
 stops before it writes: `check_lease` raises, and it never beats again.
 
-Others judge a driver by the store's times where they beat themselves, so their clocks don't matter.
+Ages are differences between two of the store's times, whoever looks: the clocks of two machines are never
+held against each other. Who has no heartbeat of its own asks the store what time it is, by a small write.
 
-It does not know: clocks that differ by more than a minute between machines, for who only looks.
+It does not know: the time at a store that only lets it read; this machine's clock then stands for it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 
-from maskmill.storage.errors import LeaseLost, ObjectNotFound, StorageError
+from maskmill.storage.errors import AccessDenied, LeaseLost, ObjectNotFound, OutOfSpace, StorageError
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectInfo, ObjectStore
+from maskmill.storage.stores.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class DriverInfo:
         started_utc: ISO 8601.
         beat_s: its last beat, seconds since 1970 by its own clock.
         interval_s: between beats.
+        modified_s: when its last beat was written, by the store's clock; not in the heartbeat itself.
     """
 
     driver_id: str
@@ -58,6 +61,13 @@ class DriverInfo:
     started_utc: str
     beat_s: float
     interval_s: float
+    modified_s: float = 0.0
+
+    @property
+    def started_s(self) -> float:
+        """When it started, by the store's clock."""
+        ran_s = self.beat_s - datetime.fromisoformat(self.started_utc).timestamp()
+        return self.modified_s - ran_s
 
 
 class Lease:
@@ -126,7 +136,9 @@ class Lease:
             now_s,
             self._interval_s,
         )
-        self._store.put(self._name(), (json.dumps(asdict(info), sort_keys=True) + "\n").encode())
+        fields = asdict(info)
+        del fields["modified_s"]  # the store's to say
+        self._store.put(self._name(), (json.dumps(fields, sort_keys=True) + "\n").encode())
         self._last_beat_s = now_s
 
     def _beat_on(self) -> None:
@@ -167,17 +179,21 @@ def announce(
 
 
 def others(
-    store: ObjectStore, *, own_id: str | None = None, clock: Callable[[], float] = time.time
+    store: ObjectStore, *, own_id: str | None = None, clock: Callable[[], float] | None = None
 ) -> list[DriverInfo]:
     """The drivers that are alive, by start.
 
     Args:
         store: the dataset.
         own_id: the caller's own, left out; its beat then says what time it is at the store.
-        clock: seconds since 1970, for a caller without one.
+        clock: what time it is at the store, for a caller without one; asked of the store if None.
     """
     listed = [found for found in store.list(f"{FOLDER}/") if found.name.endswith(".json")]
     own = next((found for found in listed if own_id and found.name == f"{FOLDER}/{own_id}.json"), None)
+    if not listed:
+        return []
+    now_s = own.modified_s if own is not None else (clock or partial(_store_time, store))()
+
     alive = []
     for found in listed:
         try:
@@ -187,14 +203,29 @@ def others(
         except ValueError as exc:
             log.warning("%s/%s is no heartbeat: %s", store.root, found.name, exc)
             continue
-        if info.driver_id != own_id and _age_s(info, found, own, clock) <= _patience_s(info):
-            alive.append(info)
+        if info.driver_id != own_id and now_s - found.modified_s <= _patience_s(info):
+            alive.append(replace(info, modified_s=found.modified_s))
     return sorted(alive, key=lambda info: info.started_utc)
 
 
-def _age_s(info: DriverInfo, found: ObjectInfo, own: ObjectInfo | None, clock: Callable[[], float]) -> float:
-    """Since its last beat: between two beats by the store's clock, or between its clock and ours."""
-    return own.modified_s - found.modified_s if own is not None else clock() - info.beat_s
+def store_clock(store: ObjectStore) -> Callable[[], float]:
+    """A clock that runs as the store's: its own time is on what is written to it.
+
+    Raises:
+        StorageError: nothing can be written there.
+    """
+    name = f"{FOLDER}/probe-{uuid.uuid4().hex}"
+    store.put(name, b"what time is it?\n")
+    ahead_s = store.stat(name).modified_s - time.time()
+    store.delete(name)
+    return lambda: time.time() + ahead_s
+
+
+def _store_time(store: ObjectStore) -> float:
+    try:
+        return store_clock(store)()
+    except (AccessDenied, OutOfSpace):
+        return time.time()  # who may only look
 
 
 def _patience_s(info: DriverInfo) -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.flows import config
 from maskmill.flows.config import ConfigError, RunConfig, load_config, to_toml
 from maskmill.pipeline.settings import FAST, SA1B
+from maskmill.workers.run import recipe
 
 
 def test_fast_and_sa1b_are_the_presets_of_the_mask_stage() -> None:
@@ -18,13 +18,13 @@ def test_fast_and_sa1b_are_the_presets_of_the_mask_stage() -> None:
     assert load_config("sa1b").masks == SA1B
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", recipe.recipe_names())
 def test_every_recipe_resolves_says_what_it_is_for_and_reads_back(name: str, tmp_path: Path) -> None:
     resolved = load_config(name)
     assert resolved.recipe == name
-    assert len(config.recipe_purpose(name)) > 20
+    assert len(recipe.recipe_purpose(name)) > 20
     for word in ("For:", "Hardware:", "Cost:"):
-        assert word in config.recipe_text(name)
+        assert word in recipe.recipe_text(name)
     file = tmp_path / "run.toml"
     file.write_text(to_toml(resolved))
     assert load_config(file=file) == resolved

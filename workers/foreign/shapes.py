@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
+from maskmill.pipeline.pixels import nearest
 from maskmill.pipeline.rle import MAX_PIXELS, Rle, area_px, from_run_lengths, run_lengths
 from maskmill.workers.foreign.annotations import BadAnnotation, finite
 from maskmill.workers.foreign.json_words import shown
@@ -132,8 +133,7 @@ def fitted(rle: Rle, height: int, width: int) -> Rle:
     """
     if (rle.height, rle.width) == (height, width):
         return rle
-    rows_H = ((np.arange(height) + 0.5) * rle.height / height).astype(np.int64)
-    cols_W = ((np.arange(width) + 0.5) * rle.width / width).astype(np.int64)
+    rows_H, cols_W = nearest(rle.height, height), nearest(rle.width, width)
     flat = (cols_W[:, None] * rle.height + rows_H).ravel()
     set_ = np.searchsorted(np.cumsum(run_lengths(rle)), flat, side="right") % 2 == 1
 

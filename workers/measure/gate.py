@@ -47,10 +47,6 @@ def compare(
     except ValueError as exc:
         raise InputError(str(exc)) from exc
     figures = [{**one.figures()["sets"][coco.stem]} for one in (old, new)]
-    facts = {**decision.facts(), "before": _finite(figures[0]), "after": _finite(figures[1])}
+    facts = {**decision.facts(), "before": finite(figures[0]), "after": finite(figures[1])}
     left_out = new.left_out.get(coco.stem)
     return {**facts, "left_out": dict(left_out)} if left_out else facts
-
-
-def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if value == value else None for name, value in figures.items()}

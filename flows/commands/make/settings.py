@@ -15,7 +15,7 @@ config_app = typer.Typer(help="Recipes, and what a run's settings are.", no_args
 @config_app.command("list")
 def list_recipes(json: Json = False) -> None:
     """The recipes that ship with maskmill, and what each is for."""
-    from maskmill.flows.config import recipe_names, recipe_purpose
+    from maskmill.workers.run.recipe import recipe_names, recipe_purpose
 
     purposes = {name: recipe_purpose(name) for name in recipe_names()}
     if json:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from maskmill.pipeline.decoder.lowrank import Scratch
 from maskmill.pipeline.decoder.mask_head import MaskHead
+from tests.pipeline.conftest import build_tiny_sam
 
 TOKENS = (1, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_products_give_the_convolutions_logits(tiny_sam: Any, dtype: torch.dtype) -> None:
-    decoder, (height, width) = tiny_sam.mask_decoder, (8, 8)
+def test_the_products_give_the_convolutions_logits(dtype: torch.dtype) -> None:
+    decoder, (height, width) = build_tiny_sam().mask_decoder, (8, 8)
     generator = torch.Generator().manual_seed(0)
     image_CHW = torch.randn(64, height, width, generator=generator)
     tokens_PMC = torch.randn(1, len(TOKENS), 64, generator=generator)

@@ -21,11 +21,12 @@ def test_best_partners_both_ways() -> None:
     ours, theirs = best_partners(first, second)
     assert ours[1] == theirs[0] == 1.0
     assert best_partners(first, [])[0].tolist() == [0, 0, 0]
-    assert share_above(np.array([0.95, 0.8]), 0.9) == 0.5
+    assert share_above(np.array([0.95, 0.92, 0.9, 0.8]), 0.9) == 0.5
 
 
 def test_masks_of_two_pictures_are_refused() -> None:
     with pytest.raises(ValueError, match="masks of two sizes: compare masks of one picture"):
         iou_matrix([encode_mask(np.ones((4, 4), np.bool_))], [encode_mask(np.ones((4, 5), np.bool_))])
     assert iou_matrix([], [encode_mask(np.ones((4, 4), np.bool_))]).shape == (0, 1)
+    assert share_above(np.array([0.95, 0.92, 0.8]), 0.9) == 2 / 3
     assert np.isnan(share_above(np.zeros(0), 0.5))

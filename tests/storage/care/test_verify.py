@@ -7,7 +7,8 @@ import pytest
 
 from maskmill.storage.care.verify import VerifyReport, verify
 from maskmill.storage.dataset.generations import Generation
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import (
     commit_images,
     commit_masks,

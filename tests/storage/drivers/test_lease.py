@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.drivers.lease import Lease, announce, others
 from maskmill.storage.errors import StoreUnavailable
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 
 def test_a_driver_is_seen_while_it_runs(store: ObjectStore) -> None:
@@ -32,10 +33,44 @@ def test_beats_go_on(local_store: ObjectStore) -> None:
             time.sleep(0.02)
 
 
+def beat_was_s_ago(store: ObjectStore, lease: Lease, age_s: float) -> None:
+    """By the clock of the disk."""
+    then = time.time() - age_s
+    os.utime(f"{store.root}/drivers/{lease.driver_id}.json", (then, then))
+
+
 def test_a_driver_that_stopped_beating_is_dead(local_store: ObjectStore) -> None:
-    with announce(local_store, "generate", interval_s=15, clock=lambda: 1000.0):
-        assert len(others(local_store, clock=lambda: 1000.0 + 5 * 15 + 60)) == 1
-        assert others(local_store, clock=lambda: 1000.0 + 5 * 15 + 61) == []
+    with announce(local_store, "generate", interval_s=15) as lease:
+        beat_was_s_ago(local_store, lease, 5 * 15 + 55)
+        assert len(others(local_store)) == 1
+        beat_was_s_ago(local_store, lease, 5 * 15 + 65)
+        assert others(local_store) == []
+
+
+@pytest.mark.parametrize("ahead_s", [180.0, 86_400.0, -86_400.0])
+def test_clocks_of_two_machines_are_never_held_against_each_other(
+    local_store: ObjectStore, ahead_s: float
+) -> None:
+    def wrong() -> float:
+        return time.time() + ahead_s
+
+    with announce(local_store, "generate", clock=wrong) as lease:
+        (seen,) = others(local_store)
+        assert abs(seen.started_s - time.time()) < 30, "by the store's time"
+        with announce(local_store, "forget") as own:
+            assert len(others(local_store, own_id=own.driver_id)) == 1
+        beat_was_s_ago(local_store, lease, 500)
+        assert others(local_store) == [], "a dead one is dead, however late its clock was"
+
+
+def test_the_looker_s_own_clock_does_not_matter(
+    local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    with announce(local_store, "generate") as lease:
+        monkeypatch.setattr("maskmill.storage.drivers.lease.time.time", lambda: now() + 3600)
+        assert [info.driver_id for info in others(local_store)] == [lease.driver_id]
+        monkeypatch.undo()
 
 
 def test_nonsense_among_the_heartbeats_is_passed_over(

@@ -214,7 +214,7 @@ def test_a_damaged_shard_stops_the_export(data: Published, tmp_path: Path) -> No
     content[700] ^= 1
     shard.write_bytes(bytes(content))
     from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(copy)
     generation = latest(store)

@@ -1,0 +1,60 @@
+"""Progress on a terminal, as one live line. A file of its own because rich's progress bars load slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from maskmill.flows.report.report import Tally, pace
+
+
+class LiveDisplay:
+    """Progress as one live line: step, bar, images/s, masks/s, rejects, time left.
+
+    Args:
+        console: where it is shown.
+        note: shows what the user should know, above the line.
+    """
+
+    def __init__(self, console: Console, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None, pace="")
+
+    def __enter__(self) -> LiveDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def step(self, title: str) -> None:
+        self._progress.reset(self._task, total=None, description=escape(title), pace="")
+
+    def count(self, done: int, total: int | None = None) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+    def tally(self, tally: Tally) -> None:
+        self._progress.update(
+            self._task,
+            completed=tally.images_done,
+            total=tally.images_total,
+            pace=escape(pace(tally)),
+        )
+
+    def note(self, text: str) -> None:
+        self._note(text)
+
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""
