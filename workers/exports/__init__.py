@@ -32,7 +32,8 @@ def export(
         generation: what of it to export.
         destination: empty, new, or one where the same export was begun.
         progress: called with the number of images written so far.
-        choices: fields of `ExportChoices`: format, max_images, max_bytes, images, column.
+        choices: fields of `ExportChoices`: format, max_images, max_bytes, images, column,
+            polygons.
 
     Returns:
         What was written; an export that is complete already is only reported.

@@ -1,10 +1,13 @@
-"""The categories of a COCO file: masks' labels or names in the order they turn up, after "object"."""
+"""The categories of a COCO file: an import's with their ids, else "object"; then masks' labels or
+names in the order they turn up."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from maskmill.workers.foreign.annotations import Id
 
 OBJECT = "object"
 FREQUENCIES = ((10, "r"), (100, "c"))
@@ -12,10 +15,19 @@ FREQUENCIES = ((10, "r"), (100, "c"))
 
 
 class Categories:
-    """Ids from 1 by name; 1 is "object", of masks that have no name."""
+    """Ids by name, from 1: 1 is "object", of masks that have no name, where no others are given.
 
-    def __init__(self) -> None:
-        self._ids = {OBJECT: 1}
+    Args:
+        given: names by id, of an import: its numbers stay, its words get the next numbers.
+    """
+
+    def __init__(self, given: Mapping[Id, str] | None = None) -> None:
+        self._ids = (
+            {name: id_ for id_, name in given.items() if isinstance(id_, int)} if given else {OBJECT: 1}
+        )
+        for id_, name in given.items() if given else ():
+            if isinstance(id_, str):
+                self._id_of(name)
         self._images: Counter[str] = Counter()
         self._instances: Counter[str] = Counter()
 
@@ -24,7 +36,13 @@ class Categories:
         told = [name if name is not None else OBJECT for name in names]
         self._instances.update(told)
         self._images.update(set(told))
-        return [self._ids.setdefault(name, len(self._ids) + 1) for name in told]
+        return [self._id_of(name) for name in told]
+
+    def _id_of(self, name: str) -> int:
+        """A name's id; a new one's is after all others'."""
+        if name not in self._ids:
+            self._ids[name] = max((0, *self._ids.values())) + 1
+        return self._ids[name]
 
     def coco(self) -> list[dict[str, Any]]:
         """As COCO lists them."""

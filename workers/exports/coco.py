@@ -3,7 +3,9 @@
 How it works: image entries stream into the file while annotations wait in a temporary file on the local
 disk, which is appended at the end, categories last; memory stays flat whatever the number of masks. A mask is
 of the category of its best label, else of its best name, else "object". LVIS's fields say what is known: no
-category was looked for in vain, none searched to the end. `bbox` is pycocotools' `toBbox` (its width and
+category was looked for in vain, none searched to the end; `coco_url` is the picture's place in the export,
+where detectron2 and mmdetection look for it; crowds, which LVIS has no word for, are left out and counted.
+Masks are polygons where those are asked for (polygons.py). `bbox` is pycocotools' `toBbox` (its width and
 height count pixels: one more than in the SA-1B record), because COCO's readers clip and compare with that
 rule. Ids are those of the records, which are never 0: pycocotools' evaluation takes an annotation of id 0 for
 "no match".
@@ -14,18 +16,23 @@ the SA-1B tars then.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
 
+from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.shards.shards import HashingWriter
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
+from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
+from maskmill.workers.exports.polygons import outlines_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportChoices, Progress
 
 ANNOTATIONS = "annotations.json"
+PICTURES = "images"
 COPY_BYTES = 1 << 20
 
 
@@ -86,7 +94,11 @@ def write_annotations(
         format=choices.format,
         dataset=store.root,
         generation=generation.number,
-        options={"images": choices.images, **column_option(choices.column)},
+        options={
+            "images": choices.images,
+            **({"polygons": True} if choices.polygons else {}),
+            **column_option(choices.column),
+        },
     )
     target = open_store(destination)
     started_s = time.monotonic()
@@ -94,7 +106,8 @@ def write_annotations(
     if complete is not None:
         return complete
 
-    file, image_bytes = _write_all(store, generation, target, choices, lvis, progress)
+    left_out = Counter[str]()
+    file, image_bytes = _write_all(store, generation, target, choices, lvis, left_out, progress)
     report = ExportReport(
         format=plan.format,
         destination=target.root,
@@ -107,6 +120,7 @@ def write_annotations(
         seconds=time.monotonic() - started_s,
         num_unannotated=count_unannotated(generation, choices.column),
         num_loose_images=file.num_images if choices.images else 0,
+        left_out=dict(left_out),
     )
     finish(target, plan, report)
     return report
@@ -118,12 +132,13 @@ def _write_all(
     target: ObjectStore,
     choices: ExportChoices,
     lvis: bool,
+    left_out: Counter[str],
     progress: Progress | None,
 ) -> tuple[ExportedFile, int]:
     """The annotations file, and the bytes of the photographs beside it."""
     num_images, num_masks, image_bytes = 0, 0, 0
-    categories = Categories()
-    head = _head(generation, choices.column)
+    given = given_categories(generation, choices.column)
+    categories, head = Categories(given), _head(generation, "masks" if lvis else choices.column)
     with target.open_write(ANNOTATIONS) as published, tempfile.TemporaryFile() as spool:
         out = HashingWriter(published)
         out.write(b"{" + b"".join(b"%s: %s,\n" % (_dump(name), _dump(value)) for name, value in head.items()))
@@ -131,14 +146,20 @@ def _write_all(
         # Images into the file, their annotations aside
         out.write(b'"images": [')
         for image in export_images(store, generation, pictures=choices.images, column=choices.column):
-            entries = list(annotation_entries(image, categories))
-            shown = {**image_entry(image), **(_lvis_image(entries) if lvis else {})}
+            if lvis:
+                image = dataclasses.replace(image, original=None)
+            entries = list(annotation_entries(image, categories, polygons=choices.polygons))
+            shown = {**image_entry(image), **(_lvis_image(image, entries) if lvis else {})}
+            if lvis:
+                crowds = [entry for entry in entries if entry["iscrowd"]]
+                left_out.update([CROWD] * len(crowds))
+                entries = [entry for entry in entries if not entry["iscrowd"]]
             out.write((b",\n" if num_images else b"\n") + _dump(shown))
             for entry in entries:
                 spool.write((b",\n" if num_masks else b"\n") + _dump(entry))
                 num_masks += 1
             if choices.images:
-                target.put(f"images/{image_entry(image)['file_name']}", image.jpeg)
+                target.put(f"{PICTURES}/{image_entry(image)['file_name']}", image.jpeg)
                 image_bytes += len(image.jpeg)
             num_images += 1
             if progress is not None:
@@ -190,20 +211,27 @@ def image_entry(image: ExportImage) -> dict[str, Any]:
     }
 
 
-def _lvis_image(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _lvis_image(image: ExportImage, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What LVIS says of an image: nothing was looked for in vain, and nothing searched to the end."""
     found = sorted({int(entry["category_id"]) for entry in entries})
-    return {"coco_url": "", "neg_category_ids": [], "not_exhaustive_category_ids": found}
+    place = f"{PICTURES}/{image_entry(image)['file_name']}"
+    return {"coco_url": place, "neg_category_ids": [], "not_exhaustive_category_ids": found}
 
 
-def annotation_entries(image: ExportImage, categories: Categories) -> Iterator[dict[str, Any]]:
+def annotation_entries(
+    image: ExportImage, categories: Categories, *, polygons: bool = False
+) -> Iterator[dict[str, Any]]:
     """COCO's annotations of an image: as they came in, where they were imported."""
     if image.original is not None:
         yield from (dict(annotation) for annotation in image.original_annotations)
         return
     rows = image.record["annotations"]
     for category_id, row in zip(categories.count(category_of(row) for row in rows), rows, strict=True):
-        yield annotation_entry(row, image_id=image.record["image"]["image_id"], category_id=category_id)
+        entry = annotation_entry(row, image_id=image.record["image"]["image_id"], category_id=category_id)
+        if polygons and not entry["iscrowd"]:
+            mask_HW = decode(Rle.from_coco(row["segmentation"]))
+            entry["segmentation"] = [outline.ravel().tolist() for outline in outlines_of(mask_HW)]
+        yield entry
 
 
 def annotation_entry(annotation: Mapping[str, Any], *, image_id: int, category_id: int) -> dict[str, Any]:
@@ -223,7 +251,7 @@ def annotation_entry(annotation: Mapping[str, Any], *, image_id: int, category_i
         "segmentation": segmentation,
         "area": annotation["area"],
         "bbox": [float(value) for value in box_xywh],
-        "iscrowd": 0,
+        "iscrowd": int(is_crowd(annotation)),
         "predicted_iou": annotation["predicted_iou"],
         "stability_score": annotation["stability_score"],
         "output_token": annotation.get("output_token"),

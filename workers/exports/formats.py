@@ -47,12 +47,14 @@ class ExportFormat:
         holds: what it writes, in a few words.
         writer: gives what writes it, from the format's own file.
         images_optional: whether it can be written without the photographs.
+        polygons_optional: whether its masks are run lengths, or polygons where those are asked for.
     """
 
     name: str
     holds: str
     writer: Callable[[], WriteExport]
     images_optional: bool = False
+    polygons_optional: bool = False
 
 
 def _sa1b() -> WriteExport:
@@ -87,8 +89,20 @@ def _hf() -> WriteExport:
 
 FORMATS = (
     ExportFormat(name="sa1b", holds="tars of jpg + json", writer=_sa1b),
-    ExportFormat(name="coco", holds="images + one annotations file", writer=_coco, images_optional=True),
-    ExportFormat(name="lvis", holds="the same with LVIS's fields", writer=_lvis, images_optional=True),
+    ExportFormat(
+        name="coco",
+        holds="images + one annotations file",
+        writer=_coco,
+        images_optional=True,
+        polygons_optional=True,
+    ),
+    ExportFormat(
+        name="lvis",
+        holds="the same with LVIS's fields",
+        writer=_lvis,
+        images_optional=True,
+        polygons_optional=True,
+    ),
     ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo),
     ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
 )
@@ -130,9 +144,12 @@ class ExportChoices:
         max_bytes: bytes in such a file, at least 1; a single larger image still gets a file of its own.
         images: write the photographs too; only formats whose annotations stand alone can leave them out.
         column: that has the masks: "masks", or one that was imported.
+        polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
+            LVIS); COCO of an imported column keeps the words it came in.
 
     Raises:
-        ValueError: an unknown format, a limit below 1, or a format without the images it needs.
+        ValueError: an unknown format, a limit below 1, a format without the images it needs, or polygons
+            where they aren't a choice.
     """
 
     format: str = "sa1b"
@@ -140,6 +157,7 @@ class ExportChoices:
     max_bytes: int = 2**30
     images: bool = True
     column: str = "masks"
+    polygons: bool = False
 
     def __post_init__(self) -> None:
         chosen = format_named(self.format)
@@ -151,4 +169,13 @@ class ExportChoices:
             raise ValueError(
                 f"images=False: {self.format} always holds its images; leave images on, or use one of "
                 f"{', '.join(without_images())}"
+            )
+        check_type("polygons", self.polygons, bool)
+        if self.polygons and not chosen.polygons_optional:
+            either = ", ".join(one.name for one in FORMATS if one.polygons_optional)
+            raise ValueError(f"polygons=True: {self.format} has one form of masks; {either} have a choice")
+        if self.polygons and self.format == "coco" and self.column != "masks":
+            raise ValueError(
+                f"polygons=True: COCO of column={self.column!r} is written in the words it came in; leave "
+                'polygons off, or use format="lvis"'
             )

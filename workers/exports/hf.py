@@ -19,9 +19,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.shards.shards import HashingWriter
+from maskmill.workers.exports.given import is_crowd
 from maskmill.workers.exports.parts import Ahead, export_parts, note_part
 from maskmill.workers.exports.report import ExportedFile, ExportReport
 from maskmill.workers.exports.samples import ExportImage
+from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,6 +80,8 @@ def row_schema() -> pa.Schema:
             ("point_coords", pa.list_(numbers)),
             ("output_token", pa.int32()),
             ("parent", pa.int64()),
+            ("category", pa.string()),
+            ("iscrowd", pa.bool_()),
             ("extra", pa.string()),
         ]
     )
@@ -140,10 +144,12 @@ def _row(image: ExportImage) -> dict[str, Any]:
 
 
 def _mask(annotation: dict[str, Any]) -> dict[str, Any]:
-    known = (*_MASK_FIELDS, "segmentation")
+    known = (*_MASK_FIELDS, "segmentation", "iscrowd")
     return {
         **{name: annotation.get(name) for name in _MASK_FIELDS},
         "counts": annotation["segmentation"]["counts"],
+        "category": category_of(annotation),
+        "iscrowd": is_crowd(annotation),
         "extra": _json({name: value for name, value in annotation.items() if name not in known}),
     }
 
@@ -219,6 +225,7 @@ task_categories:
     from pycocotools import mask
     mask.decode({{"size": [row["height"], row["width"]], "counts": row["masks"][0]["counts"]}})
 
-`bbox` is x, y, w, h between inclusive corners, as in SA-1B. `extra` is JSON: labels, names and captions.
+`bbox` is x, y, w, h between inclusive corners, as in SA-1B. `category` is the best label or
+name, null without; `iscrowd` marks many objects outlined as one. `extra` is JSON: labels, names and captions.
 """
     return text.encode()

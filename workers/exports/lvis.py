@@ -1,4 +1,7 @@
-"""A generation as LVIS has it: COCO's file with the fields that LVIS has beyond COCO's; see coco.py."""
+"""A generation as LVIS has it: COCO's file with the fields that LVIS has beyond COCO's; see coco.py.
+
+An imported column keeps its categories and their ids; its pictures are called as the export calls them.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,7 @@ def write(
     """Writes `annotations.json` and, if wanted, the photographs; see `coco.write`.
 
     Raises:
-        ValueError: a column that was imported: it is exported in the words it came in.
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    if choices.column != "masks":
-        raise ValueError(f'column={choices.column!r} is exported in the words it came in: use format="coco"')
     return write_annotations(store, generation, destination, choices, progress, lvis=True)

@@ -6,13 +6,18 @@ gives the mask back, pixel for pixel. Formats that take one polygon per object g
 each ring to the nearest point of what is joined already and back, which costs a line of one pixel between
 two islands.
 
-What it does not keep: corners within `tolerance_px` of the simplified line.
+Formats of several polygons per object (COCO, LVIS) get one for each island along the edges of its pixels, its
+holes joined in: pycocotools counts crossings, so a line there and back is nothing, and the mask comes back
+exactly.
+
+What it does not keep, of the first kind: corners within `tolerance_px` of the simplified line.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label
 from skimage.measure import approximate_polygon, find_contours
 
 Mask = NDArray[np.bool_]
@@ -39,6 +44,26 @@ def rings_of(mask_HW: Mask, *, tolerance_px: float = 0.0) -> list[Points]:
     contours = find_contours(crop_HW.astype(np.float64), 0.5, fully_connected="high")  # type: ignore[no-untyped-call]
     rings = [_inside(contour, crop_HW) + origin_xy for contour in contours]
     return [_simple(ring, tolerance_px) for ring in sorted(rings, key=len, reverse=True)]
+
+
+def outlines_of(mask_HW: Mask) -> list[Points]:
+    """A mask as COCO's polygons: one for each island, its holes joined to it.
+
+    Args:
+        mask_HW: bool[H, W].
+
+    Returns:
+        float64[N, 2] each, N at least 4: x, y of the edges of pixels (the first pixel's are 0 and 1).
+    """
+    islands_HW, num_islands = label(mask_HW, structure=np.ones((3, 3)))
+    outlines = []
+    for place, (rows, columns) in enumerate(find_objects(islands_HW, num_islands), 1):
+        crop_HW = np.pad(islands_HW[rows, columns] == place, 1)
+        contours = find_contours(crop_HW.astype(np.float64), 0.5, fully_connected="high")  # type: ignore[no-untyped-call]
+        origin_xy = np.array([columns.start, rows.start]) - 0.5  # of the border's pixel centre
+        rings = [contour[:-1, ::-1] + origin_xy for contour in sorted(contours, key=len, reverse=True)]
+        outlines.append(joined([_simple(ring, 0.0) for ring in rings]))
+    return outlines
 
 
 def joined(rings: list[Points]) -> Points:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskmill.storage.errors import ObjectNotFound, StorageError
@@ -62,6 +62,7 @@ class ExportReport:
         size_bytes: of everything written.
         seconds: of this run; 0 when it found the export complete.
         num_loose_images: image files beside the data files (COCO's `images` folder).
+        left_out: reason -> masks that the format cannot hold and that were not written.
         already_complete: an earlier run had finished; nothing was written.
     """
 
@@ -76,6 +77,7 @@ class ExportReport:
     size_bytes: int
     seconds: float
     num_loose_images: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
     already_complete: bool = False
 
 
@@ -107,6 +109,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
         files = tuple(ExportedFile(**file) for file in record["files"])
         totals = {name: int(record[name]) for name in TOTALS}
         rejects = {str(reason): int(number) for reason, number in record["rejects"].items()}
+        left_out = {str(reason): int(number) for reason, number in record.get("left_out", {}).items()}
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ExportError(
             f"{destination.root}/{FINISHED}: not a record of ours; choose an empty destination"
@@ -119,6 +122,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
         destination=destination.root,
         generation=plan.generation,
         rejects=rejects,
+        left_out=left_out,
         files=files,
         seconds=0.0,
         already_complete=True,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from maskmill.storage.plan.plan import load_plans
+from maskmill.workers.exports.given import given_categories, words_of
+from maskmill.workers.foreign.annotations import Id
+from maskmill.workers.foreign.origin import origins_of
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows
 
@@ -24,7 +28,9 @@ class ExportImage:
         stem: `sa_<image id>`: what its files are called, without ending.
         record: the SA-1B record with `file_name` of the export; the image's `key`, and `source` and
             `caption` where known, are added, and the words of other columns (workers/reading/words.py). The
-            `caption` is the captions column's best, else what came with the image.
+            `caption` is the captions column's best, else what came with the image. Imported annotations have
+            `label`, `category_id` and `iscrowd` as far as their file says them (given.py), and sources are
+            told without the folders of the machine (foreign/origin.py).
         original, original_annotations: of imported masks: the words of the file they came from.
     """
 
@@ -70,6 +76,7 @@ def export_images(
         maskmill.storage.errors.DatasetError: the generation has no masks.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
+    told, categories = origins_of(load_plans(store)), given_categories(generation, column)
     for row in mask_rows(store, generation, column):
         if skip >= row.num_written:
             skip -= row.num_written
@@ -81,22 +88,25 @@ def export_images(
             if skip:
                 skip -= 1
             else:
-                yield _export_image(sample)
+                yield _export_image(sample, categories, told)
 
 
-def _export_image(sample: AnnotatedSample) -> ExportImage:
+def _export_image(
+    sample: AnnotatedSample, categories: Mapping[Id, str], told: Callable[[str], str]
+) -> ExportImage:
     info = dict(sample.record["image"])
     stem = f"sa_{info['image_id']}"
     info |= {"file_name": f"{stem}.jpg", "key": sample.key}
     original = info.pop("original", None)
     if sample.image is not None:
-        info["source"] = sample.image.source
+        info["source"] = told(sample.image.source)
         if sample.image.caption is not None:
             info.setdefault("caption", sample.image.caption)
     if original is None:
         return ExportImage(stem, {**sample.record, "image": info}, sample)
     rows = [dict(annotation) for annotation in sample.record["annotations"]]
     originals = tuple(row.pop("original") for row in rows)
+    rows = [{**row, **words_of(words, categories)} for row, words in zip(rows, originals, strict=True)]
     return ExportImage(stem, {"image": info, "annotations": rows}, sample, original, originals)
 
 

@@ -9,7 +9,8 @@ How it works: an image goes to `val` by a hash of its key, so that it stays ther
 mask is one polygon through the centres of its border pixels, shifted by half a pixel: what a reader makes
 of it by scaling, cutting to whole numbers and OpenCV's `fillPoly` is the mask again but for the corners
 that `TOLERANCE_PX` left out and thin bridges between islands (polygons.py). A mask's class is its label's
-where the generation has labels, else "object".
+where the generation has labels, else "object". Classes of an imported column are those of its file, in order
+of their ids, used or not; its crowds are left out, as Ultralytics' own converter does, and counted.
 
 What it does not know: masks inside masks are lines of the same file; YOLO has no word for parents or scores.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
@@ -76,7 +79,8 @@ def write(
     if complete is not None:
         return complete
 
-    written = _Written()
+    names = given_categories(generation, column).values()
+    written = _Written(classes={name: number for number, name in enumerate(names)})
     for image in export_images(store, generation, column=column):
         _write_image(target, image, written)
         if progress is not None:
@@ -104,6 +108,7 @@ def write(
         seconds=time.monotonic() - started_s,
         num_unannotated=count_unannotated(generation, column),
         num_loose_images=written.num_images,
+        left_out=dict(written.left_out),
     )
     finish(target, plan, report)
     return report
@@ -132,11 +137,15 @@ class _Written:
     size_bytes: int = 0
     splits: set[str] = field(default_factory=set)
     classes: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> None:
     lines = []
     for annotation in image.record["annotations"]:
+        if is_crowd(annotation):
+            written.left_out[CROWD] += 1
+            continue
         name = class_name(annotation)
         class_id = written.classes.setdefault(name, len(written.classes))
         try:
@@ -149,7 +158,10 @@ def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> 
     target.put(f"labels/{split}/{image.stem}.txt", text)
     written.splits.add(split)
     written.num_images += 1
-    written.num_masks += sum(bool(line) for line in lines)
+    num_masks = sum(bool(line) for line in lines)
+    written.num_masks += num_masks
+    if num_masks < len(lines):
+        written.left_out["empty_mask"] += len(lines) - num_masks
     written.size_bytes += len(image.jpeg) + len(text)
 
 

@@ -6,8 +6,9 @@ is never `b/1.jpg`. Of several names that fit a picture the longest is meant, so
 `1.jpg`. What is then still no pair is `ambiguous` and left out whole: two entries of one name, or one name
 that is left for two pictures. Nobody can say which is meant, and a guess puts masks on the wrong picture.
 
-maskmill's own exports call pictures by number and say in `source` where each came from: a source that is
-exactly one picture's whole path goes before file names.
+maskmill's own exports call pictures by number and say in `source` where each came from (origin.py): a source
+that is one picture's whole path, or that is told of it by an export, or else that its path ends with, goes
+before file names.
 
 What it doesn't know: which files or datasets the names are from.
 """
@@ -42,10 +43,17 @@ class ForeignName:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the dataset, as far as matching goes: its key and where it came from (tar::member)."""
+    """A picture of the dataset, as far as matching goes.
+
+    Attributes:
+        key: of it.
+        source: where it came from (tar::member).
+        told: the same as the dataset's exports tell it; "" where they were not asked.
+    """
 
     key: str
     source: str
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ def match(names: Sequence[ForeignName], pictures: Iterable[Picture]) -> Matching
         pictures: of the whole dataset; seen once.
     """
     entries = _Entries(names)
+    by_told: dict[Parts, list[str]] = defaultdict(list)
     by_source: dict[Parts, list[str]] = defaultdict(list)
     by_name: dict[Parts, list[str]] = defaultdict(list)
     num_pictures = 0
@@ -130,18 +139,22 @@ def match(names: Sequence[ForeignName], pictures: Iterable[Picture]) -> Matching
         if not entries.may_have(picture.source):
             continue
         parts = parts_of(picture.source)
-        if parts in entries.by_source:
-            by_source[parts].append(picture.key)
+        if picture.told and (told := parts_of(picture.told)) in entries.by_source:
+            by_told[told].append(picture.key)
+        elif (origin := entries.origin(parts)) is not None:
+            by_source[origin].append(picture.key)
         fitting = entries.longest(parts)
         if fitting is not None:
             by_name[fitting].append(picture.key)
 
-    # whole paths first: their entries and pictures are taken from the names
+    # sources first, as told before by their ends: their entries and pictures are taken from the names
     entry_of: dict[str, int] = {}
-    for parts, keys in by_source.items():
-        if len(keys) == len(entries.by_source[parts]) == 1:
-            entry_of[keys[0]] = entries.by_source[parts][0]
-    taken = set(entry_of.values())
+    taken = set[int]()
+    for parts, keys in (*by_told.items(), *by_source.items()):
+        places = entries.by_source[parts]
+        if len(keys) == len(places) == 1 and places[0] not in taken:
+            entry_of[keys[0]] = places[0]
+            taken.add(places[0])
 
     ambiguous: dict[str, tuple[str, ...]] = {}
     doubtful: set[int] = set()
@@ -167,13 +180,16 @@ class _Entries:
         self.by_name: dict[Parts, list[int]] = defaultdict(list)
         self.by_source: dict[Parts, list[int]] = defaultdict(list)
         lengths: dict[str, set[int]] = defaultdict(set)
+        source_lengths: dict[str, set[int]] = defaultdict(set)
         for place, name in enumerate(names):
             if parts := parts_of(name.file_name):
                 self.by_name[parts].append(place)
                 lengths[parts[-1]].add(len(parts))
             if name.source is not None and (parts := parts_of(name.source)):
                 self.by_source[parts].append(place)
-        self._lengths = {base: sorted(found, reverse=True) for base, found in lengths.items()}
+                source_lengths[parts[-1]].add(len(parts))
+        self._lengths = _longest_first(lengths)
+        self._source_lengths = _longest_first(source_lengths)
 
     def may_have(self, source: str) -> bool:
         """Whether a closer look is worth it: the quick answer for datasets much larger than the file."""
@@ -182,10 +198,25 @@ class _Entries:
 
     def longest(self, parts: Parts) -> Parts | None:
         """The longest name that a path ends with."""
-        for length in self._lengths.get(parts[-1], ()) if parts else ():
-            if length <= len(parts) and parts[-length:] in self.by_name:
-                return parts[-length:]
-        return None
+        return _end_of(parts, self._lengths, self.by_name)
+
+    def origin(self, parts: Parts) -> Parts | None:
+        """The longest source that a path ends with."""
+        return _end_of(parts, self._source_lengths, self.by_source)
+
+
+def _longest_first(lengths: Mapping[str, set[int]]) -> dict[str, list[int]]:
+    return {base: sorted(found, reverse=True) for base, found in lengths.items()}
+
+
+def _end_of(
+    parts: Parts, lengths: Mapping[str, Sequence[int]], known: Mapping[Parts, Sequence[int]]
+) -> Parts | None:
+    """The longest of the known that a path ends with."""
+    for length in lengths.get(parts[-1], ()) if parts else ():
+        if length <= len(parts) and parts[-length:] in known:
+            return parts[-length:]
+    return None
 
 
 def _slashed(name: str) -> str:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from maskmill.workers.foreign.matching import Matching, Picture
+from maskmill.workers.foreign.origin import origins_of
 
 if TYPE_CHECKING:
     from maskmill.storage.plan.plan import Plan
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 def pictures_of(plan: Plan) -> Iterator[Picture]:
     """Every picture that is planned and not forgotten. Raises maskmill.storage.errors.DamagedObject."""
+    told = origins_of(plan)
     for key, source in plan.iter_sources():
-        yield Picture(key, source)
+        yield Picture(key, source, told(source))
 
 
 def nothing_matched(given: ForeignSet, matching: Matching, plan: Plan) -> str:

@@ -235,6 +235,9 @@ def export(
         bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
     ] = True,
     column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
+    polygons: Annotated[
+        bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -248,6 +251,7 @@ def export(
         from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
+        pairs.append(f"export.polygons={str(polygons).lower()}")
         config = load_config(sets=pairs)
         with console.live_watcher() as watcher, watching(watcher):
             watcher.step(f"exporting to {dest}")
@@ -264,5 +268,6 @@ def export(
                 ("images", report.num_images),
                 ("masks", report.num_masks),
                 ("size", size),
+                *((f"left out: {reason}", count) for reason, count in report.left_out.items()),
             ]
         )

@@ -1,0 +1,195 @@
+"""What an import says of its masks reaches every format that can hold it; what can't is counted."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pycocotools import mask as coco_mask
+
+from maskmill.storage.dataset.generations import Generation, latest
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports import export
+from maskmill.workers.exports.given import words_of
+from maskmill.workers.jobs.import_column import import_annotations
+from tests.fakes import write_pictures
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+NOW = "2025-01-01T00:00:00+00:00"
+CROWD_RLE = {"size": [48, 64], "counts": [0, 480, 2592]}
+CATEGORIES = [
+    {"id": 44, "name": "cup"},
+    {"id": 7, "name": "train"},
+    {"id": 9, "name": "cup"},
+    {"id": 30, "name": "never used"},
+]
+
+
+def box(left: int, top: int, width: int, height: int) -> list[list[int]]:
+    right, bottom = left + width, top + height
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def annotation(id_: int, image_id: int, category_id: Any, shape: Any, crowd: int = 0) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "image_id": image_id,
+        "category_id": category_id,
+        "iscrowd": crowd,
+        "segmentation": shape,
+    }
+
+
+def imported(folder: Path, categories: list[dict[str, Any]] = CATEGORIES) -> tuple[ObjectStore, Generation]:
+    """A cup, a crowd of trains and a mask of an unlisted category; a cup of a second id."""
+    write_pictures(folder / "photos" / "roll 1", 1)
+    write_pictures(folder / "photos" / "roll 2", 2)
+    images = [
+        {"id": 500, "file_name": "roll 1/00000.jpg", "width": 64, "height": 48},
+        {"id": 501, "file_name": "roll 2/00001.jpg", "width": 64, "height": 48},
+    ]
+    annotations = [
+        annotation(1, 500, 44, box(5, 5, 20, 10)),
+        annotation(2, 500, 7, CROWD_RLE, crowd=1),
+        annotation(3, 500, 12, box(30, 20, 10, 10)),
+        annotation(4, 501, 9, box(2, 2, 9, 9)),
+    ]
+    given = folder / "given.json"
+    given.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    store = open_store(folder / "data")
+    make_plan(store, [str(folder / "photos")], shard_size=2)
+    import_annotations(store, [given], format="coco", created_utc=NOW)
+    generation = latest(store)
+    assert generation is not None
+    return store, generation
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[ObjectStore, Generation]:
+    return imported(tmp_path_factory.mktemp("given"))
+
+
+def test_yolo_has_the_files_classes_in_order_of_ids_and_no_crowds(
+    data: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    report = export(*data, str(tmp_path / "out"), format="yolo", column="given")
+    names = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())["names"]
+    assert names == {0: "train", 1: "cup", 2: "never used", 3: "cup (44)", 4: "12"}
+    lines = [
+        line.split()[0]
+        for path in (tmp_path / "out").rglob("sa_*.txt")
+        for line in path.read_text().splitlines()
+    ]
+    assert sorted(lines) == ["1", "3", "4"]
+    assert (report.num_masks, report.left_out) == (3, {"crowd": 1})
+    again = export(*data, str(tmp_path / "out"), format="yolo", column="given")
+    assert again.already_complete and again.left_out == {"crowd": 1}
+
+
+def test_sa1b_tars_say_category_and_crowd_and_come_back_in(
+    data: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    report = export(*data, str(tmp_path / "out"), format="sa1b", column="given")
+    assert (report.num_masks, report.left_out) == (4, {})
+    with tarfile.open(tmp_path / "out" / "sa_000000.tar") as tar:
+        records = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]  # type: ignore[arg-type]
+    found = [
+        (row["label"], row["category_id"], row["iscrowd"])
+        for record in records
+        for row in record["annotations"]
+    ]
+    assert found == [("cup (44)", 44, 0), ("train", 7, 1), ("12", 12, 0), ("cup", 9, 0)]
+    assert [record["image"]["source"] for record in records] == ["roll 1/00000.jpg", "roll 2/00001.jpg"]
+
+    # what is told relative is matched, and keeps its labels
+    store = data[0]
+    back = import_annotations(
+        store, [tmp_path / "out" / "sa_000000.tar"], format="sa1b", column="back", created_utc=NOW
+    )
+    assert (back.num_images, back.num_masks, back.left_out) == (2, 4, {})
+    generation = latest(store)
+    assert generation is not None
+    export(store, generation, str(tmp_path / "yolo"), format="yolo", column="back")
+    names = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())["names"]
+    assert list(names.values()) == ["cup (44)", "12", "cup"]
+
+
+def test_parquet_has_category_and_crowd_as_columns(
+    data: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    export(*data, str(tmp_path / "out"), format="hf", column="given")
+    rows = pq.read_table(tmp_path / "out" / "data" / "train-00000.parquet").to_pylist()  # type: ignore[no-untyped-call]
+    found = [(mask["category"], mask["iscrowd"]) for row in rows for mask in row["masks"]]
+    assert found == [("cup (44)", False), ("train", True), ("12", False), ("cup", False)]
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_lvis_keeps_category_ids_and_says_where_pictures_are(
+    data: tuple[ObjectStore, Generation], tmp_path: Path, polygons: bool
+) -> None:
+    out = tmp_path / "out"
+    report = export(*data, str(out), format="lvis", column="given", polygons=polygons)
+    content = json.loads((out / "annotations.json").read_text())
+    assert (report.num_masks, report.left_out) == (3, {"crowd": 1})
+    assert [one["category_id"] for one in content["annotations"]] == [44, 45, 9]
+    assert {one["id"]: one["name"] for one in content["categories"]} == {
+        7: "train",
+        9: "cup",
+        30: "never used",
+        44: "cup (44)",
+        45: "12",
+    }
+    assert content["images"][0]["not_exhaustive_category_ids"] == [7, 44, 45]
+    for image in content["images"]:
+        folder, name = image["coco_url"].split("/")[-2:]  # as detectron2's get_file_name does
+        assert (out / folder / name).is_file()
+    for one in content["annotations"]:
+        assert isinstance(one["segmentation"], list) == polygons
+        assert not polygons or all(len(p) >= 6 and len(p) % 2 == 0 for p in one["segmentation"])
+    first = content["annotations"][0]["segmentation"]
+    rle = coco_mask.merge(coco_mask.frPyObjects(first, 48, 64)) if polygons else first
+    expected = np.zeros((48, 64), np.uint8)
+    expected[5:15, 5:25] = 1
+    assert (coco_mask.decode(rle) == expected).all()
+
+
+def test_categories_of_words_get_numbers_where_numbers_are_asked(tmp_path: Path) -> None:
+    store, generation = imported(tmp_path, [{"id": "x-cup", "name": "cup"}, {"id": 3, "name": None}])
+    export(store, generation, str(tmp_path / "out"), format="lvis", column="given")
+    content = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert [(one["id"], one["name"]) for one in content["categories"]] == [
+        (3, "3"),
+        (4, "cup"),
+        (5, "44"),
+        (6, "7"),
+        (7, "12"),
+        (8, "9"),
+    ]
+
+
+def test_words_that_are_no_categories_say_nothing() -> None:
+    assert words_of({"category_id": None, "label": 5}, {}) == {}
+    assert words_of({"category_id": "7", "iscrowd": True}, {7: "train"}) == {
+        "label": "train",
+        "category_id": 7,
+        "iscrowd": 1,
+    }
+
+
+def test_polygons_where_they_are_no_choice_are_refused(
+    data: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="yolo has one form"):
+        export(*data, str(tmp_path / "out"), format="yolo", polygons=True)
+    with pytest.raises(ValueError, match="words it came in"):
+        export(*data, str(tmp_path / "out"), format="coco", column="given", polygons=True)
+    assert not (tmp_path / "out").exists()
