@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
-from maskmill.pipeline.segmenters.family_decoders import Chunk, Decoding, Sam2Decoding, SamHqDecoding
+from maskmill.pipeline.segmenters.family_decoders import PARTS, Chunk, Decoding
 from maskmill.pipeline.segmenters.sam import checked_image, images_per_batch
 from maskmill.pipeline.weights import pretrained
 
@@ -238,7 +238,7 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
 
     Args:
         found: a folder whose model type belongs to the family.
-        family: "sam_hq", "sam2", "edgetam" or "sam3".
+        family: one of `PARTS` (family_decoders.py).
         device, dtype: see `FamilySegmenter`.
 
     Raises:
@@ -246,17 +246,10 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
     """
     import transformers
 
-    names = {
-        "sam_hq": ("SamHQModel", "SamImageProcessor"),
-        "sam2": ("Sam2Model", "Sam2ImageProcessor"),
-        "edgetam": ("EdgeTamModel", "Sam2ImageProcessor"),
-        "sam3": ("Sam3TrackerModel", "Sam3ImageProcessor"),
-    }
-    model_class, processor_class = (getattr(transformers, name) for name in names[family])
-    model = pretrained.load_model(model_class, found, dtype=torch.float32)
-    processor = pretrained.load_processor(processor_class, found)
-    decoding = SamHqDecoding(model) if family == "sam_hq" else Sam2Decoding(model)
-    return FamilySegmenter(decoding, processor, device=device, dtype=dtype)
+    parts = PARTS[family]
+    model = pretrained.load_model(getattr(transformers, parts.model), found, dtype=torch.float32)
+    processor = pretrained.load_processor(getattr(transformers, parts.processor), found)
+    return FamilySegmenter(parts.decoding(model), processor, device=device, dtype=dtype)
 
 
 def _check_keep(keep_PM: Tensor, iou_PM: Tensor) -> None:

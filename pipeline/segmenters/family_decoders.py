@@ -8,6 +8,7 @@ Shape suffixes: P prompts, M outputs of a prompt, T tokens, C channels, H x W th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,25 @@ class SamHqDecoding:
 
 
 Decoding = Sam2Decoding | SamHqDecoding
+
+
+@dataclass(frozen=True)
+class FamilyParts:
+    """What a family is put together from; the first two are transformers' classes, by name."""
+
+    model: str
+    processor: str
+    decoding: Callable[[Any], Decoding]
+
+
+PARTS: Mapping[str, FamilyParts] = {
+    "sam_hq": FamilyParts("SamHQModel", "SamImageProcessor", SamHqDecoding),
+    "sam2": FamilyParts("Sam2Model", "Sam2ImageProcessor", Sam2Decoding),
+    "edgetam": FamilyParts("EdgeTamModel", "Sam2ImageProcessor", Sam2Decoding),
+    "sam3": FamilyParts("Sam3TrackerModel", "Sam3ImageProcessor", Sam2Decoding),
+}
+"""Every family that runs its own decoder. To add one: its line here, its entry in `FAMILIES`
+(pipeline/settings/families.py), and above, its decoding, where none of these fits."""
 
 
 def _hyper(mlps: Any, tokens_PMC: Tensor) -> Tensor:
