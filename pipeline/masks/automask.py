@@ -74,9 +74,7 @@ class AutomaticMasks:
     def __init__(self, segmenter: Segmenter, settings: MaskSettings) -> None:
         self._segmenter = segmenter
         self._settings = settings
-        self._grids = layer_grids(
-            settings.points_per_side, settings.crop_layers, settings.crop_points_downscale
-        )
+        self._grids = layer_grids(settings)
         self._prompts = Batches(settings.points_per_batch, "segmenter")
 
     @property

@@ -15,6 +15,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from maskmill.pipeline.settings.masks import MaskSettings
+
 EDGE_TOLERANCE_PX = 20.0
 """A box this near to a crop's border counts as cut by it."""
 
@@ -58,9 +60,20 @@ def point_grid(points_per_side: int) -> npt.NDArray[np.float64]:
     return np.stack([np.tile(side, points_per_side), np.repeat(side, points_per_side)], axis=-1)
 
 
-def layer_grids(points_per_side: int, layers: int, downscale: int) -> list[npt.NDArray[np.float64]]:
-    """The point grids of the whole image and of each crop layer: points_per_side / downscale^i a side."""
-    return [point_grid(int(points_per_side / downscale**layer)) for layer in range(layers + 1)]
+def layer_grids(settings: MaskSettings) -> list[npt.NDArray[np.float64]]:
+    """The points that the whole image and each crop layer are asked, as the settings have them.
+
+    Args:
+        settings: crop layer i has points_per_side / crop_points_downscale^i points a side.
+
+    Returns:
+        float64[P, 2] x, y in (0, 1) for each layer, the whole image's first.
+    """
+    sides = [
+        int(settings.points_per_side / settings.crop_points_downscale**layer)
+        for layer in range(settings.crop_layers + 1)
+    ]
+    return [point_grid(side) for side in sides]
 
 
 def crop_boxes(height: int, width: int, layers: int, overlap: float) -> list[Crop]:

@@ -18,11 +18,14 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.services import state as up_state
 from maskmill.flows.services.prefect.server import check_answers
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.schedules import CronSchedule
 
 FLOWS = ("generate", "relabel", "evaluate", "retrain", "loop")
 POOL_TYPES = ("process", "kubernetes")
@@ -78,6 +81,12 @@ class Deployment:
         if self.name and not _NAME.fullmatch(self.name):
             raise DeployError(f"--name {self.name!r}: use letters, digits, spaces and . _ -")
         _check_timezone(self.timezone)
+
+    def schedules(self) -> list[CronSchedule]:
+        """When to run, as Prefect takes it; nothing without `cron`."""
+        from prefect.client.schemas.schedules import CronSchedule
+
+        return [CronSchedule(cron=self.cron, timezone=self.timezone)] if self.cron else []
 
     @property
     def full_name(self) -> str:

@@ -106,17 +106,15 @@ def left_from_before() -> Iterator[str]:
 def _apply(deployment: Deployment) -> None:
     """Registers the deployment and what it needs."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
     queue = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    schedules = [CronSchedule(cron=deployment.cron, timezone=deployment.timezone)] if deployment.cron else []
     closed = ensure_pool(deployment.pool, deployment.pool_type)
     made = load_flow(deployment.flow).to_deployment(
         name=deployment.full_name,
         parameters=dict(deployment.parameters),
-        schedules=schedules,
+        schedules=deployment.schedules(),
         concurrency_limit=queue if deployment.flow in QUEUED else None,
         tags=[TAG, deployment.flow, *deployment.tags],
         work_pool_name=deployment.pool,

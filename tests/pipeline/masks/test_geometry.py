@@ -6,6 +6,7 @@ import torch
 from segment_anything.utils import amg
 
 from maskmill.pipeline.masks.geometry import Crop, crop_boxes, cut_by_crop, layer_grids, point_grid
+from maskmill.pipeline.settings.masks import SA1B
 
 
 @pytest.mark.parametrize("points_per_side", [1, 2, 7, 32])
@@ -14,7 +15,7 @@ def test_grids_equal_the_references(points_per_side: int) -> None:
 
 
 def test_layer_grids_equal_the_references() -> None:
-    ours, theirs = layer_grids(32, 2, 2), amg.build_all_layer_point_grids(32, 2, 2)
+    ours, theirs = layer_grids(SA1B), amg.build_all_layer_point_grids(32, 2, 2)
     assert [len(grid) for grid in ours] == [1024, 256, 64]
     assert all(np.array_equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
 

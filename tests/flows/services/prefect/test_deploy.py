@@ -30,6 +30,18 @@ def test_parameters_are_json_with_absolute_local_paths(
     assert RunConfig.model_validate(found["config"]) == config
 
 
+def test_a_schedule_is_its_cron_in_its_time_zone() -> None:
+    def schedules(cron: str | None) -> list[tuple[str, str | None]]:
+        """As Prefect gets them."""
+        found = deploy.Deployment(
+            flow="relabel", name="", parameters={}, pool="local", cron=cron, timezone="Europe/Berlin"
+        )
+        return [(one.cron, one.timezone) for one in found.schedules()]
+
+    assert schedules("0 3 * * *") == [("0 3 * * *", "Europe/Berlin")]
+    assert schedules(None) == []
+
+
 @pytest.mark.ray
 def test_flows_are_registered_with_pool_schedule_limit_and_forms(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "MASKMILL_HOME": str(tmp_path)}
