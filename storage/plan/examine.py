@@ -135,6 +135,8 @@ def _examine_tar(file: InputFile, known: Known) -> Iterator[Examined]:
     if already is not None:
         yield already
         return
+
+    # Images of one stem wait for their caption
     group: list[HashedImage | KnownInput] = []
     stem, caption, skipped = "", _Caption(), Counter[str]()
     try:
@@ -184,6 +186,8 @@ def _examine_member(
         if found.is_file:
             skipped[ending or "(no ending)"] += 1
         return None
+
+    # An image: known, empty, or read
     already = known.knows_image(file.source, found.name, found.offset, file.etag)
     if already is not None:
         return already
@@ -192,6 +196,7 @@ def _examine_member(
         return InputProblem(label, "not_a_file", "a folder, link, device or sparse file", file.etag)
     if found.size_bytes == 0:
         return InputProblem(label, "empty_file", "0 bytes", file.etag)
+
     sha256, num_bytes = _hash(stream, found.size_bytes)
     if num_bytes != found.size_bytes:
         return InputProblem(
@@ -208,11 +213,13 @@ class _Caption:
         self._from_txt = False
 
     def take(self, ending: str, data: bytes) -> None:
+        """A sidecar of the stem, by its ending."""
         text = caption_text(ending, data)
         if text is not None and (ending == ".txt" or not self._from_txt):
             self._text, self._from_txt = text, ending == ".txt"
 
     def given_to(self, group: list[HashedImage | KnownInput]) -> Iterator[HashedImage | KnownInput]:
+        """The images of the stem, captioned."""
         for item in group:
             if isinstance(item, HashedImage) and self._text is not None:
                 yield replace(item, caption=self._text)
