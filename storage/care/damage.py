@@ -87,6 +87,7 @@ def find_damage(
     )
 
     def check(shard: int) -> Iterator[tuple[int, list[Damage], bool]]:
+        """What is damaged of one shard."""
         looked = _Look(store, plan, shard, rows[shard], versions, deep)
         yield shard, looked.damages(), looked.unpublished
 

@@ -86,10 +86,12 @@ def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
     """
     plan = load_plans(store)
     wanted, shards = _located(store, plan, keys)
+
     held = [one for shard in shards for one in stored_shards(store, shard)]
     marked = set(wanted) <= plan.forgotten
     marked = marked and not _captioned(plan, wanted)
     left = marked and any(True for _ in _all_leftovers(store, shards))
+
     return ForgetPlan(
         keys=wanted,
         sources=tuple(
@@ -192,6 +194,8 @@ def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
         captioned = _captioned(plan, keys)
         if not new and not captioned:
             return
+
+        # A plan without images of its own
         last = plan.parts[-1]
         rewritten = tuple(_without_captions(store, part, last.number + 1, set(keys)) for part in captioned)
         part = PlanPart(
@@ -214,6 +218,8 @@ def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
             forgotten=new,
             rewritten=rewritten,
         )
+
+        # Another plan came first: once more
         if store.put_if_absent(part_name(part.number), part_bytes(part)):
             return
         for one in rewritten:

@@ -81,11 +81,15 @@ def find_garbage(
         DamagedObject: a plan or a manifest cannot be read, so nobody knows what it names.
     """
     cutoff_s = _cutoff(store, own_id, min_age_s, clock)
+
+    # What generations name stays
     kept, published = DigestTable(16, 1), set[str]()
     for number in list_generations(store):
         for name in named_objects(load_generation(store, number)):
             kept.put(_digest(name), b"g")
             published.add(name.rsplit("/", 2)[0])
+
+    # Objects of columns, then what lies beside them
     found: list[Garbage] = []
     for column in list_columns(store):
         for version in list_versions(store, column):
@@ -100,6 +104,7 @@ def find_garbage(
         ("plan", lost_tables(store)),
     ):
         found += [Garbage(kind, one.name, one.size_bytes) for one in listed if one.modified_s < cutoff_s]
+
     found += [
         Garbage("unfinished", write.name, write.size_bytes, write)
         for write in store.unfinished()
@@ -114,6 +119,7 @@ def remove_garbage(
     """Removes what `find_garbage` found; what is gone already is no error."""
 
     def remove(one: Garbage) -> Iterator[None]:
+        """Removes one; gone already is no error."""
         if one.unfinished is not None:
             store.abandon(one.unfinished)
         else:

@@ -44,6 +44,7 @@ def record_problems(store: ObjectStore, plan: Plan, *, deep: bool) -> Iterator[s
     """
 
     def check(written: WrittenObject) -> None:
+        """One object: its bytes where it is small or all are asked for, else its size."""
         (check_object if deep or written.size_bytes <= SMALL_BYTES else check_size)(store, written)
 
     newest, problems = _generations(store, check)

@@ -202,11 +202,14 @@ def _rewritten(
     rejects = _rejects_without(record, gone, without)
     if not gone and inputs == dict(record.inputs) and rejects == record.rejects:
         return None
+
+    # Objects only where images go
     attempt = new_attempt()
     data, index = record.data, record.index
     if gone:
         data = _data_without(version, record, gone, attempt)
         index = _index_without(version, record, gone, attempt)
+
     new = replace(
         record,
         attempt=attempt,
@@ -285,6 +288,7 @@ def republish(
         return None
 
     def make(parent: Generation | None) -> Publication:
+        """The rows in force now, over the latest generation."""
         assert parent is not None
         rows = tuple(_refreshed(store, row) if row.shard in shards else row for row in parent.rows())
         totals = _totals(parent, rows)

@@ -121,6 +121,7 @@ def verify(
     found = [_Finding(rejected=plan.num_rejects, problems=tuple(problems))]
 
     def check(shard: int) -> Iterator[_Finding]:
+        """One shard, followed through its columns."""
         yield _check_shard(store, plan, shard, columns, by_shard.get(shard, {}), deep)
 
     with closing(in_order(range(plan.num_shards), check, num_threads)) as findings:
@@ -195,17 +196,22 @@ def _check_shard(
     images = _check_column(store, rows["images"], keys, rows, deep)
     if images.damaged:
         return _Finding(damaged=len(keys), problems=images.problems)
+
+    # Columns made from the pictures that passed
     reached = images.passed
     others = [
         _check_column(store, rows[column], reached, rows, deep)
         for column in columns
         if column in rows and column != "images"
     ]
+
+    # Every key that reached them in one count
     rejected = frozenset[str]().union(*(found.rejected for found in others))
     left = set(reached) - rejected
     damaged = left if any(found.damaged for found in others) else set()
     absent = () if "masks" in rows else (_absent(shard, "masks", len(reached)),)
     annotated = set() if absent else left.intersection(*(found.passed for found in others)) - damaged
+
     return _Finding(
         annotated=len(annotated),
         rejected=len(images.rejected) + len(rejected),
@@ -241,12 +247,16 @@ def _check_row(
     check_size(store, row.data)
     if row.index is not None:
         check_size(store, row.index)
+
+    # What it was made from
     where = f"shard {row.shard}: {row.column}"
     problems = [
         f"{where} was made from another {column} record than the one in force"
         for column, sha256 in record.inputs.items()
         if column in rows and rows[column].record_sha256 != sha256
     ]
+
+    # Which keys it accounts for
     rejected = {reject.key for reject in record.rejects}
     strangers = sorted(rejected - set(keys))
     if strangers:
@@ -254,6 +264,7 @@ def _check_row(
     wanted = tuple(key for key in keys if key not in rejected)
     found = tuple(sample.key for sample in read_row(store, row)) if deep else None
     passed, duplicated = _compare(where, wanted, found, record.num_written, problems)
+
     if deep and row.index is not None:
         indexed = set(read_index(store, row.index).column("key").to_pylist())
         if not indexed <= set(wanted):

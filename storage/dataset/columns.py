@@ -204,6 +204,8 @@ class ColumnVersion:
         written = [found for found in (record.data, record.index) if found is not None]
         for found in written:
             check_size(self.store, found)
+
+        # May this driver still write this?
         try:
             check_lease(self.store)
             if held := self._held(record):
@@ -213,6 +215,8 @@ class ColumnVersion:
         except (LeaseLost, Recalled):
             self._drop(record, written)
             raise
+
+        # The first record wins
         name = self.record_name(record.shard, record.repair)
         if self.store.put_if_absent(name, record_bytes(record)):
             self._look_again(name, record, written)

@@ -305,6 +305,7 @@ def _manifest_schema() -> pa.Schema:
     numbers = {"shard", "num_read", "num_written", "num_rejects", "size_bytes", "num_samples"}
 
     def kind(name: str) -> pa.DataType:
+        """Of a field of a row."""
         return pa.int64() if name in numbers else pa.string()
 
     plain = [pa.field(name, kind(name), nullable=False) for name in _PLAIN]

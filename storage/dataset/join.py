@@ -141,6 +141,11 @@ class _Stream:
         self._rejects = {reject.key: reject for reject in rejects if reject.key not in passed_over}
 
     def take(self, key: str) -> Sample | Reject:
+        """The next sample, which must be this key's, or why there is none.
+
+        Raises:
+            DamagedObject: another key is there, or none.
+        """
         if key in self._rejects:
             return self._rejects[key]
         sample = next(self._samples, None)
@@ -151,7 +156,11 @@ class _Stream:
         return sample
 
     def finish(self, lead_rejects: set[str]) -> None:
-        """Reads to the end, which checks the stream; nothing may be left."""
+        """Reads to the end, which checks the stream.
+
+        Raises:
+            DamagedObject: samples are left, or a key was rejected twice.
+        """
         left = next(self._samples, None)
         if left is not None:
             raise DamagedObject(f"{self._where}: has {left.key}, which the leading column lacks")

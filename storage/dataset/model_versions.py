@@ -256,9 +256,11 @@ def fetch(store: ObjectStore, written: WrittenObject, folder: Path) -> Path:
     target = folder / f"{written.sha256}{Path(written.name).suffix}"
     if target.is_file() and target.stat().st_size == written.size_bytes:
         return target
+
     folder.mkdir(parents=True, exist_ok=True)
     check_size(store, written)
     partial = target.with_name(f"{target.name}.{new_attempt()}.partial")
+
     digest = hashlib.sha256()
     try:
         with store.open_read(written.name) as source, partial.open("wb") as file:

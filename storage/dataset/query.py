@@ -92,6 +92,7 @@ def run_query(
     expired = threading.Event()
 
     def stop() -> None:
+        """Ends the statement, and says why it ended."""
         expired.set()
         connection.interrupt()
 
@@ -270,6 +271,7 @@ def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
 
     class Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
         def get_type_name(self) -> str:
+            """See pyarrow.fs.FileSystemHandler."""
             return "maskmill"
 
         def __eq__(self, other: object) -> bool:
@@ -279,18 +281,27 @@ def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
             return hash(store)
 
         def normalize_path(self, path: str) -> str:
+            """Names are taken as they are."""
             return path
 
         def open_input_file(self, path: str) -> Any:
+            """An object, by ranged reads."""
             return pa.PythonFile(_RangedFile(store, path, sizes[path]), mode="r")
 
         def open_input_stream(self, path: str) -> Any:
+            """The same, read from its start."""
             return self.open_input_file(path)
 
         def get_file_info(self, paths: Sequence[str]) -> list[Any]:
+            """Sizes, as the records say."""
             return [pafs.FileInfo(path, pafs.FileType.File, size=sizes[path]) for path in paths]
 
         def get_file_info_selector(self, selector: Any) -> list[Any]:
+            """Refused.
+
+            Raises:
+                NotImplementedError: always.
+            """
             raise NotImplementedError("names come from the generation, never from a listing")
 
         def _refuse(self, *args: Any, **kwargs: Any) -> Any:

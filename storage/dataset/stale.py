@@ -68,6 +68,7 @@ def qualities(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[int, fl
     """Mean predicted IoU of each row's masks, 0 without masks; reads their indexes. Raises DamagedObject."""
 
     def mean(row: GenerationRow) -> tuple[int, float]:
+        """Of one shard."""
         if row.index is None or not row.index.num_samples:
             return row.shard, 0.0
         scores = read_index(store, row.index)["predicted_iou"].to_pylist()

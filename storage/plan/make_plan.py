@@ -145,7 +145,12 @@ class _Planning:
         self._examples: list[PlanReject] = []
 
     def run(self, num_threads: int, progress: Callable[[int], None] | None) -> PlanSummary | None:
-        """Plans and writes; None if another driver wrote a plan of this number meanwhile."""
+        """Plans and writes; None if another driver wrote a plan of this number meanwhile.
+
+        Raises:
+            InputError: no image could be read from all of the inputs.
+            StorageError: the plan cannot be written.
+        """
         base = f"{FOLDER}/{self._number:06d}.{new_attempt()}"
         with ExitStack() as tables:
             rows = tables.enter_context(RowWriter(self._store, f"{base}.parquet", image_schema()))

@@ -54,6 +54,7 @@ def within(source: str, work: Callable[[], T], deadline_s: float | None = None) 
     errors: list[BaseException] = []
 
     def run() -> None:
+        """In the thread that may be left behind."""
         try:
             results.append(work())
         except BaseException as exc:  # noqa: BLE001 - raised where it is waited for

@@ -141,12 +141,15 @@ class HashingWriter(io.RawIOBase):
         self.num_bytes = 0
 
     def writable(self) -> bool:
+        """See io.RawIOBase."""
         return True
 
     def tell(self) -> int:
+        """See io.IOBase."""
         return self.num_bytes
 
     def write(self, data: ReadableBuffer) -> int:
+        """See io.RawIOBase."""
         view = memoryview(data)
         self._target.write(view)
         self._sha256.update(view)
@@ -167,9 +170,11 @@ class HashingReader(io.RawIOBase):
         self.num_bytes = 0
 
     def readable(self) -> bool:
+        """See io.RawIOBase."""
         return True
 
     def read(self, size: int = -1) -> bytes:
+        """See io.RawIOBase."""
         data = self._source.read(size)
         self._sha256.update(data)
         self.num_bytes += len(data)

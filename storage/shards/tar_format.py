@@ -88,11 +88,14 @@ def read_members(read: Callable[[int], bytes], size_bytes: int) -> Iterator[Memb
                 raise DamagedObject(f"an extended header of {size} bytes")
         if not 0 <= size <= size_bytes:
             raise DamagedObject(f"{name!r} of {size} bytes in a tar of {size_bytes}")
+
+        # Its bytes, the filling, and the next header
         content = read(size)
         filling = -size % BLOCK_BYTES
         after = read(filling + BLOCK_BYTES)
         if len(content) < size or len(after) < filling:
             raise DamagedObject(f"ends inside {name!r}")
+
         if kind in _PLAIN:
             yield Member(name, content)
             extended = Extended()

@@ -79,6 +79,8 @@ def scan_tar(stream: BinaryIO, size_bytes: int) -> Iterator[TarMember | TarDamag
         if not any(block):
             yield from _after_end(stream, position)
             return
+
+        # A header, whole and sane
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.TarError as exc:
@@ -94,6 +96,8 @@ def scan_tar(stream: BinaryIO, size_bytes: int) -> Iterator[TarMember | TarDamag
                 _label(name), position, f"member of {size} bytes, but the tar ends at {size_bytes}"
             )
             return
+
+        # A word about the next member, or a member
         if is_extension:
             if not extended.take(header, stream.read(size)):
                 yield TarDamage(_label(name), position, "damaged extended header")

@@ -140,16 +140,19 @@ class S3Place:
             return AccessDenied(
                 f"{address}: the store refused ({code or status}); check the credentials and the policy"
             )
+
         if code in _FULL or status in _FULL:
             return OutOfSpace(
                 f"{address}: the store is full ({code or status}); free some space or raise the quota"
             )
+
         if code in ("InvalidRange", "416"):
             return PastTheEnd(f"{address}: ends before that")
         if code in ("PreconditionFailed", "412"):
             return SourceChanged(f"{address}: changed while it was read")
         if code in ("BadDigest", "InvalidDigest"):
             return DamagedObject(f"{address}: damaged on its way to the store ({code})")
+
         return StoreUnavailable(f"{address}: the store failed ({code or status or type(exc).__name__})")
 
     def unanswered(self, name: str, exc: Exception) -> StorageError:

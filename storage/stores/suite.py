@@ -220,6 +220,7 @@ def _check_race(store: ObjectStore) -> None:
         def write(
             writer: int, name: str = name, size_bytes: int = size_bytes, barrier: threading.Barrier = barrier
         ) -> bool:
+            """One of the writers, started with the others."""
             barrier.wait()
             return store.put_if_absent(name, f"writer {writer} ".encode().ljust(size_bytes))
 
