@@ -68,6 +68,7 @@ ELSEWHERE = {
     "scenes": "writes pictures",
     "photos": "writes pictures",
     "drill": "makes a dataset of its own",
+    "probe": "tries a store in a folder of its own and removes it",
     "up": "runs services",
     "deploy": "registers with Prefect; its runs are the commands' own",
     "prefect": "Prefect's own commands",
