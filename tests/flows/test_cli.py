@@ -164,7 +164,7 @@ def test_config_show_resolves_and_list_explains(tmp_path: Path) -> None:
     again = run("config", "show", "--config", tmp_path / "my.toml")
     assert again.stdout == text
     assert json.loads(run("config", "show", "fast", "--json").stdout)["masks"]["crop_layers"] == 0
-    assert set(json.loads(run("config", "list", "--json").stdout)) == {"fast", "nano", "sa1b"}
+    assert set(json.loads(run("config", "list", "--json").stdout)) == {"fast", "nano", "sa1b", "sam2"}
     assert "laptop" in run("config", "list").stdout
 
 

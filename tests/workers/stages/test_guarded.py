@@ -25,6 +25,7 @@ from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
+from maskmill.workers.run.work_settings import WorkSettings
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
 from tests.pipeline.words import tiny_clip
@@ -67,7 +68,7 @@ def planned(root: Path, folders: Folders, *, images_per_batch: int = 1) -> RunSp
         ),
         labels=LabelSettings(model=folders["detector"], text="vocabulary", vocabulary=("dog", "cat")),
         names=NameSettings(model=folders["namer"], vocabulary=("circle", "square")),
-        images_per_batch=images_per_batch,
+        work=WorkSettings(images_per_batch=images_per_batch),
     )
 
 
