@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -60,10 +61,22 @@ def test_where_nothing_listens_is_told_at_once(scheme: str) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.fixture
+def own_token() -> Iterator[None]:
+    """A token for this test alone: Ray keeps the one that it read first for as long as the process lives."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", "t" * 64)
+        AuthenticationTokenLoader.instance().reset_cache()
+        yield
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
 @pytest.mark.ray
+@pytest.mark.usefixtures("own_token")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_another_program_at_the_port_is_told_as_such(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
     monkeypatch.setattr("maskmill.flows.services.ray.address.ANSWER_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
