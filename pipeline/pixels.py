@@ -1,4 +1,4 @@
-"""What an image is in this layer: uint8[H, W, 3], RGB; and masks at another size.
+"""What an image is in this layer: uint8[H, W, 3], RGB; and which pixels stand for others at another size.
 
 It knows no files (workers decode them) and no model's input (frame.py, decoder/resize.py).
 """
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 
 def check_rgb(pixels_HWC: Pixels) -> None:
@@ -26,18 +25,6 @@ def check_rgb(pixels_HWC: Pixels) -> None:
         raise ValueError(
             f"an image must be uint8[height, width, 3] RGB, got {pixels_HWC.dtype}{list(pixels_HWC.shape)}"
         )
-
-
-def resize_nearest(mask_HW: Bools, height: int, width: int) -> Bools:
-    """A mask at another size: each pixel says what the nearest one said; itself where it fits.
-
-    Args:
-        mask_HW: bool[H, W].
-        height, width: wanted, in px.
-    """
-    if mask_HW.shape == (height, width):
-        return mask_HW
-    return mask_HW[np.ix_(nearest(mask_HW.shape[0], height), nearest(mask_HW.shape[1], width))]
 
 
 def nearest(given: int, wanted: int) -> npt.NDArray[np.int64]:

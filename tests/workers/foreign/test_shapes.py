@@ -134,6 +134,11 @@ def test_points_are_pairs_and_may_lie_flat() -> None:
             points_K2(bad)
 
 
+def test_a_mask_that_fits_is_itself() -> None:
+    rle = encode_mask(np.ones((3, 4), np.bool_))
+    assert fitted(rle, 3, 4) is rle
+
+
 def test_masks_are_fitted_by_nearest_pixels() -> None:
     draw = np.random.default_rng(5)
     for _ in range(40):
