@@ -12,6 +12,7 @@
     ├── DatasetError        the records of a dataset contradict each other
     ├── UnfitStore          the store does not keep what a dataset needs of it
     ├── Recalled            what was made holds images that were forgotten meanwhile: make it again
+    ├── Overtaken           somebody else decided the same thing since this one looked: look again
     ├── LeaseLost           this driver was silent for so long that others count it as dead
     └── InputError          an input cannot be used: names it and the cure (also a ValueError)
         └── SourceChanged   an input is no longer what the plan saw
@@ -69,6 +70,10 @@ class UnfitStore(StorageError):
 
 class Recalled(StorageError):
     """What was to be committed or published holds images that were forgotten meanwhile."""
+
+
+class Overtaken(StorageError):
+    """Somebody else decided the same thing since this one looked: to be looked at again, not overwritten."""
 
 
 class LeaseLost(StorageError):

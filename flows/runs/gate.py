@@ -32,6 +32,7 @@ def judge(
     Raises:
         InputError: the gate set overlaps what the candidate was trained on, or cannot be read.
         ConfigError: [gate] figure isn't measured.
+        Overtaken: another model was put in force while this one was measured; the decision is kept.
     """
     from maskmill.flows.runs.retrain import refuse_overlap
     from maskmill.storage.dataset import model_versions as kept
@@ -45,6 +46,7 @@ def judge(
     generation = card.trained.get("generation")
     if generation is not None:
         refuse_overlap(store, load_generation(store, int(generation)), coco, images)
+    before = kept.promoted(store)
     watcher().step(f"gate: model {number} against the one in force")
     decision = compare(
         models.in_force(store, config.segmenter),
@@ -54,10 +56,10 @@ def judge(
         dataclasses.replace(config.evaluate, failures=0),
         config.gate,
     )
-    now = kept.promoted(store)
     facts = {
         **decision,
-        "against": now.model if now else kept.SHIPPED,
+        "against": before.model if before else kept.SHIPPED,
+        "over": kept.number_of(before),
         "gate_set": coco.name,
         "settings": dataclasses.asdict(config.gate),
         "created_utc": now_utc(),
@@ -65,6 +67,7 @@ def judge(
     kept.note_decision(store, number, facts)
     in_force = False
     if promote and decision["passed"]:
-        kept.promote(store, number, why=str(decision["why"]), created_utc=now_utc())
+        over = kept.number_of(before)
+        kept.promote(store, number, why=str(decision["why"]), created_utc=now_utc(), over=over)
         in_force = True
     return {**facts, "model": number, "promoted": in_force}

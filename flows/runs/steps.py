@@ -103,10 +103,12 @@ def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
 def driving(dataset: str) -> Iterator[None]:
     """Announces this driver inside the block, and tells of others that work on the dataset now."""
     from maskmill.storage.drivers.lease import announce, others
+    from maskmill.storage.drivers.one_writer import await_collector
     from maskmill.storage.stores.base import open_store
 
     store = open_store(dataset)
     with announce(store, "generate") as lease:
+        await_collector(store, lease.driver_id, waiting=watcher().note)
         _settle(store)
         for driver in others(store, own_id=lease.driver_id):
             if (driver.owner, driver.host, driver.pid) == ("loop", socket.gethostname(), os.getpid()):

@@ -7,9 +7,11 @@ collection what to spare, and `forget` whom to wait for. A driver that died is t
 beat is old. One that was suspended, or cut off from the store, for so long that others may count it as dead
 stops before it writes: `check_lease` raises, and it never beats again.
 
-Others judge a driver by the store's times where they beat themselves, so their clocks don't matter.
+No two machines' clocks are ever held against each other. A driver judges itself by a clock of its own that
+nobody sets (store_time.py); others judge it by the store's times: of its last beat and of now.
 
-It does not know: clocks that differ by more than a minute between machines, for who only looks.
+It does not know: the store's time where the caller may not write to it; there the caller's own clock
+stands in.
 """
 
 from __future__ import annotations
@@ -19,23 +21,22 @@ import logging
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
+from maskmill.storage.drivers.store_time import FOLDER, steady_time, store_clock
 from maskmill.storage.errors import LeaseLost, ObjectNotFound, StorageError
 from maskmill.storage.json_text import from_json, load_object
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
-FOLDER = "drivers"
 INTERVAL_S = 15.0
 MISSED_BEATS = 5  # after so many a driver counts as dead
-CLOCK_SKEW_S = 60.0
+SLACK_S = 60.0  # beyond what a driver itself waits: beats under way, coarse times of a store
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class DriverInfo:
         driver_id: unique.
         owner: what it is, e.g. "generate".
         host, pid: where it runs.
-        started_utc: ISO 8601.
-        beat_s: its last beat, seconds since 1970 by its own clock.
+        started_utc: ISO 8601, by its own clock; for people.
+        beat_s: its last beat, seconds since 1970 by its own clock; only `begun_s` reads it.
         interval_s: between beats.
+        seen_s: its last beat, seconds since 1970 at the store; as `others` finds it, never written.
     """
 
     driver_id: str
@@ -58,6 +60,12 @@ class DriverInfo:
     started_utc: str
     beat_s: float
     interval_s: float
+    seen_s: float = 0.0
+
+    @property
+    def begun_s(self) -> float:
+        """When it started, seconds since 1970 at the store: how long it ran is its own clock's to say."""
+        return self.seen_s - (self.beat_s - datetime.fromisoformat(self.started_utc).timestamp())
 
 
 class Lease:
@@ -126,7 +134,8 @@ class Lease:
             now_s,
             self._interval_s,
         )
-        self._store.put(self._name(), (json.dumps(asdict(info), sort_keys=True) + "\n").encode())
+        fields = {name: value for name, value in asdict(info).items() if name != "seen_s"}
+        self._store.put(self._name(), (json.dumps(fields, sort_keys=True) + "\n").encode())
         self._last_beat_s = now_s
 
     def _beat_on(self) -> None:
@@ -156,7 +165,7 @@ def announce(
     owner: str,
     *,
     interval_s: float = INTERVAL_S,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = steady_time,
 ) -> Lease:
     """A heartbeat for this process, to be entered as a context.
 
@@ -166,40 +175,44 @@ def announce(
     return Lease(store, owner, interval_s, clock)
 
 
-def others(
-    store: ObjectStore, *, own_id: str | None = None, clock: Callable[[], float] = time.time
-) -> list[DriverInfo]:
+def others(store: ObjectStore, *, own_id: str | None = None) -> list[DriverInfo]:
     """The drivers that are alive, by start.
 
     Args:
         store: the dataset.
-        own_id: the caller's own, left out; its beat then says what time it is at the store.
-        clock: seconds since 1970, for a caller without one.
+        own_id: the caller's own, left out; its last beat then says what time it is at the store. A caller
+            without one asks the store, if there is anybody to judge.
+
+    Raises:
+        StorageError: the store cannot be read.
     """
     listed = [found for found in store.list(f"{FOLDER}/") if found.name.endswith(".json")]
     own = next((found for found in listed if own_id and found.name == f"{FOLDER}/{own_id}.json"), None)
-    alive = []
-    for found in listed:
-        try:
-            info = from_json(DriverInfo, load_object(store.read(found.name)))
-        except ObjectNotFound:
-            continue  # ended since
-        except ValueError as exc:
-            log.warning("%s/%s is no heartbeat: %s", store.root, found.name, exc)
-            continue
-        if info.driver_id != own_id and _age_s(info, found, own, clock) <= _patience_s(info):
-            alive.append(info)
+    rest = [found for found in listed if found is not own]
+    if not rest:
+        return []
+
+    now_s = own.modified_s if own is not None else store_clock(store)()
+    found = [info for one in rest if (info := _read(store, one)) is not None]
+    alive = [info for info in found if now_s - info.seen_s <= _patience_s(info)]
     return sorted(alive, key=lambda info: info.started_utc)
 
 
-def _age_s(info: DriverInfo, found: ObjectInfo, own: ObjectInfo | None, clock: Callable[[], float]) -> float:
-    """Since its last beat: between two beats by the store's clock, or between its clock and ours."""
-    return own.modified_s - found.modified_s if own is not None else clock() - info.beat_s
+def _read(store: ObjectStore, beat: ObjectInfo) -> DriverInfo | None:
+    """What a heartbeat says; None where its driver has ended since, or it is none."""
+    try:
+        info = from_json(DriverInfo, load_object(store.read(beat.name)))
+    except ObjectNotFound:
+        return None
+    except ValueError as exc:
+        log.warning("%s/%s is no heartbeat: %s", store.root, beat.name, exc)
+        return None
+    return replace(info, seen_s=beat.modified_s)
 
 
 def _patience_s(info: DriverInfo) -> float:
     """Longer than the driver itself waits, so that it has stopped by then."""
-    return MISSED_BEATS * info.interval_s + CLOCK_SKEW_S
+    return MISSED_BEATS * info.interval_s + SLACK_S
 
 
 def process_lives(pid: int) -> bool:

@@ -28,6 +28,7 @@ from maskmill.storage.errors import (
     Forgotten,
     LeaseLost,
     ObjectNotFound,
+    Overtaken,
     Recalled,
 )
 from maskmill.storage.plan.marks import marks_of
@@ -55,7 +56,7 @@ def ingest(store: ObjectStore, clock: Callable[[], float]) -> None:
                 made = {"images": IMAGES, "masks": MASKS}
                 publish(store, made, settings={}, models={}, totals={}, created_utc=CREATED)
                 return
-            except (Recalled, ObjectNotFound, DatasetError):
+            except (Recalled, Overtaken, ObjectNotFound, DatasetError):
                 continue  # another turn, as the pool has it
 
 
@@ -153,7 +154,7 @@ def finish(found: Outcome, seed: int) -> None:
 def test_a_driver_killed_between_commit_and_second_look_is_told_of(tmp_path: Path) -> None:
     """The one moment that no driver can see to itself: `verify` names it, and `forget` again cures it."""
     told = 0
-    for seed in range(2 * SCHEDULES):
+    for seed in range(4 * SCHEDULES):
         if told and seed > SCHEDULES // 2:
             break
         found = play(seed, tmp_path, killed)

@@ -44,8 +44,8 @@ def gc(
     no running driver needs. Shows them first.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.garbage import find_garbage, remove_garbage, store_clock
-        from maskmill.storage.drivers.one_writer import writing
+        from maskmill.storage.care.garbage import find_garbage, remove_garbage
+        from maskmill.storage.drivers.one_writer import COLLECTOR, writing
         from maskmill.storage.errors import InputError
         from maskmill.storage.plan.plan import load_plans
         from maskmill.storage.stores.base import open_store
@@ -53,17 +53,21 @@ def gc(
         store = open_store(dataset)
         if not load_plans(store).parts:
             raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
-        found = find_garbage(store, versions=versions, clock=store_clock(store))
+        found = find_garbage(store, versions=versions)
         if not json:
             _show_garbage(dataset, found)
         done = bool(found) and console.agreed(
             f"Remove these {len(found)}?",
             yes=yes,
             json=json,
-            again=f"maskmill gc {shlex.quote(dataset)} --yes",
+            again=f"maskmill gc {shlex.quote(dataset)}{' --versions' if versions else ''} --yes",
         )
         if done:
-            with console.live_watcher() as watcher, writing(store, "gc"):
+            with console.live_watcher() as watcher, writing(store, COLLECTOR) as own_id:
+                watcher.step("looking again")
+                shown = {one.name for one in found}
+                again = find_garbage(store, own_id=own_id, versions=versions)
+                found = [one for one in again if one.name in shown]
                 watcher.step("removing")
                 remove_garbage(store, found, progress=lambda number: watcher.count(number, len(found)))
         if json:

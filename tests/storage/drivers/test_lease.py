@@ -3,11 +3,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+from maskmill.storage.drivers import store_time
 from maskmill.storage.drivers.lease import announce, others
-from maskmill.storage.errors import StoreUnavailable
+from maskmill.storage.errors import AccessDenied, StoreUnavailable
 from maskmill.storage.stores.base import ObjectStore, open_store
 
 
@@ -32,10 +34,54 @@ def test_beats_go_on(local_store: ObjectStore) -> None:
             time.sleep(0.02)
 
 
-def test_a_driver_that_stopped_beating_is_dead(local_store: ObjectStore) -> None:
-    with announce(local_store, "generate", interval_s=15, clock=lambda: 1000.0):
-        assert len(others(local_store, clock=lambda: 1000.0 + 5 * 15 + 60)) == 1
-        assert others(local_store, clock=lambda: 1000.0 + 5 * 15 + 61) == []
+DAY_S = 86_400.0
+
+
+@pytest.mark.parametrize("clock_off_s", [0.0, 180.0, -180.0, DAY_S, -DAY_S])
+@pytest.mark.parametrize("asked_with_a_beat", [True, False])
+def test_a_driver_that_stopped_beating_is_dead_whatever_its_clock_says(
+    local_store: ObjectStore, clock_off_s: float, asked_with_a_beat: bool
+) -> None:
+    """Ages are the store's: a dead driver whose clock ran ahead holds nobody up, a living one is seen."""
+    own = announce(local_store, "forget", clock=lambda: time.time() - clock_off_s)
+    with announce(local_store, "generate", clock=lambda: time.time() + clock_off_s) as lease, own:
+        own_id = own.driver_id if asked_with_a_beat else None
+        beat = Path(local_store.root) / f"drivers/{lease.driver_id}.json"
+        for age_s, alive in ((0, True), (120, True), (140, False)):
+            os.utime(beat, (time.time() - age_s,) * 2)
+            found = {info.owner for info in others(local_store, own_id=own_id)} - {"forget"}
+            assert found == ({"generate"} if alive else set()), age_s
+
+
+def test_when_a_driver_began_is_the_stores_time_too(local_store: ObjectStore) -> None:
+    passed_s = 0.0
+    with announce(local_store, "generate", clock=lambda: time.time() + DAY_S + passed_s) as lease:
+        passed_s = 50.0
+        lease.beat()
+        (found,) = others(local_store)
+        assert abs(found.begun_s - (time.time() - 50)) < 5
+
+
+def test_a_clock_that_is_set_neither_ends_a_lease_nor_keeps_it(
+    local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with announce(local_store, "generate") as lease:
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        assert not lease.is_lost
+        monkeypatch.setattr(store_time, "_running_s", lambda: time.monotonic() + DAY_S)  # it slept
+        assert lease.is_lost
+
+
+def test_who_may_only_read_judges_by_its_own_clock(
+    local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with announce(local_store, "generate"):
+        monkeypatch.setattr(type(local_store), "put", _denied)
+        assert [info.owner for info in others(local_store)] == ["generate"]
+
+
+def _denied(store: ObjectStore, name: str, data: bytes) -> None:
+    raise AccessDenied("may only read")
 
 
 def test_nonsense_among_the_heartbeats_is_passed_over(
