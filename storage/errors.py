@@ -23,9 +23,14 @@ Outside errors (OSError, botocore's) become ours with `from exc`. No message hol
 
 from __future__ import annotations
 
+from maskmill.storage.secret_words import blank_secrets
+
 
 class StorageError(Exception):
-    """The base of everything storage/ raises on purpose."""
+    """The base of everything storage/ raises on purpose; its sentence holds no secret, whatever was typed."""
+
+    def __init__(self, *sentence: object) -> None:
+        super().__init__(*(blank_secrets(one) if isinstance(one, str) else one for one in sentence))
 
 
 class ObjectNotFound(StorageError):

@@ -15,7 +15,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.report.report import blank_secrets
 from maskmill.flows.services.deploy import (
     NO_NAME,
     DeployError,
@@ -25,6 +24,7 @@ from maskmill.flows.services.deploy import (
     need_server,
 )
 from maskmill.flows.services.pools import RUN_ENVIRONMENT, ensure_pool
+from maskmill.storage.secret_words import blank_secrets
 
 if TYPE_CHECKING:
     from prefect import Flow

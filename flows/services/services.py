@@ -35,7 +35,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from maskmill.flows.config import ConfigError
-from maskmill.flows.report.report import blank_secrets
 from maskmill.flows.services import api_secret
 from maskmill.flows.services.child import STOP_TIMEOUT_S, Child
 from maskmill.flows.services.lost_runs import sweep
@@ -43,6 +42,7 @@ from maskmill.flows.services.pools import POOL, RUN_ENVIRONMENT
 from maskmill.flows.services.prefect_api import PrefectApi
 from maskmill.flows.services.state import Running, read_state, running, state_path
 from maskmill.storage.drivers.lease import process_lives
+from maskmill.storage.secret_words import blank_secrets
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 180.0

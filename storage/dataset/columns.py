@@ -35,6 +35,7 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import held_keys, marks_of
+from maskmill.storage.secret_words import blank_secrets
 from maskmill.storage.shards.shards import Sample, WrittenObject, check_size, read_shard
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
@@ -60,6 +61,9 @@ class Reject:
     key: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", blank_secrets(self.detail))  # it is stored and shown
 
 
 @dataclass(frozen=True, kw_only=True)

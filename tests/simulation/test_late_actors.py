@@ -1,4 +1,4 @@
-"""Who looks, sleeps and then writes: nothing that was decided meanwhile is covered, and nothing in use removed.
+"""Who looks, sleeps and then writes: nothing decided meanwhile is covered, nothing in use is removed.
 
 Each case is two drivers of the real code. The late one is suspended at every one of its calls to the store in
 turn, until the other one has done its work and its own lease is stale.
