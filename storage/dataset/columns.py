@@ -48,6 +48,10 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.r(\d+))?\.json")
 
 
+NOT_ANNOTATED = "not_annotated"
+"""A reject's reason that is none: what an imported file says nothing of."""
+
+
 @dataclass(frozen=True)
 class Reject:
     """A sample that a stage did not annotate, and why.
@@ -418,7 +422,8 @@ def first_rejects(records: Iterable[CommitRecord]) -> dict[str, Reject]:
     rejects: dict[str, Reject] = {}
     for record in records:
         for reject in record.rejects:
-            rejects.setdefault(reject.key, reject)
+            if reject.key not in rejects or rejects[reject.key].reason == NOT_ANNOTATED:
+                rejects[reject.key] = reject
     return rejects
 
 
