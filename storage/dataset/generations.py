@@ -181,7 +181,7 @@ def publish_over(
     for _ in range(MAX_RACES):
         parent = latest(store)
         wanted = make(parent)
-        _refuse_forgotten(store, wanted.rows)
+        refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
         _refuse_superseded(store, set(wanted.rows).difference(parent.rows() if parent else ()))
@@ -200,14 +200,18 @@ def publish_over(
         )
         check_lease(store)
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
-            _refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
+            refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
             return generation
         store.delete(name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
 
 
-def _refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
-    """Raises Recalled where rows hold images that the plan marks as forgotten now."""
+def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
+    """Nothing where rows hold no image that the plan marks as forgotten now.
+
+    Raises:
+        Recalled: they do; says which.
+    """
     marked = marked_shards(store)
     by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
     for row in rows if marked else ():

@@ -174,7 +174,7 @@ def test_without_the_second_look_the_schedules_find_it(
     """A commit that reads no marks and knows of no lease: the simulation can tell."""
     monkeypatch.setattr(columns, "marks_of", lambda store, shard: frozenset())
     monkeypatch.setattr(columns, "check_lease", lambda store: None)
-    monkeypatch.setattr(generations, "_refuse_forgotten", lambda store, rows: None)
+    monkeypatch.setattr(generations, "refuse_forgotten", lambda store, rows: None)
     if interrupt is undisturbed:
         monkeypatch.setattr("maskmill.storage.care.forget._refuse_company", lambda *args: None)
     assert any(play(seed, tmp_path, interrupt).wrong for seed in range(SCHEDULES))

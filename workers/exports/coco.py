@@ -26,7 +26,7 @@ from pycocotools import mask as coco_mask
 from maskmill.storage.shards.shards import HashingWriter
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.exports.categories import Categories
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of
@@ -95,6 +95,7 @@ def export_coco(
         num_unannotated=count_unannotated(generation, column),
         num_loose_images=file.num_images if images else 0,
     )
+    refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from maskmill.storage.errors import ObjectNotFound
+from maskmill.storage.errors import DamagedObject, ObjectNotFound
+from maskmill.storage.shards.shards import WrittenObject, check_object
 from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 
@@ -49,7 +50,8 @@ def export_parts(
         write_file: writes and notes one.
         card: makes the README.md that tells of all files; None writes none.
 
-    Returns, Raises: as `export_sa1b`.
+    Returns, Raises: as `export_sa1b`; DatasetError where images were forgotten since the generation was
+        published: the files written so far may hold them.
     """
     if max_images < 1 or max_bytes < 1:
         raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
@@ -84,6 +86,7 @@ def export_parts(
         size_bytes=sum(file.size_bytes for file in files) + len(text),
         seconds=time.monotonic() - started_s,
     )
+    refuse_late(store, generation, target)
     finish(target, plan, report)
     drop_notes(target, files)
     return report
@@ -129,15 +132,14 @@ def note_part(target: ObjectStore, file: ExportedFile) -> None:
 
 
 def finished_parts(target: ObjectStore, name_of: Callable[[int], str]) -> list[ExportedFile]:
-    """The files that an earlier run finished, up to the first that is missing or of another size."""
+    """The files that an earlier run finished, up to the first that is missing or not what was written."""
     files: list[ExportedFile] = []
     while True:
         name = name_of(len(files))
         try:
             file = ExportedFile(**json.loads(target.read(_note_name(name))))
-            if target.stat(name).size_bytes != file.size_bytes:
-                return files
-        except (ObjectNotFound, ValueError, TypeError):
+            check_object(target, WrittenObject(name, file.size_bytes, file.sha256, file.num_images))
+        except (ObjectNotFound, DamagedObject, ValueError, TypeError):
             return files
         files.append(file)
 

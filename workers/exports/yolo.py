@@ -27,7 +27,7 @@ from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.base import open_store
 from maskmill.workers.exports.polygons import joined, rings_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of
@@ -102,6 +102,7 @@ def export_yolo(
         num_unannotated=count_unannotated(generation, column),
         num_loose_images=written.num_images,
     )
+    refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
 
