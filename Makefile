@@ -48,8 +48,10 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
 
-nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on where it stopped
-	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume
+nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHOTOS="COCO IMAGES" adds photographs
+	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume $(if $(PHOTOS),--photos $(PHOTOS))
+	$(BIN)/python -m maskmill.pipeline.train.nano.calibrate --run build/nano \
+	  --out build/nano/nano.safetensors $(if $(PHOTOS),--photos $(PHOTOS))
 
 lock: setup  ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --upgrade \

@@ -24,11 +24,11 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
-from maskmill.pipeline.decoder import lowrank
-from maskmill.pipeline.decoder import lowrank_image as lowrank_shared
-from maskmill.pipeline.decoder.decoder import Prompts, SharedImageDecoder
+from maskmill.pipeline.decoder import lowrank, lowrank_image
+from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
 from maskmill.pipeline.decoder.lowrank import Scratch
+from maskmill.pipeline.decoder.prompts import Prompts
 
 Result = TypeVar("Result")
 
@@ -146,8 +146,8 @@ def compare_forms(shapes: Shapes, rounds: int) -> dict[str, Any]:
     transformer = mask_decoder.transformer
     position_1CHW = prompt_encoder.get_dense_pe()
     image_CS = torch.randn(shapes.channels, shapes.side**2)
-    stages = lowrank_shared.build_stages(transformer, position_1CHW[0].flatten(1))
-    shared, scratch = lowrank_shared.share(stages, image_CS), Scratch(image_CS)
+    stages = lowrank_image.build_stages(transformer, position_1CHW[0].flatten(1))
+    shared, scratch = lowrank_image.share(stages, image_CS), Scratch(image_CS)
     source_PCHW = image_CS.view(1, *position_1CHW.shape[1:]).expand(4, -1, -1, -1)
     ratios = {}
     for tokens in (7, 9, 12, 16, 20, 24, 28):

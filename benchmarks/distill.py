@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from benchmarks.loop_parts import figures, of_model, with_truth, write_scenes
-from maskmill.flows.commands.improve.evaluate import named
 from maskmill.flows.config import load_config
-from maskmill.flows.runs.retrain import run_distillation
+from maskmill.flows.runs.distill import run_distillation
+from maskmill.flows.runs.evaluate import named
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.workers.foreign.truth import TruthSet
 

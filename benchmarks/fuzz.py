@@ -32,12 +32,13 @@ from hypothesis import strategies as st
 from maskmill.flows.config import ConfigError, load_config, to_toml
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, from_sa1b, to_sa1b
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, decode, from_run_lengths, run_lengths
-from maskmill.storage.dataset.columns import CommitRecord, Reject, parse_record, record_bytes
 from maskmill.storage.dataset.generations import generation_name, load_generation
 from maskmill.storage.dataset.images import stored_image
+from maskmill.storage.dataset.records import CommitRecord, Reject, parse_record, record_bytes
 from maskmill.storage.errors import DamagedObject, StorageError
 from maskmill.storage.plan.examine import caption_text
-from maskmill.storage.plan.plan import KnownTar, PlanPart, PlanTable, load_plans, part_bytes, part_name
+from maskmill.storage.plan.plan import PlanPart, load_plans, part_bytes, part_name
+from maskmill.storage.plan.tables import PlanTable
 from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard
 from maskmill.storage.shards.tar_format import end_marker, member_header, padding
 from maskmill.storage.shards.tars import scan_tar
@@ -326,7 +327,6 @@ PLAN = json.loads(
             tars=None,
             skipped_by_ending={".txt": 1},
             forgotten=("000000003",),
-            listed_tars=(KnownTar("/a.tar", "1", 3),),
         )
     )
 )

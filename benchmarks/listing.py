@@ -18,7 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 
 def put_many(store: ObjectStore, num_objects: int, num_threads: int) -> float:

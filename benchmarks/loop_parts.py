@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskmill.flows.config import RunConfig
+from maskmill.flows.deployments.quick_start import run_generate
 from maskmill.flows.runs.evaluate import Question, measure
-from maskmill.flows.runs.loop import review
-from maskmill.flows.services.startup import run_generate
+from maskmill.flows.runs.review import review
 from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.settings import SegmenterSettings
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.run import dataset_models as models
 

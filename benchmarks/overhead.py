@@ -26,8 +26,8 @@ import ray
 from PIL import Image
 
 from maskmill.flows.config import RunConfig, load_config
-from maskmill.flows.services import cluster
-from maskmill.flows.services.startup import run_generate
+from maskmill.flows.deployments.quick_start import run_generate
+from maskmill.flows.services.ray import cluster
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg")
 

@@ -28,7 +28,8 @@ from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.walk import InputFile, InputProblem, Skipped
 from maskmill.storage.shards.tar_format import end_marker, member_header, padding
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 IMAGE_BYTES = 700
 PLAN = "maskmill.storage.plan"

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 from maskmill.flows.config import load_config
-from maskmill.storage.dataset.columns import ColumnVersion, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.demo_inputs import write_scenes
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 from maskmill.workers.shard.turn import run_shard
@@ -42,7 +43,7 @@ def main() -> None:
         def spec_of(name: str, masks: object) -> RunSpec:
             root = str(Path(folder, name))
             make_plan(open_store(root), [str(inputs)], shard_size=found.images)
-            return make_spec(root, ingest=kept.ingest, masks=masks, segmenter=kept.segmenter)  # type: ignore[arg-type]
+            return make_spec(root, ingest=kept.ingest, masks=masks, segmenter=kept.segmenter)
 
         run(spec_of("warm", plain))
         by_model = run(spec_of("plain", plain))

@@ -25,8 +25,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 
 ONE_CPU = Resources(num_cpus=1)
@@ -99,7 +97,7 @@ def _with_watch(kind: Any) -> Any:
 
 def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]:
     """One run; see the file's header."""
-    from maskmill.flows.services.cluster import connect
+    from maskmill.flows.services.ray.cluster import connect
 
     os.environ.update(GENTLY)
     connect(num_cpus=num_workers)
@@ -125,9 +123,6 @@ def _drive(workers: list[Any], num_shards: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         spec = RunSpec(
             root=str(Path(folder, "dataset")),
-            ingest=IngestSettings(),
-            masks=MaskSettings(),
-            segmenter=SegmenterSettings(),
             fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
         )
         slept_s, done, rss_mb = 0.0, 0, [_memory_mb(os.getpid())]

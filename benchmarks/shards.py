@@ -32,10 +32,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import publish
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.shards.shards import HashingWriter, Sample, WrittenObject, read_shard, write_shard
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 GPU_IMAGES_PER_S = 50.0
 COMMITTERS = 32  # as many workers commit at once

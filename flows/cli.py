@@ -5,6 +5,7 @@ Exit codes: see flows/report/console.py, and `maskmill --help`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from maskmill.flows.commands.operate.deploy import deploy
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
+from maskmill.flows.commands.operate.probe import probe
 from maskmill.flows.commands.operate.up import up
 
 EPILOG = (
@@ -78,7 +80,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget, models):
+for command in (gc, forget, models, probe):
     app.command()(command)
 app.command("import")(import_column)
 app.command(context_settings=SETTINGS)(prefect)
@@ -87,4 +89,9 @@ app.add_typer(config_app, name="config")
 
 def main() -> None:
     """The entry point of `maskmill`."""
+    from maskmill.flows.services import surroundings
+
+    with contextlib.suppress(surroundings.NoPlace):  # said by what needs the place
+        for line in surroundings.settle():
+            typer.echo(f"note {line}", err=True)
     app()

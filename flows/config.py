@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from maskmill.pipeline.checks import check_choice, check_int, check_range
+from maskmill.pipeline.checks import check_int, check_range
 from maskmill.pipeline.settings import (
     BoxSettings,
     CaptionSettings,
@@ -34,18 +34,20 @@ from maskmill.pipeline.settings import (
     SegmenterSettings,
     TrainSettings,
 )
+from maskmill.workers.exports.formats import ExportChoices
+from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.loop_settings import LoopSettings
 from maskmill.workers.run.recipe import DEFAULT_RECIPE, Values, nearest, recipe_names, recipe_values
 from maskmill.workers.run.recipe import ConfigError as ConfigError
-from maskmill.workers.run.spec import check_words
+from maskmill.workers.run.work_settings import WorkSettings
+from maskmill.workers.stages.registry import section_kinds, sections_of
 
-EXPORT_FORMATS = ("sa1b", "coco", "lvis", "yolo", "hf")
 UNSET = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class RunSettings(WorkSettings):
     """How a run is carried out; nothing here changes what is written, but where shards are cut.
 
     Args:
@@ -54,10 +56,7 @@ class RunSettings:
         max_attempts: turns at a shard that may fail before it is given up, 1 to 10.
         deadline_s: seconds a turn at a shard may take (at an image, where a shard is run image by image)
             before its worker counts as hung and is replaced, at least 10.
-        decode_threads: threads of each worker that read and decode ahead of the model, 1 to 64.
-        encode_threads: threads of each worker that write behind it, 1 to 64.
-        images_per_batch: images that the model embeds together, 1 to 1024; 1 keeps runs on a CPU equal byte
-            for byte.
+        decode_threads, encode_threads, images_per_batch: as `WorkSettings` has them.
         ray_address: of a running Ray cluster: "host:6379" on one of its nodes, "ray://host:10001" from
             elsewhere; None starts one on this machine.
         autoscale: workers beyond what the cluster's nodes hold, up to `workers`, wait in Ray's queue for its
@@ -70,15 +69,13 @@ class RunSettings:
     shard_size: int = 256
     max_attempts: int = 3
     deadline_s: float = 6 * 3600.0
-    decode_threads: int = 2
-    encode_threads: int = 1
-    images_per_batch: int = 1
     ray_address: str | None = None
     autoscale: bool = False
     metrics_port: int | None = None
     log_file: str | None = None
 
     def __post_init__(self) -> None:
+        WorkSettings.__post_init__(self)
         if self.workers is not None:
             check_int("workers", self.workers, 1, 10_000)
         elif self.autoscale:
@@ -88,41 +85,24 @@ class RunSettings:
         check_int("shard_size", self.shard_size, 1, 100_000)
         check_int("max_attempts", self.max_attempts, 1, 10)
         check_range("deadline_s", self.deadline_s, 10.0, 604_800.0)
-        check_int("decode_threads", self.decode_threads, 1, 64)
-        check_int("encode_threads", self.encode_threads, 1, 64)
-        check_int("images_per_batch", self.images_per_batch, 1, 1024)
         if self.metrics_port is not None:
             check_int("metrics_port", self.metrics_port, 1, 65535)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportSettings:
-    """How `export` writes a generation out.
+class ExportSettings(ExportChoices):
+    """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format: "sa1b" (tars of jpg + json), "coco" (images + one annotations file), "lvis" (the same with
-            LVIS's fields), "yolo" (Ultralytics: images + polygons) or "hf" (Parquet for Hugging Face's
-            datasets).
+        format, images, column: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
-        images: write the images too; without them "coco" and "lvis" are the annotations alone.
-        column: that has the masks: "masks", or one that was imported.
     """
 
-    format: str = "sa1b"
-    max_images: int = 1000
-    max_bytes: int = 2**30
-    images: bool = True
-    column: str = "masks"
-
     def __post_init__(self) -> None:
-        check_choice("format", self.format, EXPORT_FORMATS)
+        ExportChoices.__post_init__(self)
         check_int("max_images", self.max_images, 1, 1_000_000)
         check_int("max_bytes", self.max_bytes, 1_000_000, 2**40)
-        if self.format not in ("coco", "lvis") and not self.images:
-            raise ValueError(
-                'images=False leaves nothing but JSON: only "coco" and "lvis" can leave images out'
-            )
 
 
 class RunConfig(BaseModel):
@@ -150,9 +130,17 @@ class RunConfig(BaseModel):
     loop: LoopSettings = Field(default_factory=LoopSettings)
 
     @model_validator(mode="after")
-    def _words_fit(self) -> RunConfig:
-        check_words(self.captions, self.labels)
+    def _columns_fit(self) -> RunConfig:
+        self.column_sections()
         return self
+
+    def column_sections(self) -> Sections:
+        """The settings of the columns, by section, for `make_spec` and the like.
+
+        Raises:
+            ValueError: settings that don't go together.
+        """
+        return sections_of({name: getattr(self, name) for name in section_kinds()})
 
 
 def load_config(

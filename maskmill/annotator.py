@@ -24,7 +24,7 @@ from maskmill.pipeline.annotation import AnnotatedImage, to_sa1b
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.storage.errors import InputError, ObjectNotFound
-from maskmill.storage.stores.base import address_store, is_s3, local_address
+from maskmill.storage.stores.open import absolute_address, address_store, is_remote
 from maskmill.workers.foreign.codec import DecodeError, decode_image, upright_pixels
 from maskmill.workers.run.recipe import DEFAULT_RECIPE, mask_settings, segmenter_settings
 
@@ -213,10 +213,10 @@ def _check_array(pixels: npt.NDArray[Any], where: str) -> None:
 
 def _check_path(address: str, where: str) -> None:
     if "://" in address and not address.startswith("file://"):
-        if not is_s3(address):
+        if not is_remote(address):
             raise InputError(f"{where}{address}: give a local path or s3://bucket/name, or download it first")
         return
-    path = Path(local_address(address)).expanduser()
+    path = Path(absolute_address(address))
     if path.is_dir():
         raise InputError(
             f"{where}{address} is a folder: name its files, such as sorted(Path({address!r}).glob('*.jpg')), "
@@ -242,8 +242,7 @@ def _pixels(picture: Picture) -> npt.NDArray[np.uint8]:
 
 def _read(address: str) -> bytes:
     """A file's bytes, from disk or S3. Raises InputError, and StorageError for a store that fails."""
-    if not is_s3(address):
-        address = str(Path(local_address(address)).expanduser().absolute())
+    address = absolute_address(address)
     store, name = address_store(address)
     try:
         return store.read(name)

@@ -24,7 +24,7 @@ from maskmill.storage.dataset.query import load_table, table_names
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows

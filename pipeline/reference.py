@@ -22,7 +22,10 @@ from segment_anything.modeling import Sam
 from segment_anything.utils import amg
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, to_xywh
+from maskmill.pipeline.masks.geometry import point_grid
 from maskmill.pipeline.rle import Rle
+from maskmill.pipeline.segmenters.base import point_prompts
+from maskmill.pipeline.segmenters.families import FamilyModel, FamilySegmenter, Sam2Encoder
 from maskmill.pipeline.settings import MaskSettings
 
 
@@ -145,6 +148,10 @@ def _annotation(data: Any, row: int) -> Annotation:
     )
 
 
+HQ_STRENGTH = 0.02
+"""What is left of SAM-HQ's further mask by `adjust_family`."""
+
+
 @torch.no_grad()
 def adjust_heads(
     sam: Sam,
@@ -170,17 +177,7 @@ def adjust_heads(
         share: of the masks that pass each of the two thresholds, in (0, 1).
         area: of the map that masks cover on average, in (0, 1).
     """
-    decoder = sam.mask_decoder
-    for layer in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
-        layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
-    decoder.output_upscaling[3].weight[:, 0] = 0.0
-    decoder.output_upscaling[3].bias[0] = 1.0
-
-    # One constant channel to shift logits by
-    constant = float(torch.nn.functional.gelu(torch.tensor(1.0)))
-    for network in decoder.output_hypernetworks_mlps:
-        network.layers[-1].weight[0] = 0.0
-        network.layers[-1].bias[0] = 0.0
+    _free_a_channel(sam.mask_decoder)
 
     # What the grid gives now
     predictor = SamPredictor(sam)
@@ -190,7 +187,73 @@ def adjust_heads(
     labels = torch.ones(len(points), 1, dtype=torch.int)
     _, iou_PM, logits_PMHW = predictor.predict_torch(in_points.to(sam.device), labels.to(sam.device))
 
-    # Each output's level, gain and predicted IoU
+    _adjust_outputs(sam.mask_decoder, iou_PM, logits_PMHW, predicted_iou, stability, share, area)
+
+
+@torch.no_grad()
+def adjust_family(
+    model: FamilyModel,
+    image: npt.NDArray[np.uint8],
+    *,
+    predicted_iou: float = 0.88,
+    stability: float = 0.95,
+    share: float = 0.7,
+    area: float = 0.1,
+) -> None:
+    """`adjust_heads` for a family's model; weights that another model shares change there too.
+
+    SAM 2's finer map leaves the constant channel alone; SAM-HQ's further mask is weakened, lest it decide.
+
+    Args:
+        model: changed in place; build its segmenter after.
+        image, predicted_iou, stability, share, area: see `adjust_heads`.
+    """
+    decoder, form = model.modules.mask_decoder, model.form
+    _free_a_channel(decoder)
+    if isinstance(model.encoder, Sam2Encoder):
+        for part in model.encoder.fine.parameters():
+            part[0] = 0.0
+    hq_last = list(decoder.hf_mlp.layers[-1].parameters()) if form.hq_token else []
+    hq_before = [one.clone() for one in hq_last]
+    for one in hq_last:
+        one.zero_()
+
+    # What the grid gives now, predicted IoU before the sigmoid
+    segmenter = FamilySegmenter(model, device="cpu")
+    points = point_grid(8) * np.array([image.shape[1], image.shape[0]])
+    prediction = segmenter.prompt(segmenter.embed([image])[0]).predict(point_prompts(points))
+    iou_PM = prediction.predicted_iou_PM
+    logits_NHW = prediction.masks(torch.ones_like(iou_PM, dtype=torch.bool))
+    logits_PMHW = logits_NHW.view(*iou_PM.shape, *logits_NHW.shape[1:])
+    if form.sigmoid_iou:
+        iou_PM, predicted_iou = iou_PM.logit(), float(np.log(predicted_iou / (1 - predicted_iou)))
+    _adjust_outputs(decoder, iou_PM, logits_PMHW, predicted_iou, stability, share, area)
+    for one, before in zip(hq_last, hq_before, strict=True):
+        one.copy_(HQ_STRENGTH * before)
+
+
+def _free_a_channel(decoder: Any) -> None:
+    """No checkerboard, and one constant channel that no output reads."""
+    for layer in (decoder.output_upscaling[0], decoder.output_upscaling[3]):
+        layer.weight.copy_(layer.weight.mean((2, 3), keepdim=True).expand_as(layer.weight))
+    decoder.output_upscaling[3].weight[:, 0] = 0.0
+    decoder.output_upscaling[3].bias[0] = 1.0
+    for network in decoder.output_hypernetworks_mlps:
+        network.layers[-1].weight[0] = 0.0
+        network.layers[-1].bias[0] = 0.0
+
+
+def _adjust_outputs(
+    decoder: Any,
+    iou_PM: torch.Tensor,
+    logits_PMHW: torch.Tensor,
+    predicted_iou: float,
+    stability: float,
+    share: float,
+    area: float,
+) -> None:
+    """Each output's level, gain and predicted IoU."""
+    constant = float(torch.nn.functional.gelu(torch.tensor(1.0)))
     iou_layer = decoder.iou_prediction_head.layers[-1]
     for output in range(iou_PM.shape[1]):
         last = decoder.output_hypernetworks_mlps[output + 1].layers[-1]

@@ -3,7 +3,6 @@
     StorageError
     ├── ObjectNotFound      no object under that name
     │   └── Forgotten       it held images that were removed on request
-    ├── AlreadyExists       another object has that name and must not be overwritten
     ├── AccessDenied        credentials or modes forbid it, or the place is read-only
     ├── BucketNotFound      the bucket does not exist
     ├── OutOfSpace          the disk, quota or bucket is full
@@ -15,7 +14,10 @@
     ├── Overtaken           somebody else decided the same thing since this one looked: look again
     ├── LeaseLost           this driver was silent for so long that others count it as dead
     └── InputError          an input cannot be used: names it and the cure (also a ValueError)
-        └── SourceChanged   an input is no longer what the plan saw
+        ├── SourceChanged   an input is no longer what the plan saw
+        ├── SourceSilent    an input gives no bytes, as on a mount whose server is gone
+        ├── SourceTooLarge  an input has more bytes than any picture that is allowed
+        └── NotAFile        a pipe, socket or device stands where a file belongs
 
 Every error carries one finished sentence and nothing else, so it survives pickling between processes.
 Outside errors (OSError, botocore's) become ours with `from exc`. No message holds a credential.
@@ -39,10 +41,6 @@ class ObjectNotFound(StorageError):
 
 class Forgotten(ObjectNotFound):
     """An object that held images which were removed on request."""
-
-
-class AlreadyExists(StorageError):
-    """An object that must not be overwritten is there already."""
 
 
 class AccessDenied(StorageError):
@@ -91,3 +89,15 @@ class InputError(StorageError, ValueError):
 
 class SourceChanged(InputError):
     """An input is no longer what the plan saw."""
+
+
+class SourceSilent(InputError):
+    """An input gives no bytes: a disk or mount is gone."""
+
+
+class SourceTooLarge(InputError):
+    """An input has more bytes than any picture that is allowed; nothing of it was read."""
+
+
+class NotAFile(InputError):
+    """A pipe, socket or device stands where a file belongs; it is never opened."""

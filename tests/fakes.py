@@ -24,9 +24,10 @@ from pycocotools import mask as coco
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import Rle
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import MASKS, RunSpec
-from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.masks.grid import GridMasks
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from benchmarks.fuzz import READERS, Reader, TooSlow, st
 from maskmill.flows.config import ConfigError, load_config
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.rle import Rle
-from maskmill.storage.dataset.columns import parse_record
+from maskmill.storage.dataset.records import parse_record
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.json_text import from_json, load_json
 

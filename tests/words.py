@@ -8,13 +8,11 @@ from functools import partial
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
 
 
-class Word:
+class Word(Stage):
     """A stage that writes down what it was given, and passes on how long that is."""
-
-    has_index = False
 
     def __init__(self, column: str, fingerprint: str, reads: tuple[str, ...]) -> None:
         self.column, self.fingerprint, self.reads = column, fingerprint, reads

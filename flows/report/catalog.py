@@ -9,9 +9,9 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.runs.steps import generation_of
-from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.dataset.tags import find_generation
+from maskmill.storage.errors import DatasetError, InputError
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation, GenerationRow
@@ -28,8 +28,8 @@ def history(dataset: str) -> list[dict[str, Any]]:
     from maskmill.storage.dataset.generations import list_generations, load_generation
     from maskmill.storage.dataset.tags import tags
 
-    generation_of(dataset)
     store = open_store(dataset)
+    find_generation(store)  # says so where there is none
     named: dict[int, list[str]] = defaultdict(list)
     for name, tag in tags(store).items():
         if tag.generation is not None:
@@ -77,24 +77,19 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
     """
     from dataclasses import asdict
 
-    from maskmill.storage.plan.plan import load_plans
+    from maskmill.storage.plan.plan import image_key, load_plans
 
-    store, found = open_store(dataset), generation_of(dataset, generation)
+    store = open_store(dataset)
+    found = find_generation(store, generation)
     plan = load_plans(store)
-    image_id = int(key) if key.isdigit() else 0
-    shard = next(
-        (
-            part.first_shard + (image_id - part.first_image_id) // part.shard_size
-            for part in plan.parts
-            if part.first_image_id <= image_id < part.next_image_id
-        ),
-        None,
-    )
-    if shard is None:
+    image_id = int(key) if key.isascii() and key.isdigit() else 0
+    try:
+        shard = plan.shard_of(image_key(image_id))
+    except DatasetError as exc:
         raise InputError(
             f"{dataset}: there is no image {key!r}; keys are 000000001 to {plan.num_images:09d}. "
             "`maskmill query DATASET \"select key, source from images where source like '%NAME%'\"` finds one"
-        )
+        ) from exc
     planned = next(image for image in plan.images(shard) if image.image_id == image_id)
     rows = [row for row in found.rows() if row.shard == shard]
     return {
@@ -129,3 +124,16 @@ def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
         "rejected": None if reject is None else {"reason": reject.reason, "detail": reject.detail},
         "value": value,
     }
+
+
+def image_picture(dataset: str, key: str, shard: int, number: int) -> bytes:
+    """A PNG of one image of a generation with its masks.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    from maskmill.storage.dataset.generations import load_generation
+    from maskmill.workers.pictures.render import image_picture
+
+    store = open_store(dataset)
+    return image_picture(store, load_generation(store, number), key, shard)

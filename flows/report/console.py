@@ -15,7 +15,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskmill.flows.report.report import Tally, duration
+from maskmill.flows.report.report import Tally, pace
 from maskmill.pipeline.checks import finite
 from maskmill.storage.secret_words import blank_secrets
 
@@ -97,6 +97,19 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for row in rows:
         table.add_row(*(plain(cell) for cell in row))
     _out().print(table)
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of any width: side by side where that fits the terminal, else a block of lines a row."""
+    widths = [max([len(name), *(len(row[place]) for row in rows)]) + 4 for place, name in enumerate(header)]
+    if sum(widths) <= _out().width:
+        print_table(header, rows)
+        return
+    longest = max(map(len, header), default=0)
+    for number, row in enumerate(rows, start=1):
+        _out().print(f"[bold]row {number}[/bold]")
+        for name, cell in zip(header, row, strict=True):
+            _out().print(plain(f"  {name:<{longest}}  {cell}"), soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -184,9 +197,9 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     raised."""
     places = (
         ("maskmill.flows.config", "ConfigError"),
-        ("maskmill.flows.services.deploy", "DeployError"),
-        ("maskmill.flows.services.cluster", "ClusterError"),
-        ("maskmill.flows.services.prefect_server", "PrefectServerError"),
+        ("maskmill.flows.services.prefect.deploy", "DeployError"),
+        ("maskmill.flows.services.ray.cluster", "ClusterError"),
+        ("maskmill.flows.services.prefect.server", "PrefectServerError"),
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),
         ("maskmill.flows.services.services", "ServicesError"),
@@ -213,7 +226,7 @@ def live_watcher(*, quiet: bool = False) -> LiveDisplay | PlainDisplay:
         return PlainDisplay()
     from maskmill.flows.report.live import LiveDisplay
 
-    return LiveDisplay()
+    return LiveDisplay(_err(), note)
 
 
 class PlainDisplay:
@@ -243,20 +256,14 @@ class PlainDisplay:
     def note(self, text: str) -> None:
         note(text)
 
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""
+
     def _due(self) -> bool:
         if self._clock() < self._next_s:
             return False
         self._next_s = self._clock() + PLAIN_EVERY_S
         return True
-
-
-def pace(tally: Tally) -> str:
-    """The moving part of a progress line."""
-    if not tally.workers_ready:
-        return "workers are starting"
-    left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
-    rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
-    return f"{rates}, {tally.num_rejects} rejected{left}"
 
 
 def command_line() -> str:

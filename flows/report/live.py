@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from maskmill.flows.report import console
-from maskmill.flows.report.report import Tally
+from maskmill.flows.report.report import Tally, pace
 
 
 class LiveDisplay:
-    """Progress as one live line on standard error: step, bar, images/s, masks/s, rejects, time left."""
+    """Progress as one live line: step, bar, images/s, masks/s, rejects, time left.
 
-    def __init__(self) -> None:
+    Args:
+        console: where it is shown.
+        note: shows what the user should know, above the line.
+    """
+
+    def __init__(self, console: Console, note: Callable[[str], None]) -> None:
+        self._note = note
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[pace]}"),
-            console=console.err,
+            console=console,
             transient=True,
         )
         self._task = self._progress.add_task("starting", total=None, pace="")
@@ -31,7 +40,7 @@ class LiveDisplay:
         self._progress.stop()
 
     def step(self, title: str) -> None:
-        self._progress.reset(self._task, total=None, description=console.plain(title), pace="")
+        self._progress.reset(self._task, total=None, description=escape(title), pace="")
 
     def count(self, done: int, total: int | None = None) -> None:
         self._progress.update(self._task, completed=done, total=total)
@@ -41,8 +50,11 @@ class LiveDisplay:
             self._task,
             completed=tally.images_done,
             total=tally.images_total,
-            pace=console.plain(console.pace(tally)),
+            pace=escape(pace(tally)),
         )
 
     def note(self, text: str) -> None:
-        console.note(text)
+        self._note(text)
+
+    def record(self, text: str) -> None:
+        """A command's log is its terminal, and this is not for it."""

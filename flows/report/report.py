@@ -80,6 +80,7 @@ class RunReport:
         seconds: of the whole run.
         images_per_s: over this run's new images, once a worker was ready; 0 without any.
         export: where the export lies, if one was asked for.
+        remarks: what is worth a look -> images taken in by this run that it is true of.
     """
 
     dataset: str
@@ -99,6 +100,7 @@ class RunReport:
     seconds: float
     images_per_s: float
     export: str | None = None
+    remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
@@ -121,6 +123,9 @@ class Watcher(Protocol):
     def note(self, text: str) -> None:
         """Something the user should know, such as a lost worker."""
 
+    def record(self, text: str) -> None:
+        """Something for the run's log, where there is one; nobody has to see it live."""
+
 
 class Silence:
     """A watcher for runs that nobody watches."""
@@ -132,6 +137,8 @@ class Silence:
     def tally(self, tally: Tally) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def record(self, text: str) -> None: ...
 
 
 _watcher: ContextVar[Watcher] = ContextVar("maskmill_watcher", default=Silence())  # noqa: B039 - it keeps nothing
@@ -265,3 +272,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def pace(tally: Tally) -> str:
+    """The moving part of a progress line."""
+    if not tally.workers_ready:
+        return "workers are starting"
+    left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
+    rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
+    return f"{rates}, {tally.num_rejects} rejected{left}"

@@ -10,7 +10,7 @@ from maskmill.storage.dataset.columns import list_columns, list_versions, making
 from maskmill.storage.dataset.generations import latest, list_generations
 from maskmill.storage.drivers.lease import others
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 
 
 def describe(dataset: str) -> dict[str, Any]:

@@ -1,57 +1,49 @@
-"""The flow: images in, a generation of masks out. Read it as the method section.
+"""The run `generate`: images in, a generation of masks out. Read it as the method section.
 
     from maskmill.flows.runs.generate import generate
-    report = generate("my-dataset", ["photos/"], "nano")
+    report = generate("my-dataset", ["photos/"], load_config("nano"))
 
-The same function is the command `maskmill generate` and, through deploy.py, a Prefect deployment. Each step
-is one coarse task, never one per shard: Prefect's database stalls under hundreds. Nothing is cached by
-Prefect: storage knows what is done, so a run that died is continued by running it again.
+Storage knows what is done, so a run that died is continued by running it again. Beside others: it holds no
+lock, but a heartbeat tells of it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from maskmill.flows.config import RunConfig
+from maskmill.flows.report.report import RunReport, watcher
+from maskmill.flows.runs.export import export_generation
+from maskmill.flows.runs.steps.annotating import Annotated, annotate_shards
+from maskmill.flows.runs.steps.holding import driving
+from maskmill.flows.runs.steps.planning import describe_run, is_complete, pending_shards, plan_images
+from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
+from maskmill.flows.runs.steps.taking import step
 
-from maskmill.flows.config import RunConfig, load_config
-from maskmill.flows.report.report import (
-    ProgressArtifact,
-    RunReport,
-    Tally,
-    sheet_artifact,
-    table_artifact,
-    watcher,
-)
-from maskmill.flows.runs import publishing, steps
-from maskmill.flows.runs.publishing import Published
-from maskmill.flows.runs.steps import Annotated
-from maskmill.flows.services.lost_runs import note_process
-from maskmill.flows.services.retries import patient
-from maskmill.storage.errors import StorageError
-from maskmill.workers.run.spec import RunSpec
+if TYPE_CHECKING:
+    from maskmill.workers.run.spec import RunSpec
 
 
-@flow(
-    name="generate",
-    description="Annotates images with masks and publishes them as a dataset's next generation.",
-)
 def generate(
     dataset: str,
-    inputs: list[str],
-    config: RunConfig | str = "nano",
+    inputs: Sequence[str],
+    config: RunConfig,
+    *,
     limit: int | None = None,
     export_to: str | None = None,
+    planned: bool = False,
 ) -> RunReport:
     """Annotates what is new in `inputs` and publishes the dataset's next generation.
 
     Args:
         dataset: its root, a local path or s3://bucket/prefix; made if it isn't there.
         inputs: folders, globs, .txt manifests, tars, s3:// prefixes.
-        config: a whole run, or a recipe's name.
+        config: of the whole run.
         limit: the most images the dataset should hold; None is all.
         export_to: where to export the generation to, by [export]; None exports nothing.
+        planned: the inputs were looked through just now (`is_complete_with`).
 
     Returns:
         What the dataset now holds and what this run added.
@@ -60,70 +52,115 @@ def generate(
         ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
     """
     began = time.monotonic()
-    config = load_config(config) if isinstance(config, str) else config
-    note_process()
-    spec = steps.describe_run(dataset, config)
-    with steps.driving(dataset):
-        plan(dataset, inputs, config, limit)
-        annotated = patient(annotate)(spec, config)
+    spec = describe_run(dataset, config)
+    with driving(dataset):
+        if not planned:
+            plan(dataset, inputs, config, limit)
+        annotated = annotate(spec, config)
         published = verify_and_publish(spec, config)
         exported = export(dataset, published, config, export_to) if export_to else None
-    report = steps.make_report(dataset, annotated, published, exported, seconds=time.monotonic() - began)
-    show(report)
-    return report
+    return make_report(dataset, annotated, published, exported, seconds=time.monotonic() - began)
 
 
-@task(name="plan", cache_policy=NO_CACHE)
-def plan(dataset: str, inputs: list[str], config: RunConfig, limit: int | None) -> None:
-    """Which source files become which keys of which shards; written once, extended by new files."""
+@step("plan")
+def plan(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> None:
+    """Which source files become which keys of which shards; written once, extended by new files.
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
     watcher().step("planning: listing and hashing the inputs")
-    summary = steps.plan_images(dataset, inputs, config, limit)
-    get_run_logger().info("%s", summary)
+    watcher().record(str(plan_images(dataset, inputs, config, limit)))
 
 
-@task(name="annotate", cache_policy=NO_CACHE)
+@step("annotate", may_pass=True)
 def annotate(spec: RunSpec, config: RunConfig) -> Annotated:
-    """Every planned shard that is not yet committed goes to Ray's workers: ingest and masks in one pass."""
-    shards = steps.pending_shards(spec)
+    """Every planned shard that is not yet committed goes to Ray's workers: ingest and masks in one pass.
+
+    Raises:
+        ClusterError, RunStopped, LeaseLost: as `annotate_shards`.
+    """
+    shards = pending_shards(spec)
     if not shards:
         return Annotated()
     watcher().step(f"annotating {sum(shards.values())} images in {len(shards)} shards")
-    artifact = ProgressArtifact("maskmill-progress")
-    last = Tally(images_total=sum(shards.values()), shards_total=len(shards))
-
-    def on_tally(tally: Tally) -> None:
-        nonlocal last
-        last = tally
-        watcher().tally(tally)
-        artifact.update(tally)
-
-    annotated = steps.annotate_shards(spec, config, shards, on_tally)
-    artifact.update(last, last=True)
-    return annotated
+    return annotate_shards(spec, config, shards)
 
 
-@task(name="verify and publish", cache_policy=NO_CACHE)
+@step("verify and publish")
 def verify_and_publish(spec: RunSpec, config: RunConfig) -> Published:
-    """Publishes what is committed as the next generation, unless nothing changed, and checks the sums."""
+    """Publishes what is committed as the next generation, unless nothing changed, and checks the sums.
+
+    Raises:
+        StorageError: records contradict each other, or cannot be read.
+    """
     watcher().step("verifying and publishing")
-    return publishing.publish_and_verify(spec, config)
+    return publish_and_verify(spec, config)
 
 
-@task(name="export", cache_policy=NO_CACHE)
+@step("export")
 def export(dataset: str, published: Published, config: RunConfig, export_to: str) -> str:
-    """Writes the generation out as self-contained files."""
+    """Writes the generation out as self-contained files; returns where they lie.
+
+    Raises:
+        ExportError: the destination holds something else.
+    """
     watcher().step(f"exporting to {export_to}")
-    return steps.export_generation(dataset, published.generation, config, export_to).destination
+    return export_generation(dataset, published.generation, config.export, export_to).destination
 
 
-@task(name="report", cache_policy=NO_CACHE)
-def show(report: RunReport) -> None:
-    """Leaves the result as artifacts of the run: a table, and a contact sheet of the generation."""
-    table_artifact(report)
-    if report.generation is not None and report.annotated:
-        try:
-            sheet = steps.contact_sheet(report.dataset, report.generation)
-        except StorageError as exc:  # a picture that cannot be drawn is no reason to fail a published run
-            watcher().note(f"no contact sheet: {exc}")
-        else:
-            sheet_artifact(sheet, generation=report.generation)
+def is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, limit: int | None) -> bool:
+    """Whether the dataset already holds all that is in the inputs, annotated by this run's settings.
+
+    New inputs are planned only where everything planned before is done: a first plan may take long, and is
+    the run's to make.
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
+    if not is_complete(spec):
+        return False
+    watcher().step("looking for new images")
+    plan_images(spec.root, inputs, config, limit)
+    return is_complete(spec)
+
+
+def contact_sheet(dataset: str, number: int) -> bytes:
+    """A PNG of a sample of a generation's images with their masks.
+
+    Raises:
+        StorageError: a picture cannot be read.
+    """
+    from maskmill.storage.dataset.generations import load_generation
+    from maskmill.storage.stores.open import open_store
+    from maskmill.workers.pictures.render import contact_sheet
+
+    store = open_store(dataset)
+    return contact_sheet(store, load_generation(store, number))
+
+
+def make_report(
+    dataset: str, annotated: Annotated, published: Published, exported: str | None, *, seconds: float
+) -> RunReport:
+    """Joins what the steps found."""
+    check = published.check
+    return RunReport(
+        dataset=dataset,
+        generation=published.generation,
+        published=published.is_new,
+        images=check.images,
+        annotated=check.annotated,
+        rejected=check.rejected,
+        missing=check.missing,
+        duplicated=check.duplicated,
+        damaged=check.damaged,
+        masks=published.masks,
+        new_images=annotated.new_images,
+        rejects=published.rejects,
+        failed_shards=annotated.failed_shards,
+        problems=check.problems,
+        seconds=round(seconds, 3),
+        images_per_s=round(annotated.new_images / annotated.seconds, 3) if annotated.seconds else 0.0,
+        export=exported,
+        remarks=annotated.remarks,
+    )

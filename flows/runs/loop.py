@@ -1,4 +1,4 @@
-"""The loop: annotate, review, retrain, gate, promote, annotate again.
+"""The run `loop`: annotate, review, retrain, gate, promote, annotate again, under the writer's lock.
 
 Every round's outcome is a put-if-absent record, and every step before it goes on from storage, so a loop that
 was stopped anywhere is continued by running it again. Its name is a fingerprint of its settings; another
@@ -17,10 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.config import RunConfig
+from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.flows.runs.evaluate import Question, measure, now_utc
+from maskmill.flows.runs.evaluate import Question, measure
+from maskmill.flows.runs.retrain import plan_training, run_training
+from maskmill.flows.runs.review import take_reviews
+from maskmill.flows.runs.steps.gate import judge
+from maskmill.flows.runs.steps.holding import writing
 from maskmill.pipeline.checks import finite
+from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, promotions
+from maskmill.storage.dataset.records import fingerprint
+from maskmill.storage.errors import ObjectNotFound
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
@@ -69,7 +78,9 @@ class LoopReport:
     files: tuple[str, ...] = ()
 
 
-def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path | None = None) -> LoopReport:
+def loop(
+    plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path | None = None, wait_s: float = 0.0
+) -> LoopReport:
     """Runs what is left of a loop.
 
     Args:
@@ -77,22 +88,36 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
         config: of all its steps.
         workers: training processes.
         out: folder for the report; None writes none.
+        wait_s: how long to wait for another writer of this dataset, seconds; 0 is refused at once.
+
+    Raises:
+        WriterBusy: another writer works on the dataset.
+        ConfigError: [loop] asks for reviews, and there is no truth to review by.
+        InputError, StorageError, RunStopped: with the cause and the cure.
+    """
+    if config.loop.reviewed and plan.truth is None:
+        raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
+    with writing(plan.dataset, "loop", wait_s=wait_s):
+        return run_loop(plan, config, workers=workers, out=out)
+
+
+def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path | None = None) -> LoopReport:
+    """As `loop`, for who holds the lock.
 
     Raises:
         ConfigError, InputError, StorageError, RunStopped: with the cause and the cure.
     """
-    from maskmill.storage.dataset.model_versions import SHIPPED, promoted
-    from maskmill.storage.stores.base import open_store
-
     store = open_store(plan.dataset)
     name = loop_name(plan, config)
     before = _once(store, name, 0, lambda: {"figures": _figures(plan, config), "created_utc": now_utc()})
+
     rounds = []
     for number in range(1, plan.rounds + 1):
         watcher().step(f"round {number} of {plan.rounds}")
         make = partial(_round, plan, _of_round(config, number), workers)
         rounds.append(_once(store, name, number, make))
         _settle(store, rounds[-1])
+
     last = _annotate(plan, config)
     now = promoted(store)
     report = LoopReport(
@@ -111,8 +136,6 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
 def loop_name(plan: LoopPlan, config: RunConfig) -> str:
     """16 digits that change when the loop's outcome may; the number of rounds doesn't, so rounds can be
     added."""
-    from maskmill.storage.dataset.columns import fingerprint
-
     facts = {
         "inputs": list(plan.inputs),
         "gate": str(plan.gate[0]),
@@ -132,13 +155,11 @@ def _of_round(config: RunConfig, number: int) -> RunConfig:
 
 def _round(plan: LoopPlan, config: RunConfig, workers: int) -> dict[str, Any]:
     """Annotate with the model in force, review, retrain, gate."""
-    from maskmill.flows.runs.gate import judge
-    from maskmill.flows.runs.retrain import plan_training, run_training
-
     generation = _annotate(plan, config)
     reviewed = _review(plan, config)
     if reviewed is not None:
         generation = reviewed["generation"]
+
     job = plan_training(plan.dataset, generation, config, gate=plan.gate, start=config.loop.start)
     card = run_training(job, config, workers=workers)
     earlier = [one for one in card.decisions if one["gate_set"] == plan.gate[0].name]
@@ -159,7 +180,7 @@ def _round(plan: LoopPlan, config: RunConfig, workers: int) -> dict[str, Any]:
 
 def _annotate(plan: LoopPlan, config: RunConfig) -> int | None:
     """The generation of the model in force; nothing is done where it is there."""
-    from maskmill.flows.services.startup import run_generate
+    from maskmill.flows.deployments.quick_start import run_generate  # Prefect's, where its record is kept
 
     return run_generate(plan.dataset, list(plan.inputs), config, limit=None, export_to=None).generation
 
@@ -167,42 +188,7 @@ def _annotate(plan: LoopPlan, config: RunConfig) -> int | None:
 def _review(plan: LoopPlan, config: RunConfig) -> dict[str, Any] | None:
     if plan.truth is None or not config.loop.reviewed:
         return None
-    return review(plan.dataset, plan.truth, config)
-
-
-def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[str, Any]:
-    """Reviews images of the latest generation, by [loop], and publishes the next one with the reviews.
-
-    Args:
-        dataset: its root.
-        truth: annotations and pictures: what the oracle knows, or a person's own masks.
-        config: [segmenter], which answers the oracle's clicks, and [loop].
-
-    Raises:
-        InputError: fewer images with truth than are to be reviewed.
-    """
-    from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.stores.base import open_store
-    from maskmill.workers.foreign.truth import TruthSet
-    from maskmill.workers.jobs.review import review_by_oracle
-    from maskmill.workers.run import dataset_models as models
-    from maskmill.workers.train.loop import weights_of
-
-    store = open_store(dataset)
-    settings = models.in_force(store, config.segmenter)
-    given = config.loop.review_mode == "given"
-    watcher().step("reviewing")
-    report = review_by_oracle(
-        store,
-        generation_of(dataset),
-        TruthSet(truth[0].stem, *truth),
-        None if given else models.load(settings),
-        config.loop,
-        weights="given" if given else weights_of(settings),
-        created_utc=now_utc(),
-        progress=watcher().count,
-    )
-    return dataclasses.asdict(report)
+    return take_reviews(plan.dataset, plan.truth, config)
 
 
 def _settle(store: ObjectStore, found: dict[str, Any]) -> None:
@@ -211,8 +197,6 @@ def _settle(store: ObjectStore, found: dict[str, Any]) -> None:
     After the record, so that a loop that is stopped in between doesn't begin the round again with its own
     outcome.
     """
-    from maskmill.storage.dataset.model_versions import promote, promotions
-
     if found["passed"] and all(one.model != found["model"] for one in promotions(store)):
         promote(store, found["model"], why=str(found["why"]), created_utc=now_utc())
 
@@ -225,8 +209,6 @@ def _figures(plan: LoopPlan, config: RunConfig) -> dict[str, Any]:
 
 def _once(store: ObjectStore, name: str, number: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """A round's record: as it is stored, or made now."""
-    from maskmill.storage.errors import ObjectNotFound
-
     place = f"{FOLDER}/loop-{name}/{number:06d}.json"
     try:
         found: dict[str, Any] = json.loads(store.read(place))

@@ -1,19 +1,24 @@
-"""`maskmill verify --repair`: which settings can make what is damaged again, and doing it on Ray's workers.
+"""The run of `maskmill verify --repair`: which settings can make what is damaged again, and making it so.
 
 A damaged column is made again by the settings that made it: those that generations recorded, the newest
 first, or the ones given on the command line. Weights that are gone, or other ones under the same name, give
-another fingerprint, and are said to be no help.
+another fingerprint, and are said to be no help. The writer's lock is held while anything is made.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig, validate
 from maskmill.flows.report.report import watcher
-from maskmill.flows.runs import steps
+from maskmill.flows.runs.steps.annotating import annotate_shards
+from maskmill.flows.runs.steps.holding import writing
+from maskmill.flows.runs.steps.planning import describe_run
+from maskmill.storage.care.damage import find_damage
+from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.generations import list_generations, load_generation
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.care.damage import Found
@@ -22,14 +27,19 @@ if TYPE_CHECKING:
 
 
 def look_for_damage(dataset: str, *, deep: bool) -> Found:
-    """What `repair_dataset` would make again; changes nothing."""
-    from maskmill.storage.care.damage import find_damage
-    from maskmill.storage.stores.base import open_store
+    """What `repair` would make again; changes nothing.
 
+    Args:
+        dataset: its root.
+        deep: read every byte.
+
+    Raises:
+        StorageError: the dataset cannot be read.
+    """
     return find_damage(open_store(dataset), deep=deep, progress=watcher().count)
 
 
-def repair_dataset(dataset: str, found: Found, *, deep: bool, given: RunConfig | None) -> RepairReport:
+def repair(dataset: str, found: Found, *, deep: bool, given: RunConfig | None) -> RepairReport:
     """Makes damaged shards again, and publishes a generation that names them.
 
     Args:
@@ -39,26 +49,26 @@ def repair_dataset(dataset: str, found: Found, *, deep: bool, given: RunConfig |
         given: settings from the command line, tried before those that generations recorded.
 
     Raises:
+        WriterBusy: another writer works on the dataset.
         StorageError, ClusterError, RunStopped: what was committed stays; the same command goes on.
     """
-    from maskmill.storage.stores.base import open_store
-    from maskmill.workers.jobs.repair import repair
-
-    runs = _runs(dataset, given)
+    from maskmill.workers.jobs import repair as job
 
     def work(spec: RunSpec, shards: Mapping[int, int]) -> Mapping[int, str]:
         config = next(config for config, known in runs if known.fingerprints == spec.fingerprints)
         watcher().step(f"making {len(shards)} shards again")
-        return steps.annotate_shards(spec, config, shards, watcher().tally).failed_shards
+        return annotate_shards(spec, config, shards).failed_shards
 
-    return repair(
-        open_store(dataset),
-        [spec for _, spec in runs],
-        work,
-        deep=deep,
-        created_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        found=found,
-    )
+    with writing(dataset, "repair"):
+        runs = _runs(dataset, given)
+        return job.repair(
+            open_store(dataset),
+            [spec for _, spec in runs],
+            work,
+            deep=deep,
+            created_utc=now_utc(),
+            found=found,
+        )
 
 
 def _runs(dataset: str, given: RunConfig | None) -> list[tuple[RunConfig, RunSpec]]:
@@ -66,7 +76,7 @@ def _runs(dataset: str, given: RunConfig | None) -> list[tuple[RunConfig, RunSpe
     runs: list[tuple[RunConfig, RunSpec]] = []
     for config in _configs(dataset, given):
         try:
-            spec = steps.describe_run(dataset, config)
+            spec = describe_run(dataset, config)
         except ValueError as exc:  # weights that are gone: they make nothing any more
             watcher().note(str(exc))
             continue
@@ -76,9 +86,6 @@ def _runs(dataset: str, given: RunConfig | None) -> list[tuple[RunConfig, RunSpe
 
 
 def _configs(dataset: str, given: RunConfig | None) -> Iterable[RunConfig]:
-    from maskmill.storage.dataset.generations import list_generations, load_generation
-    from maskmill.storage.stores.base import open_store
-
     if given is not None:
         yield given
     store = open_store(dataset)

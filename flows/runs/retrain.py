@@ -1,27 +1,107 @@
-"""Trains the segmenter on a generation: what to start from, the gate set kept apart, the run's name.
+"""The run `retrain`: a model version from a generation, and what a gate says of it.
 
-The run's name is a fingerprint of everything that changes the outcome, so the same command goes on where it
-stopped, and another setting is another run. Nothing here touches an array.
+A training's name is a fingerprint of everything that changes the outcome, so the same run goes on where it
+stopped, and another setting is another training. The writer's lock is held throughout. Nothing here touches
+an array.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.config import RunConfig
+from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.storage.errors import InputError
+from maskmill.flows.runs.steps.gate import judge, refuse_overlap
+from maskmill.flows.runs.steps.holding import writing
+from maskmill.flows.runs.steps.taking import step
+from maskmill.storage.dataset.records import fingerprint
+from maskmill.storage.dataset.tags import find_generation
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.model_versions import ModelCard
-    from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.train.loop import StepFigures, TrainJob
 
 NEUTRAL = ("micro_batch", "checkpointing", "checkpoint_every")
+"""Settings of a training that don't change what comes of it."""
+STARTS = ("promoted", "base")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """What came of a retraining.
+
+    Attributes:
+        card: of the model version.
+        generation: that it was trained on.
+        decision: the gate's, as kept on the card; None without a gate.
+    """
+
+    card: ModelCard
+    generation: int
+    decision: Mapping[str, Any] | None
+
+    def facts(self) -> dict[str, Any]:
+        """The card with the decision, for JSON."""
+        return {**dataclasses.asdict(self.card), "decision": self.decision}
+
+
+def retrain(
+    dataset: str,
+    config: RunConfig,
+    *,
+    generation: int | None = None,
+    gate: tuple[Path, Path] | None = None,
+    promote: bool = False,
+    start: str = "promoted",
+    workers: int = 1,
+    wait_s: float = 0.0,
+) -> Retrained:
+    """Trains a model version on a generation, and judges it.
+
+    Args:
+        dataset: its root.
+        config: [segmenter] to start from, [retrain], [gate] and [evaluate].
+        generation: to train on; None is the latest.
+        gate: annotations and pictures that the result is judged on; None measures nothing.
+        promote: put the result in force if the gate accepts it.
+        start: "promoted": from the model in force; "base": from [segmenter] as it is.
+        workers: training processes.
+        wait_s: how long to wait for another writer of this dataset, seconds; 0 is refused at once.
+
+    Raises:
+        WriterBusy: another writer works on the dataset.
+        ConfigError: an unknown `start`, or `promote` without a gate.
+        InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
+    """
+    if start not in STARTS or (promote and gate is None):
+        raise ConfigError("--start is promoted or base, and --promote needs a --gate to judge by")
+    with writing(dataset, "retrain", wait_s=wait_s):
+        return train(dataset, config, generation, gate, promote, start, workers)
+
+
+@step("train")
+def train(
+    dataset: str,
+    config: RunConfig,
+    generation: int | None,
+    gate: tuple[Path, Path] | None,
+    promote: bool,
+    start: str,
+    workers: int,
+) -> Retrained:
+    """One model version, and what a gate says of it; arguments and errors as `retrain` has them.
+
+    Raises:
+        InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
+    """
+    job = plan_training(dataset, generation, config, gate=gate, start=start)
+    card = run_training(job, config, workers=workers)
+    decision = judge(dataset, card.number, config, *gate, promote=promote) if gate else None
+    return Retrained(card=card, generation=job.generation, decision=decision)
 
 
 def plan_training(
@@ -46,16 +126,15 @@ def plan_training(
         InputError: the gate set and the generation share a picture.
         WeightsError: the weights to start from can't be used.
     """
-    from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.dataset.columns import fingerprint
-    from maskmill.storage.stores.base import open_store
     from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.loop import TrainJob, weights_of
 
     store = open_store(dataset)
-    generation = generation_of(dataset, number)
+    generation = find_generation(store, number)
     if gate is not None:
         refuse_overlap(store, generation, *gate)
+
+    # the training's name, of all that changes what comes of it
     settings = models.in_force(store, config.segmenter) if start == "promoted" else config.segmenter
     counted = dataclasses.asdict(config.retrain)
     for name in NEUTRAL:
@@ -67,6 +146,7 @@ def plan_training(
         revision=1,
         inputs={},
     )
+
     return TrainJob(
         root=store.root,
         generation=generation.number,
@@ -77,23 +157,13 @@ def plan_training(
     )
 
 
-def refuse_overlap(store: ObjectStore, generation: Generation, coco: Path, images: Path) -> None:
-    """Raises InputError where a picture of the gate set is in the generation, byte for byte."""
-    from maskmill.workers.foreign.truth import picture_sha256s
-    from maskmill.workers.train.stream import source_sha256s
-
-    trained = source_sha256s(store, generation)
-    shared = sorted(name for name, sha256 in picture_sha256s(coco, images).items() if sha256 in trained)
-    if shared:
-        raise InputError(
-            f"the gate set {coco} overlaps the training set: {len(shared)} of its pictures are in "
-            f"generation {generation.number} of {store.root} ({', '.join(shared[:3])}). Gate on pictures "
-            "that are not in the dataset, or leave these out of it"
-        )
-
-
 def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> ModelCard:
     """Trains in this process, or with several workers (or on a joined cluster) on Ray Train.
+
+    Args:
+        job: by `plan_training`.
+        config: [run] names the cluster, [segmenter] the device.
+        workers: training processes.
 
     Raises:
         RunStopped: the training cannot go on.
@@ -105,7 +175,8 @@ def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> Model
         card = train(job, watch=_shown(job))
         assert card is not None
         return card
-    from maskmill.flows.services import cluster
+
+    from maskmill.flows.services.ray import cluster
 
     with cluster.connected(config.run.ray_address):
         import ray
@@ -123,11 +194,6 @@ def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> Model
         )
 
 
-def card_facts(card: ModelCard) -> dict[str, Any]:
-    """A card for JSON."""
-    return dataclasses.asdict(card)
-
-
 def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
     watcher().step(f"training run {job.run}")
 
@@ -135,38 +201,3 @@ def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
         watcher().count(figures.step, job.settings.steps)
 
     return watch
-
-
-def run_distillation(dataset: str, number: int | None, config: RunConfig, student: str) -> ModelCard:
-    """Distils [segmenter] into a student on a generation, by [distill].
-
-    Raises:
-        InputError: an unknown student, or too few images.
-        RunStopped: the loss is no number.
-    """
-    from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.dataset.columns import fingerprint
-    from maskmill.storage.stores.base import open_store
-    from maskmill.workers.run import dataset_models as models
-    from maskmill.workers.train.distill import DistillJob, distill
-    from maskmill.workers.train.loop import weights_of
-
-    generation = generation_of(dataset, number)
-    teacher = models.in_force(open_store(dataset), config.segmenter)
-    counted = {key: value for key, value in dataclasses.asdict(config.distill).items() if key not in NEUTRAL}
-    weights = weights_of(teacher)
-    facts = {**counted, "teacher": teacher.model, "student": student}
-    job = DistillJob(
-        root=dataset,
-        generation=generation.number,
-        teacher=teacher,
-        student=student,
-        settings=config.distill,
-        run=fingerprint(
-            {**facts, "generation": generation.manifest.sha256}, weights=weights, revision=1, inputs={}
-        ),
-        facts={"teacher": teacher.model, "teacher_sha256": weights},
-    )
-    watcher().step(f"distilling run {job.run}")
-    total = config.distill.encoder_steps + config.distill.prompt_steps
-    return distill(job, watch=lambda step, loss: watcher().count(step, total))

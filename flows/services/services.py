@@ -23,7 +23,6 @@ import dataclasses
 import ipaddress
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -35,12 +34,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from maskmill.flows.config import ConfigError
-from maskmill.flows.services import api_secret
-from maskmill.flows.services.child import STOP_TIMEOUT_S, Child
-from maskmill.flows.services.lost_runs import sweep
-from maskmill.flows.services.pools import POOL, RUN_ENVIRONMENT
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect import secret as api_secret
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.lost_runs import sweep
+from maskmill.flows.services.prefect.pools import POOL, RUN_ENVIRONMENT
+from maskmill.flows.services.service_process import STOP_TIMEOUT_S, Child
 from maskmill.flows.services.state import Running, read_state, running, state_path
+from maskmill.flows.services.surroundings import keep_token, open_directly
 from maskmill.storage.drivers.lease import process_lives
 from maskmill.storage.secret_words import blank_secrets
 
@@ -240,7 +240,7 @@ def _watch(
 
 def _setup(settings: UpSettings, secret: str, tell: Callable[[str], None]) -> None:
     """Pool, automation and what earlier runs left, by a process of its own: this one stays light."""
-    words = [sys.executable, "-m", "maskmill.flows.services.lost_runs", "setup", settings.pool]
+    words = [sys.executable, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", settings.pool]
     environment = {**os.environ, **client_environment(settings, secret)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
@@ -322,19 +322,14 @@ def _is_ours(pid: int) -> bool:
 
 def _make_ray_token() -> None:
     """Ray's own place for the token that every client of the cluster must have."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if os.environ.get("RAY_AUTH_TOKEN") or path.exists():
+    if os.environ.get("RAY_AUTH_TOKEN"):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
+    keep_token(Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")))
 
 
 def _answers(api_url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=2):
+        with open_directly(f"{api_url}/health", timeout_s=2):
             return True
     except (urllib.error.URLError, OSError):
         return False

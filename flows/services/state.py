@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskmill.flows.services.api_secret import read_secret
+from maskmill.flows.services.prefect.secret import read_secret
 from maskmill.storage.drivers.lease import process_lives
 
 

@@ -1,7 +1,7 @@
 """The shared-image mask decoder: many prompts on one image, predicted IoU before any mask.
 
-`segment_anything`'s PromptEncoder and MaskDecoder with the same weights and, within float noise, the same
-numbers, in another order:
+`segment_anything`'s PromptEncoder and MaskDecoder, and those of the families that came after it (forms.py),
+with the same weights and, within float noise, the same numbers, in another order:
 
 * `prepare` does once per image what does not depend on the prompt;
 * `predict` runs the transformer, with the image tokens in low-rank form (lowrank.py), and the IoU head;
@@ -28,11 +28,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maskmill.pipeline.decoder import lowrank
-from maskmill.pipeline.decoder import lowrank_image as lowrank_shared
+from maskmill.pipeline.decoder import lowrank, lowrank_image
+from maskmill.pipeline.decoder.forms import SAM, DecoderForm, StabilityChoice
 from maskmill.pipeline.decoder.lowrank import ImageKeys, Scratch
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
-from maskmill.pipeline.decoder.mask_head import Halves, MaskHead
+from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead
+from maskmill.pipeline.decoder.prompts import Prompts, encode
 from maskmill.pipeline.machine.torch_threads import map_jobs
 
 _log = logging.getLogger(__name__)
@@ -48,60 +49,13 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """A batch of prompts of one shape, in pixels of the model's input (resized, padded) frame.
-
-    Args:
-        points_xy_PN2: float[P, N, 2], x before y, or None.
-        labels_PN: int or float[P, N]: 1 foreground, 0 background, -1 padding; None exactly without points.
-        boxes_xyxy_P4: float[P, 4], or None.
-        masks_P1hw: float[P, 1, 4H, 4W] logits of an earlier round, or None.
-
-    Raises:
-        ValueError: nothing given, points without labels, or counts that differ.
-    """
-
-    points_xy_PN2: Tensor | None = None
-    labels_PN: Tensor | None = None
-    boxes_xyxy_P4: Tensor | None = None
-    masks_P1hw: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if (self.points_xy_PN2 is None) != (self.labels_PN is None):
-            raise ValueError("points and labels come together: give both or neither")
-        counts = {len(part) for part in self._parts()}
-        if len(counts) != 1:
-            raise ValueError(f"a batch of prompts needs one count over its parts, got {sorted(counts)}")
-        if self.points_xy_PN2 is not None and self.labels_PN is not None:
-            points, labels = tuple(self.points_xy_PN2.shape), tuple(self.labels_PN.shape)
-            if points != (*labels, 2):
-                raise ValueError(f"points need shape (P, N, 2) and labels (P, N), got {points} and {labels}")
-
-    def __len__(self) -> int:
-        return len(self._parts()[0])
-
-    def __getitem__(self, rows: slice) -> Prompts:
-        """The prompts `rows`, the other parts cut alike."""
-
-        def cut(part: Tensor | None) -> Tensor | None:
-            """Its rows, if it is given."""
-            return None if part is None else part[rows]
-
-        points, labels = cut(self.points_xy_PN2), cut(self.labels_PN)
-        return Prompts(points, labels, cut(self.boxes_xyxy_P4), cut(self.masks_P1hw))
-
-    def _parts(self) -> list[Tensor]:
-        parts = (self.points_xy_PN2, self.labels_PN, self.boxes_xyxy_P4, self.masks_P1hw)
-        return [part for part in parts if part is not None]
-
-
-@dataclass(frozen=True)
 class ImageState:
     """What all prompts on one image share; made by `SharedImageDecoder.prepare`."""
 
     embedding_1CHW: Tensor
     shared: SharedImage
     first_upscale: Halves
+    maps: HeadMaps
 
 
 @dataclass(frozen=True)
@@ -118,6 +72,7 @@ class _MaskJob(NamedTuple):
     image: ImageKeys | Tensor
     prompt: int
     hyper_KG: Tensor
+    hyper_hq_G: Tensor | None
     out_Khw: Tensor
 
 
@@ -149,9 +104,7 @@ class IouFirst:
         Raises:
             ValueError: `keep_PM` has another shape or type.
         """
-        if keep_PM.shape != self.predicted_iou_PM.shape or keep_PM.dtype != torch.bool:
-            wanted = tuple(self.predicted_iou_PM.shape)
-            raise ValueError(f"keep_PM must be bool{wanted}, got {keep_PM.dtype}{tuple(keep_PM.shape)}")
+        _check_keep(keep_PM, self.predicted_iou_PM)
         height, width = self._state.embedding_1CHW.shape[-2:]
         logits_Khw = self.predicted_iou_PM.new_empty(int(keep_PM.sum()), 4 * height, 4 * width)
         jobs: list[_MaskJob] = []
@@ -168,14 +121,55 @@ class IouFirst:
         return logits_Khw
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """One output a prompt, chosen by its mask: predicted IoU and the masks themselves.
+
+    Attributes:
+        predicted_iou_PM: float32[P, 1].
+    """
+
+    predicted_iou_PM: Tensor
+    _logits_Phw: Tensor
+
+    def masks(self, keep_PM: Tensor) -> Tensor:
+        """As `IouFirst.masks`."""
+        _check_keep(keep_PM, self.predicted_iou_PM)
+        return self._logits_Phw[keep_PM[:, 0]]
+
+
+def choose(outputs: IouFirst, choice: StabilityChoice) -> Chosen:
+    """Token 0's mask of each prompt, or where it is unstable the best of the others.
+
+    Args:
+        outputs: of all mask tokens, in order.
+        choice: what counts as stable.
+    """
+    iou_PM = outputs.predicted_iou_PM
+    prompts = torch.arange(len(iou_PM), device=iou_PM.device)
+    only_first = torch.zeros_like(iou_PM, dtype=torch.bool)
+    only_first[:, 0] = True
+    logits_Phw = outputs.masks(only_first)
+
+    # The others' best, made for the unstable alone
+    stable_P = choice.stable(logits_Phw)
+    best_P = torch.where(stable_P, 0, 1 + iou_PM[:, 1:].argmax(dim=1))
+    only_best = torch.zeros_like(only_first)
+    only_best[prompts, best_P] = ~stable_P
+    logits_Phw[~stable_P] = outputs.masks(only_best)
+    return Chosen(iou_PM[prompts, best_P][:, None], logits_Phw)
+
+
 class SharedImageDecoder:
-    """A prompt encoder and mask decoder of `segment_anything`, for many prompts on one image.
+    """A prompt encoder and mask decoder of SAM's family, for many prompts on one image.
 
     Build it after weights are loaded and moved to their device: it keeps copies in other layouts.
 
     Args:
         prompt_encoder: `segment_anything.modeling.PromptEncoder`.
-        mask_decoder: `segment_anything.modeling.MaskDecoder`; any width, depth, heads and embedding size.
+        mask_decoder: `segment_anything.modeling.MaskDecoder`; any width, depth, heads and embedding size; for
+            another family's form with its further parts.
+        form: what the mask decoder has beside SAM's.
         chunk_numbers: size of a chunk's largest intermediate result; None chooses by device. Results differ
             by float noise only.
         dtype: of the arithmetic on image tokens and pixels, torch.float32 or torch.bfloat16. Tokens,
@@ -191,6 +185,7 @@ class SharedImageDecoder:
         prompt_encoder: Any,
         mask_decoder: Any,
         *,
+        form: DecoderForm = SAM,
         chunk_numbers: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -199,36 +194,36 @@ class SharedImageDecoder:
         self._dtype = dtype
         self._prompt_encoder = prompt_encoder
         self._mask_decoder = mask_decoder
+        self._form = form
         self._position_1CHW: Tensor = prompt_encoder.get_dense_pe()
         on_cpu = self._position_1CHW.device.type == "cpu"
         self._chunk_numbers = chunk_numbers or (_CHUNK_NUMBERS_CPU if on_cpu else _CHUNK_NUMBERS_GPU)
-        self._stages = lowrank_shared.build_stages(
-            mask_decoder.transformer, self._position_1CHW[0].flatten(1)
-        )
-        self._prompt_stages = lowrank_shared.stages_in(self._stages, dtype)
-        self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype)
+        self._stages = lowrank_image.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
+        self._prompt_stages = lowrank_image.stages_in(self._stages, dtype)
+        self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype, form)
 
     @torch.no_grad()
-    def prepare(self, embedding_CHW: Tensor) -> ImageState:
+    def prepare(self, embedding_CHW: Tensor, maps: Sequence[Tensor] = ()) -> ImageState:
         """The part of decoding that all prompts on an image share.
 
         Args:
             embedding_CHW: float[C, H, W] from the image encoder.
+            maps: further maps of the image that the family's mask head reads: see `MaskHead.maps`.
 
         Raises:
-            ValueError: another shape than the decoder's embedding.
+            ValueError: another shape than the decoder's embedding, other maps than its form's.
         """
         wanted = tuple(self._position_1CHW.shape[1:])
         if tuple(embedding_CHW.shape) != wanted:
             raise ValueError(f"this decoder takes embeddings of {wanted}, got {tuple(embedding_CHW.shape)}")
         image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
-        shared = lowrank_shared.share(self._stages, image_CS, self._dtype)
+        shared = lowrank_image.share(self._stages, image_CS, self._dtype)
         first = Halves(*((shared.last_CS.T @ weight).to(self._dtype) for weight in self._head.first_CE))
-        return ImageState(embedding_CHW[None], shared, first)
+        return ImageState(embedding_CHW[None], shared, first, self._head.maps(embedding_CHW, maps))
 
     @torch.no_grad()
-    def predict(self, state: ImageState, prompts: Prompts, *, multimask: bool) -> IouFirst:
-        """Predicted IoU of each prompt's outputs; no mask is made yet.
+    def predict(self, state: ImageState, prompts: Prompts, *, multimask: bool) -> IouFirst | Chosen:
+        """Predicted IoU of each prompt's outputs; no mask is made yet, unless choosing one needs them.
 
         Args:
             state: of the image the prompts are on.
@@ -240,16 +235,23 @@ class SharedImageDecoder:
         """
         if len(prompts) == 0:
             raise ValueError("no prompts: give at least one")
-        num_outputs = self._mask_decoder.num_mask_tokens
-        output_tokens = tuple(range(1, num_outputs)) if multimask else (0,)
+        several = tuple(range(1, self._mask_decoder.num_mask_tokens))
+        if multimask:
+            return self._predict(state, prompts, several)
+        if self._form.choice is None:
+            return self._predict(state, prompts, (0,))
+        return choose(self._predict(state, prompts, (0, *several)), self._form.choice)
+
+    def _predict(self, state: ImageState, prompts: Prompts, output_tokens: tuple[int, ...]) -> IouFirst:
         cut = list(self._cut(prompts))
         threads = self.threads
         size = -(-len(cut) // threads)
         parts = [cut[first : first + size] for first in range(0, len(cut), size)]
         transformed = map_jobs(partial(self._transform_all, state), parts, threads)
         chunks = tuple(chunk for part in transformed for chunk in part)
-        first_tokens_PC = torch.cat([chunk.tokens_PTC[:, 0] for chunk in chunks])
-        iou_PM = self._mask_decoder.iou_prediction_head(first_tokens_PC)[:, list(output_tokens)]
+
+        iou_parts = [self._form.predicted_iou(self._mask_decoder, chunk.tokens_PTC) for chunk in chunks]
+        iou_PM = torch.cat(iou_parts)[:, list(output_tokens)]
         return IouFirst(iou_PM, output_tokens, self, state, chunks)
 
     @property
@@ -271,9 +273,8 @@ class SharedImageDecoder:
     def _transform(self, state: ImageState, prompts: Prompts, scratch: Scratch) -> _Chunk:
         """The transformer: in low-rank form where that is exact and pays, else the reference's."""
         decoder = self._mask_decoder
-        points = None if prompts.points_xy_PN2 is None else (prompts.points_xy_PN2, prompts.labels_PN)
-        sparse_PNC, dense_PCHW = self._prompt_encoder(points, prompts.boxes_xyxy_P4, prompts.masks_P1hw)
-        output_tokens_TC = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        sparse_PNC, dense_PCHW = encode(self._prompt_encoder, prompts, self._form)
+        output_tokens_TC = self._form.output_tokens(decoder)
         tokens_PTC = torch.cat([output_tokens_TC.expand(len(prompts), -1, -1), sparse_PNC], dim=1)
         transformer = decoder.transformer
         pays = lowrank.pays(tokens_PTC.shape[1], transformer.num_heads, transformer.embedding_dim)
@@ -292,12 +293,18 @@ class SharedImageDecoder:
         """One for each of a chunk's prompts with a kept output; their masks go into `out_Khw` in order."""
         if len(out_Khw) == 0:
             return []
-        mask_tokens_PMC = chunk.tokens_PTC[:, [1 + token for token in output_tokens]]
+        first = self._form.iou_place + 1
+        mask_tokens_PMC = chunk.tokens_PTC[:, [first + token for token in output_tokens]]
         hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
+        hyper_hq_PG: Sequence[Tensor | None] = [None] * len(hyper_PMG)
+        if self._form.hq_token:
+            hq_place = first + self._mask_decoder.num_mask_tokens
+            hyper_hq_PG = self._mask_decoder.hf_mlp(chunk.tokens_PTC[:, hq_place])
         jobs, made = [], 0
         for prompt in keep_PM.any(dim=1).nonzero().flatten().tolist():
             hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]
-            jobs.append(_MaskJob(chunk.image, prompt, hyper_KG, out_Khw[made : made + len(hyper_KG)]))
+            wanted_Khw = out_Khw[made : made + len(hyper_KG)]
+            jobs.append(_MaskJob(chunk.image, prompt, hyper_KG, hyper_hq_PG[prompt], wanted_Khw))
             made += len(hyper_KG)
         return jobs
 
@@ -307,19 +314,29 @@ class SharedImageDecoder:
             if isinstance(job.image, ImageKeys):
                 halves = self._first_upscale(state, job.image, job.prompt, scratch)
             else:
-                halves = self._head.from_tokens(job.image[job.prompt])
-            self._head.logits(halves, job.hyper_KG, job.out_Khw, scratch)
+                halves = self._head.from_tokens(job.image[job.prompt], state.maps)
+            self._head.logits(halves, state.maps, job.hyper_KG, job.hyper_hq_G, job.out_Khw, scratch)
 
     def _first_upscale(self, state: ImageState, keys: ImageKeys, prompt: int, scratch: Scratch) -> Halves:
         """The first convolution, on image tokens in low-rank form."""
         weight_S, rows_KS, factors_KC = lowrank.head_rows(keys, self._stages[-1].shift_C, prompt)
+        middle = state.maps.middle
         halves = []
-        for name, shared_SE, weight_CE in zip(
-            Halves._fields, state.first_upscale, self._head.first_CE, strict=True
+        for upper, (name, shared_SE, weight_CE) in enumerate(
+            zip(Halves._fields, state.first_upscale, self._head.first_CE, strict=True)
         ):
             mapped_KE = factors_KC @ weight_CE
             mapped_KE[-1] += self._head.first_bias_E
             half_SE = scratch.take(name, *shared_SE.shape)
-            torch.mul(shared_SE, weight_S[:, None], out=half_SE)
+            if middle is None:
+                torch.mul(shared_SE, weight_S[:, None], out=half_SE)
+            else:
+                torch.addcmul(middle[upper], shared_SE, weight_S[:, None], out=half_SE)
             halves.append(half_SE.addmm_(rows_KS.T, mapped_KE.to(half_SE.dtype)))
         return Halves(*halves)
+
+
+def _check_keep(keep_PM: Tensor, iou_PM: Tensor) -> None:
+    if keep_PM.shape != iou_PM.shape or keep_PM.dtype != torch.bool:
+        wanted = tuple(iou_PM.shape)
+        raise ValueError(f"keep_PM must be bool{wanted}, got {keep_PM.dtype}{tuple(keep_PM.shape)}")

@@ -2,12 +2,14 @@
 
 The masks are the public `SamAutomaticMaskGenerator`'s for the same weights and settings (`reference.py`
 is the oracle), at a fraction of its work: predicted IoU is known before the mask head runs, masks are
-measured from the decoder's low-resolution logits, and only survivors of suppression get run lengths.
+measured from the decoder's low-resolution logits, those that suppression drops not even that, and only its
+survivors get run lengths.
 Nothing here holds an array of the photo's size per mask, so memory does not grow with the photo.
 
 Order of the steps for each image:
     for each crop (the whole image is the first):
-        embed; for each batch of points: predict IoU, drop; make logits, measure, drop; then box NMS
+        embed; for each batch of points: predict IoU, drop; make logits, find boxes
+        box NMS, best first, which measures what it may keep and drops it where it fails (in_turn.py)
     the rest, which needs no model: select.py
 
 What it does not do: choose thresholds for a model (see `candidates`), or use a GPU beyond the model itself.
@@ -32,9 +34,10 @@ from maskmill.pipeline.machine.clock import StepClock
 from maskmill.pipeline.masks import measure as masks
 from maskmill.pipeline.masks import regions
 from maskmill.pipeline.masks.geometry import Crop, crop_boxes, cut_by_crop, layer_grids
+from maskmill.pipeline.masks.in_turn import suppress_in_turn
 from maskmill.pipeline.masks.measure import MaskBatch
-from maskmill.pipeline.masks.select import PARENT_CONTAINMENT, finish, passes, select_masks, suppress_crop
-from maskmill.pipeline.masks.upsample import MaskMeasures, measure, runs_batch
+from maskmill.pipeline.masks.select import PARENT_CONTAINMENT, finish, passes, select_masks
+from maskmill.pipeline.masks.upsample import boxes, measure, runs_batch
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
 from maskmill.pipeline.settings import MASKS_REVISION, MaskSettings
@@ -43,7 +46,10 @@ REVISION = MASKS_REVISION
 """Of this stage; see there."""
 
 PENDING_LIMIT_BYTES = 512 * 2**20
-"""Low-resolution logits kept at once; beyond it masks are encoded before suppression."""
+"""Low-resolution logits kept at once; beyond it masks are measured and encoded before suppression."""
+
+UNMEASURED = -1
+"""The area of a mask that is not measured yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +104,7 @@ class AutomaticMasks:
         for job, embedding in self._embedded(images, clocks):
             clock = clocks[job.image_index]
             batch = self._masks_of_crop(job, embedding, clock, self._settings)
-            with clock.step("suppress"):
-                batch = suppress_crop(batch, self._settings)
+            batch = self._kept(batch, job, clock, self._settings)
             batches[job.image_index].append(batch)
             if job.crop_index == len(self._crops(job.height, job.width)) - 1:
                 annotated.append(
@@ -133,10 +138,10 @@ class AutomaticMasks:
         lenient = dataclasses.replace(
             self._settings, predicted_iou=predicted_iou, stability=stability, max_coverage=None
         )
-        found = [
-            self._masks_of_crop(job, embedding, clock, lenient)
-            for job, embedding in self._embedded([image], [clock])
-        ]
+        found = []
+        for job, embedding in self._embedded([image], [clock]):
+            batch = self._measured(self._masks_of_crop(job, embedding, clock, lenient), clock, lenient)
+            found.append(batch[passes(batch, lenient, job.height * job.width)])
         return masks.concatenate(found)
 
     def select(
@@ -176,7 +181,7 @@ class AutomaticMasks:
     def _masks_of_crop(
         self, job: _CropJob, embedding: ImageEmbedding, clock: StepClock, settings: MaskSettings
     ) -> MaskBatch:
-        """The crop's masks that pass the thresholds, before NMS."""
+        """The crop's masks whose predicted IoU passes, before NMS; measured where there are too many."""
         with clock.step("decode"):
             image = self._segmenter.prompt(embedding)
 
@@ -196,8 +201,10 @@ class AutomaticMasks:
         for batch in self._prompts.each(range(len(points_xy_P2)), decode):
             found.append(batch)
             if sum(masks.pending_bytes(one) for one in found) > PENDING_LIMIT_BYTES:
+                early = self._measured(masks.concatenate(found), clock, settings)
+                early = early[passes(early, settings, job.height * job.width)]
                 with clock.step("encode"):
-                    found = [masks.encode_pending(masks.concatenate(found), threads=torch.get_num_threads())]
+                    found = [masks.encode_pending(early, threads=torch.get_num_threads())]
         return masks.concatenate(found)
 
     def _masks_of_points(
@@ -209,7 +216,7 @@ class AutomaticMasks:
         clock: StepClock,
         settings: MaskSettings,
     ) -> MaskBatch:
-        """Decodes one batch of points and keeps the masks that pass."""
+        """Decodes one batch of points and keeps the masks whose predicted IoU passes and no crop cuts."""
         # Predicted IoU first: what fails it needs no mask
         with clock.step("decode"):
             prediction = image.predict(point_prompts(points_xy), multimask=True)
@@ -217,30 +224,56 @@ class AutomaticMasks:
             keep_PM = torch.ones_like(iou_PM, dtype=torch.bool)
             if settings.predicted_iou > 0:
                 keep_PM = iou_PM > settings.predicted_iou
+            if settings.outputs == "best":
+                best_P1 = iou_PM.argmax(dim=1, keepdim=True)
+                keep_PM &= torch.zeros_like(keep_PM).scatter_(1, best_P1, True)
 
         with clock.step("mask_head"):
             logits_NHW = prediction.masks(keep_PM).float().cpu().numpy()
 
+        # Boxes of all; the rest of what is measured in its turn
         with clock.step("measure"):
+            threads, threshold = torch.get_num_threads(), self._segmenter.mask_threshold
+            box_xyxy_N4 = boxes(logits_NHW, frame, threshold=threshold, threads=threads)
+            prompt_N, token_N = keep_PM.nonzero().cpu().numpy().T
+            iou_N = iou_PM[keep_PM].float().cpu().numpy()
+            batch = _unmeasured(job, box_xyxy_N4, iou_N, token_N)
+            batch = batch.replace(point_xy_N2=points_xy[prompt_N] + np.array(job.crop.box_xyxy[:2]))
+            keep_N = ~cut_by_crop(batch.box_xyxy_N4, job.crop, height=job.height, width=job.width)
+            pending = [masks.PendingMask(map_HW, frame, threshold) for map_HW in logits_NHW[keep_N]]
+            return batch[keep_N].replace(mask_N=masks.object_column(pending))
+
+    def _kept(self, batch: MaskBatch, job: _CropJob, clock: StepClock, settings: MaskSettings) -> MaskBatch:
+        """A crop's masks after suppression; only those that it may keep are measured."""
+        suppress_s = clock.seconds.get("measure", 0.0)
+        start_s = time.perf_counter()
+        kept = suppress_in_turn(
+            batch,
+            max_iou=settings.box_nms,
+            measured=lambda some: self._measured(some, clock, settings),
+            passes=lambda some: passes(some, settings, job.height * job.width),
+        )
+        measure_s = clock.seconds.get("measure", 0.0) - suppress_s
+        clock.add("suppress", time.perf_counter() - start_s - measure_s)
+        return kept
+
+    def _measured(self, batch: MaskBatch, clock: StepClock, settings: MaskSettings) -> MaskBatch:
+        """The same rows with areas and stability; rows that have them already stay as they are."""
+        rows = np.flatnonzero(batch.area_px_N == UNMEASURED)
+        if not len(rows):
+            return batch
+        with clock.step("measure"):
+            pending = [batch.mask_N[row] for row in rows]
             measures = measure(
-                logits_NHW,
-                frame,
+                np.stack([one.logits_HW for one in pending]),
+                pending[0].frame,
                 offset=settings.stability_offset,
-                threshold=self._segmenter.mask_threshold,
+                threshold=pending[0].threshold,
                 threads=torch.get_num_threads(),
             )
-            prompt_N, token_N = keep_PM.nonzero().cpu().numpy().T
-            batch = _batch_of(job, measures, iou_PM[keep_PM].float().cpu().numpy(), token_N)
-            batch = batch.replace(point_xy_N2=points_xy[prompt_N] + np.array(job.crop.box_xyxy[:2]))
-
-            # Thresholds, and masks that the crop cuts
-            keep_N = passes(batch, settings, job.height * job.width)
-            keep_N &= ~cut_by_crop(batch.box_xyxy_N4, job.crop, height=job.height, width=job.width)
-            pending = [
-                masks.PendingMask(map_HW, frame, self._segmenter.mask_threshold)
-                for map_HW in logits_NHW[keep_N]
-            ]
-            return batch[keep_N].replace(mask_N=masks.object_column(pending))
+            area_px_N, stability_N = batch.area_px_N.copy(), batch.stability_N.copy()
+            area_px_N[rows], stability_N[rows] = measures.area_px, measures.stability_score
+            return batch.replace(area_px_N=area_px_N, stability_N=stability_N)
 
 
 def warm_up() -> None:
@@ -263,17 +296,19 @@ def _cut(image: Pixels, crop: Crop) -> Pixels:
     return image[y0:y1, x0:x1]
 
 
-def _batch_of(
-    job: _CropJob, measures: MaskMeasures, predicted_iou_N: masks.Floats32, token_N: masks.Ints
+def _unmeasured(
+    job: _CropJob, box_xyxy_N4: masks.Ints, predicted_iou_N: masks.Floats32, token_N: masks.Ints
 ) -> MaskBatch:
+    """Masks of a crop of which only boxes and predicted IoU are known."""
     x0, y0 = job.crop.box_xyxy[:2]
+    num_masks = len(box_xyxy_N4)
     return MaskBatch(
         predicted_iou_N=predicted_iou_N,
-        stability_N=measures.stability_score,
-        area_px_N=measures.area_px,
-        box_xyxy_N4=measures.box_xyxy + np.array([x0, y0, x0, y0]),
-        point_xy_N2=np.zeros((len(measures), 2)),
+        stability_N=np.zeros(num_masks, np.float32),
+        area_px_N=np.full(num_masks, UNMEASURED),
+        box_xyxy_N4=box_xyxy_N4 + np.array([x0, y0, x0, y0]),
+        point_xy_N2=np.zeros((num_masks, 2)),
         output_token_N=token_N,
-        crop_N=np.full(len(measures), job.crop_index),
-        mask_N=np.empty(len(measures), object),
+        crop_N=np.full(num_masks, job.crop_index),
+        mask_N=np.empty(num_masks, object),
     )

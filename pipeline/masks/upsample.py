@@ -80,6 +80,29 @@ def measure(
     logits_NHW = _checked(logits_NHW, 3)
     if not offset >= 0:
         raise ValueError(f"offset is {offset}; it must be 0 or more")
+    out_NK = _measured(logits_NHW, frame, offset, threshold, False, threads)
+    return MaskMeasures(out_NK[:, 1], out_NK[:, 2], out_NK[:, 0], out_NK[:, 3:])
+
+
+def boxes(logits_NHW: Floats, frame: Frame, *, threshold: float = 0.0, threads: int | None = None) -> Ints:
+    """`measure`'s boxes alone, int64[N, 4], from the bands that can widen them.
+
+    Args:
+        logits_NHW: float32[N, H, W], the decoder's.
+        frame: where they lie.
+        threshold: a pixel belongs to the mask when its logit is greater.
+        threads: at most so many; None for all of the machine's.
+
+    Raises:
+        ValueError: logits of another dtype or rank.
+    """
+    return _measured(_checked(logits_NHW, 3), frame, 0.0, threshold, True, threads)[:, 3:]
+
+
+def _measured(
+    logits_NHW: Floats, frame: Frame, offset: float, threshold: float, only_box: bool, threads: int | None
+) -> Ints:
+    """int64[N, 7]: counts above the three levels, ascending, and the box."""
     rows, columns = _plans(logits_NHW.shape[1:], frame)
     levels = np.array([threshold - offset, threshold, threshold + offset], np.float32)
     num_masks = len(logits_NHW)
@@ -87,11 +110,11 @@ def measure(
 
     def job(part: slice) -> None:
         """Some masks, into their own rows."""
-        measure_masks(logits_NHW[part], rows, columns, levels, out_NK[part])
+        measure_masks(logits_NHW[part], rows, columns, levels, only_box, out_NK[part])
 
     step = max(1, num_masks // 16)  # masks differ in cost: several parts a thread
     map_in_threads(job, [slice(at, at + step) for at in range(0, num_masks, step)], threads)
-    return MaskMeasures(out_NK[:, 1], out_NK[:, 2], out_NK[:, 0], out_NK[:, 3:])
+    return out_NK
 
 
 def runs(logits_HW: Floats, frame: Frame, *, threshold: float = 0.0) -> Rle:

@@ -1,8 +1,8 @@
 """The compiled loops under upsample.py.
 
 The kernels walk bands of output rows that share their taps (upsample_axes.py), cut each band into segments of
-one kind, and compute values only where some pixel may lie on either side of a level. How and why:
-upsample.py. All in one file, since numba's cache notices a change of a kernel's own file only.
+one kind, and compute values only where some pixel may lie on either side of a level (upsample.py). All
+in one file, since numba's cache notices a change of a kernel's own file only.
 
 Shape legend: N masks; H, W the logits' height and width; M the middle grid; L the outputs; G groups.
 """
@@ -237,8 +237,12 @@ def _buffers(rows: Axis, columns: Axis) -> tuple[Floats, Floats, Floats, Floats,
 
 
 @kernel
-def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats, out_NK: Ints) -> None:
-    """Adds to out_NK[:, :3] the counts above levels (ascending); sets [:, 3:] to the box above levels[1]."""
+def measure_masks(
+    logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats, only_box: bool, out_NK: Ints
+) -> None:
+    """Adds to out_NK[:, :3] the counts above levels (ascending); sets [:, 3:] to the box above levels[1].
+    With `only_box` the counts mean nothing: blocks of one side come first, then values beyond their box.
+    """
     num_masks, height, width = logits_NHW.shape
     kinds_HW, kinds_W = np.empty((height, width), np.uint8), np.empty(width, np.uint8)
     extents = np.empty((height, 2), np.int32)
@@ -256,22 +260,34 @@ def measure_masks(logits_NHW: Floats, rows: Axis, columns: Axis, levels: Floats,
         box[0], box[1], box[2], box[3] = columns.taps.shape[1], rows.taps.shape[1], -1, -1
 
         # Blocks of one side count at once, bands by their values
-        for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
-            count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)
-            for s in range(count):
-                x0, x1, kind = segments[s]
+        for sweep in range(1 + only_box):
+            for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
+                count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)
                 y0, y1 = rows.group_start[g], rows.group_start[g + 1]
-                if kind == SOME:
-                    for level in range(3):
-                        out[level] += (x1 - x0) * (y1 - y0)
-                    _grow(box, x0, y0, x1 - 1, y1 - 1)
-                elif kind == SOME | NOT_ALL:
-                    _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
-                    for r in range(y1 - y0):
-                        _count(values_RL[r, : x1 - x0], x0, y0 + r, levels, out, box)
+                for s in range(count):
+                    x0, x1, kind = segments[s]
+                    if kind == SOME:
+                        for level in range(3):
+                            out[level] += (x1 - x0) * (y1 - y0)
+                        _grow(box, x0, y0, x1 - 1, y1 - 1)
+                    elif kind == SOME | NOT_ALL and sweep == only_box:
+                        if only_box and box[1] <= y0 and y1 - 1 <= box[3]:
+                            x0, x1 = _beside(box, x0, x1)
+                            if x0 >= x1:
+                                continue
+                        _values(logits_HW, rows, columns, g, x0, x1, scratch, left_ML, right_ML, values_RL)
+                        for r in range(y1 - y0):
+                            _count(values_RL[r, : x1 - x0], x0, y0 + r, levels, out, box)
 
         if out[1] == 0:
             box[:] = 0
+
+
+@kernel
+def _beside(box: Ints, start: int, stop: int) -> tuple[int, int]:
+    """What of the columns start ... stop - 1 can widen the box; start is not below stop where none can."""
+    first = max(start, box[2] + 1) if start >= box[0] else start
+    return first, min(stop, box[0]) if stop - 1 <= box[2] else stop
 
 
 @kernel
@@ -319,9 +335,9 @@ def toggles(logits_HW: Floats, rows: Axis, columns: Axis, level: np.float32) -> 
     top, bottom = _classify(logits_HW, level - slack, level + slack, kinds_HW, extents)
     num_columns = columns.taps.shape[1]
     xs, ys = np.empty(4 * num_columns, np.int32), np.empty(4 * num_columns, np.int32)
-    used = 0
     if top < 0:
         return xs, ys, 0
+    used = 0
     mask_L = np.zeros(num_columns, np.uint8)  # the mask's last row so far
     for g in range(rows.ends_at[top], rows.starts_at[bottom + 1]):
         count = _segments(kinds_HW, extents, rows, g, columns, kinds_W, segments)

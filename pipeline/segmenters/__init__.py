@@ -30,13 +30,20 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
 
         torch.set_num_threads(settings.threads)
     family = family_of("segmenter", settings.model)
-    if family.decoder == "shared":
+    if family.encoder == "ours":
         from maskmill.pipeline.segmenters.sam import load_sam_segmenter
 
         return load_sam_segmenter(settings)
-    from maskmill.pipeline.segmenters.families import load_family
 
     path = weights.resolve(settings)
+    if path.is_file():
+        from maskmill.pipeline.segmenters.official_sam2 import load_official
+
+        tensors = weights.read_tensors(path)
+        return load_official(tensors, path, device=settings.device, dtype=settings.dtype)
+
+    from maskmill.pipeline.segmenters.families import load_family
+
     found = pretrained.find(str(path), role="segmenter", model_types=family.model_types)
     return load_family(found, family.name, device=settings.device, dtype=settings.dtype)
 

@@ -5,7 +5,8 @@ model. Sizes come from config.json. The one difference kept is the layer norms' 
 transformer: transformers has 1e-6 where segment_anything has 1e-5, and each is followed for its own files.
 Images are resized as segment_anything does (PIL on uint8); transformers' processor may differ by one level.
 
-The map of names (transformers -> segment_anything), the inverse of transformers' own conversion script:
+The map of names (transformers -> segment_anything, and its heirs' own code), the inverse of transformers' own
+conversion scripts:
 
     vision_encoder.layers.N.layer_normK            image_encoder.blocks.N.normK
     vision_encoder.patch_embed.projection          image_encoder.patch_embed.proj
@@ -15,6 +16,12 @@ The map of names (transformers -> segment_anything), the inverse of transformers
     *shared*embedding.positional_embedding         prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     mask_decoder.upscale_{conv1,layer_norm,conv2}  mask_decoder.output_upscaling.{0,1,3}
     mask_decoder.transformer.*.layer_norm*         mask_decoder.transformer.*.norm*
+    mask_decoder.transformer.*.o_proj              mask_decoder.transformer.*.out_proj
+    mask_decoder.transformer.*.mlp.proj_{in,out}   mask_decoder.transformer.*.mlp.lin{1,2}
+    mask_decoder.{hq_token,hq_mask_mlp}            mask_decoder.{hf_token,hf_mlp}
+    mask_decoder.compress_vit_{conv1,norm,conv2}   mask_decoder.compress_vit_feat.{0,1,3}
+    mask_decoder.encoder_{conv1,norm,conv2}        mask_decoder.embedding_encoder.{0,1,3}
+    mask_decoder.mask_{conv1,norm,conv2}           mask_decoder.embedding_maskfeature.{0,1,3}
     *.proj_in, *.layers.N, *.proj_out              *.layers.0, *.layers.N+1, *.layers.last
 """
 
@@ -64,10 +71,24 @@ _RENAMES = tuple(
         (r"^mask_decoder\.upscale_conv2\.", "mask_decoder.output_upscaling.3."),
         (r"^(mask_decoder\.transformer\.layers\.\d+)\.layer_norm(\d)\.", r"\1.norm\2."),
         (r"^mask_decoder\.transformer\.layer_norm_final_attn\.", "mask_decoder.transformer.norm_final_attn."),
+        (r"^(mask_decoder\.transformer\..*)\.o_proj\.", r"\1.out_proj."),
+        (r"^(mask_decoder\.transformer\..*\.mlp)\.proj_in\.", r"\1.lin1."),
+        (r"^(mask_decoder\.transformer\..*\.mlp)\.proj_out\.", r"\1.lin2."),
+        (r"^mask_decoder\.hq_token\.", "mask_decoder.hf_token."),
+        *(
+            (rf"^mask_decoder\.{theirs}_{part}\.", f"mask_decoder.{ours}.{place}.")
+            for theirs, ours in (
+                ("compress_vit", "compress_vit_feat"),
+                ("encoder", "embedding_encoder"),
+                ("mask", "embedding_maskfeature"),
+            )
+            for part, place in (("conv1", 0), ("norm", 1), ("conv2", 3))
+        ),
     )
 )
 _MLP = re.compile(
-    r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.(proj_in|proj_out|layers\.(\d+))\."
+    r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head|hq_mask_mlp))"
+    r"\.(proj_in|proj_out|layers\.(\d+))\."
 )
 
 
@@ -86,7 +107,8 @@ def _renamed(name: str, iou_head_depth: int) -> str:
     if mlp is not None:
         depth = iou_head_depth if "iou" in mlp[1] else 3
         place = {"proj_in": 0, "proj_out": depth - 1}.get(mlp[2])
-        return f"{mlp[1]}.layers.{int(mlp[3]) + 1 if place is None else place}.{name[mlp.end() :]}"
+        module = mlp[1].replace("hq_mask_mlp", "hf_mlp")
+        return f"{module}.layers.{int(mlp[3]) + 1 if place is None else place}.{name[mlp.end() :]}"
     for pattern, new in _RENAMES:
         name, changed = pattern.subn(new, name)
         if changed:

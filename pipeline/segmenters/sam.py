@@ -2,9 +2,9 @@
 
 Sizes come from the model: the square input from its encoder, the embedding and logits from its prompt
 encoder. Images are resized and normalised exactly as `SamPredictor.set_image` does (PIL's antialiased
-bilinear on uint8), and prompts scaled in float64 as `ResizeLongestSide.apply_coords`.
+bilinear on uint8).
 
-Shape suffixes: B images, C channels, H rows, W columns, P prompts, M masks of a prompt.
+Shape suffixes: B images, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.segmenters import from_transformers, mobile, student
-from maskmill.pipeline.segmenters.base import ImageEmbedding, Prediction, Prompts
+from maskmill.pipeline.segmenters.base import ImageEmbedding
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
+from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.families import STUDENT
+from maskmill.pipeline.unfit import TOO_THIN, UnfitPicture
 from maskmill.pipeline.weights import pretrained, weights
 from maskmill.pipeline.weights.errors import WrongWeights
 
@@ -99,40 +101,6 @@ class SamSegmenter:
         )
 
 
-class SamImage:
-    """An embedding, ready for prompts; see `PromptableImage`."""
-
-    def __init__(
-        self, shared: decoder.SharedImageDecoder, embedding: ImageEmbedding, device: torch.device
-    ) -> None:
-        self.embedding = embedding
-        self._decoder = shared
-        self._device = device
-        self._state = shared.prepare(embedding.features_CHW.to(device))
-
-    def predict(self, prompts: Prompts, *, multimask: bool = True) -> Prediction:
-        """See `PromptableImage.predict`."""
-        return self._decoder.predict(self._state, self._to_input_frame(prompts), multimask=multimask)
-
-    def _to_input_frame(self, prompts: Prompts) -> decoder.Prompts:
-        scale_xy = np.array(
-            [
-                self.embedding.input_width / self.embedding.width,
-                self.embedding.input_height / self.embedding.height,
-            ]
-        )
-        points, labels, boxes = prompts.points_PK2, prompts.labels_PK, prompts.boxes_P4
-        masks = prompts.masks_P1HW
-        return decoder.Prompts(
-            points_xy_PN2=None if points is None else torch.from_numpy(points * scale_xy).to(self._device),
-            labels_PN=None if labels is None else torch.from_numpy(labels).int().to(self._device),
-            boxes_xyxy_P4=None
-            if boxes is None
-            else torch.from_numpy(boxes * np.tile(scale_xy, 2)).to(self._device),
-            masks_P1hw=None if masks is None else masks.to(self._device),
-        )
-
-
 def load_sam_segmenter(settings: SegmenterSettings) -> SamSegmenter:
     """The segmenter that settings name, of a family with SAM's decoder; see `load_segmenter`."""
     path = weights.resolve(settings)
@@ -143,7 +111,7 @@ def load_sam(model: str, path: Path) -> Sam:
     """A model with SAM's decoder, in float32 on the CPU.
 
     Args:
-        model: a family whose decoder is "shared" (`maskmill.pipeline.settings.families`).
+        model: a family whose encoder is "ours" (`maskmill.pipeline.settings.families`).
         path: of its weights: a file, or a folder of transformers' SAM.
 
     Raises:
@@ -155,7 +123,7 @@ def load_sam(model: str, path: Path) -> Sam:
     if path.is_dir():
         pretrained.find(str(path), role="segmenter", model_types=("sam",))
         return build_sam(model, from_transformers.rename(weights.read_folder(path)), path)
-    tensors = weights.read_tensors(path)
+    tensors = weights.read_model(path)
     if model == "nano":
         if not weights.looks_like(tensors).startswith("a maskmill student"):
             raise WrongWeights(
@@ -200,13 +168,15 @@ def checked_image(image: npt.NDArray[np.uint8], image_size: int) -> Frame:
         image_size: side of the model's square input in px.
 
     Raises:
-        ValueError: what is no image, or one that is too thin.
+        ValueError: what is no image.
+        UnfitPicture: it is thinner than a pixel of the model's input.
     """
     check_rgb(image)
     height, width = image.shape[:2]
     if int(min(height, width) * (image_size / max(height, width)) + 0.5) < 1:
-        raise ValueError(
+        raise UnfitPicture(
+            TOO_THIN,
             f"an image of {width}x{height} px is thinner than a pixel at the model's "
-            f"{image_size} px: cut it into parts"
+            f"{image_size} px: cut it into parts",
         )
     return Frame.of_image(image_size, height=height, width=width)

@@ -2,12 +2,10 @@
 decoder.
 
 A student is a real `segment_anything.modeling.Sam`, so `SamPredictor` and `SamAutomaticMaskGenerator` work
-on it as they are. The encoder sees the padded square input and gives one embedding at stride 8: ConvNeXt
-blocks at strides 4, 8 and 16, blocks of self-attention at stride 32 (global context), fused top-down into
-stride 8. Layer norms only: nothing depends on the batch. Weights are one safetensors file whose metadata
-holds the format, its version and the `StudentConfig`.
-
-Shapes: B images, C channels, H x W positions.
+on it as they are. The encoder sees the padded square input and gives one embedding at stride 8; there are two
+of them: `student_encoder.py`'s own blocks, and `efficientnet.py`'s pretrained trunk. Nothing depends on the
+batch. Weights are one safetensors file whose metadata holds the format, its version and the `StudentConfig`.
+Files of version 1 know the first encoder only and no calibration, and are read as such.
 """
 
 from __future__ import annotations
@@ -23,11 +21,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.transformer import Attention
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+
+from maskmill.pipeline.segmenters.calibrated import CalibratedHead
+from maskmill.pipeline.segmenters.efficientnet import Lite0Encoder
+from maskmill.pipeline.segmenters.student_encoder import StudentEncoder
 
 FORMAT = "maskmill-student"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
+READ_VERSIONS = ("1", FORMAT_VERSION)
+ENCODERS = ("blocks", "efficientnet_lite0")
 EMBEDDING_STRIDE = 8
 
 
@@ -37,12 +40,14 @@ class StudentConfig:
 
     Attributes:
         image_size: side of the square input, pixels; a multiple of 32.
-        widths: channels at strides 4, 8, 16 and 32.
-        depths: blocks at strides 4, 8, 16 (ConvNeXt) and 32 (attention).
+        widths: channels at strides 4, 8, 16 and 32, of the encoder "blocks".
+        depths: blocks at strides 4, 8, 16 (ConvNeXt) and 32 (attention), of the encoder "blocks".
         embed_dim: channels of the embedding, prompts and decoder.
         decoder_heads: attention heads of the decoder; must divide embed_dim / 2.
         decoder_mlp_dim: hidden width of the decoder's token MLPs.
         iou_hidden_dim: hidden width of the predicted-IoU head.
+        encoder: one of `ENCODERS`.
+        iou_knots: knots of the curve that corrects predicted IoU; 0 for none.
     """
 
     image_size: int = 320
@@ -52,8 +57,14 @@ class StudentConfig:
     decoder_heads: int = 4
     decoder_mlp_dim: int = 512
     iou_hidden_dim: int = 128
+    encoder: str = "blocks"
+    iou_knots: int = 0
 
     def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"student encoder {self.encoder!r} is unknown: use one of {', '.join(ENCODERS)}")
+        if self.iou_knots < 0 or self.iou_knots == 1:
+            raise ValueError(f"iou_knots {self.iou_knots}: use 0 for no curve, or at least 2")
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"image_size {self.image_size}: use a multiple of 32, at least 32")
         if len(self.widths) != 4 or len(self.depths) != 4 or min(self.widths) < 8 or min(self.depths) < 0:
@@ -65,98 +76,6 @@ class StudentConfig:
                 f"embed_dim {self.embed_dim} with {self.decoder_heads} heads: use a multiple of 8 whose half "
                 "the heads divide"
             )
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of B x C x H x W; free of copies when memory is channels-last."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class ConvBlock(nn.Module):
-    """ConvNeXt block: 7x7 depthwise convolution, layer norm, a two-layer MLP on each position, residual."""
-
-    def __init__(self, width: int, expansion: int = 3) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, expansion * width)
-        self.narrow = nn.Linear(expansion * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BHWC = self.norm(self.mix(x_BCHW).permute(0, 2, 3, 1))
-        y_BHWC = self.narrow(F.gelu(self.widen(y_BHWC))) * self.scale
-        out_BCHW: Tensor = x_BCHW + y_BHWC.permute(0, 3, 1, 2)
-        return out_BCHW
-
-
-class AttentionBlock(nn.Module):
-    """Transformer block over all positions; a 3x3 depthwise convolution tells it where things are."""
-
-    def __init__(self, width: int, head_width: int = 32) -> None:
-        super().__init__()
-        self.heads = max(1, width // head_width)
-        self.place = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 3 * width)
-        self.narrow = nn.Linear(3 * width, width)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        batch, width, height, length = x_BCHW.shape
-        x_BNC = (x_BCHW + self.place(x_BCHW)).flatten(2).transpose(1, 2)
-        qkv = self.qkv(self.norm1(x_BNC)).view(batch, height * length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, height * length, width)
-        x_BNC = x_BNC + self.out(mixed)
-        x_BNC = x_BNC + self.narrow(F.gelu(self.widen(self.norm2(x_BNC))))
-        out_BCHW: Tensor = x_BNC.transpose(1, 2).view(batch, width, height, length)
-        return out_BCHW
-
-
-def _down(width_in: int, width_out: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(width_in), nn.Conv2d(width_in, width_out, 2, stride=2))
-
-
-class StudentEncoder(nn.Module):
-    """Image to embedding: B x 3 x S x S, normalised, to B x embed_dim x S/8 x S/8."""
-
-    def __init__(self, config: StudentConfig) -> None:
-        super().__init__()
-        self.img_size = config.image_size
-        w4, w8, w16, w32 = config.widths
-        d4, d8, d16, d32 = config.depths
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, w4 // 2, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(w4 // 2, w4, 3, stride=2, padding=1),
-        )
-        self.stage4 = nn.Sequential(ChannelNorm(w4), *(ConvBlock(w4) for _ in range(d4)))
-        self.stage8 = nn.Sequential(_down(w4, w8), *(ConvBlock(w8) for _ in range(d8)))
-        self.stage16 = nn.Sequential(_down(w8, w16), *(ConvBlock(w16) for _ in range(d16)))
-        self.stage32 = nn.Sequential(_down(w16, w32), *(AttentionBlock(w32) for _ in range(d32)))
-        dim = config.embed_dim
-        self.from4 = nn.Conv2d(w4, dim, 2, stride=2)
-        self.from8, self.from16, self.from32 = (
-            nn.Conv2d(w8, dim, 1),
-            nn.Conv2d(w16, dim, 1),
-            nn.Conv2d(w32, dim, 1),
-        )
-        self.neck = nn.Sequential(ConvBlock(dim), ConvBlock(dim), ChannelNorm(dim))
-
-    def forward(self, image_B3HW: Tensor) -> Tensor:
-        x4 = self.stage4(self.stem(image_B3HW.contiguous(memory_format=torch.channels_last)))
-        x8 = self.stage8(x4)
-        x16 = self.stage16(x8)
-        x32 = self.stage32(x16)
-        top = self.from16(x16) + F.interpolate(self.from32(x32), scale_factor=2.0, mode="nearest")
-        fused = self.from4(x4) + self.from8(x8) + F.interpolate(top, scale_factor=2.0, mode="bilinear")
-        embedding: Tensor = self.neck(fused)
-        return embedding
 
 
 def build_student(config: StudentConfig | None = None) -> Sam:
@@ -172,7 +91,9 @@ def build_student(config: StudentConfig | None = None) -> Sam:
     grid = config.image_size // EMBEDDING_STRIDE
     dim = config.embed_dim
     sam = Sam(
-        image_encoder=StudentEncoder(config),
+        image_encoder=Lite0Encoder(config)
+        if config.encoder == "efficientnet_lite0"
+        else StudentEncoder(config),
         prompt_encoder=PromptEncoder(
             embed_dim=dim,
             image_embedding_size=(grid, grid),
@@ -189,6 +110,11 @@ def build_student(config: StudentConfig | None = None) -> Sam:
             iou_head_hidden_dim=config.iou_hidden_dim,
         ),
     )
+    if config.iou_knots:
+        head = sam.mask_decoder.iou_prediction_head
+        sam.mask_decoder.iou_prediction_head = CalibratedHead(
+            dim, config.iou_hidden_dim, sam.mask_decoder.num_mask_tokens, head.num_layers, config.iou_knots
+        )
     _look_where_told(sam)
     return sam.eval()
 
@@ -214,10 +140,17 @@ def save_student(sam: Sam, config: StudentConfig, path: Path, *, half: bool = Fa
         sam: what `build_student(config)` made.
         config: its shape.
         path: file to write.
-        half: store float16, at half the size; loading gives float32 again.
+        half: store float16, at half the size (the calibration curve stays float32, or its order might
+            not hold); loading gives float32 again.
     """
     dtype = torch.float16 if half else torch.float32
-    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in sam.state_dict().items()}
+    curve = {name for name, _ in sam.mask_decoder.iou_prediction_head.named_buffers()}
+    tensors = {
+        name: value.detach()
+        .to("cpu", torch.float32 if name.rpartition(".")[2] in curve else dtype)
+        .contiguous()
+        for name, value in sam.state_dict().items()
+    }
     metadata = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -288,9 +221,10 @@ def _config_of(metadata: dict[str, str], path: Path) -> StudentConfig:
         raise ValueError(
             f"{path} holds other weights than a student's (format {metadata.get('format')!r}, not {FORMAT!r})"
         )
-    if metadata.get("version") != FORMAT_VERSION:
+    if metadata.get("version") not in READ_VERSIONS:
         raise ValueError(
-            f"{path} has student version {metadata.get('version')!r}; this code reads {FORMAT_VERSION!r}"
+            f"{path} has student version {metadata.get('version')!r}; this code reads "
+            f"{' and '.join(READ_VERSIONS)}"
         )
     stored: dict[str, Any] = json.loads(metadata["config"])
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}

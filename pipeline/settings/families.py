@@ -29,8 +29,8 @@ class Family:
         model_types: what such a folder's config.json calls its model.
         needs: modules that must be importable beside torch.
         extra: the extra of maskmill that installs them; None where maskmill itself does.
-        decoder: of a segmenter: "shared" (decoder.py, predicted IoU before any mask, as for
-            segment_anything) or "own" (the family's own code, chunked over prompts).
+        encoder: of a segmenter: "ours" (segment_anything's network or a student's, run by this project) or
+            "transformers". The decoder is the shared-image decoder for all.
         gated: the hub asks for a login and accepted terms.
         parameters: of a segmenter, the largest of the family's public models; memory is planned by it.
         input_px: side of a segmenter's square input.
@@ -45,7 +45,7 @@ class Family:
     model_types: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     extra: str | None = None
-    decoder: str | None = None
+    encoder: str | None = None
     gated: bool = False
     parameters: int = 0
     input_px: int = 1024
@@ -69,7 +69,7 @@ def _segment_anything(name: str, size: str, hub_id: str, file: str, parameters: 
         takes_file=True,
         model_types=("sam",),
         needs=("segment_anything",),
-        decoder="shared",
+        encoder="ours",
         parameters=parameters,
     )
 
@@ -98,7 +98,7 @@ FAMILIES = (
         takes_file=True,
         takes_folder=False,
         needs=("segment_anything",),
-        decoder="shared",
+        encoder="ours",
         parameters=3_000_000,
         input_px=320,
     ),
@@ -111,7 +111,7 @@ FAMILIES = (
         "Segment Anything of any size",
         "facebook/sam-vit-base",
         "sam",
-        decoder="shared",
+        encoder="ours",
         parameters=641_090_608,
     ),
     _by_transformers(
@@ -120,17 +120,19 @@ FAMILIES = (
         "SAM-HQ",
         "syscv-community/sam-hq-vit-base",
         "sam_hq",
-        decoder="own",
+        encoder="transformers",
         parameters=650_000_000,
     ),
     _by_transformers(
         "segmenter",
         "sam2",
         "SAM 2 and 2.1, image model",
+        "sam2.1_hiera_large.pt (github.com/facebookresearch/sam2#download-checkpoints) or "
         "facebook/sam2.1-hiera-large",
         "sam2",
         "sam2_video",
-        decoder="own",
+        takes_file=True,
+        encoder="transformers",
         parameters=224_400_000,
     ),
     _by_transformers(
@@ -140,7 +142,7 @@ FAMILIES = (
         "yonigozlan/EdgeTAM-hf",
         "edgetam",
         "edgetam_video",
-        decoder="own",
+        encoder="transformers",
         parameters=13_900_000,
         needs=("transformers.models.edgetam", "timm"),
         extra="timm",
@@ -152,7 +154,7 @@ FAMILIES = (
         "facebook/sam3",
         "sam3_tracker",
         "sam3_video",
-        decoder="own",
+        encoder="transformers",
         gated=True,
         parameters=850_000_000,
         input_px=1008,
@@ -167,7 +169,7 @@ FAMILIES = (
             takes_folder=False,
             needs=("segment_anything", "timm"),
             extra="timm",
-            decoder="shared",
+            encoder="ours",
             parameters=parameters,
         )
         for encoder, title, example, parameters in (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from maskmill.pipeline.checks import check_int, check_range, check_type
-from maskmill.pipeline.settings.roles import NEUTRAL
+from maskmill.pipeline.checks import check_choice, check_int, check_range, check_type
+from maskmill.pipeline.settings.roles import LATER, NEUTRAL
 
 MASKS_REVISION = 2
 """Raised by hand when the grid-mask stage gives other masks for the same settings and weights; part of every
 fingerprint. Here, so that drivers can read it without importing torch."""
+
+
+OUTPUTS = ("all", "best")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class MaskSettings:
         crop_points_downscale: layer i has points_per_side / downscale^i points a side; an integer from 1.
         min_area_px: islands and holes smaller than this are removed and filled; 0 turns it off.
         max_coverage: masks that cover this share of the image or more are dropped, in (0, 1]; None keeps all.
+        outputs: "all" three of a prompt's masks go on, or only the one of the "best" predicted IoU, as
+            SAM-HQ's own generator does.
         drop_small: drop a mask whose largest island is smaller than min_area_px (the public code keeps
             that island).
         keep_candidates: store, as a column of their own, all masks above the next two thresholds, before
@@ -56,6 +61,7 @@ class MaskSettings:
     min_area_px: int = 0
     max_coverage: float | None = None
     drop_small: bool = False
+    outputs: str = dataclasses.field(default="all", metadata=LATER)
     keep_candidates: bool = dataclasses.field(default=False, metadata=NEUTRAL)
     candidate_iou: float = dataclasses.field(default=0.7, metadata=NEUTRAL)
     candidate_stability: float = dataclasses.field(default=0.85, metadata=NEUTRAL)
@@ -90,6 +96,7 @@ class MaskSettings:
                 f"{self.candidate_stability} cannot give masks above predicted_iou={self.predicted_iou} and "
                 f"stability={self.stability}: lower the candidates' thresholds to these or below"
             )
+        check_choice("outputs", self.outputs, OUTPUTS)
         check_type("drop_small", self.drop_small, bool)
         check_type("keep_candidates", self.keep_candidates, bool)
         if self.drop_small and self.min_area_px == 0:

@@ -3,9 +3,8 @@
     bytes = process + input pixels x a pixel's share + parameters x a parameter's share, in whole gigabytes
 
 The process is Python, torch and the photo on its way in and out; a pixel's share is the encoder's widest
-activations, and with a family's own decoder those of 64 prompts whose image side is each prompt's own
-(64 prompts x (side / 16)^2 positions x 256 channels x 4 bytes, six of them alive); a parameter's share is the
-weights with what loading them and the decoder's and the encoder's other layouts take for a while.
+activations: transformers' encoders keep more of them at once than ours; a parameter's share is the weights
+with what loading them and the decoder's and the encoder's other layouts take for a while.
 
 A weights file or folder on this machine is counted; else the largest public model of the family is assumed.
 It does not know GPUs, nor how many prompts are decoded together.
@@ -22,7 +21,7 @@ from maskmill.pipeline.settings.segmenter import SegmenterSettings
 
 GB = 10**9
 PROCESS_BYTES = 850 * 10**6
-BYTES_A_PIXEL = {"shared": 900, "own": 2400}
+BYTES_A_PIXEL = {"ours": 900, "transformers": 2400}
 BYTES_A_PARAMETER = 12.5
 
 WORD_MODEL_BYTES = 3 * GB
@@ -39,10 +38,10 @@ def segmenter_bytes(settings: SegmenterSettings) -> int:
         settings: model and weights.
     """
     family = family_of("segmenter", settings.model)
-    assert family.decoder is not None, "segmenters have a decoder"
+    assert family.encoder is not None, "segmenters have an encoder"
     path = None if settings.weights is None else Path(settings.weights).expanduser()
     parameters = family.parameters if path is None or not path.exists() else count_parameters(path)
-    need = PROCESS_BYTES + family.input_px**2 * BYTES_A_PIXEL[family.decoder] + parameters * BYTES_A_PARAMETER
+    need = PROCESS_BYTES + family.input_px**2 * BYTES_A_PIXEL[family.encoder] + parameters * BYTES_A_PARAMETER
     return math.ceil(need / GB) * GB
 
 

@@ -18,6 +18,9 @@ Scalar = str | int | float | bool | None
 NEUTRAL = {"neutral": True}
 """Metadata of a field that changes nothing that is written."""
 
+LATER = {"later": True}
+"""Metadata of a field that came after datasets were made with its settings: its default is what they had."""
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -30,7 +33,8 @@ def output_settings(settings: Any) -> dict[str, Scalar]:
         settings: an instance of a dataclass with JSON scalars as fields.
 
     Returns:
-        Field name to value, without the fields whose metadata says neutral.
+        Field name to value, without the fields whose metadata says neutral, and without those that came
+        later (`LATER`) where they have their default: so older datasets keep their fingerprints.
 
     Raises:
         ValueError: `settings` is no dataclass instance.
@@ -38,7 +42,9 @@ def output_settings(settings: Any) -> dict[str, Scalar]:
     if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
         raise ValueError(f"output_settings reads a settings dataclass, got {type(settings).__name__}")
     fields = [field for field in dataclasses.fields(settings) if not field.metadata.get("neutral", False)]
-    return {field.name: getattr(settings, field.name) for field in fields}
+    values = {field.name: getattr(settings, field.name) for field in fields}
+    later = {field.name: field.default for field in fields if field.metadata.get("later", False)}
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 def check_device(device: object) -> None:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
 from maskmill.pipeline.train.recipe import TrainImage
-from maskmill.pipeline.train.samples import PIXEL_MEAN, PIXEL_STD
 
 Bools = NDArray[np.bool_]
 

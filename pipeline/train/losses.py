@@ -45,8 +45,8 @@ class PairCosts:
     """Every output against every mask.
 
     Attributes:
-        cost_PMN: float32[P, M, N], 20 focal + dice, differentiable.
-        iou_PMN: float32[P, M, N], IoU of the mask thresholded at logit 0; no gradient.
+        cost_PMN: float32[..., P, M, N], 20 focal + dice, differentiable.
+        iou_PMN: float32[..., P, M, N], IoU of the mask thresholded at logit 0; no gradient.
     """
 
     cost_PMN: Tensor
@@ -54,28 +54,31 @@ class PairCosts:
 
 
 def pair_costs(logits_PMK: Tensor, targets_NK: Tensor) -> PairCosts:
-    """Cost and IoU of every output against every mask.
+    """Cost and IoU of every output against every mask of its picture.
 
     Args:
-        logits_PMK: float32[P, M, K].
-        targets_NK: float32[N, K], the share of each cell that the mask covers, 0..1.
+        logits_PMK: float32[..., P, M, K].
+        targets_NK: float32[..., N, K], the share of each cell that the mask covers, 0..1.
 
     Returns:
         The pairs.
     """
-    pixels, targets_KN = logits_PMK.shape[-1], targets_NK.T
-    probability = torch.sigmoid(logits_PMK)
-    log_on = F.logsigmoid(logits_PMK)
+    shape = (*logits_PMK.shape[:-1], targets_NK.shape[-2])
+    pixels = logits_PMK.shape[-1]
+    logits_OK, targets_KN = logits_PMK.flatten(-3, -2), targets_NK.transpose(-1, -2)
+    probability = torch.sigmoid(logits_OK)
+    log_on = F.logsigmoid(logits_OK)
     on = (1 - probability).square() * -log_on  # focal with gamma 2
-    off = probability.square() * (logits_PMK - log_on)
+    off = probability.square() * (logits_OK - log_on)
     focal = (off.sum(-1, keepdim=True) + (on - off) @ targets_KN) / pixels
     overlap = probability @ targets_KN
-    dice = dice_of_sums(overlap, probability.sum(-1, keepdim=True) + targets_NK.sum(-1))
+    dice = dice_of_sums(overlap, probability.sum(-1, keepdim=True) + targets_NK.sum(-1)[..., None, :])
     with torch.no_grad():
-        hard, truth = (logits_PMK > 0).float(), (targets_NK > 0.5).float()
-        common = hard @ truth.T
-        iou = common / (hard.sum(-1, keepdim=True) + truth.sum(-1) - common).clamp(min=1)
-    return PairCosts(FOCAL_WEIGHT * focal + DICE_WEIGHT * dice, iou)
+        hard, truth = (logits_OK > 0).float(), (targets_NK > 0.5).float()
+        common = hard @ truth.transpose(-1, -2)
+        iou = common / (hard.sum(-1, keepdim=True) + truth.sum(-1)[..., None, :] - common).clamp(min=1)
+    cost = FOCAL_WEIGHT * focal + DICE_WEIGHT * dice
+    return PairCosts(cost.view(shape), iou.view(shape))
 
 
 def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor:
@@ -90,7 +93,7 @@ def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor
     Returns:
         float32[P], the mean over the matched pairs.
     """
-    rows = torch.arange(len(target_P))
+    rows = torch.arange(len(target_P), device=target_P.device)
     rank = under_PN.float()
     rank[rows, target_P] = 2.0
     count = min(3, rank.shape[1])
@@ -114,5 +117,5 @@ def iou_target(
         float32[P, M].
     """
     may_mean = under_PN & ~is_box_P[:, None]
-    may_mean[torch.arange(len(target_P)), target_P] = ~is_void_P
+    may_mean[torch.arange(len(target_P), device=target_P.device), target_P] = ~is_void_P
     return (iou_PMN * may_mean[:, None]).amax(-1)

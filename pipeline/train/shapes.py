@@ -35,7 +35,7 @@ def load_trainable(settings: SegmenterSettings) -> Sam:
     path = weights.resolve(settings)
     if settings.model == "nano":
         return load_student(path)
-    return build_sam(settings.model, weights.read_tensors(path), path)
+    return build_sam(settings.model, weights.read_model(path), path)
 
 
 def save_trained(state: dict[str, Tensor], settings: SegmenterSettings, folder: Path) -> Path:

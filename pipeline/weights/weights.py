@@ -26,6 +26,7 @@ from maskmill.pipeline.weights.errors import (
     WeightsError,
     WrongWeights,
 )
+from maskmill.pipeline.weights.unwrapped import named_tensors, without_prefix
 
 if TYPE_CHECKING:
     import torch
@@ -170,8 +171,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The named tensors of a weights file, on the CPU.
 
     Args:
-        path: safetensors, or a torch checkpoint holding tensors by name, alone or under "model" or
-            "state_dict".
+        path: safetensors, or a torch checkpoint holding tensors by name, alone or wrapped as trainers do it
+            (unwrapped.py).
 
     Raises:
         MissingWeights: no such file.
@@ -183,7 +184,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if path.stat().st_size == 0:
         raise DamagedWeights(f"weights file {path} is empty: download it again")
     held = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-    return _named_tensors(held, path)
+    return named_tensors(held, path)
+
+
+def read_model(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a file with a whole model, without a prefix that all names share.
+
+    Args:
+        path: as for `read_tensors`; errors too.
+
+    Raises:
+        WrongWeights: no tensors by name, or pixel statistics that are not SAM's.
+    """
+    return without_prefix(read_tensors(path), path)
 
 
 def read_folder(folder: Path) -> dict[str, torch.Tensor]:
@@ -245,18 +258,6 @@ def _damaged(path: Path, error: Exception) -> DamagedWeights:
     )
 
 
-def _named_tensors(held: Any, path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    if isinstance(held, Mapping):
-        for wrapper in ("model", "state_dict"):
-            if isinstance(held.get(wrapper), Mapping):
-                held = held[wrapper]
-    if not isinstance(held, Mapping) or not all(isinstance(value, torch.Tensor) for value in held.values()):
-        raise WrongWeights(f"weights file {path} holds no tensors by name: save the model's state_dict()")
-    return dict(held)
-
-
 def check_fit(
     tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], *, model: str, path: Path
 ) -> None:
@@ -286,7 +287,8 @@ def check_fit(
     if findings:
         raise WrongWeights(
             f"weights file {path} does not fit {model}: {'; '.join(findings)}. "
-            f"It looks like {looks_like(tensors)}"
+            f"It looks like {looks_like(tensors)}. If it was trained from {model}, save that model's own "
+            "state_dict(), under the names of the original"
         )
 
 
@@ -297,6 +299,7 @@ def looks_like(tensors: Mapping[str, torch.Tensor]) -> str:
         return f"segment_anything's {_VIT_WIDTHS[position.shape[-1]]}"
     signs = {
         "image_encoder.stem.": "a maskmill student such as nano",
+        "image_encoder.trunk.stem.": "a maskmill student such as nano",
         "image_encoder.trunk.": "SAM 2",
         "image_encoder.patch_embed.seq.": "MobileSAM",
         "image_encoder.features.": "EdgeSAM",

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Grid:
+class Grid:
     """Positions of a dense map."""
 
     height: int
@@ -143,10 +143,10 @@ class Namer:
         features_ND = self._towers.dense_features(pixels_13HW)[0].float()
         return F.normalize(features_ND, dim=-1).view(grid.height, grid.width, -1)
 
-    def grid_of(self, height: int, width: int, longer_side: int) -> _Grid:
+    def grid_of(self, height: int, width: int, longer_side: int) -> Grid:
         """The positions of `dense_features` of an image of this size."""
         scale = longer_side / max(height, width)
-        return _Grid(*(max(1, round(side * scale / self._patch_size)) for side in (height, width)))
+        return Grid(*(max(1, round(side * scale / self._patch_size)) for side in (height, width)))
 
     @torch.inference_mode()
     def text_features(self, words: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.settings.words import NameSettings
-from maskmill.pipeline.words.clip import Namer
+from maskmill.pipeline.words.clip import Grid
 
 DENSE = "dense"
 CROPS = "crops"
@@ -110,6 +110,23 @@ def names_from_record(record: Mapping[str, Any]) -> NamedImage:
         raise ValueError(f"not a record of names: {error!r}") from error
 
 
+class NamerModel(Protocol):
+    """What the stage asks of a namer; see `maskmill.pipeline.words.clip.Namer`, which is one."""
+
+    image_size: int
+    pixel_mean: tuple[int, ...]
+
+    def image_features(self, images: Sequence[Pixels]) -> Tensor: ...
+
+    def dense_features(self, image: Pixels, longer_side: int) -> Tensor: ...
+
+    def grid_of(self, height: int, width: int, longer_side: int) -> Grid: ...
+
+    def text_features(self, words: Sequence[str], templates: Sequence[str]) -> Tensor: ...
+
+    def scores(self, features_ND: Tensor, words_WD: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 class MaskNamer:
     """The stage: an image and its masks in, names out.
 
@@ -122,7 +139,7 @@ class MaskNamer:
         ValueError: no words.
     """
 
-    def __init__(self, namer: Namer, vocabulary: Sequence[str], settings: NameSettings) -> None:
+    def __init__(self, namer: NamerModel, vocabulary: Sequence[str], settings: NameSettings) -> None:
         self._namer = namer
         self._settings = settings
         self.vocabulary = tuple(vocabulary)

@@ -14,21 +14,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import (
-    ColumnVersion,
-    CommitRecord,
-    list_columns,
-    list_versions,
-    making_order,
-)
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
 from maskmill.storage.dataset.generations import GenerationRow, latest, row_of
 from maskmill.storage.dataset.join import read_row
-from maskmill.storage.errors import AccessDenied, StorageError, StoreUnavailable
+from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.errors import StorageError
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import check_size
-from maskmill.storage.stores.base import ObjectStore, is_s3
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.stores.open import is_silence
 
 
 @dataclass(frozen=True)
@@ -227,5 +223,5 @@ class _Look:
 
     def _refuse_silence(self, exc: StorageError) -> None:
         """Not answering is no damage."""
-        if is_s3(self._store.root) and isinstance(exc, StoreUnavailable | AccessDenied):
+        if is_silence(self._store.root, exc):
             raise exc

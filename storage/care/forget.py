@@ -22,27 +22,17 @@ from dataclasses import dataclass
 
 from maskmill.storage.care.garbage import lost_tables
 from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard, stored_shards
-from maskmill.storage.dataset.columns import CommitRecord, list_columns, list_versions, new_attempt
+from maskmill.storage.dataset.columns import list_columns, list_versions
 from maskmill.storage.dataset.generations import list_generations, load_generation
+from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease, others
 from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
 from maskmill.storage.plan.make_plan import RowWriter
 from maskmill.storage.plan.marks import forget_command
-from maskmill.storage.plan.plan import (
-    FOLDER,
-    IMAGE_COLUMNS,
-    Plan,
-    PlanPart,
-    RewrittenRows,
-    image_key,
-    image_schema,
-    load_plans,
-    part_bytes,
-    part_name,
-    read_rows,
-)
+from maskmill.storage.plan.plan import FOLDER, Plan, PlanPart, image_key, load_plans, part_bytes, part_name
+from maskmill.storage.plan.tables import IMAGE_COLUMNS, RewrittenRows, image_schema, read_rows
 from maskmill.storage.stores.base import ObjectStore, Unfinished
 
 MAX_RACES = 20

@@ -25,9 +25,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, list_columns, list_versions
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
 from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
 from maskmill.storage.dataset.generations import list_generations, load_generation, named_objects
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.drivers.lease import SLACK_S, check_lease, others
 from maskmill.storage.drivers.store_time import FOLDER as DRIVERS
 from maskmill.storage.drivers.store_time import store_clock

@@ -19,17 +19,16 @@ from maskmill.storage.dataset.tags import FOLDER as TAGS
 from maskmill.storage.dataset.tags import tag_history
 from maskmill.storage.drivers.lease import others
 from maskmill.storage.errors import (
-    AccessDenied,
     DamagedObject,
     ObjectNotFound,
     StorageError,
-    StoreUnavailable,
 )
 from maskmill.storage.plan.marks import Marks, forget_command, marked_shards
 from maskmill.storage.plan.plan import Plan
 from maskmill.storage.shards.shards import WrittenObject, check_object, check_size, read_shard
-from maskmill.storage.stores.base import ObjectStore, is_s3
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import lost_records
+from maskmill.storage.stores.open import is_silence
 
 RESTORE = "put it back from a backup or an older version of the bucket"
 SMALL_BYTES = 64 << 20  # read whole even by a check that is not deep
@@ -93,7 +92,7 @@ def _told(store: ObjectStore, look: Callable[[], object]) -> list[str]:
 
 
 def _sentence(store: ObjectStore, exc: StorageError) -> str:
-    if is_s3(store.root) and isinstance(exc, StoreUnavailable | AccessDenied):
+    if is_silence(store.root, exc):
         raise exc  # not answering is no damage
     return f"{exc}; {RESTORE}"
 

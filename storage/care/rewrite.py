@@ -15,14 +15,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from maskmill.storage.dataset.columns import (
-    ColumnVersion,
-    CommitRecord,
-    Reject,
-    list_columns,
-    list_versions,
-    new_attempt,
-)
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
 from maskmill.storage.dataset.generations import (
     Generation,
     GenerationRow,
@@ -31,6 +24,7 @@ from maskmill.storage.dataset.generations import (
     publish_over,
     row_of,
 )
+from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
 from maskmill.storage.errors import DamagedObject, Overtaken, StorageError
 from maskmill.storage.plan.marks import holding, marked_shards, marks_of
 from maskmill.storage.shards.index import read_index

@@ -30,17 +30,16 @@ from maskmill.storage.dataset.columns import (
 from maskmill.storage.dataset.generations import GenerationRow, row_of
 from maskmill.storage.dataset.join import read_record, read_row
 from maskmill.storage.errors import (
-    AccessDenied,
     DamagedObject,
     ObjectNotFound,
     StorageError,
-    StoreUnavailable,
 )
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import check_size
-from maskmill.storage.stores.base import ObjectStore, is_s3
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.stores.open import is_silence
 
 Rows = Mapping[str, GenerationRow]
 
@@ -264,7 +263,7 @@ def _check_column(
     try:
         return _check_row(store, row, keys, rows, deep)
     except StorageError as exc:
-        if is_s3(store.root) and isinstance(exc, StoreUnavailable | AccessDenied):
+        if is_silence(store.root, exc):
             raise  # not answering is no damage
         return _Column(damaged=True, problems=(f"shard {row.shard}: {row.column}: {exc}",))
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import (
     DamagedObject,

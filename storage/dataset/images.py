@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject, StorageError
 from maskmill.storage.json_text import from_json, load_object
 from maskmill.storage.plan.sources import PlannedImage, read_sources, source_label

@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, GenerationRow
 from maskmill.storage.dataset.images import resolved_samples
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject, Forgotten, ObjectNotFound
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample, check_object, read_shard

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import CommitRecord, making_order
+from maskmill.storage.dataset.columns import making_order
 from maskmill.storage.dataset.generations import Generation, GenerationRow
 from maskmill.storage.dataset.join import read_record
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.stores.base import ObjectStore
 
 Rows = dict[str, GenerationRow]
@@ -105,7 +106,7 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
     An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
     doesn't name is not rejected, and annotated where it has masks beside.
     """
-    from maskmill.storage.dataset.columns import NOT_ANNOTATED, first_rejects
+    from maskmill.storage.dataset.records import NOT_ANNOTATED, first_rejects
 
     by_shard: dict[int, Rows] = defaultdict(dict)
     for row in rows:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, Overtaken, StoreUnavailable
 from maskmill.storage.json_text import load_json, sealed

@@ -3,13 +3,11 @@
     masks      a row per mask: the index; join with images by key
     images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
     shards     a row per (shard, column): the manifest
-    captions, labels, names, ...   a row per what they index, where the generation has such a column
+    captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
 
 Files are read through the dataset's own store, lazily and only the columns and row groups that a query needs,
 so a local folder and S3 are the same and S3 needs no other credentials. A query sees these tables and nothing
-else: no files, no network.
-
-DuckDB is an optional extra: `pip install 'maskmill[query]'`.
+else: no files, no network, no extensions, and it cannot change that (DuckDB's own lock). `unsafe` lifts it.
 
 It doesn't check sha256 (that would read every file whole): pages carry checksums; `verify --deep` reads all.
 """
@@ -18,20 +16,34 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
-from maskmill.storage.plan.plan import image_schema, load_plans
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.tables import image_schema
 from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
+
+TIMEOUT_S = 300.0
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "lock_configuration": "true",
+}
+"""DuckDB's own lock-down: what is registered can be read, and nothing else."""
 
 
 class QueryError(InputError):
@@ -47,7 +59,16 @@ class QueryResult:
     truncated: bool
 
 
-def run_query(store: ObjectStore, generation: Generation, sql: str, *, max_rows: int = 10_000) -> QueryResult:
+def run_query(
+    store: ObjectStore,
+    generation: Generation,
+    sql: str,
+    *,
+    max_rows: int = 10_000,
+    timeout_s: float | None = TIMEOUT_S,
+    unsafe: bool = False,
+    rows_for: Callable[[str], RecordRows] = lambda column: WHOLE,
+) -> QueryResult:
     """Answers one SQL statement over a generation's tables.
 
     Args:
@@ -55,34 +76,62 @@ def run_query(store: ObjectStore, generation: Generation, sql: str, *, max_rows:
         generation: what to ask about.
         sql: one statement, in DuckDB's dialect.
         max_rows: rows to bring back at most.
+        timeout_s: that it may take; None for as long as it takes.
+        unsafe: lets the statement read and write files, use the network and load extensions.
+        rows_for: how the records of a column without an index become rows.
 
     Raises:
-        QueryError: DuckDB refuses it, or is not installed.
+        QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
         DamagedObject: a manifest or file cannot be read.
     """
+    if not sql.strip():
+        raise QueryError('the query is empty: ask in SQL, such as "select count(*) from masks"')
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config={} if unsafe else LOCKED)
+    expired = threading.Event()
+
+    def stop() -> None:
+        expired.set()
+        connection.interrupt()
+
+    timer = threading.Timer(timeout_s, stop) if timeout_s is not None else None
     try:
-        import duckdb
-    except ImportError as exc:
-        raise QueryError("SQL needs DuckDB: pip install 'maskmill[query]'") from exc
-    connection = duckdb.connect(
-        ":memory:", config={"enable_external_access": "false", "python_enable_replacements": "false"}
-    )
-    try:
-        _register(connection, store, generation)
+        _register(connection, store, generation, sql, rows_for)
+        if timer is not None:
+            timer.start()
         cursor = connection.execute(sql)
+        if cursor is None or cursor.description is None:
+            raise QueryError('the query has no statement: ask in SQL, such as "select count(*) from masks"')
         rows = cursor.fetchmany(max_rows + 1)
-        columns = tuple(str(column[0]) for column in cursor.description or ())
-    except duckdb.Error as exc:
-        raise QueryError(f"the query cannot be answered: {exc}") from exc
+        columns = tuple(str(column[0]) for column in cursor.description)
+    except (duckdb.Error, RuntimeError, UnicodeError) as exc:
+        if expired.is_set():
+            raise QueryError(
+                f"the query was stopped after {timeout_s:g} s: narrow it, or give it longer (--timeout)"
+            ) from exc
+        raise QueryError(_sentence(exc, table_names(generation))) from exc
     finally:
+        if timer is not None:
+            timer.cancel()
         connection.close()
     return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
 
 
+def _sentence(exc: Exception, tables: Sequence[str]) -> str:
+    """DuckDB's words in one line, and what would help."""
+    kind, _, words = str(exc).partition("\n\nLINE ")[0].partition(": ")
+    told = " ".join((words or kind).split()).rstrip(".!")
+    if kind == "Catalog Error" and "Table" in words:
+        told += f"; the tables are {', '.join(tables)}"
+    elif "disabled by configuration" in words or "configuration has been locked" in words:
+        told += "; a query reads this dataset and nothing else, unless it is asked with --unsafe"
+    return f"the query cannot be answered: {told}"
+
+
 def table_names(generation: Generation) -> tuple[str, ...]:
     """The tables that a query can name."""
-    indexed = {row.column for row in generation.rows() if row.index is not None}
-    return ("images", "shards", *sorted(indexed))
+    return ("images", "shards", *sorted({row.column for row in generation.rows()} - {"images"}))
 
 
 def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Table:
@@ -112,16 +161,26 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
         raise DamagedObject(f"{store.root}: table {name} cannot be read ({exc})") from exc
 
 
-def _register(connection: Any, store: ObjectStore, generation: Generation) -> None:
-    rows = generation.rows()
+def _register(
+    connection: Any,
+    store: ObjectStore,
+    generation: Generation,
+    sql: str,
+    rows_for: Callable[[str], RecordRows],
+) -> None:
+    """The tables; of a column without an index only if the statement may name it, since it is read whole."""
     connection.register("shards", _manifest(store, generation.manifest))
     by_column: dict[str, list[GenerationRow]] = defaultdict(list)
-    for row in rows:
-        if row.index is not None:
-            by_column[row.column].append(row)
+    for row in generation.rows():
+        by_column[row.column].append(row)
+    by_column.pop("images", None)
+
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
-        connection.register(column, _parquet(store, written))
+        if len(written) == len(found):
+            connection.register(column, _parquet(store, written))
+        elif column.lower() in sql.lower():
+            connection.register(column, record_table(store, found, rows_for(column)))
     _register_images(connection, store)
 
 
@@ -180,19 +239,24 @@ class _RangedFile(io.RawIOBase):
         self._store, self._name, self._size_bytes, self._at = store, name, size_bytes, 0
 
     def readable(self) -> bool:
+        """See io.RawIOBase."""
         return True
 
     def seekable(self) -> bool:
+        """See io.RawIOBase."""
         return True
 
     def tell(self) -> int:
+        """See io.IOBase."""
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """See io.IOBase."""
         self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence] + offset
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
+        """See io.RawIOBase. Raises StorageError."""
         left = self._size_bytes - self._at
         data = self._store.read(self._name, self._at, left if size is None or size < 0 else min(size, left))
         self._at += len(data)

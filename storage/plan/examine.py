@@ -14,24 +14,28 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
-from maskmill.storage.errors import BucketNotFound, ObjectNotFound, StorageError, StoreUnavailable
+from maskmill.storage.errors import BucketNotFound, NotAFile, ObjectNotFound, StorageError, StoreUnavailable
+from maskmill.storage.plan.grouped import MAX_WAITING, Group, key_and_field
+from maskmill.storage.plan.patience import open_patiently, within
 from maskmill.storage.plan.sources import source_label
 from maskmill.storage.plan.walk import CAPTION_ENDINGS, IMAGE_ENDINGS, InputFile, InputProblem, ending_of
 from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
-from maskmill.storage.stores.base import address_store, is_s3
 from maskmill.storage.stores.in_order import in_order
+from maskmill.storage.stores.open import address_store, is_remote
 
 log = logging.getLogger(__name__)
 
 MAX_CAPTION_BYTES = 64 << 10  # a longer .txt or .json beside an image is no caption
 CHUNK_BYTES = 1 << 20
 FILES_PER_UNIT = 16
-MAX_GROUP = 64  # images of one stem in a tar that wait for their caption
 
 
 @dataclass(frozen=True)
 class HashedImage:
-    """An image that was read: the fields of a PlannedImage that the source decides."""
+    """An image that was read: the fields of a PlannedImage that the source decides.
+
+    `caption_unread`: a caption lies beside it in another encoding than UTF-8.
+    """
 
     source: str
     member: str
@@ -40,6 +44,7 @@ class HashedImage:
     etag: str
     sha256: str
     caption: str | None
+    caption_unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ class ScannedTar:
 
 
 Examined = HashedImage | KnownInput | InputProblem | ScannedTar
+_Member = HashedImage | KnownInput | InputProblem
+
+NOT_UTF8 = "(captions that are not UTF-8)"
 
 
 class Known(Protocol):
@@ -83,13 +91,25 @@ class Known(Protocol):
         """Whether the tar was scanned to its end."""
 
 
-def examine(found: Iterable[InputFile | InputProblem], known: Known, num_threads: int) -> Generator[Examined]:
+def examine(
+    found: Iterable[InputFile | InputProblem],
+    known: Known,
+    num_threads: int,
+    *,
+    photograph: str | None = None,
+) -> Generator[Examined]:
     """Reads what `known` doesn't know; results in the order of `found`.
+
+    Args:
+        found: as listed.
+        known: what earlier plans have.
+        num_threads: files or tars read at once.
+        photograph: the field of a tar's samples that is the photograph; None goes by grouped.py's rule.
 
     Raises:
         StoreUnavailable: an S3 store doesn't answer; it would be wrong to reject what can't be reached today.
     """
-    return in_order(_units(found), lambda unit: _examine_unit(unit, known), num_threads)
+    return in_order(_units(found), lambda unit: _examine_unit(unit, known, photograph), num_threads)
 
 
 def _units(found: Iterable[InputFile | InputProblem]) -> Iterator[list[InputFile | InputProblem]]:
@@ -107,12 +127,14 @@ def _units(found: Iterable[InputFile | InputProblem]) -> Iterator[list[InputFile
         yield batch
 
 
-def _examine_unit(unit: list[InputFile | InputProblem], known: Known) -> Iterator[Examined]:
+def _examine_unit(
+    unit: list[InputFile | InputProblem], known: Known, photograph: str | None
+) -> Iterator[Examined]:
     for item in unit:
         if isinstance(item, InputProblem):
             yield item
         elif item.kind == "tar":
-            yield from _examine_tar(item, known)
+            yield from _examine_tar(item, known, photograph)
         else:
             yield _examine_image(item, known)
 
@@ -122,24 +144,23 @@ def _examine_image(file: InputFile, known: Known) -> Examined:
     if already is not None:
         return already
     try:
-        store, name = address_store(file.source)
-        with store.open_read(name) as stream:
+        with open_patiently(file.source) as stream:
             sha256, num_bytes = _hash(stream, None)
     except StorageError as exc:
         return _problem(file, exc)
-    return HashedImage(file.source, "", 0, num_bytes, file.etag, sha256, _read_caption(file.caption_source))
+    data = _read_caption(file.caption_source)
+    caption = caption_text(ending_of(file.caption_source), data)
+    return HashedImage(file.source, "", 0, num_bytes, file.etag, sha256, caption, not is_utf8(data))
 
 
-def _examine_tar(file: InputFile, known: Known) -> Iterator[Examined]:
+def _examine_tar(file: InputFile, known: Known, photograph: str | None) -> Iterator[Examined]:
     already = known.knows_tar(file.source, file.etag)
     if already is not None:
         yield already
         return
-    group: list[HashedImage | KnownInput] = []
-    stem, caption, skipped = "", _Caption(), Counter[str]()
+    group, skipped = Group[_Member](), Counter[str]()
     try:
-        store, name = address_store(file.source)
-        with store.open_read(name) as stream:
+        with open_patiently(file.source) as stream:
             for found in scan_tar(stream, file.size_bytes):
                 if isinstance(found, TarDamage):
                     source = source_label(file.source, found.member)
@@ -147,21 +168,22 @@ def _examine_tar(file: InputFile, known: Known) -> Iterator[Examined]:
                         source, "tar_damaged", f"byte {found.offset}: {found.detail}", file.etag
                     )
                     continue
-                member_stem = found.name[: len(found.name) - len(ending_of(found.name))]
-                if member_stem != stem or len(group) >= MAX_GROUP:
-                    yield from caption.given_to(group)
-                    group, stem, caption = [], member_stem, _Caption()
-                result = _examine_member(file, found, stream, known, caption, skipped)
-                if isinstance(result, InputProblem):
-                    yield result
-                elif result is not None:
-                    group.append(result)
+                key, _ = key_and_field(found.name)
+                if key != group.key or len(group.images) >= MAX_WAITING:
+                    yield from _captioned(group, photograph, skipped)
+                    group = Group(key)
+                _examine_member(file, found, stream, known, group, skipped)
     except StorageError as exc:
-        yield from caption.given_to(group)
+        yield from _captioned(group, photograph, skipped)
         yield _problem(file, exc)
         return
-    yield from caption.given_to(group)
+    yield from _captioned(group, photograph, skipped)
     yield ScannedTar(file.source, file.etag, skipped)
+
+
+def _captioned(group: Group[_Member], photograph: str | None, skipped: Counter[str]) -> Iterator[_Member]:
+    for member, caption in group.photographs(photograph, skipped):
+        yield replace(member, caption=caption) if isinstance(member, HashedImage) else member
 
 
 def _examine_member(
@@ -169,22 +191,36 @@ def _examine_member(
     found: TarMember,
     stream: BinaryIO,
     known: Known,
-    caption: _Caption,
+    group: Group[_Member],
     skipped: Counter[str],
-) -> HashedImage | KnownInput | InputProblem | None:
-    """One complete member; None if it is no image, which `caption` or `skipped` then knows."""
-    ending = ending_of(found.name)
+) -> None:
+    """One complete member, into the group or counted as skipped."""
+    ending, (_, field) = ending_of(found.name), key_and_field(found.name)
     if found.name.rpartition("/")[2].startswith("."):
         skipped["(hidden)"] += 1
+    elif ending in CAPTION_ENDINGS and found.is_file:
+        text = _caption_in(found, stream, skipped)
+        if text is not None:
+            group.captions[field] = text
+    elif ending in IMAGE_ENDINGS:
+        group.images.append((field, _hashed(file, found, stream, known)))
+    elif found.is_file:
+        skipped[ending or "(no ending)"] += 1
+
+
+def _caption_in(found: TarMember, stream: BinaryIO, skipped: Counter[str]) -> str | None:
+    """The text of a sidecar; one that is too long or that nobody can read is counted."""
+    ending = ending_of(found.name)
+    if found.size_bytes > MAX_CAPTION_BYTES:
+        skipped[f"({ending} too long for a caption)"] += 1
         return None
-    if ending in CAPTION_ENDINGS and found.is_file:
-        if found.size_bytes <= MAX_CAPTION_BYTES:
-            caption.take(ending, stream.read(found.size_bytes))
-        return None
-    if ending not in IMAGE_ENDINGS:
-        if found.is_file:
-            skipped[ending or "(no ending)"] += 1
-        return None
+    data = stream.read(found.size_bytes)
+    if not is_utf8(data):
+        skipped[NOT_UTF8] += 1
+    return caption_text(ending, data)
+
+
+def _hashed(file: InputFile, found: TarMember, stream: BinaryIO, known: Known) -> _Member:
     already = known.knows_image(file.source, found.name, found.offset, file.etag)
     if already is not None:
         return already
@@ -201,24 +237,13 @@ def _examine_member(
     return HashedImage(file.source, found.name, found.offset, num_bytes, file.etag, sha256, None)
 
 
-class _Caption:
-    """The caption among members of one stem: .txt first, then a .json with "caption"."""
-
-    def __init__(self) -> None:
-        self._text: str | None = None
-        self._from_txt = False
-
-    def take(self, ending: str, data: bytes) -> None:
-        text = caption_text(ending, data)
-        if text is not None and (ending == ".txt" or not self._from_txt):
-            self._text, self._from_txt = text, ending == ".txt"
-
-    def given_to(self, group: list[HashedImage | KnownInput]) -> Iterator[HashedImage | KnownInput]:
-        for item in group:
-            if isinstance(item, HashedImage) and self._text is not None:
-                yield replace(item, caption=self._text)
-            else:
-                yield item
+def is_utf8(data: bytes) -> bool:
+    """Whether these bytes are UTF-8, a byte order mark or not."""
+    try:
+        data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def caption_text(ending: str, data: bytes) -> str | None:
@@ -234,16 +259,17 @@ def caption_text(ending: str, data: bytes) -> str | None:
     return caption.strip().encode("utf-8", "replace").decode()  # JSON can hold lone surrogates
 
 
-def _read_caption(source: str) -> str | None:
+def _read_caption(source: str) -> bytes:
+    """What lies beside an image; nothing where it can't be read or is too long."""
     if not source:
-        return None
+        return b""
     store, name = address_store(source)
     try:
-        data = store.read(name, 0, MAX_CAPTION_BYTES + 1)
+        data = within(source, lambda: store.read(name, 0, MAX_CAPTION_BYTES + 1))
     except StorageError as exc:
         log.warning("caption not read: %s", exc)
-        return None
-    return caption_text(ending_of(source), data) if len(data) <= MAX_CAPTION_BYTES else None
+        return b""
+    return data if len(data) <= MAX_CAPTION_BYTES else b""
 
 
 def _hash(stream: BinaryIO, size_bytes: int | None) -> tuple[str, int]:
@@ -259,7 +285,11 @@ def _hash(stream: BinaryIO, size_bytes: int | None) -> tuple[str, int]:
 
 
 def _problem(file: InputFile, exc: StorageError) -> InputProblem:
-    if isinstance(exc, StoreUnavailable) and is_s3(file.source):
+    if isinstance(exc, StoreUnavailable) and is_remote(file.source):
         raise exc
-    missing = isinstance(exc, ObjectNotFound | BucketNotFound)
-    return InputProblem(file.source, "missing" if missing else "unreadable", str(exc), file.etag)
+    reason = "unreadable"
+    if isinstance(exc, ObjectNotFound | BucketNotFound):
+        reason = "missing"
+    elif isinstance(exc, NotAFile):
+        reason = "not_a_file"
+    return InputProblem(file.source, reason, str(exc), file.etag)

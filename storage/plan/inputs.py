@@ -18,10 +18,9 @@ from __future__ import annotations
 import glob
 import io
 import os
-import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from maskmill.storage.errors import InputError, ObjectNotFound
@@ -33,11 +32,22 @@ from maskmill.storage.plan.walk import (
     Skipped,
     ending_of,
     look_at_local,
-    look_at_s3,
+    look_at_remote,
     walk_folder,
     walk_prefix,
 )
-from maskmill.storage.stores.base import address_store, is_s3, local_address, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import (
+    absolute_address,
+    address_beside,
+    address_forms,
+    address_store,
+    is_inside,
+    is_known,
+    is_remote,
+    open_store,
+    split_bucket,
+)
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MANIFEST_ENDING = ".txt"
@@ -84,23 +94,15 @@ def list_inputs(inputs: Sequence[str], *, dataset_root: str | None = None) -> In
 
 
 def _absolute(text: str) -> str:
-    if is_s3(text):
-        return text.rstrip("/")
-    if "://" in text and not text.startswith("file://"):
-        raise InputError(
-            f"{text}: cannot be read directly; download it, or use a local path or s3:// address"
-        )
     if not text:
         raise InputError("an empty path was given as input; name a folder, a tar, a manifest or a glob")
-    return os.path.abspath(Path(local_address(text)).expanduser())  # noqa: PTH100 - resolve() would follow links
+    if not is_known(text):
+        raise InputError(f"{text}: cannot be read directly; download it, or use {address_forms()}")
+    return absolute_address(text)
 
 
 def _refuse_dataset(address: str, dataset_root: str | None) -> None:
-    if dataset_root is None or is_s3(address) != is_s3(dataset_root):
-        return
-    inside = address if is_s3(address) else os.path.realpath(address)
-    outer = dataset_root if is_s3(address) else os.path.realpath(dataset_root)
-    if f"{inside}/".startswith(f"{outer.rstrip('/')}/"):
+    if dataset_root is not None and is_inside(address, dataset_root):
         raise InputError(f"{address}: is inside the dataset {dataset_root}; keep inputs and dataset apart")
 
 
@@ -112,8 +114,7 @@ def _check_some(address: str, dataset_root: str | None) -> None:
         if isinstance(found, InputFile) or _is_manifest(address):
             return
         problems.append(found)
-    most = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))[:8]
-    seen = ", ".join(f"{count} {ending}" for ending, count in most) or "nothing"
+    seen = most_of(skipped) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
@@ -121,11 +122,19 @@ def _check_some(address: str, dataset_root: str | None) -> None:
     )
 
 
+def most_of(counts: Mapping[str, int], number: int = 8) -> str:
+    """Counts for people, the largest first: "12 .mp4, 3 .heic"."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in most[number:])
+    shown = [f"{count} {name}" for name, count in most[:number]]
+    return ", ".join([*shown, f"{rest} others"] if rest else shown)
+
+
 def _walk_input(
     address: str, dataset_root: str | None, skipped: Skipped
 ) -> Iterator[InputFile | InputProblem]:
-    if is_s3(address):
-        yield from _walk_s3(address, dataset_root, skipped)
+    if is_remote(address):
+        yield from _walk_bucket(address, dataset_root, skipped)
         return
     path = Path(address)
     _check_reachable(path)
@@ -155,7 +164,7 @@ def _walk_file(address: str, skipped: Skipped) -> Iterator[InputFile | InputProb
     if ending == MANIFEST_ENDING:
         yield from _walk_manifest(address)
     elif ending in IMAGE_ENDINGS or ending == TAR_ENDING:
-        yield look_at_s3(address) if is_s3(address) else look_at_local(Path(address))
+        yield _look_at(address)
     else:
         raise InputError(f"{address}: not a folder, an image, a .tar or a .txt manifest")
 
@@ -178,18 +187,15 @@ def _walk_manifest(address: str) -> Iterator[InputFile | InputProblem]:
 
 
 def _look_at_entry(entry: str, folder: str) -> InputFile | InputProblem:
-    if "\0" in entry or ("://" in entry and not is_s3(entry) and not entry.startswith("file://")):
-        return InputProblem(
-            _printable(entry), "unsupported", "not a local path or s3:// address; download it first"
-        )
+    if "\0" in entry or not is_known(entry):
+        return InputProblem(_printable(entry), "unsupported", f"not {address_forms()}; download it first")
     if ending_of(entry) not in (*IMAGE_ENDINGS, TAR_ENDING):
         return InputProblem(_printable(entry), "unsupported", "not an image or .tar by its ending")
-    if is_s3(entry):
-        return look_at_s3(entry)
-    if is_s3(folder):
-        bucket, _, prefix = folder.removeprefix("s3://").partition("/")
-        return look_at_s3(f"s3://{bucket}/{posixpath.normpath(posixpath.join(prefix, entry)).lstrip('/')}")
-    return look_at_local(Path(os.path.abspath(Path(folder, local_address(entry)))))  # noqa: PTH100
+    return _look_at(address_beside(folder, entry))
+
+
+def _look_at(address: str) -> InputFile | InputProblem:
+    return look_at_remote(address) if is_remote(address) else look_at_local(Path(address))
 
 
 def _walk_glob(
@@ -214,16 +220,24 @@ def _walk_glob(
         raise InputError(f"{pattern}: nothing matches; check the pattern, and quote it for your shell")
 
 
-def _walk_s3(address: str, dataset_root: str | None, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
-    bucket, _, name = address.removeprefix("s3://").partition("/")
+def _walk_bucket(
+    address: str, dataset_root: str | None, skipped: Skipped
+) -> Iterator[InputFile | InputProblem]:
+    root, name = split_bucket(address)
     if name and ending_of(name) and not name.endswith("/") and _is_object(address):
         yield from _walk_file(address, skipped)
         return
-    store = open_store(f"s3://{bucket}")
+    store = open_store(root)
     magic = _MAGIC.search(name)
+    if magic and _has_any(store, f"{name}/"):
+        magic = None  # it is a name first, as of local folders
     prefix = name[: magic.start()] if magic else (f"{name}/" if name else "")
     pattern = re.compile(_glob_regex(name)) if magic else None
     yield from walk_prefix(store, prefix, dataset_root, skipped, pattern)
+
+
+def _has_any(store: ObjectStore, prefix: str) -> bool:
+    return next(iter(store.list(prefix)), None) is not None
 
 
 def _is_object(address: str) -> bool:

@@ -17,8 +17,9 @@ from hashlib import blake2b
 
 from maskmill.storage.plan.digests import DigestTable
 from maskmill.storage.plan.examine import KnownInput
-from maskmill.storage.plan.plan import REJECT_COLUMNS, Plan, read_rows
+from maskmill.storage.plan.plan import Plan
 from maskmill.storage.plan.sources import source_label
+from maskmill.storage.plan.tables import REJECT_COLUMNS, read_rows
 
 _IDENTITY_BYTES = 8
 _ID_BYTES = 5  # an image id; 0 for a double

@@ -13,35 +13,37 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import InputError, StoreUnavailable
-from maskmill.storage.plan.examine import Examined, HashedImage, KnownInput, ScannedTar, examine
+from maskmill.storage.plan.examine import NOT_UTF8, Examined, HashedImage, KnownInput, ScannedTar, examine
 from maskmill.storage.plan.inputs import InputListing, list_inputs
 from maskmill.storage.plan.ledger import Ledger, digest
 from maskmill.storage.plan.plan import (
     FOLDER,
     MAX_SHARD_SIZE,
-    REJECT_COLUMNS,
-    TAR_COLUMNS,
     Plan,
-    PlannedImage,
     PlanPart,
     PlanReject,
-    PlanTable,
     image_key,
-    image_schema,
     load_plans,
     part_bytes,
     part_name,
+)
+from maskmill.storage.plan.sources import PlannedImage, source_label
+from maskmill.storage.plan.tables import (
+    REJECT_COLUMNS,
+    TAR_COLUMNS,
+    PlanTable,
+    image_schema,
     read_footer,
     reject_schema,
     tar_schema,
 )
-from maskmill.storage.plan.sources import source_label
 from maskmill.storage.shards.arrow import table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject
-from maskmill.storage.stores.base import ObjectStore, ensure_writable
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.promise import ensure_writable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +82,7 @@ def make_plan(
     shard_size: int,
     limit: int | None = None,
     num_threads: int = 8,
+    photograph: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> PlanSummary:
     """Plans what is new in the inputs; unchanged inputs make no new plan.
@@ -90,6 +93,7 @@ def make_plan(
         shard_size: images in a shard.
         limit: plan no more images than this, the first of the inputs; those planned before count.
         num_threads: files or tars read at once.
+        photograph: the field of a tar's samples that is the photograph; None goes by grouped.py's rule.
         progress: called now and then with the number of inputs looked at.
 
     Raises:
@@ -105,7 +109,7 @@ def make_plan(
     ensure_writable(store)
     for _ in range(MAX_RACES):
         plan = load_plans(store)
-        summary = _Planning(store, plan, listing, shard_size, limit).run(num_threads, progress)
+        summary = _Planning(store, plan, listing, shard_size, limit, photograph).run(num_threads, progress)
         if summary is not None:
             return summary
         listing = list_inputs(
@@ -118,10 +122,16 @@ class _Planning:
     """One attempt at writing the next plan."""
 
     def __init__(
-        self, store: ObjectStore, plan: Plan, listing: InputListing, shard_size: int, limit: int | None
+        self,
+        store: ObjectStore,
+        plan: Plan,
+        listing: InputListing,
+        shard_size: int,
+        limit: int | None,
+        photograph: str | None,
     ) -> None:
         self._store, self._plan, self._listing = store, plan, listing
-        self._shard_size, self._limit = shard_size, limit
+        self._shard_size, self._limit, self._photograph = shard_size, limit, photograph
         self._number = len(plan.parts) + 1
         self._first_shard = plan.num_shards
         self._first_image_id = plan.num_images + 1
@@ -141,7 +151,9 @@ class _Planning:
             rows = tables.enter_context(RowWriter(self._store, f"{base}.parquet", image_schema()))
             rejects = tables.enter_context(RowWriter(self._store, f"{base}.rejects.parquet", reject_schema()))
             tars = tables.enter_context(RowWriter(self._store, f"{base}.tars.parquet", tar_schema()))
-            with closing(examine(self._listing, self._ledger, num_threads)) as examined:
+            with closing(
+                examine(self._listing, self._ledger, num_threads, photograph=self._photograph)
+            ) as examined:
                 for found in self._bounded(examined, progress):
                     self._take(found, rows, rejects, tars)
             if self._plan.num_images + self._num_images == 0:
@@ -177,6 +189,7 @@ class _Planning:
 
     def _take(self, found: Examined, rows: RowWriter, rejects: RowWriter, tars: RowWriter) -> None:
         if isinstance(found, HashedImage):
+            self._listing.skipped.update([NOT_UTF8] if found.caption_unread else [])
             self._take_image(found, rows, rejects)
         elif isinstance(found, KnownInput):
             self._count(found.source, found.num_images)
@@ -291,7 +304,8 @@ class _Planning:
 
 
 def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
-    return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **vars(found))
+    read = {name: value for name, value in vars(found).items() if name != "caption_unread"}
+    return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **read)
 
 
 class RowWriter:

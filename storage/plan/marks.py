@@ -19,7 +19,7 @@ from maskmill.storage.shards.shards import read_shard
 from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.columns import CommitRecord
+    from maskmill.storage.dataset.records import CommitRecord
 
 IMAGES = "images"
 Marks = frozenset[str]

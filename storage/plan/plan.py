@@ -16,32 +16,29 @@ place with the same members elsewhere (reading those says SourceChanged).
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.json_text import from_json, load_object, sealed
-from maskmill.storage.plan.sources import PlannedImage as PlannedImage
-from maskmill.storage.plan.sources import SourceRead as SourceRead
-from maskmill.storage.plan.sources import read_source as read_source
-from maskmill.storage.plan.sources import read_sources as read_sources
-from maskmill.storage.plan.sources import source_label
-from maskmill.storage.shards.shards import WrittenObject, check_size
+from maskmill.storage.plan.sources import PlannedImage, source_label
+from maskmill.storage.plan.tables import (
+    REJECT_COLUMNS,
+    TAR_COLUMNS,
+    KnownTar,
+    PlanTable,
+    RewrittenRows,
+    group_images,
+    read_rows,
+)
 from maskmill.storage.stores.base import ObjectStore
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-FORMAT_VERSION = 2  # 1 kept the scanned tars in the JSON, and knew of nothing forgotten
+FORMAT_VERSION = 2  # 1 was never released
 FOLDER = "plan"
 MAX_SHARD_SIZE = 1_000_000
-TAIL_BYTES = 64 << 10  # read at once to find a footer
 
 
 @dataclass(frozen=True)
@@ -57,42 +54,6 @@ class PlanReject:
     source: str
     reason: str
     detail: str
-
-
-@dataclass(frozen=True)
-class KnownTar:
-    """A tar scanned to its end: its address, etag then, and the images planned from it."""
-
-    source: str
-    etag: str
-    num_images: int
-
-
-@dataclass(frozen=True)
-class PlanTable:
-    """A Parquet object of a plan. Its pages carry checksums, its footer's is kept here: parts can be trusted.
-
-    Attributes:
-        written: the object.
-        footer_sha256: of the bytes from the footer's start to the file's end.
-    """
-
-    written: WrittenObject
-    footer_sha256: str
-
-
-@dataclass(frozen=True)
-class RewrittenRows:
-    """A table that stands for an earlier plan's: the same images, without the captions of forgotten ones.
-
-    Attributes:
-        number: of the earlier plan.
-        rows, row_group_shards: as PlanPart has them.
-    """
-
-    number: int
-    rows: PlanTable
-    row_group_shards: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +77,6 @@ class PlanPart:
         skipped_by_ending: what the listing saw and didn't use.
         forgotten: keys of images, of this or earlier plans, that were removed and stay out.
         rewritten: tables that stand for those of earlier plans; `load_plans` puts them in their place.
-        listed_tars: scanned tars of a plan of format 1, which kept them here.
     """
 
     number: int
@@ -137,7 +97,6 @@ class PlanPart:
     skipped_by_ending: Mapping[str, int]
     forgotten: tuple[str, ...] = ()
     rewritten: tuple[RewrittenRows, ...] = ()
-    listed_tars: tuple[KnownTar, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -210,7 +169,6 @@ class Plan:
     def iter_tars(self) -> Iterator[KnownTar]:
         """Tars that were scanned to their ends. Raises DamagedObject."""
         for part in self.parts:
-            yield from part.listed_tars
             for row in read_rows(self.store, part.tars, TAR_COLUMNS):
                 yield KnownTar(**row)
 
@@ -252,7 +210,7 @@ class Plan:
         part = self._part_of(shard)
         assert part.rows is not None
         group = bisect_right(part.row_group_shards, shard) - 1
-        images = tuple(image for image in _group_images(self.store, part.rows, group) if image.shard == shard)
+        images = tuple(image for image in group_images(self.store, part.rows, group) if image.shard == shard)
         if tuple(image.key for image in images) != self.keys_of(shard):
             raise DamagedObject(
                 f"{self.store.root}/{part.rows.written.name}: shard {shard} isn't what the plan says"
@@ -326,110 +284,9 @@ def _parse_part(store: ObjectStore, name: str, etag: str) -> PlanPart:
     try:
         fields = load_object(store.read(name))
         version = fields.get("format_version")
-        if version not in (1, FORMAT_VERSION):
+        if version != FORMAT_VERSION:
             raise DamagedObject(f"{store.root}/{name}: format {version}; this version reads {FORMAT_VERSION}")
-        if version == 1:
-            fields |= {"listed_tars": fields.get("tars", []), "tars": None}
+        fields.pop("listed_tars", None)  # once written, always empty
         return from_json(PlanPart, fields)
     except ValueError as exc:
         raise DamagedObject(f"{store.root}/{name}: not a readable plan ({exc})") from exc
-
-
-IMAGE_COLUMNS = tuple(PlannedImage.__dataclass_fields__)
-REJECT_COLUMNS = ("source", "member", "offset", "etag", "reason", "detail")
-TAR_COLUMNS = tuple(KnownTar.__dataclass_fields__)
-
-
-def image_schema() -> pa.Schema:
-    """The plan's rows: PlannedImage's fields."""
-    import pyarrow as pa
-
-    numbers = {"image_id", "shard", "offset", "size_bytes"}
-    return pa.schema(
-        [
-            pa.field(name, pa.int64() if name in numbers else pa.string(), nullable=name == "caption")
-            for name in IMAGE_COLUMNS
-        ]
-    )
-
-
-def reject_schema() -> pa.Schema:
-    """The rows of a plan's rejects."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field(name, pa.int64() if name == "offset" else pa.string(), nullable=False)
-            for name in REJECT_COLUMNS
-        ]
-    )
-
-
-def tar_schema() -> pa.Schema:
-    """The rows of a plan's scanned tars: KnownTar's fields."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field(name, pa.int64() if name == "num_images" else pa.string(), nullable=False)
-            for name in TAR_COLUMNS
-        ]
-    )
-
-
-def read_rows(
-    store: ObjectStore, table: PlanTable | None, columns: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
-    """The rows of one of a plan's tables, a row group in memory at a time; none if there is no table."""
-    if table is not None:
-        for group in range(_metadata(store, table).num_row_groups):
-            yield from _read_group(store, table, group, columns).to_pylist()
-
-
-def read_footer(store: ObjectStore, written: WrittenObject) -> bytes:
-    """A Parquet object's bytes from its footer to its end. Raises DamagedObject, ObjectNotFound."""
-    check_size(store, written)
-    tail = store.read(written.name, max(0, written.size_bytes - TAIL_BYTES))
-    size_bytes = int.from_bytes(tail[-8:-4], "little") + 8
-    if tail[-4:] != b"PAR1" or size_bytes > written.size_bytes:
-        raise DamagedObject(f"{store.root}/{written.name}: does not end as a Parquet file")
-    if size_bytes > len(tail):
-        tail = store.read(written.name, written.size_bytes - size_bytes)
-    return tail[-size_bytes:]
-
-
-@lru_cache(maxsize=4)
-def _group_images(store: ObjectStore, table: PlanTable, group: int) -> tuple[PlannedImage, ...]:
-    """A row group; the last few are kept, since neighbouring shards share one."""
-    return tuple(PlannedImage(**row) for row in _read_group(store, table, group, IMAGE_COLUMNS).to_pylist())
-
-
-@lru_cache(maxsize=8)
-def _metadata(store: ObjectStore, table: PlanTable) -> pq.FileMetaData:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    footer = read_footer(store, table.written)
-    if hashlib.sha256(footer).hexdigest() != table.footer_sha256:
-        raise DamagedObject(f"{store.root}/{table.written.name}: its footer is not what the plan says")
-    metadata = pq.read_metadata(pa.BufferReader(footer))
-    assert metadata.num_rows == table.written.num_samples
-    return metadata
-
-
-def _read_group(store: ObjectStore, table: PlanTable, group: int, columns: tuple[str, ...]) -> pa.Table:
-    """One row group, page checksums verified."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    metadata = _metadata(store, table)
-    try:
-        with (
-            store.open_read(table.written.name) as file,
-            pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True) as parquet,
-        ):
-            return parquet.read_row_group(group, columns=list(columns))
-    except (pa.ArrowException, OSError) as exc:
-        raise DamagedObject(
-            f"{store.root}/{table.written.name}: row group {group} is damaged ({exc})"
-        ) from exc

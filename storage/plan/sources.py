@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from maskmill.storage.errors import SourceChanged, StorageError
-from maskmill.storage.stores.base import address_store
+from maskmill.storage.errors import SourceChanged, SourceTooLarge, StorageError
+from maskmill.storage.plan.patience import open_patiently, within
+from maskmill.storage.stores.open import address_store
 
 GAP_BYTES = 1 << 20  # neighbours in a tar at most this far apart are read as one stream
 
@@ -68,41 +69,62 @@ def source_label(source: str, member: str) -> str:
     return f"{source}::{member}" if member else source
 
 
-def read_source(image: PlannedImage) -> bytes:
+def read_source(image: PlannedImage, max_bytes: int | None = None) -> bytes:
     """An image's bytes, as planned.
 
+    Args:
+        image: whose bytes.
+        max_bytes: more are not read at all.
+
     Raises:
+        SourceTooLarge: it has more.
+        SourceSilent, NotAFile: it gives no bytes in time, or is a file no more.
         SourceChanged: other bytes are there now.
         ObjectNotFound, AccessDenied, StoreUnavailable: the source cannot be read.
     """
+    _check_size(image, max_bytes)
     store, name = address_store(image.source)
-    extra = 0 if image.in_tar else 1  # one byte more would show that a file has grown
-    return _checked(image, store.read(name, image.offset, image.size_bytes + extra))
+    size_bytes = image.size_bytes + (0 if image.in_tar else 1)  # one more would show that a file has grown
+    return _checked(image, within(image.source, lambda: store.read(name, image.offset, size_bytes)))
 
 
-def read_sources(images: Sequence[PlannedImage]) -> Iterator[SourceRead]:
-    """The bytes of each image, or its error, in order; neighbours in a tar come from one stream."""
+def _check_size(image: PlannedImage, max_bytes: int | None) -> None:
+    if max_bytes is not None and image.size_bytes > max_bytes:
+        raise SourceTooLarge(
+            f"{image.label}: {image.size_bytes} bytes, more than the {max_bytes} that any picture of the "
+            "allowed pixels can need; it was not read"
+        )
+
+
+def read_sources(images: Sequence[PlannedImage], max_bytes: int | None = None) -> Iterator[SourceRead]:
+    """The bytes of each image, or its error, in order; neighbours in a tar come from one stream.
+
+    Args:
+        images: in the order of their tars.
+        max_bytes: of an image with more nothing is read.
+    """
     start = 0
     while start < len(images):
         stop = start + 1
-        while stop < len(images) and _adjoin(images[stop - 1], images[stop]):
+        while stop < len(images) and _adjoin(images[stop - 1], images[stop], max_bytes):
             stop += 1
-        yield from _read_span(images[start:stop])
+        yield from _read_span(images[start:stop], max_bytes)
         start = stop
 
 
-def _adjoin(first: PlannedImage, second: PlannedImage) -> bool:
+def _adjoin(first: PlannedImage, second: PlannedImage, max_bytes: int | None) -> bool:
+    if max_bytes is not None and max(first.size_bytes, second.size_bytes) > max_bytes:
+        return False
     gap = second.offset - (first.offset + first.size_bytes)
     return first.in_tar and second.in_tar and first.source == second.source and 0 <= gap <= GAP_BYTES
 
 
-def _read_span(span: Sequence[PlannedImage]) -> Iterator[SourceRead]:
+def _read_span(span: Sequence[PlannedImage], max_bytes: int | None) -> Iterator[SourceRead]:
     num_done = 0
     if len(span) > 1:
-        store, name = address_store(span[0].source)
         start, end = span[0].offset, span[-1].offset + span[-1].size_bytes
         try:
-            with store.open_read(name, start, end - start) as stream:
+            with open_patiently(span[0].source, start, end - start) as stream:
                 at = start
                 for image in span:
                     stream.read(image.offset - at)
@@ -114,7 +136,7 @@ def _read_span(span: Sequence[PlannedImage]) -> Iterator[SourceRead]:
             pass  # the rest one by one, each with its own error
     for image in span[num_done:]:
         try:
-            yield SourceRead(image, read_source(image), None)
+            yield SourceRead(image, read_source(image, max_bytes), None)
         except StorageError as exc:
             yield SourceRead(image, None, exc)
 

@@ -20,10 +20,25 @@ from typing import Literal
 
 from maskmill.storage.errors import AccessDenied, BucketNotFound, ObjectNotFound
 from maskmill.storage.secret_words import blank_secrets
-from maskmill.storage.stores.base import ObjectInfo, ObjectStore, address_store, is_s3, join_address
+from maskmill.storage.stores.base import ObjectInfo, ObjectStore, join_address
 from maskmill.storage.stores.local import local_etag
+from maskmill.storage.stores.open import address_store, is_remote
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+IMAGE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+    "AVIF": (".avif",),
+}
+"""What can be taken in: Pillow's name of a format and the endings of its files. The codec opens these formats
+and no others (workers/foreign/codec.py), and files with these endings are inputs: one list for both."""
+
+IMAGE_ENDINGS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
 CAPTION_ENDINGS = (".txt", ".json")  # the first one found is used
 TAR_ENDING = ".tar"
 
@@ -78,7 +93,7 @@ def ending_of(name: str) -> str:
 def walk_folder(top: Path, dataset_root: str | None, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
     """Images and tars below a folder, sorted by name; each real folder once, however often linked."""
     visited: set[tuple[int, int]] = set()
-    own_root = None if dataset_root is None or is_s3(dataset_root) else os.path.realpath(dataset_root)
+    own_root = None if dataset_root is None or is_remote(dataset_root) else os.path.realpath(dataset_root)
     stack: list[Iterator[tuple[Path, Container[str]]]] = [iter([(top, ())])]
     while stack:
         path, beside = next(stack[-1], (None, ()))
@@ -170,8 +185,8 @@ def _local_source(path: Path) -> str:
     return os.fspath(path)
 
 
-def look_at_s3(address: str) -> InputFile | InputProblem:
-    """An image or tar by its s3:// address, with size, etag and caption, or what is wrong with it."""
+def look_at_remote(address: str) -> InputFile | InputProblem:
+    """An image or tar by its remote address, with size, etag and caption, or what is wrong with it."""
     try:
         store, name = address_store(address)
         found = store.stat(name)
@@ -181,7 +196,7 @@ def look_at_s3(address: str) -> InputFile | InputProblem:
         return InputProblem(address, "missing", str(exc))
     except AccessDenied as exc:
         return InputProblem(address, "unreadable", str(exc))
-    return _s3_file(store, found, join_address(store.root, captions[0]) if captions else "")
+    return _remote_file(store, found, join_address(store.root, captions[0]) if captions else "")
 
 
 def _exists(store: ObjectStore, name: str) -> bool:
@@ -192,7 +207,7 @@ def _exists(store: ObjectStore, name: str) -> bool:
     return True
 
 
-def _s3_file(store: ObjectStore, found: ObjectInfo, caption_source: str) -> InputFile | InputProblem:
+def _remote_file(store: ObjectStore, found: ObjectInfo, caption_source: str) -> InputFile | InputProblem:
     source = join_address(store.root, found.name)
     if found.size_bytes == 0:
         return InputProblem(source, "empty_file", "0 bytes", found.etag)
@@ -246,7 +261,7 @@ def _release(
         beside = [_stem(found.name) + ending for ending in CAPTION_ENDINGS]
         used = [one for one in beside if one in captions]
         captions.update(dict.fromkeys(used, True))
-        yield _s3_file(store, found, join_address(store.root, used[0]) if used else "")
+        yield _remote_file(store, found, join_address(store.root, used[0]) if used else "")
     if waiting:
         return
     for name in [name for name in captions if at is None or at >= _stem(name) + "/"]:

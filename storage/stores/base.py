@@ -5,21 +5,17 @@ Names are relative to the root and '/' separated. What is written appears whole 
 durable when the call returns. `put_if_absent` is the one way to decide a race: of several writers of
 different bytes exactly one gets True.
 
-It does not know: what the bytes mean.
+It does not know: what the bytes mean, and which kinds of store there are (open.py).
 """
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Protocol
-from urllib.parse import unquote_to_bytes
 
-from maskmill.storage.errors import AccessDenied, InputError, ObjectNotFound, UnfitStore
+from maskmill.storage.errors import InputError
 
 TEMP_PREFIX = ".tmp-"  # unfinished local files; never listed, never a valid name
 
@@ -109,59 +105,19 @@ class ObjectStore(Protocol):
         """Gives an unfinished write up; no error if it is gone. Its writer, if it lives, fails."""
 
 
-def open_store(root: str | os.PathLike[str]) -> ObjectStore:
-    """The store for a local folder (need not exist yet) or `s3://bucket/prefix`. Touches nothing.
+@dataclass(frozen=True)
+class StoreKind:
+    """A kind of store: each has a file of its own, and a line in open.py.
 
-    Raises:
-        InputError: empty, another scheme, or no bucket.
+    Attributes:
+        scheme: what its addresses begin with, before "://"; "" for plain paths.
+        form: of a dataset's address, for people: "s3://bucket/prefix".
+        make: gives the store of a root; touches nothing. Raises InputError for a root that cannot be one.
     """
-    from maskmill.storage.stores.local import LocalStore
 
-    text = os.fspath(root)
-    if is_s3(text):
-        from maskmill.storage.stores.s3 import S3Store
-
-        return S3Store(text.rstrip("/"))
-    if "://" in text and not text.startswith("file://"):
-        raise InputError(f"{text}: unknown kind of address; use a local path or s3://bucket/prefix")
-    if not text:
-        raise InputError("an empty path is no place for a dataset; use a local path or s3://bucket/prefix")
-    path = Path(local_address(text)).expanduser()
-    return LocalStore(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-
-
-def address_store(address: str) -> tuple[ObjectStore, str]:
-    """The store and name of one absolute address: `/a/b.jpg` or `s3://bucket/a/b.jpg`.
-
-    Raises:
-        InputError: not absolute, another scheme, or no object name in it.
-    """
-    if is_s3(address):
-        from maskmill.storage.stores.s3 import S3Store
-
-        bucket, _, name = address.removeprefix("s3://").partition("/")
-        if not bucket or not name:
-            raise InputError(f"{address}: names no object; use s3://bucket/name")
-        return S3Store(f"s3://{bucket}"), name
-    path = local_address(address)
-    folder, _, name = path.rpartition("/")
-    if not name or not path.startswith("/"):
-        raise InputError(f"{address}: not an absolute path or s3:// address of one file")
-    from maskmill.storage.stores.local import LocalStore
-
-    return LocalStore(folder or "/"), name
-
-
-def is_s3(address: str) -> bool:
-    """Whether an address is S3's."""
-    return address.startswith("s3://")
-
-
-def local_address(address: str) -> str:
-    """The path of a local address: itself, or what a file:// address percent-encodes."""
-    if not address.startswith("file://"):
-        return address
-    return os.fsdecode(unquote_to_bytes(address.removeprefix("file://")))
+    scheme: str
+    form: str
+    make: Callable[[str], ObjectStore]
 
 
 def join_address(root: str, name: str) -> str:
@@ -181,50 +137,3 @@ def check_name(name: str) -> str:
             f"{name!r} cannot name an object: parts must not be empty, '.', '..' or {TEMP_PREFIX}*"
         )
     return name
-
-
-PROMISE = "locks/put-if-absent.json"
-"""Says that the store was seen to keep the promise; written once a dataset."""
-
-
-def ensure_writable(store: ObjectStore) -> None:
-    """Proves, by writing and removing small objects, that a dataset can be kept here, before work starts.
-
-    Once a dataset the store has to show that it keeps put-if-absent: of two writers of one name the second
-    one loses. Everything rests on it: plans, commits, generations.
-
-    Raises:
-        AccessDenied, BucketNotFound, OutOfSpace, StoreUnavailable: with the place and the cure.
-        UnfitStore: the second writer won too.
-    """
-    name = f"drivers/probe-{uuid.uuid4().hex}"
-    if not store.put_if_absent(name, name.encode()):
-        raise AccessDenied(
-            f"{store.root}: a fresh object came back with other bytes; this store cannot be trusted"
-        )
-    try:
-        if not _is_there(store, PROMISE):
-            _prove_promise(store, name)
-    finally:
-        store.delete(name)
-
-
-def _prove_promise(store: ObjectStore, taken: str) -> None:
-    """A second writer of a name that is taken must lose, and leave what is there."""
-    won = store.put_if_absent(taken, b"the second writer's\n")
-    if won or store.read(taken) != taken.encode():
-        raise UnfitStore(
-            f"{store.root}: this store ignores the condition of a conditional write (`If-None-Match: *`): of "
-            "two writers of one name both won. Two drivers would overwrite each other's plans and lose "
-            "images, so no dataset is kept here. Use a store that keeps it (AWS S3, Ceph, MinIO, a local "
-            "disk), or see whether a proxy in between drops the header"
-        )
-    store.put(PROMISE, b'{"put_if_absent": "the second writer lost"}\n')
-
-
-def _is_there(store: ObjectStore, name: str) -> bool:
-    try:
-        store.stat(name)
-    except ObjectNotFound:
-        return False
-    return True

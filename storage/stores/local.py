@@ -1,5 +1,6 @@
 """A local folder as an object store.
 
+Read: plain files alone; a pipe or device is never waited for.
 Written: a temporary beside the target, fsync, then `os.link` (first writer wins) or `os.replace` (own names),
 then fsync of the folder. A killed writer leaves a `.tmp-*` file that no listing shows and nothing reads.
 
@@ -19,9 +20,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
+from urllib.parse import unquote_to_bytes
 
-from maskmill.storage.errors import AccessDenied, ObjectNotFound, OutOfSpace, StorageError, StoreUnavailable
-from maskmill.storage.stores.base import TEMP_PREFIX, ObjectInfo, Unfinished, check_name
+from maskmill.storage.errors import (
+    AccessDenied,
+    NotAFile,
+    ObjectNotFound,
+    OutOfSpace,
+    StorageError,
+    StoreUnavailable,
+)
+from maskmill.storage.stores.base import TEMP_PREFIX, ObjectInfo, StoreKind, Unfinished, check_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -37,6 +46,7 @@ class LocalStore:
     root: str
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `ObjectStore.list`."""
         folder, _, _ = prefix.rpartition("/")
         for entry, name in _walk(self._path(folder), folder):
             if name.startswith(prefix):
@@ -44,11 +54,17 @@ class LocalStore:
                     yield _info(name, entry.stat())
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """See `ObjectStore.folders`."""
         with suppress(ObjectNotFound), self._errors(prefix), os.scandir(self._path(prefix)) as entries:
             return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
         return ()
 
     def stat(self, name: str) -> ObjectInfo:
+        """See `ObjectStore.stat`.
+
+        Raises:
+            ObjectNotFound: nothing is there, or a folder.
+        """
         with self._errors(name):
             found = self._path(name).stat()
         if stat.S_ISDIR(found.st_mode):
@@ -56,18 +72,21 @@ class LocalStore:
         return _info(name, found)
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        with self._errors(name), self._path(name).open("rb") as file:
+        """See `ObjectStore.read`."""
+        with self._errors(name), _open_plain(self._path(name)) as file:
             file.seek(start)
             return file.read(-1 if size is None else size)
 
     def open_read(self, name: str, start: int = 0, size: int | None = None) -> BinaryIO:
+        """See `ObjectStore.open_read`."""
         with self._errors(name):
-            file = self._path(name).open("rb")
+            file = _open_plain(self._path(name))
             file.seek(start)
         return file if size is None else cast(BinaryIO, io.BufferedReader(_Window(file, start, size)))
 
     @contextmanager
     def open_write(self, name: str) -> Iterator[BinaryIO]:
+        """See `ObjectStore.open_write`."""
         path = self._path(check_name(name))
         with self._temporary(path) as (file, temp):
             yield file
@@ -77,6 +96,11 @@ class LocalStore:
                 _sync_folder(path.parent)
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
+        """See `ObjectStore.put_if_absent`.
+
+        Raises:
+            StorageError: a file system without hard links, or it cannot be written.
+        """
         path = self._path(check_name(name))
         with self._temporary(path) as (file, temp), self._errors(name):
             file.write(data)
@@ -96,14 +120,17 @@ class LocalStore:
             return True
 
     def put(self, name: str, data: bytes) -> None:
+        """See `ObjectStore.put`."""
         with self.open_write(name) as file, self._errors(name):
             file.write(data)
 
     def delete(self, name: str) -> None:
+        """See `ObjectStore.delete`."""
         with self._errors(name), suppress(FileNotFoundError):
             self._path(check_name(name)).unlink()
 
     def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
+        """See `ObjectStore.unfinished`."""
         top = self._path(prefix.rpartition("/")[0])
         for folder, _, names in os.walk(top):
             for temp in sorted(name for name in names if name.startswith(TEMP_PREFIX)):
@@ -115,6 +142,7 @@ class LocalStore:
                         yield Unfinished(name, "", found.st_size, found.st_mtime)
 
     def abandon(self, write: Unfinished) -> None:
+        """See `ObjectStore.abandon`."""
         with self._errors(write.name), suppress(FileNotFoundError):
             self._path(write.name).unlink()
 
@@ -145,6 +173,12 @@ class LocalStore:
 
     def _translated(self, name: str, exc: OSError) -> StorageError:
         path = self._path(name)
+        if exc.errno == errno.ENOSPC and _out_of_inodes(self.root):
+            return OutOfSpace(
+                f"no inode left on the disk that holds {self.root} ({_free_text(self.root)}): "
+                f"it holds too many files, while writing {path}; remove some, "
+                "then run the same command again: what is committed is kept"
+            )
         if exc.errno in _NO_SPACE:
             return OutOfSpace(
                 f"no space left on the disk that holds {self.root} ({_free_text(self.root)}) "
@@ -165,21 +199,26 @@ class _OurErrors(io.RawIOBase):
         self._file, self._store, self._target = file, store, path
 
     def writable(self) -> bool:
+        """See io.RawIOBase."""
         return True
 
     def write(self, data: ReadableBuffer) -> int:
+        """See io.RawIOBase. Raises StorageError."""
         with self._store._errors(self._target):
             return self._file.write(data)
 
     def flush(self) -> None:
+        """See io.IOBase. Raises StorageError."""
         if not self._file.closed:
             with self._store._errors(self._target):
                 self._file.flush()
 
     def tell(self) -> int:
+        """See io.IOBase."""
         return self._file.tell()
 
     def fileno(self) -> int:
+        """See io.IOBase."""
         return self._file.fileno()
 
 
@@ -191,15 +230,18 @@ class _Window(io.RawIOBase):
         self._file.seek(start)
 
     def readable(self) -> bool:
+        """See io.RawIOBase."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        """See io.RawIOBase."""
         view = memoryview(buffer).cast("B")[: self._left]
         num = self._file.readinto(view)  # type: ignore[attr-defined]
         self._left -= num
         return int(num)
 
     def close(self) -> None:
+        """See io.IOBase."""
         self._file.close()
         super().close()
 
@@ -219,6 +261,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
             yield from _walk(folder / entry.name, name)
         else:
             yield entry, name
+
+
+def local_path(address: str) -> str:
+    """The path of a local address: itself, or what a file:// address percent-encodes."""
+    if not address.startswith("file://"):
+        return address
+    return os.fsdecode(unquote_to_bytes(address.removeprefix("file://")))
 
 
 def local_etag(found: os.stat_result) -> str:
@@ -255,8 +304,38 @@ def _make_folders(folder: Path) -> None:
         _sync_folder(path.parent)
 
 
+def _open_plain(path: Path) -> BinaryIO:
+    """A file to read. Raises NotAFile, without waiting for a pipe's writer; OSError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:  # a socket
+            raise NotAFile(f"{path}: a socket, not a file; put the file itself there") from exc
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise NotAFile(f"{path}: a pipe or device, not a file; put the file itself there")
+
+
 def _free_text(root: str) -> str:
+    return f"{shutil.disk_usage(_nearest(root)).free / 1e6:.1f} MB free"
+
+
+def _out_of_inodes(root: str) -> bool:
+    """Whether it is the number of files that is used up; a file system without a limit says 0 of 0."""
+    found = os.statvfs(_nearest(root))
+    return found.f_files > 0 and found.f_favail == 0
+
+
+def _nearest(root: str) -> Path:
     path = Path(root)
     while not path.exists():
         path = path.parent
-    return f"{shutil.disk_usage(path).free / 1e6:.1f} MB free"
+    return path
+
+
+KIND = StoreKind("", "a local path", LocalStore)

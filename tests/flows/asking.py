@@ -6,7 +6,7 @@ import time
 import urllib.error
 from typing import Any
 
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect.api import PrefectApi
 
 TRIES = 20
 

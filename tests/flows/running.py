@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskmill.flows.services.api_secret import read_secret
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.secret import read_secret
 from tests.flows.asking import ask, post
 from tests.ports import free_port
 

@@ -19,7 +19,7 @@ from maskmill.pipeline.settings import MaskSettings
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.recipe import ConfigError, mask_settings, segmenter_settings

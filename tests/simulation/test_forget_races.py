@@ -20,6 +20,7 @@ from maskmill.storage.dataset import columns, generations
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import latest, publish
 from maskmill.storage.dataset.join import join
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.drivers.lease import announce
 from maskmill.storage.drivers.one_writer import WriterBusy
 from maskmill.storage.errors import (
@@ -60,7 +61,7 @@ def ingest(store: ObjectStore, clock: Callable[[], float]) -> None:
                 continue  # another turn, as the pool has it
 
 
-def _images(store: ObjectStore) -> columns.CommitRecord:
+def _images(store: ObjectStore) -> CommitRecord:
     version = ColumnVersion(store, "images", IMAGES)
     return version.record(SHARD) or commit_images(store, SHARD, bad=marks_of(store, SHARD))
 

@@ -18,8 +18,9 @@ from maskmill.storage.care.garbage import find_garbage, remove_garbage
 from maskmill.storage.care.rewrite import rewrite_shard
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset import model_versions as models
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import latest, list_generations, publish_rows, row_of
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.dataset.tags import set_tag, tags
 from maskmill.storage.drivers.lease import announce
 from maskmill.storage.drivers.one_writer import COLLECTOR, WriterBusy, await_collector, writer, writing

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.storage.stores.s3 import S3Store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.storage.stores.s3_client import S3Place
 from tests.ports import free_port
 
 MOTO_ENVIRONMENT = {
@@ -60,9 +61,9 @@ def new_bucket(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    store = S3Store(f"s3://test-{uuid.uuid4().hex[:12]}")
-    store._client().create_bucket(Bucket=store._bucket)
-    return store.root
+    place = S3Place(f"s3://test-{uuid.uuid4().hex[:12]}")
+    place.client().create_bucket(Bucket=place.bucket)
+    return place.root
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.dataset.images import to_sample
+from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.plan.plan import load_plans, read_source
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.sources import read_source
 from maskmill.storage.shards.index import write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 IMAGES, MASKS = "1" * 16, "2" * 16
 CREATED = "2025-01-01T00:00:00+00:00"
@@ -44,7 +47,7 @@ def commit_images(
         if image.key not in bad
     ]
     rejects = tuple(Reject(key, "not_an_image", "nonsense") for key in sorted(bad))
-    return _commit(ColumnVersion(store, "images", digits), shard, samples, rejects, {})
+    return commit(ColumnVersion(store, "images", digits), shard, samples, rejects, {})
 
 
 def commit_masks(
@@ -60,7 +63,7 @@ def commit_masks(
     samples = change([mask_sample(key) for key in keys if key not in bad])
     rejects = tuple(Reject(key, "out_of_memory", "too large") for key in sorted(bad))
     version = ColumnVersion(store, "masks", digits)
-    return _commit(
+    return commit(
         version, images.shard, samples, rejects, {"images": images.sha256}, list(index_rows(keys, bad))
     )
 
@@ -107,7 +110,7 @@ def publish_all(store: ObjectStore, *, masks: str = MASKS) -> Generation:
     )
 
 
-def _commit(
+def commit(
     version: ColumnVersion,
     shard: int,
     samples: list[Sample],
@@ -115,6 +118,7 @@ def _commit(
     inputs: dict[str, str],
     rows: list[dict[str, object]] | None = None,
 ) -> CommitRecord:
+    """Writes and commits a shard of any column; `rows` are its index."""
     attempt = new_attempt()
     data = write_shard(version.store, version.data_name(shard, attempt), samples)
     index: WrittenObject | None = None

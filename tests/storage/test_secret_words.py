@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.dataset.columns import Reject
+from maskmill.storage.dataset.records import Reject
 from maskmill.storage.errors import DamagedObject, InputError, StorageError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.secret_words import blank_secrets

@@ -18,11 +18,12 @@ os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
-from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
+from maskmill.workers.run.work_settings import WorkSettings
 from tests.fakes import write_pictures
 
 
@@ -63,31 +64,26 @@ Colours = dict[int, tuple[int, int, int]]
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[..., Dataset]:
-    """make_dataset(num_images, shard_size, special={place: colour}, **RunSpec fields) -> Dataset."""
+    """make_dataset(num_images, shard_size, special={place: colour}, **WorkSettings' fields) -> Dataset."""
 
     def make(
-        num_images: int, shard_size: int, *, special: Colours | None = None, name: str = "data", **fields: Any
+        num_images: int, shard_size: int, *, special: Colours | None = None, name: str = "data", **work: Any
     ) -> Dataset:
         inputs = tmp_path / "inputs"
         if not inputs.exists():
             write_pictures(inputs, num_images, special=special)
-        return plan_dataset(tmp_path / name, inputs, shard_size, **fields)
+        return plan_dataset(tmp_path / name, inputs, shard_size, **work)
 
     return make
 
 
-def plan_dataset(root: Path, inputs: Path, shard_size: int, **fields: Any) -> Dataset:
+def plan_dataset(root: Path, inputs: Path, shard_size: int, **work: Any) -> Dataset:
     """Plans these inputs and makes up fingerprints."""
-    from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-
     summary = make_plan(open_store(root), [str(inputs)], shard_size=shard_size)
     spec = RunSpec(
         root=str(root),
-        ingest=IngestSettings(),
-        masks=MaskSettings(),
-        segmenter=SegmenterSettings(),
         fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
-        **fields,
+        work=WorkSettings(**work),
     )
     return Dataset(spec, summary.num_shards, shard_size)
 
@@ -97,7 +93,7 @@ def cluster() -> Iterator[None]:
     """Ray with four CPUs, whatever the machine has; RAY_ADDRESS names a cluster of four to use instead."""
     import ray
 
-    from maskmill.flows.services.cluster import connect
+    from maskmill.flows.services.ray.cluster import connect
 
     connect(os.environ.get("RAY_ADDRESS"), num_cpus=4)
     yield

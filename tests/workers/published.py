@@ -12,15 +12,15 @@ import numpy as np
 from PIL import Image
 
 from maskmill.pipeline.annotation import AnnotatedImage
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import ObjectStore, open_store
-from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.masks.grid import GridMasks
 from tests.fakes import FakeMasks, Pixels, jpeg_bytes
 
 HOSTILE_NAME = "<script>alert(1)<!--&\"'.jpg"
@@ -80,13 +80,7 @@ def turned_jpeg(pixels: Pixels) -> bytes:
 
 def make_spec(root: Path) -> RunSpec:
     """Made-up fingerprints, default settings."""
-    return RunSpec(
-        root=str(root),
-        ingest=IngestSettings(),
-        masks=MaskSettings(),
-        segmenter=SegmenterSettings(),
-        fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
-    )
+    return RunSpec(root=str(root), fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16})
 
 
 def build_stages(spec: RunSpec) -> Stages:

@@ -17,15 +17,15 @@ import random
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from maskmill.storage.care.verify import verify
+from maskmill.storage.clock import now_utc
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import ObjectStore, is_s3, join_address, open_store
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore, join_address
+from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import schedule as kinds
 from maskmill.workers.drill.damage import damage_objects
 from maskmill.workers.drill.drivers import Drivers
@@ -34,9 +34,10 @@ from maskmill.workers.drill.inputs import write_part
 from maskmill.workers.drill.job import DriverJob
 from maskmill.workers.drill.orders import Order, Orders
 from maskmill.workers.drill.proxy import running_proxy
-from maskmill.workers.drill.same import Difference, compare, now_utc, work_in_peace, work_undisturbed
+from maskmill.workers.drill.same import Difference, compare, work_in_peace, work_undisturbed
 from maskmill.workers.drill.schedule import Round, make_schedule
 from maskmill.workers.drill.stages import drill_spec
+from maskmill.workers.drill.values import DrillReport, DrillSettings, Progress
 from maskmill.workers.jobs.repair import repair
 
 SHARD_SIZE = 4
@@ -51,73 +52,6 @@ MAX_IDLE_ENDS = 4  # drivers in a row that end without having completed or done 
 MAX_FRUITLESS_ENDS = 25  # the same among faults
 GRACE_S = 300.0  # after the time is up, to complete in peace
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrillSettings:
-    """A drill.
-
-    Attributes:
-        seed: of the faults, their order, the pictures.
-        num_faults: to inject.
-        minutes: after which no more faults come.
-        store: the dataset's root, a new place (its inputs go beside it, "<store>-inputs"); None is a folder
-            in `scratch`.
-        scratch: an empty or new folder for everything else.
-        num_nodes, num_cpus: of the cluster, beside its head.
-        workers: of each driver.
-        seconds: an image takes.
-        build: see DriverJob.
-    """
-
-    seed: int = 0
-    num_faults: int = 350
-    minutes: float = 20.0
-    store: str | None = None
-    scratch: Path
-    num_nodes: int = 2
-    num_cpus: int = 2
-    workers: int = 3
-    seconds: float = 0.1
-    build: str = ""
-
-    @property
-    def dataset(self) -> str:
-        """The disturbed dataset's root."""
-        return self.store or str(self.scratch / "dataset")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrillReport:
-    """What came of a drill.
-
-    Attributes:
-        faults: injected, by kind; num_faults in all.
-        lost, duplicated, different: keys, against the undisturbed job; all 0 if nothing came of the faults.
-        undetected: objects that were damaged at rest and not named by verify.
-        images, shards: of the dataset.
-        drivers: ended in which way.
-        problems: what is wrong, named.
-    """
-
-    seed: int
-    dataset: str
-    faults: Mapping[str, int]
-    num_faults: int
-    lost: int
-    duplicated: int
-    different: int
-    undetected: int
-    images: int
-    shards: int
-    drivers: Mapping[str, int]
-    problems: tuple[str, ...]
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Nothing lost, double, different or otherwise wrong."""
-        return not (self.lost or self.duplicated or self.different or self.undetected or self.problems)
 
 
 def run_drill(
@@ -138,10 +72,12 @@ def run_drill(
     _check_free(settings)
     drill = _Drill(settings, driver, tell)
     drill.disturb()
+
     tell("the same job undisturbed, and every byte of both")
     difference, undetected = drill.judge()
     faults = drill.faults()
     plan = drill.plan_size()
+
     return DrillReport(
         seed=settings.seed,
         dataset=settings.dataset,
@@ -159,29 +95,6 @@ def run_drill(
     )
 
 
-@dataclass(eq=False)
-class _Progress:
-    """Of a round's shards."""
-
-    pending: set[int] = field(default_factory=set)
-    done: set[int] = field(default_factory=set)
-    moved: float = field(default_factory=time.monotonic)
-
-    def see(self, event: Mapping[str, Any]) -> None:
-        """Takes an event in."""
-        if event["kind"] == "pending":
-            self.pending |= set(event["shards"])
-            self.moved = time.monotonic()
-        elif event["kind"] == "done":
-            self.done.add(event["shard"])
-            self.moved = time.monotonic()
-
-    @property
-    def fraction(self) -> float:
-        """Done so far."""
-        return len(self.done & self.pending) / len(self.pending) if self.pending else 0.0
-
-
 class _Drill:
     def __init__(self, settings: DrillSettings, driver: Sequence[str], tell: Callable[[str], None]) -> None:
         self.settings = settings
@@ -189,7 +102,7 @@ class _Drill:
         self.drivers = Drivers(driver, settings.scratch / "drivers")
         self._tell = tell
         self._rng = random.Random(settings.seed)
-        self._schedule = make_schedule(settings.seed, settings.num_faults, s3=is_s3(settings.dataset))
+        self._schedule = make_schedule(settings.seed, settings.num_faults, s3=is_remote(settings.dataset))
         self._orders = Orders(settings.scratch / "orders")
         self._inputs = str(settings.scratch / "inputs")
         if settings.store is not None:
@@ -206,7 +119,7 @@ class _Drill:
     def disturb(self) -> None:
         """All rounds; afterwards the dataset is complete, or a problem says why not."""
         with ExitStack() as stack:
-            if is_s3(self.settings.dataset):
+            if is_remote(self.settings.dataset):
                 proxy = stack.enter_context(running_proxy(_endpoint(), self._orders))
                 self._environment = {name: proxy for name in ENDPOINTS if name in os.environ}
             self._tell("starting Ray's nodes")
@@ -214,6 +127,7 @@ class _Drill:
                 Fleet(self.settings.num_nodes, self.settings.num_cpus, self._environment)
             )
             stack.callback(self.drivers.kill_all)
+
             left: list[Order] = []
             number = 0
             for i, planned in enumerate(self._schedule.rounds):
@@ -246,9 +160,10 @@ class _Drill:
 
     def _work(self, fleet: Fleet, todo: deque[Order]) -> list[Order]:
         """Drivers until one says that all is done and none is left; returns the faults that found no time."""
-        total, progress = len(todo), _Progress()
+        total, progress = len(todo), Progress()
         injected_at, fruitless = time.monotonic(), 0
         while True:
+            # What happened since the last look
             before = len(progress.done)
             for event in self.drivers.take_events():
                 progress.see(event)
@@ -256,12 +171,16 @@ class _Drill:
             if len(progress.done) > before:
                 fruitless = 0
             fruitless += len(ends)
+
+            # The end, or a driver and its nodes
             peace = not todo and not self._orders.num_open()
             if self._is_over(ends, fruitless, MAX_IDLE_ENDS if peace else MAX_FRUITLESS_ENDS):
                 break
             if not self.drivers.num_live():
                 self.drivers.start(self._job(fleet), self._environment)
             self._replace_nodes(fleet)
+
+            # The next fault, when one is due
             now = time.monotonic()
             if now > self._ends_at:
                 todo.clear()
@@ -378,8 +297,6 @@ class _Drill:
 
     def plan_size(self) -> tuple[int, int]:
         """Images and shards."""
-        from maskmill.storage.plan.plan import load_plans
-
         plan = load_plans(open_store(self.settings.dataset))
         return plan.num_images, plan.num_shards
 
@@ -388,7 +305,7 @@ def _check_free(settings: DrillSettings) -> None:
     if settings.scratch.exists() and any(settings.scratch.iterdir()):
         raise InputError(f"{settings.scratch}: is not empty; a drill needs a new folder")
     if settings.store is not None:
-        if is_s3(settings.store):
+        if is_remote(settings.store):
             _endpoint()
         for place in (settings.store, f"{settings.store.rstrip('/')}-inputs"):
             store: ObjectStore = open_store(place)

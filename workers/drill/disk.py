@@ -26,10 +26,19 @@ KINDS = frozenset({REFUSED_WRITE, FULL_DISK, TORN_WRITE, DIES_AT_COMMIT})
 
 
 def install(orders: Orders, root: str) -> None:
-    """From now on this process meets the orders when it writes under `root`. Cannot be undone."""
+    """From now on this process meets the orders when it writes under `root`. Cannot be undone.
+
+    Args:
+        orders: which writes are to go wrong, and how.
+        root: of the dataset, a local path.
+
+    Raises:
+        OSError: later, from the writes that meet an order.
+    """
     sync, link = os.fsync, os.link
 
     def faulty_sync(handle: Any) -> None:
+        """`os.fsync`, or what an order says. Raises OSError: no space, or refused."""
         number = handle if isinstance(handle, int) else handle.fileno()
         if _is_file_under(number, root) and (order := orders.take(KINDS - {DIES_AT_COMMIT})):
             if order.kind == TORN_WRITE:
@@ -40,6 +49,7 @@ def install(orders: Orders, root: str) -> None:
         sync(number)
 
     def faulty_link(source: Any, target: Any, **options: Any) -> None:
+        """`os.link`, after which the process may die."""
         link(source, target, **options)
         place = os.fspath(target)
         if place.startswith(root) and "/commits/" in place and orders.take({DIES_AT_COMMIT}):

@@ -49,6 +49,8 @@ def running_proxy(store_url: str, orders: Orders) -> Iterator[str]:
     host, port = place.hostname or "127.0.0.1", place.port or 80
 
     class Handler(_Handler):
+        """Requests of this proxy."""
+
         upstream = (host, port)
 
     Handler.orders = orders
@@ -78,18 +80,23 @@ class _Handler(BaseHTTPRequestHandler):
     orders: Orders
 
     def do_GET(self) -> None:
+        """Passes it on."""
         self._serve()
 
     def do_HEAD(self) -> None:
+        """Passes it on."""
         self._serve()
 
     def do_PUT(self) -> None:
+        """Passes it on."""
         self._serve()
 
     def do_POST(self) -> None:
+        """Passes it on."""
         self._serve()
 
     def do_DELETE(self) -> None:
+        """Passes it on."""
         self._serve()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -108,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _misbehave(self, order: Order, body: bytes) -> None:
         """Carries out an order."""
-        often = order.number % 2 == 0
+        often = order.number % 2 == 0  # every other one reaches the store before it goes wrong
+
         if order.kind == SLOW:
             time.sleep(SLOW_S)
             self._answer(self._relay(body))

@@ -6,19 +6,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import latest, publish
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import StorageError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import read_source
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.drill.stages import POISON, Builder, drill_spec
 from maskmill.workers.foreign.codec import DecodeError, decode_image
 from maskmill.workers.run.spec import MASKS, RunSpec, ShardTask
@@ -69,19 +70,17 @@ def work_in_peace(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, str]:
     return {}
 
 
-def now_utc() -> str:
-    """ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
     """What is lost, double or different in `store`'s latest generation and plan."""
+    # Every sample of both, by column and key
     damaged: list[str] = []
     found, duplicated = _contents(store, damaged)
     wanted, _ = _contents(undisturbed, [])
     lost = {place for place in wanted if place not in found}
     different = {place for place in found if place in wanted and found[place] != wanted[place]}
     unknown = {place for place in found if place not in wanted}
+
+    # What is wrong, in words
     problems = [
         *damaged,
         *(f"{column} of {key} is lost" for column, key in sorted(lost)),
@@ -94,6 +93,7 @@ def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
     ]
     rejects = _plan_rejects(store) ^ _plan_rejects(undisturbed)
     problems += [f"only one of both plans rejects {source} ({reason})" for source, reason in sorted(rejects)]
+
     return Difference(
         lost=len({key for _, key in lost}),
         duplicated=len({key for _, key in duplicated}),

@@ -20,15 +20,16 @@ from pycocotools import mask as coco
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.rle import Rle
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.storage.dataset.columns import fingerprint
+from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import is_s3, open_store
+from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import disk
 from maskmill.workers.drill.orders import Orders
-from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
+from maskmill.workers.run.ingest_settings import INGEST_REVISION
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
-from maskmill.workers.stages.build import GridMasks, Stages
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.masks.grid import GridMasks
+from maskmill.workers.stages.registry import resolved, sections_of
 
 POISON = (255, 0, 255)
 """The colour of an image that kills; whole images of one colour survive JPEG."""
@@ -43,13 +44,8 @@ def drill_spec(root: str) -> RunSpec:
     """A run of the stand-in into `root`."""
     images = fingerprint({"drill": IMAGES}, weights=None, revision=INGEST_REVISION, inputs={})
     masks = fingerprint({"drill": MASKS}, weights=None, revision=1, inputs={IMAGES: images})
-    return RunSpec(
-        root=root,
-        ingest=IngestSettings(),
-        masks=MaskSettings(),
-        segmenter=SegmenterSettings(),
-        fingerprints={IMAGES: images, MASKS: masks},
-    )
+    settings = resolved(sections_of({}))  # as they are by default: a generation says them
+    return RunSpec(root=root, fingerprints={IMAGES: images, MASKS: masks}, settings=settings)
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Builder:
     def __call__(self, spec: RunSpec) -> Stages:
         if self.orders_folder is not None:
             leave_pandas_out()  # a worker of its own, which starts often
-            if not is_s3(spec.root):
+            if not is_remote(spec.root):
                 disk.install(Orders(self.orders_folder), spec.root)
         store = open_store(spec.root)
         stage = GridMasks(
@@ -84,6 +80,11 @@ def leave_pandas_out() -> None:
 
 class _NoPandas:
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """See `importlib.abc.MetaPathFinder`.
+
+        Raises:
+            ModuleNotFoundError: pandas is asked for.
+        """
         if name == "pandas":
             raise ModuleNotFoundError("left out of a drill", name=name)
 

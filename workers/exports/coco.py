@@ -1,4 +1,4 @@
-"""A generation as one COCO JSON, with run-length masks, and the photographs beside it; or LVIS-style.
+"""A generation as one COCO JSON, with run-length masks, and the photographs beside it; lvis.py has LVIS's.
 
 How it works: image entries stream into the file while annotations wait in a temporary file on the local
 disk, which is appended at the end, categories last; memory stays flat whatever the number of masks. A mask is
@@ -18,36 +18,34 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
 
 from maskmill.storage.shards.shards import HashingWriter
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
-from maskmill.workers.reading.words import category_of
+from maskmill.workers.reading.words import category_of, image_fields, mask_fields
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.formats import ExportChoices, Progress
 
 ANNOTATIONS = "annotations.json"
 COPY_BYTES = 1 << 20
 
 
-def export_coco(
+def write(
     store: ObjectStore,
     generation: Generation,
     destination: str,
-    *,
-    images: bool = True,
-    column: str = "masks",
-    lvis: bool = False,
-    progress: Callable[[int], None] | None = None,
+    choices: ExportChoices,
+    progress: Progress | None,
 ) -> ExportReport:
     """Writes `annotations.json` and, if wanted, `images/sa_<image id>.jpg`.
 
@@ -55,33 +53,48 @@ def export_coco(
         store: the dataset.
         generation: what of it to export.
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        images: also write the photographs, upright, as the masks fit them.
-        column: that has the masks; an imported one is written in the words it came in.
-        lvis: add the fields that LVIS has beyond COCO's; not for an imported column.
+        choices: whether the photographs are written, upright, as the masks fit them; and the column that has
+            the masks: an imported one is written in the words it came in.
         progress: called with the number of images written so far.
 
     Returns:
         What was written; an export that is complete already is only reported.
 
     Raises:
-        ValueError: LVIS of an imported column.
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    if lvis and column != "masks":
-        raise ValueError(f'column={column!r} is exported in the words it came in: use format="coco"')
+    return write_annotations(store, generation, destination, choices, progress)
+
+
+def write_annotations(
+    store: ObjectStore,
+    generation: Generation,
+    destination: str,
+    choices: ExportChoices,
+    progress: Progress | None,
+    *,
+    lvis: bool = False,
+) -> ExportReport:
+    """`write`, with the fields that LVIS has beyond COCO's if `lvis`.
+
+    Raises:
+        ExportError: the destination holds something else.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
+    """
     plan = ExportPlan(
-        format="lvis" if lvis else "coco",
+        format=choices.format,
         dataset=store.root,
         generation=generation.number,
-        options={"images": images, **column_option(column)},
+        options={"images": choices.images, **column_option(choices.column)},
     )
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
     if complete is not None:
         return complete
-    file, image_bytes = _write_all(store, generation, target, images, column, lvis, progress)
+
+    file, image_bytes = _write_all(store, generation, target, choices, lvis, progress)
     report = ExportReport(
         format=plan.format,
         destination=target.root,
@@ -92,8 +105,8 @@ def export_coco(
         files=(file,),
         size_bytes=file.size_bytes + image_bytes,
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation, column),
-        num_loose_images=file.num_images if images else 0,
+        num_unannotated=count_unannotated(generation, choices.column),
+        num_loose_images=file.num_images if choices.images else 0,
     )
     refuse_late(store, generation, target)
     finish(target, plan, report)
@@ -104,31 +117,35 @@ def _write_all(
     store: ObjectStore,
     generation: Generation,
     target: ObjectStore,
-    images: bool,
-    column: str,
+    choices: ExportChoices,
     lvis: bool,
-    progress: Callable[[int], None] | None,
+    progress: Progress | None,
 ) -> tuple[ExportedFile, int]:
+    """The annotations file, and the bytes of the photographs beside it."""
     num_images, num_masks, image_bytes = 0, 0, 0
     categories = Categories()
-    head = _head(generation, column)
+    head = _head(generation, choices.column)
     with target.open_write(ANNOTATIONS) as published, tempfile.TemporaryFile() as spool:
         out = HashingWriter(published)
         out.write(b"{" + b"".join(b"%s: %s,\n" % (_dump(name), _dump(value)) for name, value in head.items()))
+
+        # Images into the file, their annotations aside
         out.write(b'"images": [')
-        for image in export_images(store, generation, pictures=images, column=column):
+        for image in export_images(store, generation, pictures=choices.images, column=choices.column):
             entries = list(annotation_entries(image, categories))
             shown = {**image_entry(image), **(_lvis_image(entries) if lvis else {})}
             out.write((b",\n" if num_images else b"\n") + _dump(shown))
             for entry in entries:
                 spool.write((b",\n" if num_masks else b"\n") + _dump(entry))
                 num_masks += 1
-            if images:
+            if choices.images:
                 target.put(f"images/{image_entry(image)['file_name']}", image.jpeg)
                 image_bytes += len(image.jpeg)
             num_images += 1
             if progress is not None:
                 progress(num_images)
+
+        # Annotations after them, categories last
         out.write(b'\n],\n"annotations": [')
         spool.seek(0)
         shutil.copyfileobj(spool, cast(BinaryIO, out), COPY_BYTES)
@@ -163,7 +180,7 @@ def image_entry(image: ExportImage) -> dict[str, Any]:
     if image.original is not None:
         return dict(image.original)
     info = image.record["image"]
-    told = ("source", "caption", "captions", "boxes")
+    told = ("source", *image_fields())
     extra = {name: info[name] for name in told if info.get(name) is not None}
     return {
         "id": info["image_id"],
@@ -212,7 +229,7 @@ def annotation_entry(annotation: Mapping[str, Any], *, image_id: int, category_i
         "stability_score": annotation["stability_score"],
         "output_token": annotation.get("output_token"),
         "parent": annotation.get("parent"),
-        **{name: annotation[name] for name in ("caption", "labels", "names") if name in annotation},
+        **{name: annotation[name] for name in mask_fields() if name in annotation},
     }
 
 

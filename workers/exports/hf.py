@@ -15,7 +15,7 @@ What it does not do: splits; one process writes all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.shards.shards import HashingWriter
@@ -28,39 +28,37 @@ if TYPE_CHECKING:
 
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.formats import ExportChoices, Progress
 
 GROUP_BYTES = 64 << 20
 GROUP_IMAGES = 100
 """A row group holds at most so much: readers hold one in memory."""
 
 
-def export_hf(
+def write(
     store: ObjectStore,
     generation: Generation,
     destination: str,
-    *,
-    max_images: int = 1000,
-    max_bytes: int = 1 << 30,
-    column: str = "masks",
-    progress: Callable[[int], None] | None = None,
+    choices: ExportChoices,
+    progress: Progress | None,
 ) -> ExportReport:
     """Writes a generation as Parquet files and a dataset card.
 
-    Args, Returns, Raises: as `export_sa1b`, with files in place of tars.
+    Args:
+        store: the dataset.
+        generation: what of it to export.
+        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
+        choices: how much a file holds, and the column that has the masks.
+        progress: called with the number of images written so far.
+
+    Returns:
+        What was written; an export that is complete already is only reported.
+
+    Raises:
+        ExportError: the destination holds something else.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    return export_parts(
-        store,
-        generation,
-        destination,
-        format="hf",
-        file_name=_file_name,
-        write_file=_write_file,
-        max_images=max_images,
-        max_bytes=max_bytes,
-        column=column,
-        progress=progress,
-        card=_card,
-    )
+    return export_parts(store, generation, destination, choices, progress, _file_name, _write_file, _card)
 
 
 def row_schema() -> pa.Schema:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.shards.shards import WrittenObject, check_object
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
+    from maskmill.workers.exports.formats import ExportChoices, Progress
 
 CARD = "README.md"
 
@@ -31,57 +33,61 @@ def export_parts(
     store: ObjectStore,
     generation: Generation,
     destination: str,
-    *,
-    format: str,
+    choices: ExportChoices,
+    progress: Progress | None,
     file_name: Callable[[int], str],
     write_file: WriteFile,
-    max_images: int,
-    max_bytes: int,
-    column: str,
-    progress: Callable[[int], None] | None,
     card: Callable[[Generation, Sequence[ExportedFile]], bytes] | None = None,
 ) -> ExportReport:
     """Writes a generation as files of limited size, going on after those that an earlier run finished.
 
     Args:
-        store, generation, destination, max_images, max_bytes, column, progress: as `export_sa1b`.
-        format: its name.
+        store, generation, destination, choices, progress: as a format's `write` has them.
         file_name: of the file of a number.
         write_file: writes and notes one.
         card: makes the README.md that tells of all files; None writes none.
 
-    Returns, Raises: as `export_sa1b`; DatasetError where images were forgotten since the generation was
-        published: the files written so far may hold them.
+    Returns:
+        What was written; an export that is complete already is only reported.
+
+    Raises:
+        ExportError: the destination holds something else.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
+        maskmill.storage.errors.DatasetError: images were forgotten since the generation was published: the
+            files written so far may hold them.
     """
-    if max_images < 1 or max_bytes < 1:
-        raise ValueError(f"max_images={max_images} and max_bytes={max_bytes} must be at least 1")
     options: dict[str, int | bool | str] = {
-        "max_images": max_images,
-        "max_bytes": max_bytes,
-        **column_option(column),
+        "max_images": choices.max_images,
+        "max_bytes": choices.max_bytes,
+        **column_option(choices.column),
     }
-    plan = ExportPlan(format=format, dataset=store.root, generation=generation.number, options=options)
+    plan = ExportPlan(
+        format=choices.format, dataset=store.root, generation=generation.number, options=options
+    )
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
     if complete is not None:
         return complete
+
+    # File after file, from the first image that none holds yet
     files = finished_parts(target, file_name)
     first = sum(file.num_images for file in files)
-    images = Ahead(export_images(store, generation, skip=first, column=column), first, progress)
+    images = Ahead(export_images(store, generation, skip=first, column=choices.column), first, progress)
     while images.next is not None:
-        files.append(write_file(target, len(files), images, max_images, max_bytes))
+        files.append(write_file(target, len(files), images, choices.max_images, choices.max_bytes))
     text = card(generation, files) if card is not None else b""
     if text:
         target.put(CARD, text)
+
     report = ExportReport(
-        format=format,
+        format=choices.format,
         destination=target.root,
         generation=generation.number,
         num_images=sum(file.num_images for file in files),
         num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, column),
+        num_unannotated=count_unannotated(generation, choices.column),
         files=tuple(files),
         size_bytes=sum(file.size_bytes for file in files) + len(text),
         seconds=time.monotonic() - started_s,

@@ -52,7 +52,7 @@ class ExportReport:
     """What an export wrote.
 
     Attributes:
-        format: "sa1b" or "coco".
+        format: its name; see formats.py.
         destination: local path or s3:// address.
         generation: the exported generation's number.
         num_images: images written, each with its masks (there may be none).
@@ -103,6 +103,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
     if record is None:
         return None
     _same_plan(destination, record, plan)
+
     try:
         files = tuple(ExportedFile(**file) for file in record["files"])
         totals = {name: int(record[name]) for name in TOTALS}
@@ -111,6 +112,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
         raise ExportError(
             f"{destination.root}/{FINISHED}: not a record of ours; choose an empty destination"
         ) from exc
+
     for file in files:
         _check_there(destination, file)
     return ExportReport(

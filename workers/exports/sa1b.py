@@ -9,7 +9,7 @@ What it does not do: copy rejected images, or balance tars across workers; one p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from maskmill.storage.shards.shards import Sample, write_shard
@@ -20,19 +20,17 @@ from maskmill.workers.exports.samples import ExportImage
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.formats import ExportChoices, Progress
 
 TAR_BLOCK_BYTES = 512
 
 
-def export_sa1b(
+def write(
     store: ObjectStore,
     generation: Generation,
     destination: str,
-    *,
-    max_images: int = 1000,
-    max_bytes: int = 1 << 30,
-    column: str = "masks",
-    progress: Callable[[int], None] | None = None,
+    choices: ExportChoices,
+    progress: Progress | None,
 ) -> ExportReport:
     """Writes a generation as SA-1B tars.
 
@@ -40,31 +38,17 @@ def export_sa1b(
         store: the dataset.
         generation: what of it to export.
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        max_images: images in a tar.
-        max_bytes: size of a tar; a single larger image still gets a tar of its own.
-        column: that has the masks.
+        choices: how much a tar holds, and the column that has the masks.
         progress: called with the number of images written so far.
 
     Returns:
         What was written; an export that is complete already is only reported.
 
     Raises:
-        ValueError: a limit below 1.
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    return export_parts(
-        store,
-        generation,
-        destination,
-        format="sa1b",
-        file_name=_tar_name,
-        write_file=_write_tar,
-        max_images=max_images,
-        max_bytes=max_bytes,
-        column=column,
-        progress=progress,
-    )
+    return export_parts(store, generation, destination, choices, progress, _tar_name, _write_tar)
 
 
 def _write_tar(
@@ -73,6 +57,7 @@ def _write_tar(
     num_masks = 0
 
     def samples() -> Iterator[Sample]:
+        """The images of this tar, counting masks."""
         nonlocal num_masks
         part = images.part(
             _size_in_tar, max_images=max_images, max_bytes=max_bytes, head_bytes=2 * TAR_BLOCK_BYTES

@@ -19,13 +19,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
@@ -35,6 +35,7 @@ from maskmill.workers.reading.words import category_of
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.formats import ExportChoices, Progress
 
 TOLERANCE_PX = 0.5
 VAL_SHARE = 0.05
@@ -42,13 +43,12 @@ OBJECT = "object"
 SETTINGS = "data.yaml"
 
 
-def export_yolo(
+def write(
     store: ObjectStore,
     generation: Generation,
     destination: str,
-    *,
-    column: str = "masks",
-    progress: Callable[[int], None] | None = None,
+    choices: ExportChoices,
+    progress: Progress | None,
 ) -> ExportReport:
     """Writes a generation as YOLO segmentation data.
 
@@ -56,7 +56,7 @@ def export_yolo(
         store: the dataset.
         generation: what of it to export.
         destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        column: that has the masks.
+        choices: the column that has the masks.
         progress: called with the number of images written so far.
 
     Returns:
@@ -66,6 +66,7 @@ def export_yolo(
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
+    column = choices.column
     plan = ExportPlan(
         format="yolo", dataset=store.root, generation=generation.number, options=column_option(column)
     )
@@ -74,11 +75,13 @@ def export_yolo(
     complete = begin(target, plan)
     if complete is not None:
         return complete
+
     written = _Written()
     for image in export_images(store, generation, column=column):
         _write_image(target, image, written)
         if progress is not None:
             progress(written.num_images)
+
     settings = _settings(target, written)
     target.put(SETTINGS, settings)
     report = ExportReport(

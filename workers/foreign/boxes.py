@@ -16,7 +16,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ import numpy.typing as npt
 
 from maskmill.pipeline.words.text import clean_text
 from maskmill.storage.errors import InputError, ObjectNotFound
-from maskmill.storage.stores.base import address_store, is_s3, local_address
+from maskmill.storage.stores.open import absolute_address, address_store
 from maskmill.workers.foreign.annotations import (
     BadAnnotation,
     ForeignAnnotation,
@@ -123,7 +122,7 @@ def check_boxes(boxes: GivenBoxes, plan: Plan) -> str:
 
 def absolute(address: str) -> str:
     """The address of a file of given boxes, the same in whatever folder it is read."""
-    return address if is_s3(address) else str(Path(local_address(address)).expanduser().absolute())
+    return absolute_address(address)
 
 
 def read_bytes(address: str) -> bytes:

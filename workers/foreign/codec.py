@@ -9,15 +9,18 @@ reason to count by:
     not_an_image        no known image format, or a header that makes no sense
     truncated           the header is fine, the pixels are not all there
     damaged             the header is fine, the pixels cannot be decoded
-    animated            more than one frame or page
+    heic                a HEIC picture, as phones take them: convert it
+    animated            more than one frame or page; a page of a TIFF that declares itself a smaller copy
+                        or a mask (NewSubfileType) is none
     too_many_pixels     more than `max_pixels` by its header; nothing was decoded
     too_small           a side under `min_side_px`
     too_long            a side that JPEG cannot hold
-    unsupported_pixels  float or 32-bit integer pixels, LAB
+    unsupported_pixels  float or 32-bit integer pixels with the full range, LAB
 
-Choices: transparency is laid on white; 16-bit grey is scaled from its full range; a colour profile that is
-not sRGB is converted, and one that doesn't fit its image is dropped, as `converted` says; of a phone's JPEG
-with several pictures inside (MPO) the first counts. 16-bit RGB is 8 bit by the time Pillow hands it over.
+Choices: transparency is laid on white; more than 8 bits are scaled as `range` says (deep_pixels.py); a colour
+profile that changes anything is applied, and one that doesn't fit its image is dropped, as `converted` says
+(profiles.py); of a phone's JPEG with several pictures inside (MPO) the first counts. A JPEG that lacks only
+its end marker is whole, and gets it back. `IngestSettings.rules` 1 reads as before: see there.
 
 Doesn't know files, shards or settings of other stages. Shape suffixes: H rows, W columns, C channels.
 """
@@ -37,7 +40,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
-from maskmill.workers.run.ingest_settings import JPEG_MAX_SIDE_PX, PILLOW_MAX_PIXELS, IngestSettings
+from maskmill.storage.plan.walk import IMAGE_FORMATS
+from maskmill.workers.foreign import deep_pixels, profiles, unended
+from maskmill.workers.run.ingest_settings import (
+    FULL,
+    INGEST_REVISION,
+    JPEG_MAX_SIDE_PX,
+    PILLOW_MAX_PIXELS,
+    IngestSettings,
+)
 
 __all__ = [
     "FORMATS",
@@ -49,8 +60,13 @@ __all__ = [
     "upright_pixels",
 ]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS = tuple(IMAGE_FORMATS)
 """What is opened; MPO comes by JPEG. Formats that run other programs (EPS) stay closed."""
+
+END_ADDED = "end_added"
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _REDUCED = 254, 255, 2
 
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,6 +113,7 @@ class NormalisedImage:
         converted: what was done, words joined by "+" ("png", "rotated", "resized", "alpha", ...); "" when
             `jpeg` is the input itself.
         pixels_HWC: uint8 RGB; exactly what `decode_image(jpeg)` gives.
+        narrow: a picture of 16 bits that uses less than a tenth of their range, stored by the full one.
     """
 
     jpeg: bytes
@@ -104,6 +121,16 @@ class NormalisedImage:
     height: int
     converted: str
     pixels_HWC: npt.NDArray[np.uint8]
+    narrow: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A picture of mode RGB or L, upright, in sRGB, and what that took."""
+
+    picture: Image.Image
+    done: list[str]
+    narrow: bool = False
 
 
 def decode_image(data: bytes, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -119,14 +146,18 @@ def decode_image(data: bytes, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDA
     Raises:
         DecodeError: reasons as listed in this file's header.
     """
-    return upright_pixels(_open(data), max_pixels=max_pixels)
+    return upright_pixels(_open(data, INGEST_REVISION), data=data, max_pixels=max_pixels)
 
 
-def upright_pixels(image: Image.Image, *, max_pixels: int = PILLOW_MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """The upright picture that Pillow opened or made; Args, Returns, Raises: as `decode_image`."""
-    _check_size(image, min_side_px=1, max_pixels=max_pixels)
-    upright, _ = _upright_rgb_or_grey(image)
-    return _pixels(upright)
+def upright_pixels(
+    image: Image.Image, *, data: bytes | None = None, max_pixels: int = PILLOW_MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
+    """The upright picture that Pillow opened or made; Args, Returns, Raises: as `decode_image`.
+
+    `data` is the file that it was opened from, where there is one.
+    """
+    settings = IngestSettings(min_side_px=1, max_pixels=max_pixels)
+    return _pixels(_upright_rgb_or_grey(image, data, settings).picture)
 
 
 def normalise(data: bytes, settings: IngestSettings) -> NormalisedImage:
@@ -139,31 +170,35 @@ def normalise(data: bytes, settings: IngestSettings) -> NormalisedImage:
     Raises:
         DecodeError: reasons as listed in this file's header.
     """
-    image = _open(data)
-    _check_size(image, settings.min_side_px, settings.max_pixels)
-    is_jpeg = image.format == "JPEG"
-    picture, done = _upright_rgb_or_grey(image)
-    if not is_jpeg:
-        done.insert(0, str(image.format).lower())
+    decoded = _upright_rgb_or_grey(_open(data, settings.rules_in_force), data, settings)
+    picture, done = decoded.picture, decoded.done
     smaller = _fit(picture.size, settings.max_shorter_side_px)
     if smaller != picture.size:
         done.append("resized")
     if not done:
         return NormalisedImage(data, *picture.size, "", _pixels(picture))
+    if done == [END_ADDED]:
+        return NormalisedImage(data + unended.END, *picture.size, END_ADDED, _pixels(picture))
     if smaller != picture.size:
         picture = picture.resize(smaller, Image.Resampling.LANCZOS)
     jpeg = _encode(picture, settings.jpeg_quality)
-    return NormalisedImage(jpeg, *picture.size, "+".join(done), decode_image(jpeg))
+    return NormalisedImage(jpeg, *picture.size, "+".join(done), decode_image(jpeg), decoded.narrow)
 
 
-def _open(data: bytes) -> Image.Image:
-    """Reads the header alone."""
+def _open(data: bytes, rules: int) -> Image.Image:
+    """Reads the header alone; of a TIFF with smaller copies of its picture, the picture is in place."""
     if not data:
         raise DecodeError("empty_file", "the file has no bytes")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        raise DecodeError(
+            "heic", "a HEIC picture, which cannot be read: convert it first (heif-convert in.heic out.jpg)"
+        )
     try:
         with _quiet():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             num_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if num_frames > 1 and image.format == "TIFF" and rules > 1:
+                num_frames = _to_full_page(image, num_frames)
     except Image.DecompressionBombError as error:
         raise DecodeError("too_many_pixels", str(error)) from error
     except _BROKEN as error:
@@ -172,6 +207,23 @@ def _open(data: bytes) -> Image.Image:
     if num_frames > 1:
         raise DecodeError("animated", f"{num_frames} frames or pages in a {image.format}")
     return image
+
+
+def _to_full_page(image: Image.Image, num_pages: int) -> int:
+    """Goes to the page that is no smaller copy and no mask of another; how many such pages there are.
+
+    Source: TIFF 6.0, NewSubfileType (254), bits 0 and 2, and its forerunner SubfileType (255).
+    """
+    full: list[int] = []
+    for page in range(num_pages):
+        image.seek(page)
+        tags = getattr(image, "tag_v2", {})
+        is_part = bool(int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 0b101) or tags.get(_SUBFILE_TYPE) == _REDUCED
+        full += [] if is_part else [page]
+        if len(full) > 1:
+            return num_pages
+    image.seek(full[0] if full else 0)
+    return 1
 
 
 def _check_size(image: Image.Image, min_side_px: int, max_pixels: int) -> None:
@@ -184,11 +236,12 @@ def _check_size(image: Image.Image, min_side_px: int, max_pixels: int) -> None:
         raise DecodeError("too_long", f"{width}x{height} px, JPEG holds {JPEG_MAX_SIDE_PX} at most")
 
 
-def _upright_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
+def _upright_rgb_or_grey(image: Image.Image, data: bytes | None, settings: IngestSettings) -> _Decoded:
     """Decodes; gives the picture in mode RGB or L, turned upright, in sRGB, and what that took."""
+    _check_size(image, settings.min_side_px, settings.max_pixels)
+    is_jpeg = image.format == "JPEG"
     try:
-        image.load()
-        converted, done = _to_rgb_or_grey(image)
+        converted, done, narrow = _loaded(image, data, settings)
     except Image.DecompressionBombError as error:
         raise DecodeError("too_many_pixels", str(error)) from error
     except _BROKEN as error:
@@ -198,7 +251,43 @@ def _upright_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
     if turn is not None:
         converted = converted.transpose(turn)
         done.append("rotated")
-    return converted, done
+    return _Decoded(converted, done if is_jpeg else [str(image.format).lower(), *done], narrow)
+
+
+def _loaded(
+    image: Image.Image, data: bytes | None, settings: IngestSettings
+) -> tuple[Image.Image, list[str], bool]:
+    """The picture's pixels in 8 bits; what that took, and whether it uses little of its 16 bits."""
+    rules = settings.rules_in_force
+    if data is not None and rules > 1 and deep_pixels.is_deep_colour(image):
+        shown = deep_pixels.colour(data, FORMATS, image, settings.range)
+        if settings.range == FULL:  # Pillow's own high bytes, as it always was
+            return *_to_rgb_or_grey(image, rules), shown.narrow
+        picture, done = _to_rgb_or_grey(shown.image, rules)
+        return picture, ["16bit", *done], shown.narrow
+
+    whole, done_before = image, []
+    try:
+        image.load()
+    except OSError as error:
+        if data is None or rules == 1 or image.format != "JPEG" or "runcated" not in str(error):
+            raise
+        whole, done_before = unended.completed(data, error), [END_ADDED]
+    if rules > 1 and deep_pixels.is_deep_grey(whole):
+        return _from_deep_grey(whole, settings.range)
+    picture, done = _to_rgb_or_grey(whole, rules)
+    return picture, [*done_before, *done], False
+
+
+def _from_deep_grey(image: Image.Image, wanted: str) -> tuple[Image.Image, list[str], bool]:
+    try:
+        shown = deep_pixels.grey(image, wanted)
+    except deep_pixels.NoFullRange as error:
+        raise DecodeError(
+            "unsupported_pixels",
+            f"{error}: store 8 or 16 bit grey, or RGB, or set ingest.range to percentile or min-max",
+        ) from error
+    return shown.image, ["16bit" if image.mode.startswith("I;16") else image.mode.lower()], shown.narrow
 
 
 def _orientation(image: Image.Image) -> int:
@@ -210,7 +299,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
+def _to_rgb_or_grey(image: Image.Image, rules: int) -> tuple[Image.Image, list[str]]:
     mode = image.mode
     if mode in ("F", "I", "LAB"):
         raise DecodeError("unsupported_pixels", f"pixels of mode {mode}: store 8 or 16 bit grey, or RGB")
@@ -223,10 +312,26 @@ def _to_rgb_or_grey(image: Image.Image) -> tuple[Image.Image, list[str]]:
         image = image.convert("RGB")
     elif mode == "1":
         image = image.convert("L")
-    return _to_srgb(image, done)
+    return _by_profile(image, done) if rules > 1 else _by_profiles_name(image, done)
+
+
+def _by_profile(image: Image.Image, done: list[str]) -> tuple[Image.Image, list[str]]:
+    """Mode RGB or L, by the image's colour profile where it has one that fits and changes anything."""
+    profile = image.info.get("icc_profile")
+    plain = image if image.mode in ("RGB", "L") else image.convert("RGB")
+    if not profile:
+        return plain, done
+    shown = image if image.mode in ("RGB", "L", "CMYK") else plain
+    effect = profiles.effect_of(profile, shown.mode)
+    if effect == "none":
+        return plain, done
+    if effect == "unusable":
+        return plain, [*done, "icc_dropped"]
+    return profiles.to_srgb(shown, profile), [*done, "icc"]
 
 
 def _grey_from_16_bit(image: Image.Image) -> Image.Image:
+    """As the first rules did, whatever the file says of black and white."""
     values_HW = np.asarray(image).astype(np.uint32)
     return Image.fromarray(((values_HW * 255 + 32_767) // 65_535).astype(np.uint8))
 
@@ -241,8 +346,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _to_srgb(image: Image.Image, done: list[str]) -> tuple[Image.Image, list[str]]:
-    """Mode RGB or L, by the image's colour profile where it has one that fits. Grey stays as it is."""
+def _by_profiles_name(image: Image.Image, done: list[str]) -> tuple[Image.Image, list[str]]:
+    """As the first rules did: what is called sRGB is taken for it, grey stays as it is."""
     profile = image.info.get("icc_profile")
     plain = image if image.mode in ("RGB", "L") else image.convert("RGB")
     if not profile or image.mode == "L":

@@ -22,7 +22,7 @@ from typing import Any
 
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy
-from maskmill.storage.dataset.columns import NOT_ANNOTATED
+from maskmill.storage.dataset.records import NOT_ANNOTATED
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign import coco, sa1b
@@ -39,7 +39,7 @@ from maskmill.workers.foreign.codec import DecodeError
 from maskmill.workers.foreign.json_words import dump_json, printable
 from maskmill.workers.foreign.matching import Matching
 from maskmill.workers.foreign.shapes import fitted, points_K2, shape_of
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
 
 FORMATS = (coco.FORMAT, sa1b.FORMAT)
 REVISION = 2
@@ -64,7 +64,7 @@ def read_given(paths: Sequence[Path], format: str) -> ForeignSet:
     return sa1b.read_sa1b(paths)
 
 
-class GivenMasks:
+class GivenMasks(Stage):
     """The stage: what was given for each picture, as an SA-1B record.
 
     Args:
@@ -72,9 +72,6 @@ class GivenMasks:
         matching: of its images with the dataset's.
         column, fingerprint: of the column version.
     """
-
-    has_index = False
-    reads: tuple[str, ...] = ()
 
     def __init__(self, given: ForeignSet, matching: Matching, *, column: str, fingerprint: str) -> None:
         self._given, self._matching = given, matching

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from maskmill.storage.errors import ObjectNotFound
 from maskmill.storage.plan.inputs import list_inputs
 from maskmill.storage.plan.walk import IMAGE_ENDINGS, InputFile, InputProblem, ending_of
-from maskmill.storage.stores.base import address_store
+from maskmill.storage.stores.open import address_store
 
 TARS_OPENED = 3
 IMAGES_PER_TAR = 64
@@ -78,6 +78,7 @@ def sample_inputs(
     Raises:
         maskmill.storage.errors.InputError: an input is missing, unreadable, or holds no image.
     """
+    # One pass over all names: counts, and a fair draw of each kind
     draw = random.Random(seed)
     listing = list_inputs(inputs, dataset_root=dataset_root)
     census, problems = _Census([], []), dict[str, int]()
@@ -92,12 +93,15 @@ def sample_inputs(
             census.num_images += 1
             census.image_bytes += found.size_bytes
             _reservoir(census.drawn_images, found, census.num_images, num_images, draw)
+
+    # As many from tars as are their share
     in_tars, num_in_tars = _look_into_tars(census)
     total = census.num_images + num_in_tars
     from_tars = min(len(in_tars), round(num_images * num_in_tars / total)) if total else 0
     if num_in_tars and not census.num_images:
         from_tars = min(len(in_tars), num_images)
     files = [image for file in census.drawn_images[: num_images - from_tars] for image in _read_file(file)]
+
     return InputSample(
         images=(*files, *draw.sample(in_tars, from_tars)),
         num_images=total,

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from maskmill.storage.dataset.columns import CommitRecord, new_attempt
+from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.walk import ending_of
 from maskmill.storage.shards.index import read_index
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.draw_inputs import DrawnImage, InputSample, sample_inputs
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.meter import Meter
@@ -247,6 +247,7 @@ def predict(
     setup_s: float,
 ) -> Estimate:
     """Carries the measured images over to all inputs."""
+    # What was measured, over the sample
     num_inputs = sample.num_images
     columns = sorted({column for image in measured for column in image.bytes_by_column})
     seconds = total_of([image.seconds for image in measured], num_inputs)
@@ -254,6 +255,8 @@ def predict(
     rejects = Counter(planned_rejects)
     for image in measured:
         rejects.update(image.rejects)
+
+    # What that makes of all inputs
     return Estimate(
         num_inputs=num_inputs,
         input_bytes=sample.size_bytes,

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.storage.dataset.columns import ColumnVersion, fingerprint, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
+from maskmill.storage.dataset.records import fingerprint, new_attempt
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
@@ -24,16 +24,16 @@ from maskmill.workers.foreign.annotations import ForeignSet, LeftOut, Tally
 from maskmill.workers.foreign.given import REVISION, GivenMasks, bad_rings_of, left_out_of, read_given
 from maskmill.workers.foreign.matching import Matching, match
 from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
-from maskmill.workers.run.columns import COLUMNS, IMAGES, image_facts
+from maskmill.workers.run.columns import IMAGES, Sections
 from maskmill.workers.run.columns import fingerprints as fingerprints_of
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.images import image_facts
+from maskmill.workers.stages.registry import column_names
 
 GIVEN = "given"
-TAKEN_NAMES = (*COLUMNS, "review")
-"""People's reviews are saved by `review`, never replaced by an import."""
 
 NO_NAMES = frozenset({"true", "false", "nan", "inf", "infinity", "none", "null"})
 """What TOML or JSON would take for a value where a column's name is asked for."""
@@ -80,7 +80,12 @@ def check_column(column: str) -> None:
     Raises:
         InputError: one of ours, or no name.
     """
-    if column in TAKEN_NAMES or column in NO_NAMES or not column.isidentifier() or column != column.lower():
+    if (
+        column in column_names()
+        or column in NO_NAMES
+        or not column.isidentifier()
+        or column != column.lower()
+    ):
         cure = (
             "; people's masks are put into it by `maskmill review`, which keeps what was reviewed before"
             if column == "review"
@@ -88,7 +93,7 @@ def check_column(column: str) -> None:
         )
         raise InputError(
             f"column {column!r} cannot be imported: use a name of small letters that is none of "
-            f"{', '.join(TAKEN_NAMES)}{cure}"
+            f"{', '.join(column_names())}{cure}"
         )
 
 
@@ -160,10 +165,8 @@ def _spec(
     digits[column] = fingerprint(facts, weights=None, revision=REVISION, inputs={IMAGES: digits[IMAGES]})
     return RunSpec(
         root=store.root,
-        ingest=ingest,
-        masks=MaskSettings(),
-        segmenter=SegmenterSettings(),
         fingerprints=digits,
+        settings=Sections({"ingest": ingest}),
     )
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 
 from maskmill.storage.care.damage import Damage, Found, find_damage
 from maskmill.storage.care.rewrite import republish, rewrite_shard
-from maskmill.storage.dataset.columns import new_attempt
 from maskmill.storage.dataset.generations import GenerationRow, latest
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
@@ -81,6 +81,8 @@ def repair(
     found = find_damage(store, deep=deep) if found is None else found
     before = latest(store)
     rows = before.rows() if before is not None else ()
+
+    # Rounds of making again, until nothing is damaged or nothing more helps
     touched = {*found.unpublished, *(damage.shard for damage in found.damages)}
     met: set[tuple[int, str, str]] = set()
     tries: dict[tuple[int, str, str], int] = defaultdict(int)
@@ -98,6 +100,8 @@ def repair(
             with suppress(DamagedObject, ObjectNotFound):  # damaged too, so made again next
                 rewrite_shard(store, shard, rows=_rows_of(rows, shard), created_utc=created_utc)
         found = find_damage(store, deep=deep, shards=touched)
+
+    # What is left, in words; what is sound is published
     left = [
         f"shard {damage.shard}: {damage.column}: {reasons.get(_place(damage), damage.detail)}"
         for damage in found.damages
@@ -123,16 +127,21 @@ def _make_again(
         "give the --recipe, --config or --set that it was made with"
         for damage in damages
     }
+
     left = list(damages)
     for spec in specs:
         mine = [damage for damage in left if spec.fingerprints.get(damage.column) == damage.fingerprint]
         if not mine:
             continue
         left = [damage for damage in left if damage not in mine]
+
+        # What this run makes again, as repairs of their numbers
         repairs: dict[int, dict[str, int]] = defaultdict(dict)
         for damage in mine:
             repairs[damage.shard][damage.column] = damage.repair
             del reasons[_place(damage)]
+
+        # Only the models of these columns are needed
         idle = tuple(set(spec.fingerprints) - {damage.column for damage in mine})
         failed = work(
             replace(spec, repairs=dict(repairs), idle=idle),
@@ -148,6 +157,7 @@ def in_process(build: Callable[[RunSpec], Stages]) -> Work:
     """Works shards one after the other in this process, with the stages that `build` makes."""
 
     def work(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, str]:
+        """See `Work`."""
         stages, failed = build(spec), dict[int, str]()
         for shard in shards:
             try:

@@ -28,10 +28,11 @@ from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
 from maskmill.pipeline.evaluate.oracle import Corrected, correct, missing_from
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, encode_mask
 from maskmill.pipeline.train.prompts import centre_point
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, fingerprint, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Publication, publish_over, row_of
 from maskmill.storage.dataset.images import stored_image
 from maskmill.storage.dataset.join import join, read_record
+from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_attempt
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample, write_shard
 from maskmill.workers.foreign.codec import decode_image
@@ -39,7 +40,7 @@ from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import truth_of
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
-from maskmill.workers.train.stream import BY_PERSON, REVIEW
+from maskmill.workers.stages.review import BY_PERSON, REVIEW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

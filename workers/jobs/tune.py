@@ -26,11 +26,13 @@ from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import InputSample, sample_inputs
 from maskmill.workers.pictures.render import Cell, draw_sheet, png_bytes, thumbnail
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.stages.guarded import GuardedSegmenter
 
 PREDICTED_IOUS = (0.70, 0.80, 0.85, 0.88, 0.90, 0.92, 0.95)
 STABILITIES = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97)
@@ -128,13 +130,20 @@ def tune_inputs(
     """
     if num_images < 1:
         raise ValueError(f"num_images={num_images} must be at least 1")
+
     sample = sample_inputs(inputs, num_images, seed=seed)
-    stage = AutomaticMasks(load(segmenter), masks)
+    stage = AutomaticMasks(GuardedSegmenter(load(segmenter)), masks)
     pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
     skipped: list[str] = []
+
+    # The model once an image; every pair of thresholds selects from what it found
     for number, (source, pixels) in enumerate(_decoded(sample, ingest, skipped)):
-        candidates = stage.candidates(pixels)
+        try:
+            candidates = stage.candidates(pixels)
+        except UnfitPicture as error:
+            skipped.append(f"{source}: {error.reason}")
+            continue
         pairs = pairs or threshold_pairs(
             masks,
             fitting(candidates.predicted_iou_N, PREDICTED_IOUS) if predicted_ious is None else predicted_ious,
@@ -143,6 +152,7 @@ def tune_inputs(
         judged.append(judge(stage, source, pixels, candidates, pairs))
         if progress is not None:
             progress(number + 1, len(sample.images))
+
     if not judged:
         raise InputError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
     return report(judged, masks, tuple(skipped))

@@ -147,12 +147,15 @@ def compare(
     Raises:
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
+    # Shards that differ, and the part of them that is read
     rows = changed_rows(before, after)
     by_column: dict[str, list[RowChange]] = {}
     for row in rows:
         by_column.setdefault(row.column, []).append(row)
     chosen = {column: _part(found, max_shards) for column, found in by_column.items() if column != "images"}
     total, done = sum(len(found) for found in chosen.values()), 0
+
+    # Masks by how they overlap, other columns as values
     tally = _MaskTally()
     columns: list[ColumnChanges] = []
     for column, found in chosen.items():
@@ -165,6 +168,7 @@ def compare(
                 progress(done, total)
         if column != "masks":
             columns.append(values.result())
+
     return DiffReport(
         dataset=store.root,
         before=before.number,
@@ -224,10 +228,12 @@ class _MaskTally:
         self._heap: list[tuple[float, str, ImageChange]] = []
 
     def see(self, pair: _Pair) -> None:
+        """Takes an image in."""
         if pair.before is None or pair.after is None:
             self._counts["images_added" if pair.before is None else "images_removed"] += 1
         else:
             self._counts["images"] += 1
+
         ours, theirs = _segmentations(pair.before), _segmentations(pair.after)
         same, paired = match_masks(ours, theirs)
         change = ImageChange(
@@ -239,6 +245,8 @@ class _MaskTally:
             changed=len(paired),
             difference=_difference(len(ours), len(theirs), same, paired),
         )
+
+        # Sums, and the images that changed most
         self._counts.update(same=same, added=change.added, removed=change.removed)
         self._bands.update(_band(iou) for iou in paired)
         if change.difference > 0:
@@ -248,10 +256,12 @@ class _MaskTally:
                 heapq.heappop(self._heap)
 
     def result(self) -> MaskChanges:
+        """The sums."""
         names = ("images", "images_changed", "images_added", "images_removed", "same", "added", "removed")
         return MaskChanges(**{name: self._counts[name] for name in names}, changed=dict(self._bands))
 
     def largest(self) -> tuple[ImageChange, ...]:
+        """The images that changed most, most first."""
         return tuple(change for *_, change in sorted(self._heap, key=lambda item: (-item[0], item[1])))
 
 
@@ -264,6 +274,7 @@ class _ValueTally:
     examples: list[ValueChange] = field(default_factory=list)
 
     def see(self, pair: _Pair) -> None:
+        """Takes a sample in."""
         if pair.before == pair.after:
             self.counts["same"] += 1
             return
@@ -273,6 +284,7 @@ class _ValueTally:
             self.examples.append(ValueChange(key=pair.key, before=pair.before, after=pair.after))
 
     def result(self) -> ColumnChanges:
+        """The counts, and a few examples."""
         names = ("same", "changed", "added", "removed")
         numbers = {name: self.counts[name] for name in names}
         return ColumnChanges(column=self.column, **numbers, examples=tuple(self.examples))

@@ -21,7 +21,8 @@ from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.reading.words import with_words
-from maskmill.workers.run.columns import LABELS, MASKS
+from maskmill.workers.run.columns import MASKS
+from maskmill.workers.stages.labels import LABELS
 
 if TYPE_CHECKING:
     from maskmill.pipeline.evaluate.truth import Truth

@@ -59,6 +59,7 @@ def _x_of(value: float, edges: Sequence[float]) -> float:
 
 def svg(histogram: Histogram) -> str:
     """The histogram as an `<svg>` element of about 2 KB; bars tell their counts when pointed at."""
+    # A bar a bin, under an invisible one that is easier to point at
     highest = max(*histogram.counts, 1)
     bar_width = WIDTH / len(histogram.counts)
     parts = []
@@ -72,6 +73,8 @@ def svg(histogram: Histogram) -> str:
             f'height="{BASE - TOP}"/><rect class="bar" x="{i * bar_width + 1:.1f}" y="{BASE - visible:.1f}" '
             f'width="{max(bar_width - 2, 1):.1f}" height="{visible:.1f}" rx="1.5"/><title>{tip}</title></g>'
         )
+
+    # Axis, ticks and median
     parts.append(f'<line class="axis" x1="0" x2="{WIDTH}" y1="{BASE + 0.5}" y2="{BASE + 0.5}"/>')
     for value, text in histogram.ticks:
         parts.append(_text(_x_of(value, histogram.edges), BASE + 16, text, "tick"))
@@ -79,6 +82,7 @@ def svg(histogram: Histogram) -> str:
         x = _x_of(histogram.median, histogram.edges)
         parts.append(f'<line class="median" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{BASE}"/>')
         parts.append(_text(x, TOP - 4, f"median {histogram.show(histogram.median)}", "tick strong"))
+
     label = html.escape(f"Histogram of {histogram.title}", quote=True)
     view = f"0 0 {WIDTH} {HEIGHT}"
     return f'<svg class="chart" role="img" aria-label="{label}" viewBox="{view}">{"".join(parts)}</svg>'

@@ -22,6 +22,7 @@ class Line:
     points: tuple[tuple[float, float], ...]
 
     def finite(self) -> list[tuple[float, float]]:
+        """The points that can be drawn."""
         return [(x, y) for x, y in self.points if math.isfinite(x) and math.isfinite(y)]
 
 
@@ -54,6 +55,7 @@ def line_chart(
     draw.text((LEFT_PX, 14), title, fill=INK, font=large)
 
     def place(x: float, y: float) -> tuple[float, float]:
+        """Where a point lies, in px."""
         wide, high = WIDTH_PX - LEFT_PX - RIGHT_PX, HEIGHT_PX - TOP_PX - BOTTOM_PX
         across = (x - xs[0]) / (xs[-1] - xs[0])
         up = (y - ys[0]) / (ys[-1] - ys[0])

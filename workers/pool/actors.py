@@ -105,7 +105,9 @@ def start_worker(
         build: makes its stages; None is `maskmill.workers.stages.build.build_stages`.
     """
     if spec.segmenter.threads is None:
-        spec = replace(spec, segmenter=replace(spec.segmenter, threads=resources.threads))
+        segmenter = replace(spec.segmenter, threads=resources.threads)
+        spec = replace(spec, settings=spec.settings.having(segmenter))
+
     options: dict[str, Any] = {
         "num_cpus": resources.num_cpus,
         "num_gpus": resources.num_gpus,

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass, field
 
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.workers.run.in_hand import Announcement
 from maskmill.workers.run.spec import ShardTask
 

@@ -34,7 +34,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, Recalled, SourceChanged, StoreUnavailable
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
 from maskmill.workers.pool.blame import Doubt, Doubts, History
 from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_start, start_advice

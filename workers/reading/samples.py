@@ -18,8 +18,8 @@ from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.codec import DecodeError, normalise
-from maskmill.workers.reading.words import WORDS, with_words
-from maskmill.workers.run.columns import MASKS
+from maskmill.workers.reading.words import with_words, word_columns
+from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def read_annotated(
     *,
     shards: Sequence[int] | None = None,
     pictures: bool = True,
-    column: str = "masks",
+    column: str = MASKS,
     words: bool = False,
 ) -> Generator[AnnotatedSample, None, None]:
     """The images of a generation that have masks, in key order.
@@ -68,25 +68,26 @@ def read_annotated(
         shards: only these, in this order.
         pictures: False leaves the photographs unread.
         column: that has the masks; imported ones have another.
-        words: put captions, labels and names in, as far as the generation has them; see joined.py.
+        words: put what other columns say of the masks in, as far as the generation has them; see words.py.
 
     Raises:
         maskmill.storage.errors.DamagedObject: a shard or a record is not what was written.
-        maskmill.storage.errors.SourceChanged, ...: a picture kept at its source isn't there as planned.
+        maskmill.storage.errors.StorageError: a picture kept at its source isn't there as planned.
     """
-    columns = (*(("images",) if pictures else ()), column, *(WORDS if words and column == MASKS else ()))
+    wanted = word_columns() if words and column == MASKS else ()
+    columns = (*((IMAGES,) if pictures else ()), column, *wanted)
     for sample in join(store, generation, columns, shards=shards):
         if column not in sample.files:
             continue
         record = _record_of(sample, column)
-        found = {name: _json_of(sample, name) for name in WORDS if name in sample.files}
+        found = {name: _json_of(sample, name) for name in wanted if name in sample.files}
         yield AnnotatedSample(sample.key, _image_of(sample), with_words(record, found) if found else record)
 
 
 def _image_of(sample: JoinedSample) -> StoredImage | None:
-    if "images" not in sample.files:
+    if IMAGES not in sample.files:
         return None
-    return stored_image(Sample(sample.key, sample.files["images"]))
+    return stored_image(Sample(sample.key, sample.files[IMAGES]))
 
 
 def _json_of(sample: JoinedSample, column: str) -> dict[str, Any]:

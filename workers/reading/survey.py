@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
-from maskmill.storage.dataset.columns import first_rejects, making_order
+from maskmill.storage.dataset.columns import making_order
 from maskmill.storage.dataset.generations import GenerationRow
 from maskmill.storage.dataset.join import check_row, read_record
+from maskmill.storage.dataset.records import first_rejects
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.codec import decode_image
@@ -204,6 +205,7 @@ def count_rejects(store: ObjectStore, generation: Generation) -> dict[str, int]:
             by_shard.setdefault(row.shard, {})[row.column] = row
 
     def reasons(rows: dict[str, GenerationRow]) -> list[str]:
+        """Of a shard's rejected images."""
         records = [read_record(store, rows[column]) for column in making_order(rows)]
         return [reject.reason for reject in first_rejects(records).values()]
 

@@ -1,59 +1,66 @@
-"""Which columns a run makes, in what order, and what each one's fingerprint is made of.
+"""What a column is: its name, its settings, what its fingerprint is made of, its stage, how it joins.
 
     images -> candidates (where they are kept) -> masks -> captions -> labels -> names
 
 A column is made from `images` and from the columns it names in `reads`; a fingerprint covers those of all
-that it reads, so a change goes on to what was derived and to nothing else. `masks` come from the grid, or
-from given boxes where a run has them. Drivers read this: no torch.
+that it reads, so a change goes on to what was derived and to nothing else. Each column is a file in
+workers/stages/ that makes one `Column`; workers/stages/registry.py lists them. Drivers read all of this: no
+torch, no numpy.
 
-To add a column: its name in `COLUMNS`, its facts here and in `make_spec` (spec.py), its stage in
-`build_stages` (workers/stages/build.py).
+What it doesn't know: which columns there are.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from maskmill.pipeline.settings import MASKS_REVISION, output_settings
-from maskmill.pipeline.settings.words import (
-    BOXES_REVISION,
-    CAPTIONS_REVISION,
-    LABELS_REVISION,
-    NAMES_REVISION,
-    BoxSettings,
-    CaptionSettings,
-    LabelSettings,
-    NameSettings,
-)
-from maskmill.storage.dataset.columns import fingerprint
-from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
+from maskmill.pipeline.segmenters import weights_identity
+from maskmill.pipeline.weights.weights import pinned
+from maskmill.storage.dataset.records import fingerprint
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+    from maskmill.pipeline.settings import SegmenterSettings
+    from maskmill.workers.stages.base import Bench, Stage
 
 IMAGES = "images"
-CANDIDATES = "candidates"
 MASKS = "masks"
-CAPTIONS = "captions"
-LABELS = "labels"
-NAMES = "names"
 
-COLUMNS = (IMAGES, CANDIDATES, MASKS, CAPTIONS, LABELS, NAMES)
-"""In the order they are made."""
+SettingsT = TypeVar("SettingsT")
+Record = dict[str, Any]
 
-SELECTING = (
-    "predicted_iou",
-    "stability",
-    "box_nms",
-    "crop_nms",
-    "min_area_px",
-    "max_coverage",
-    "drop_small",
-)
-"""Settings of [masks] that select from candidates; the others make them."""
+
+@dataclass(frozen=True)
+class Sections(Mapping[str, Any]):
+    """Settings of a run, by the name of their section; each section has a dataclass of its own.
+
+    `sections["captions"]` is a section by name, `sections.of(CaptionSettings)` by its kind; a kind that is
+    not there is as that dataclass has it by default.
+    """
+
+    by_name: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_name)
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def of(self, kind: type[SettingsT]) -> SettingsT:
+        """The section of this kind."""
+        found = (settings for settings in self.by_name.values() if type(settings) is kind)
+        return next(found, None) or kind()
+
+    def having(self, settings: object) -> Sections:
+        """These, with the section of the same kind replaced; as they are where none is."""
+        return Sections(
+            {name: settings if type(old) is type(settings) else old for name, old in self.by_name.items()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,71 @@ class ColumnFacts:
     revision: int
     reads: tuple[str, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """How a column's record is put into the masks' record, for readers and exports.
+
+    Attributes:
+        put: called with the record's `image`, its annotations by id, and the column's record. It raises
+            KeyError or TypeError for a record that doesn't fit.
+        image_fields, mask_fields: what `put` adds to the image, and to an annotation.
+        brings: the column's own masks, which follow the grid's; such columns are joined first.
+        word: the field of an annotation that holds words for it, best first, and the word's own field.
+    """
+
+    put: Callable[[Record, Mapping[int, Record], Mapping[str, Any]], None]
+    image_fields: tuple[str, ...] = ()
+    mask_fields: tuple[str, ...] = ()
+    brings: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]] | None = None
+    word: tuple[str, str] | None = None
+
+
+def _keeps(settings: Sections) -> Mapping[str, Any]:
+    return {}
+
+
+def _accepts(settings: Sections) -> None:
+    return None
+
+
+def _never(settings: Sections) -> bool:
+    return False
+
+
+def _no_facts(settings: Sections) -> ColumnFacts:
+    raise AssertionError("no run makes this column")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column, as drivers, workers and readers know it.
+
+    Attributes:
+        name: of its folder, and of its part of a generation.
+        sections: its settings' kinds, by section.
+        is_made: whether a run of these settings makes it; by default none does: people, or a job, do.
+        resolved: its sections as a worker elsewhere can use them (models pinned, vocabularies read), less
+            those that have no say. Raises WeightsError, ValueError.
+        check: refuses settings that don't go together, before anything is read. Raises ValueError.
+        facts: what its fingerprint is made of, from resolved sections. Raises WeightsError, ValueError,
+            maskmill.storage.errors.InputError.
+        stage: makes the stage of a worker; None for `images`, which a turn at a shard takes in, and for what
+            no run makes. Raises WeightsError.
+        join: how readers see it with the masks; None leaves it out.
+        stands_in: its record of an image, where it isn't null, stands in place of the masks'.
+    """
+
+    name: str
+    sections: Mapping[str, type] = field(default_factory=dict)
+    is_made: Callable[[Sections], bool] = _never
+    resolved: Callable[[Sections], Mapping[str, Any]] = _keeps
+    check: Callable[[Sections], None] = _accepts
+    facts: Callable[[Sections], ColumnFacts] = _no_facts
+    stage: Callable[[Bench], Stage] | None = None
+    join: Join | None = None
+    stands_in: bool = False
 
 
 def fingerprints(facts: Mapping[str, ColumnFacts]) -> dict[str, str]:
@@ -98,112 +170,27 @@ def weights_digits(models: Mapping[str, str]) -> str | None:
     return ",".join(f"{role}:{sha256}" for role, sha256 in sorted(models.items())) or None
 
 
-def image_facts(ingest: IngestSettings) -> ColumnFacts:
-    """Of `images`."""
-    return ColumnFacts(settings=dataclasses.asdict(ingest), revision=INGEST_REVISION)
-
-
-def mask_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `masks` from the grid. Raises WeightsError."""
-    from maskmill.pipeline.segmenters import weights_identity
-
-    return ColumnFacts(
-        settings={**output_settings(masks), **output_settings(segmenter)},
-        revision=MASKS_REVISION,
-        models={"segmenter": weights_identity(segmenter)},
-    )
-
-
-def box_facts(boxes: BoxSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `masks` from given boxes. Raises WeightsError, maskmill.storage.errors.InputError."""
-    from maskmill.pipeline.segmenters import weights_identity
-    from maskmill.workers.foreign.boxes import sha256_of
-
-    assert boxes.file is not None, "without a file masks come from the grid"
-    return ColumnFacts(
-        settings={**output_settings(boxes), "file": sha256_of(boxes.file), **output_settings(segmenter)},
-        revision=BOXES_REVISION,
-        models={"segmenter": weights_identity(segmenter)},
-    )
+def named_models(sources: Mapping[str, str | None], facts: ColumnFacts) -> dict[str, str]:
+    """What records say of each model: its source and sha256, by role."""
+    return {role: f"{sources[role]} sha256:{sha256}" for role, sha256 in facts.models.items()}
 
 
 def segmenter_name(segmenter: SegmenterSettings) -> str:
-    """A segmenter as records name it: model and sha256 of its weights. Raises WeightsError."""
-    from maskmill.pipeline.segmenters import weights_identity
+    """A segmenter as records name it: model and sha256 of its weights.
 
+    Raises:
+        WeightsError: the weights are missing or damaged.
+    """
     return f"{segmenter.model} sha256:{weights_identity(segmenter)}"
 
 
-def candidate_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `candidates`: what thresholds, NMS, coverage and clean-up select from. Raises WeightsError."""
-    facts = mask_facts(masks, segmenter)
-    made_by = {name: value for name, value in facts.settings.items() if name not in SELECTING}
-    floors = {"candidate_iou": masks.candidate_iou, "candidate_stability": masks.candidate_stability}
-    return dataclasses.replace(facts, settings={**made_by, **floors})
+def with_pinned(settings: SettingsT, *fields: str) -> SettingsT:
+    """Settings whose named fields, models by path or hub id, stand for the same weights from now on.
 
-
-def caption_facts(captions: CaptionSettings) -> ColumnFacts:
-    """Of `captions`. Raises WeightsError."""
-    from maskmill.pipeline.weights.weights import identity
-
-    roles = {"captioner": captions.model, "filter": captions.filter}
-    return ColumnFacts(
-        settings=output_settings(captions),
-        revision=CAPTIONS_REVISION,
-        reads=caption_reads(captions),
-        models={role: identity(model, role=role) for role, model in roles.items() if model is not None},
-    )
-
-
-def caption_reads(captions: CaptionSettings) -> tuple[str, ...]:
-    """What captions are made from beside images: masks, where their crops are captioned too."""
-    return () if captions.min_crop_share is None else (MASKS,)
-
-
-def label_facts(labels: LabelSettings, segmenter: SegmenterSettings) -> ColumnFacts:
-    """Of `labels`. Raises WeightsError, and ValueError for a vocabulary without phrases."""
-    from maskmill.pipeline.segmenters import weights_identity
-    from maskmill.pipeline.weights.weights import identity
-
-    assert labels.model is not None, "labels that are off have no facts"
-    return ColumnFacts(
-        settings={
-            **output_settings(labels),
-            "phrases": list(looked_for(labels)),
-            "segmenter": output_settings(segmenter),
-        },
-        revision=LABELS_REVISION,
-        reads=label_reads(labels),
-        models={
-            "detector": identity(labels.model, role="detector"),
-            "segmenter": weights_identity(segmenter),
-        },
-    )
-
-
-def looked_for(labels: LabelSettings) -> tuple[str, ...]:
-    """The phrases of the labels' vocabulary, none where captions alone are grounded. Raises ValueError."""
-    from maskmill.pipeline.words.vocabulary import load_vocabulary
-
-    if labels.text == "captions" or labels.vocabulary is None:
-        return ()
-    return load_vocabulary(labels.vocabulary)
-
-
-def label_reads(labels: LabelSettings) -> tuple[str, ...]:
-    """What labels are made from beside images: grid masks to link to, and captions to look for."""
-    return (MASKS,) if labels.text == "vocabulary" else (MASKS, CAPTIONS)
-
-
-def name_facts(names: NameSettings) -> ColumnFacts:
-    """Of `names`. Raises WeightsError, and ValueError for a vocabulary without words."""
-    from maskmill.pipeline.weights.weights import identity
-    from maskmill.pipeline.words.vocabulary import load_vocabulary
-
-    assert names.model is not None, "names that are off have no facts"
-    return ColumnFacts(
-        settings={**output_settings(names), "words": list(load_vocabulary(names.vocabulary))},
-        revision=NAMES_REVISION,
-        reads=(MASKS,),
-        models={"namer": identity(names.model, role="namer")},
-    )
+    A hub id gets its commit of now, so that every worker loads the same. Raises WeightsError.
+    """
+    named = {name: value for name in fields if (value := getattr(settings, name)) is not None}
+    changed = {name: new for name, value in named.items() if (new := pinned(value)) != value}
+    whole: Any = settings
+    result: SettingsT = dataclasses.replace(whole, **changed) if changed else settings
+    return result

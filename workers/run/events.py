@@ -7,6 +7,15 @@ from dataclasses import dataclass, field
 
 from maskmill.workers.run.spec import ShardReport
 
+NARROW_RANGE = "narrow_range"
+"""A remark: a 16-bit picture that uses less than a tenth of its range, and is stored nearly of one shade."""
+
+REMARKS = {
+    NARROW_RANGE: "pictures that use less than a tenth of the range of their 16 bits, and are stored nearly "
+    "of one shade: {count}; `--set ingest.range=percentile` stretches each to what it holds"
+}
+"""Remark -> what it says to people."""
+
 
 class RunStopped(Exception):
     """The run cannot go on: the message says why and what to do; `shard` is where it came up, if anywhere."""

@@ -4,39 +4,23 @@ A `RunSpec` is everything a worker needs to make one run's columns; a `ShardTask
 a `ShardReport` is what came of it. Nothing here imports torch, ray or an image library at import time but the
 settings' own modules, so that `flows/` may read it.
 
-What it doesn't know: how a shard is worked (process.py), by whom (actors.py), how often (pool.py).
+What it doesn't know: how a shard is worked (shard/turn.py), by whom (pool/actors.py), how often
+(pool/pool.py).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.settings.words import BoxSettings, CaptionSettings, LabelSettings, NameSettings
-from maskmill.workers.run.columns import (
-    CANDIDATES,
-    CAPTIONS,
-    IMAGES,
-    LABELS,
-    MASKS,
-    NAMES,
-    box_facts,
-    candidate_facts,
-    caption_facts,
-    fingerprints,
-    image_facts,
-    label_facts,
-    label_reads,
-    looked_for,
-    mask_facts,
-    name_facts,
-)
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.columns import IMAGES, MASKS, Sections, fingerprints
 from maskmill.workers.run.ingest_settings import IngestSettings
-
-SettingsT = TypeVar("SettingsT")
+from maskmill.workers.run.reading_rules import with_rules
+from maskmill.workers.run.work_settings import WorkSettings
+from maskmill.workers.stages.registry import facts_of, resolved, sections_of
 
 __all__ = [
     "IMAGES",
@@ -46,7 +30,6 @@ __all__ = [
     "ShardProgress",
     "ShardReport",
     "ShardTask",
-    "check_words",
     "make_spec",
 ]
 
@@ -75,141 +58,56 @@ class RunSpec:
     Attributes:
         root: the dataset's root, a local path or s3://bucket/prefix.
         fingerprints: column name -> 16 hex digits, in the order the columns are made; see `make_spec`.
-        captions, labels, names: settings of a word column, None where the run doesn't make it.
-        boxes: of given boxes that masks are made from; None makes them from the grid.
+        settings: the sections that have a say, as a worker anywhere can use them.
+        work: how a worker shares its machine.
         idle: columns that no shard of the run lacks: their models are loaded only when asked for.
-        decode_threads: threads that read and decode ahead of the model in each worker.
-        encode_threads: threads that turn annotations into JSON and rows behind it.
-        images_per_batch: images that the model embeds together; 1 keeps runs on the CPU equal byte for byte.
         repairs: shard -> column -> number of the repair record to make, though the column is committed.
     """
 
     root: str
-    ingest: IngestSettings
-    masks: MaskSettings
-    segmenter: SegmenterSettings
     fingerprints: Mapping[str, str]
-    captions: CaptionSettings | None = None
-    labels: LabelSettings | None = None
-    names: NameSettings | None = None
-    boxes: BoxSettings | None = None
+    settings: Sections = field(default_factory=Sections)
+    work: WorkSettings = field(default_factory=WorkSettings)
     idle: tuple[str, ...] = ()
-    decode_threads: int = 2
-    encode_threads: int = 1
-    images_per_batch: int = 1
     repairs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name in ("decode_threads", "encode_threads", "images_per_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+    @property
+    def ingest(self) -> IngestSettings:
+        """How images are taken in."""
+        return self.settings.of(IngestSettings)
+
+    @property
+    def segmenter(self) -> SegmenterSettings:
+        """The segmenter that all stages share."""
+        return self.settings.of(SegmenterSettings)
 
 
-def make_spec(
-    root: str,
-    *,
-    ingest: IngestSettings,
-    masks: MaskSettings,
-    segmenter: SegmenterSettings,
-    captions: CaptionSettings | None = None,
-    labels: LabelSettings | None = None,
-    names: NameSettings | None = None,
-    boxes: BoxSettings | None = None,
-    decode_threads: int = 2,
-    encode_threads: int = 1,
-    images_per_batch: int = 1,
-) -> RunSpec:
+def make_spec(root: str, *, work: WorkSettings | None = None, **sections: Any) -> RunSpec:
     """Computes the fingerprints of a run's columns; reads each weights file once for its sha256.
 
-    Args:
-        captions, labels, names: None, or settings without a model, leave the column out.
-        boxes: None, or settings without a file, make masks from the grid.
-
     Models of the hub are pinned to their commit of now, so that every worker loads the same.
+
+    Args:
+        root: the dataset's.
+        work: how a worker shares its machine; None is the defaults.
+        sections: settings by section ("ingest", "segmenter", "masks", ...: `section_kinds`); what is left
+            out, or None, is as its dataclass has it, which leaves a column of words out.
 
     Raises:
         WeightsError: weights are missing or damaged.
         maskmill.storage.errors.InputError: the boxes' file is missing.
-        ValueError: a column reads another that is off, a vocabulary has no phrases, or candidates are to be
-            kept of a grid that given boxes replace.
+        ValueError: an unknown section, a column that reads another that is off, a vocabulary without phrases,
+            or candidates to be kept of a grid that given boxes replace.
     """
-    from maskmill.pipeline.words.vocabulary import load_vocabulary
-    from maskmill.storage.stores.base import open_store
-
-    captions = _on(captions, "model", "filter")
-    labels = _on(labels, "model")
-    if labels is not None:  # workers elsewhere have no such file
-        labels = dataclasses.replace(labels, vocabulary=looked_for(labels) or None)
-    names = _on(names, "model")
-    if names is not None:
-        names = dataclasses.replace(names, vocabulary=load_vocabulary(names.vocabulary))
-    boxes = _placed(boxes) if boxes is not None and boxes.file is not None else None
-    segmenter = _pinned(segmenter, "weights")
-    check_words(captions, labels)
-    if boxes is not None and masks.keep_candidates:
-        raise ValueError("boxes.file makes masks without a grid: masks.keep_candidates has nothing to keep")
-    facts = {IMAGES: image_facts(ingest)}
-    if masks.keep_candidates:
-        facts[CANDIDATES] = candidate_facts(masks, segmenter)
-    facts[MASKS] = mask_facts(masks, segmenter) if boxes is None else box_facts(boxes, segmenter)
-    if captions is not None:
-        facts[CAPTIONS] = caption_facts(captions)
-    if labels is not None:
-        facts[LABELS] = label_facts(labels, segmenter)
-    if names is not None:
-        facts[NAMES] = name_facts(names)
+    settings = sections_of(sections)
+    ingest = with_rules(open_store(root), settings.of(IngestSettings))
+    settings = resolved(sections_of({**settings, "ingest": ingest}))
     return RunSpec(
         root=open_store(root).root,  # absolute: workers start in other folders
-        ingest=ingest,
-        masks=masks,
-        segmenter=segmenter,
-        fingerprints=fingerprints(facts),
-        captions=captions,
-        labels=labels,
-        names=names,
-        boxes=boxes,
-        decode_threads=decode_threads,
-        encode_threads=encode_threads,
-        images_per_batch=images_per_batch,
+        fingerprints=fingerprints(facts_of(settings)),
+        settings=settings,
+        work=work if work is not None else WorkSettings(),
     )
-
-
-def _placed(boxes: BoxSettings) -> BoxSettings:
-    """Their file by an address that means the same in every folder."""
-    from maskmill.workers.foreign.boxes import absolute
-
-    assert boxes.file is not None
-    return dataclasses.replace(boxes, file=absolute(boxes.file))
-
-
-def _on(settings: SettingsT | None, *sources: str) -> SettingsT | None:
-    """Settings with their models pinned; None where the first of `sources` is unset."""
-    if settings is None or getattr(settings, sources[0]) is None:
-        return None
-    return _pinned(settings, *sources)
-
-
-def _pinned(settings: SettingsT, *sources: str) -> SettingsT:
-    """Settings whose named fields, models by path or hub id, stand for the same weights from now on."""
-    from maskmill.pipeline.weights.weights import pinned
-
-    given = {name: value for name in sources if (value := getattr(settings, name)) is not None}
-    changed = {name: new for name, value in given.items() if (new := pinned(value)) != value}
-    whole: Any = settings
-    result: SettingsT = dataclasses.replace(whole, **changed) if changed else settings
-    return result
-
-
-def check_words(captions: CaptionSettings | None, labels: LabelSettings | None) -> None:
-    """Raises ValueError where a column that is on reads one that is off."""
-    captions_on = captions is not None and captions.model is not None
-    if labels is None or labels.model is None or captions_on:
-        return
-    if CAPTIONS in label_reads(labels):
-        raise ValueError(
-            f"labels.text={labels.text!r} looks for the captions' phrases, but captions are off: name "
-            'captions.model, or use labels.text="vocabulary"'
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +138,7 @@ class ShardReport:
         wall_s: seconds from start to end of the turn.
         lost_race: another worker's commit came first and stands; ours was dropped.
         already_done: every column was committed before this turn began.
+        remarks: what is worth a look -> images taken in by this turn that it is true of.
         notes: what the worker has to say to people, such as batches that had to be halved.
     """
 
@@ -254,6 +153,7 @@ class ShardReport:
     lost_race: bool = False
     already_done: bool = False
     notes: tuple[str, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T]:
     iterator = iter(items)
 
     def pull() -> T | _End:
+        """The next item, in the thread."""
         return next(iterator, _End.END)
 
     with ThreadPoolExecutor(1, "read-ahead") as thread:

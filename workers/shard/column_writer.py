@@ -11,15 +11,16 @@ import queue
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import TracebackType
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
-from maskmill.storage.shards.index import write_index
+from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, Reject
+from maskmill.storage.shards.index import IndexField, write_index
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.meter import Meter
-from maskmill.workers.stages.build import EncodedSample
+from maskmill.workers.stages.base import EncodedSample
 
 
 class _Abandoned(Exception):
@@ -40,7 +41,16 @@ class Draft:
     def commit(
         self, *, inputs: Mapping[str, str], models: Mapping[str, str], seconds_by_step: Mapping[str, float]
     ) -> CommitRecord:
-        """Makes it exist, or gives the record of another attempt that came first (ours is then removed)."""
+        """Makes it exist, or gives the record of another attempt that came first (ours is then removed).
+
+        Args:
+            inputs: sha256 of the records it was made from, by column.
+            models: identity of each model, by role.
+            seconds_by_step: what its making took.
+
+        Raises:
+            StorageError: the store failed.
+        """
         record = CommitRecord(
             column=self.version.column,
             fingerprint=self.version.fingerprint,
@@ -54,7 +64,7 @@ class Draft:
             inputs=inputs,
             models=models,
             seconds_by_step=seconds_by_step,
-            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            created_utc=now_utc(),
             repair=self.repair,
         )
         return self.version.commit(record)
@@ -74,7 +84,7 @@ class ColumnWriter:
         task: names the attempt.
         meter: gets "<column>.write" and the masks done.
         depth: samples that may wait.
-        has_index: whether rows are written beside the tar.
+        index: fields of the rows that are written beside the tar; none writes no index.
         repair: number of the record that it is written for.
     """
 
@@ -85,13 +95,13 @@ class ColumnWriter:
         meter: Meter,
         *,
         depth: int,
-        has_index: bool,
+        index: tuple[IndexField, ...],
         repair: int = 0,
     ) -> None:
         self._version = version
         self._task = task
         self._meter = meter
-        self._has_index = has_index
+        self._index = index
         self._repair = repair
         self._queue: queue.Queue[Callable[[], EncodedSample] | None] = queue.Queue(max(1, depth))
         self._rejects: list[Reject] = []
@@ -141,10 +151,10 @@ class ColumnWriter:
         store, shard, attempt = self._version.store, self._task.shard, self._task.attempt
         rows: list[Mapping[str, object]] = []
         data = write_shard(store, self._version.data_name(shard, attempt), self._samples(rows))
-        if not self._has_index:
+        if not self._index:
             return data, None
         with self._meter.step(f"{self._version.column}.index"):
-            return data, write_index(store, self._version.index_name(shard, attempt), rows)
+            return data, write_index(store, self._version.index_name(shard, attempt), rows, self._index)
 
     def _samples(self, rows: list[Mapping[str, object]]) -> Iterator[Sample]:
         while (item := self._queue.get()) is not None and not self._abandoned:

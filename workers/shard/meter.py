@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,12 +20,14 @@ class Meter:
         self._lock = threading.Lock()
         self._progress = ShardProgress()
         self._seconds: dict[str, float] = {}
+        self._remarks: Counter[str] = Counter()
 
     def begin(self, task: ShardTask) -> None:
         """Forgets the last shard."""
         with self._lock:
             self._progress = ShardProgress(shard=task.shard, attempt=task.attempt)
             self._seconds = {}
+            self._remarks = Counter()
 
     def end(self) -> None:
         """No shard is in work."""
@@ -48,6 +52,16 @@ class Meter:
                 masks_done=now.masks_done + masks,
                 num_rejects=now.num_rejects + rejects,
             )
+
+    def remark(self, what: str) -> None:
+        """Something worth a look is true of one more image."""
+        with self._lock:
+            self._remarks[what] += 1
+
+    def remarks(self) -> dict[str, int]:
+        """Images by what is true of them, by name."""
+        with self._lock:
+            return dict(sorted(self._remarks.items()))
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -88,6 +102,4 @@ def _gpu_bytes() -> int:
 
 
 def _replace(progress: ShardProgress, **values: object) -> ShardProgress:
-    import dataclasses
-
     return dataclasses.replace(progress, **values)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 
@@ -47,6 +48,7 @@ class _Stream:
         self._rejects = {reject.key: reject for reject in record.rejects}
 
     def take(self, key: str) -> Sample | Reject:
+        """Its sample of the next image, or the reject. Raises DamagedObject."""
         if key in self._rejects:
             return self._rejects[key]
         sample = next(self._samples, None)
@@ -56,6 +58,7 @@ class _Stream:
         return sample
 
     def finish(self) -> None:
+        """Reads to the end. Raises DamagedObject: more samples than images."""
         left = next(self._samples, None)
         if left is not None:
             raise DamagedObject(f"{self._where}: has {left.key}, which its images lack")

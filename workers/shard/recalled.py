@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from maskmill.storage.care.rewrite import settle_forgotten
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.stores.base import ObjectStore
@@ -28,7 +28,7 @@ def settle(store: ObjectStore, shard: int) -> None:
         StorageError: the store failed.
     """
     with suppress(DamagedObject, ObjectNotFound):
-        settle_forgotten(store, created_utc=datetime.now(UTC).isoformat(timespec="seconds"), shards=[shard])
+        settle_forgotten(store, created_utc=now_utc(), shards=[shard])
 
 
 def take_back(store: ObjectStore, spec: RunSpec, task: ShardTask) -> None:

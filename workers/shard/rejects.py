@@ -8,15 +8,23 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
-from maskmill.storage.dataset.columns import Reject
-from maskmill.storage.errors import InputError, ObjectNotFound, SourceChanged
+from maskmill.pipeline.unfit import UnfitPicture
+from maskmill.storage.dataset.records import Reject
+from maskmill.storage.errors import (
+    InputError,
+    NotAFile,
+    ObjectNotFound,
+    SourceChanged,
+    SourceSilent,
+    SourceTooLarge,
+)
 from maskmill.workers.foreign.codec import DecodeError
 from maskmill.workers.run.spec import ShardTask
 
 T = TypeVar("T")
 
 CRASHED = "crashed_the_worker"
-GONE = ("source_missing", "source_changed")
+GONE = ("source_missing", "source_changed", "not_a_file", "unreadable")
 
 
 def or_reject(task: ShardTask, column: str, key: str, work: Callable[[], T]) -> T | Reject:
@@ -26,12 +34,18 @@ def or_reject(task: ShardTask, column: str, key: str, work: Callable[[], T]) -> 
     try:
         with in_hand(task, column, key):
             return work()
-    except DecodeError as error:
+    except (DecodeError, UnfitPicture) as error:
         return Reject(key, error.reason, error.detail)
     except ObjectNotFound as error:
         return Reject(key, "source_missing", str(error))
     except SourceChanged as error:
         return Reject(key, "source_changed", str(error))
+    except NotAFile as error:
+        return Reject(key, "not_a_file", str(error))
+    except SourceSilent as error:
+        return Reject(key, "unreadable", str(error))
+    except SourceTooLarge as error:
+        return Reject(key, "too_many_pixels", str(error))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

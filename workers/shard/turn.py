@@ -10,7 +10,7 @@ of a column came first, what was derived from ours is dropped and redone from th
 are bounded, so a shard takes as much memory as a few images.
 
 Every column accounts for every image: one that a column it reads has rejected is rejected with the reason
-`no_<column>`. bad_samples.py is the one place where a bad sample is caught; any other error ends the turn:
+`no_<column>`. rejects.py is the one place where a bad sample is caught; any other error ends the turn:
 pool.py decides whether the shard is tried again or the run stops.
 """
 
@@ -18,42 +18,38 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from maskmill.pipeline.machine.batches import is_out_of_memory
-from maskmill.storage.care.rewrite import forgotten_reject
-from maskmill.storage.dataset.columns import CommitRecord, Reject, first_rejects
-from maskmill.storage.dataset.images import StoredImage, read_images, to_sample
+from maskmill.pipeline.unfit import UnfitPicture
+from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import DamagedObject, Recalled
 from maskmill.storage.plan.marks import marks_of
-from maskmill.storage.plan.plan import PlannedImage, SourceRead, read_source, read_sources
-from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import DecodeError, decode_image, normalise
-from maskmill.workers.run.columns import CANDIDATES
+from maskmill.workers.foreign.codec import DecodeError
 from maskmill.workers.run.in_hand import Announcement, announce, withdraw
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.ahead import map_ahead, read_ahead
 from maskmill.workers.shard.column_writer import ColumnWriter, Draft
 from maskmill.workers.shard.meter import Meter
-from maskmill.workers.shard.read_back import ReadBack
 from maskmill.workers.shard.recalled import settle, take_back
 from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
-from maskmill.workers.stages.build import EncodedSample, Picture, Stage, StageResult, Stages
+from maskmill.workers.shard.stored import Stored, StoredPictures
+from maskmill.workers.shard.taken_in import sources_of, take_in
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
+from maskmill.workers.stages.build import Stages
+
+if TYPE_CHECKING:
+    from maskmill.storage.shards.index import IndexField
 
 T = TypeVar("T")
 
 __all__ = ["CRASHED", "run_shard"]
-
-NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
-"""Of a picture whose stages need none."""
 
 _AHEAD_PER_THREAD = 3
 _READ_DEPTH = 4
@@ -105,33 +101,17 @@ def _settled_turn(stages: Stages, task: ShardTask, meter: Meter) -> tuple[_Turn,
     raise AssertionError
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A planned image, and what gives its bytes."""
-
-    planned: PlannedImage
-    read: Callable[[], bytes]
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """An image of the images column, and what other columns have of it."""
-
-    image: StoredImage
-    columns: Mapping[str, Sample | Reject]
-
-
 class _Turn:
     """One turn: its threads, and the records it has found or made so far."""
 
     def __init__(self, stages: Stages, task: ShardTask, meter: Meter, stack: ExitStack) -> None:
         self.stages, self.task, self.meter = stages, task, meter
-        spec = stages.spec
-        self.depth = 0 if task.one_by_one else spec.decode_threads * _AHEAD_PER_THREAD
-        self.decoders = stack.enter_context(ThreadPoolExecutor(spec.decode_threads, "decode"))
-        self.encoders = stack.enter_context(ThreadPoolExecutor(spec.encode_threads, "encode"))
+        work = stages.spec.work
+        self.depth = 0 if task.one_by_one else work.decode_threads * _AHEAD_PER_THREAD
+        self.decoders = stack.enter_context(ThreadPoolExecutor(work.decode_threads, "decode"))
+        self.encoders = stack.enter_context(ThreadPoolExecutor(work.encode_threads, "encode"))
         self.lost_race = False
-        self.repairs = spec.repairs.get(task.shard, {})
+        self.repairs = stages.spec.repairs.get(task.shard, {})
         self.marks = marks_of(stages.store, task.shard)
         self.images = self._found(IMAGES)
         self.records = {stage.column: self._found(stage.column) for stage in stages.stages}
@@ -153,6 +133,7 @@ class _Turn:
         return [stage for stage in self.stages.stages if self.records[stage.column] is None]
 
     def run(self) -> None:
+        """Commits what is missing: images first, then what is made of the images in force."""
         if self.images is None and self.task.one_by_one:
             for _ in self._take_in():
                 pass
@@ -169,128 +150,46 @@ class _Turn:
 
     def _take_in(self) -> Generator[Picture]:
         """Pictures of sources as they are stored; the images column is committed when they end."""
-        planned = self.stages.planned(self.task.shard)
-        with ColumnWriter(
-            self.stages.version(IMAGES),
-            self.task,
-            self.meter,
-            depth=_WRITE_DEPTH,
-            has_index=False,
-            repair=self.repairs.get(IMAGES, 0),
-        ) as writer:
-            rejects: list[Reject] = []
-            with closing(self._sources(planned)) as sources:
-                announced = self._announced(IMAGES, sources, lambda source: source.planned.key)
-                for taken in map_ahead(self.decoders, self._take_in_one, announced, self.depth):
-                    if isinstance(taken, Reject):
-                        rejects.append(taken)
-                        writer.reject(taken)
-                    else:
-                        writer.add(partial(_same, taken[0]))
-                        yield taken[1]
+        planned, ingest = self.stages.planned(self.task.shard), self.stages.spec.ingest
+        taking = partial(
+            take_in,
+            ingest=ingest,
+            forgotten=self.marks,
+            task=self.task,
+            meter=self.meter,
+        )
+        rejects: list[Reject] = []
+        with (
+            self._writer(IMAGES, ()) as writer,
+            closing(sources_of(planned, min(self.depth, _READ_DEPTH), max_bytes=ingest.max_bytes)) as sources,
+        ):
+            announced = self._announced(IMAGES, sources, lambda source: source.planned.key)
+            for taken in map_ahead(self.decoders, taking, announced, self.depth):
+                if isinstance(taken, Reject):
+                    rejects.append(taken)
+                    writer.reject(taken)
+                else:
+                    writer.add(partial(_same, taken.encoded))
+                    yield taken.picture
+
             check_sources(self.task, rejects, len(planned))
             self.images = writer.finish().commit(
                 inputs={}, models={}, seconds_by_step=self._seconds_of(IMAGES)
             )
 
-    def _sources(self, planned: Sequence[PlannedImage]) -> Generator[_Source]:
-        """Neighbours in a tar come from one stream, read ahead; decode threads read single files."""
-        if not planned[0].in_tar:
-            yield from (_Source(image, partial(read_source, image)) for image in planned)
-            return
-        with closing(read_ahead(read_sources(planned), min(self.depth, _READ_DEPTH))) as reads:
-            yield from (_Source(read.image, partial(_bytes_of, read)) for read in reads)
-
-    def _take_in_one(self, source: _Source) -> tuple[EncodedSample, Picture] | Reject:
-        if source.planned.key in self.marks:
-            return forgotten_reject(source.planned.key)
-        return or_reject(self.task, IMAGES, source.planned.key, lambda: self._read_and_normalise(source))
-
-    def _read_and_normalise(self, source: _Source) -> tuple[EncodedSample, Picture]:
-        planned = source.planned
-        with self.meter.step("images.read"):
-            data = source.read()
-        with self.meter.step("images.normalise"):
-            image = normalise(data, self.stages.spec.ingest)
-        in_place = planned.in_tar and not image.converted
-        sample = to_sample(
-            planned,
-            jpeg=None if in_place else image.jpeg,
-            width=image.width,
-            height=image.height,
-            converted=image.converted,
-        )
-        return EncodedSample(sample), Picture(
-            key=planned.key,
-            image_id=planned.image_id,
-            pixels_HWC=image.pixels_HWC,
-            caption=planned.caption,
-            source=planned.label,
-        )
-
     def _stored(self, images: CommitRecord) -> Generator[Picture | Reject]:
         """Pictures of the images column, with what the missing stages read of committed ones."""
-        column = self.missing[0].column
-        with closing(read_ahead(self._read_stored(images), min(self.depth, _READ_DEPTH))) as stored:
-            announced = self._announced(column, stored, lambda item: item.image.key)
-            yield from map_ahead(self.decoders, partial(self._decode_one, column), announced, self.depth)
+        missing = self.missing
+        column = missing[0].column
+        pictures = StoredPictures(self.stages, missing, images, self.records, self.meter)
 
-    def _read_stored(self, images: CommitRecord) -> Generator[_Stored]:
-        read_back = ReadBack(
-            {
-                column: (self.stages.version(column), record)
-                for column in sorted({column for stage in self.missing for column in stage.reads})
-                if (record := self.records[column]) is not None
-            }
-        )
-        pixels = any(getattr(stage, "needs_pixels", True) for stage in self.missing)
-        pictures = read_images(self.stages.version(IMAGES), images) if pixels else self._unseen(images)
-        for image in pictures:
-            yield _Stored(image, read_back.take(image.key))
-        read_back.finish()
+        def decode(stored: Stored) -> Picture | Reject:
+            """In a decode thread."""
+            return or_reject(self.task, column, stored.image.key, lambda: pictures.decode(column, stored))
 
-    def _unseen(self, images: CommitRecord) -> Iterator[StoredImage]:
-        """The shard's images as the plan knows them: nothing is read for pixels that nobody needs."""
-        rejected = {reject.key for reject in images.rejects}
-        for planned in self.stages.planned(self.task.shard):
-            if planned.key not in rejected:
-                yield StoredImage(
-                    key=planned.key,
-                    image_id=planned.image_id,
-                    jpeg=b"",
-                    width=0,
-                    height=0,
-                    caption=planned.caption,
-                    source=planned.label,
-                    converted="",
-                    by_reference=True,
-                )
-
-    def _decode_one(self, column: str, stored: _Stored) -> Picture | Reject:
-        return or_reject(self.task, column, stored.image.key, lambda: self._decode(column, stored))
-
-    def _decode(self, column: str, stored: _Stored) -> Picture:
-        image = stored.image
-        with self.meter.step(f"{column}.decode_jpeg"):
-            pixels_HWC = decode_image(image.jpeg) if image.jpeg else NO_PIXELS
-        return Picture(
-            key=image.key,
-            image_id=image.image_id,
-            pixels_HWC=pixels_HWC,
-            caption=image.caption,
-            source=image.source,
-            given={name: self._decode_column(name, found) for name, found in stored.columns.items()},
-        )
-
-    def _decode_column(self, column: str, found: Sample | Reject) -> object:
-        if isinstance(found, Reject):
-            return found
-        stage = next(stage for stage in self.stages.stages if stage.column == column)
-        try:
-            return stage.decode(found.files)
-        except (ValueError, KeyError, TypeError) as error:
-            name = _known(self.records[column]).data.name
-            raise DamagedObject(f"{name}: {found.key} cannot be read ({error})") from error
+        with closing(read_ahead(pictures.read(), min(self.depth, _READ_DEPTH))) as found:
+            announced = self._announced(column, found, lambda stored: stored.image.key)
+            yield from map_ahead(self.decoders, decode, announced, self.depth)
 
     def _announced(self, column: str, items: Iterable[T], key_of: Callable[[T], str]) -> Iterator[T]:
         """The items; in a one-by-one turn each is announced before it is handed out."""
@@ -304,9 +203,12 @@ class _Turn:
     def _annotate(self, pictures: Generator[Picture | Reject] | Generator[Picture]) -> list[Draft]:
         """Runs the missing stages over the pictures and writes their columns, uncommitted."""
         with ExitStack() as stack:
-            todo = [(stage, stack.enter_context(self._writer(stage))) for stage in self.missing]
+            todo = [
+                (stage, stack.enter_context(self._writer(stage.column, stage.index)))
+                for stage in self.missing
+            ]
             stack.enter_context(closing(pictures))
-            size = 1 if self.task.one_by_one else self.stages.spec.images_per_batch
+            size = 1 if self.task.one_by_one else self.stages.spec.work.images_per_batch
             while batch := self._next_batch(pictures, size):
                 good = [item for item in batch if isinstance(item, Picture)]
                 self.stages.hold(good)
@@ -325,7 +227,7 @@ class _Turn:
     ) -> list[Picture | Reject]:
         """One stage over one batch, in the pictures' order; gives the pictures with its outputs.
 
-        A batch that doesn't fit is split."""
+        A batch that doesn't fit, or holds a picture that can't be used, is split."""
         ready = [item if isinstance(item, Reject) else _ready(stage, item) for item in batch]
         outcomes = iter(self._results(stage, [item for item in ready if isinstance(item, Picture)]))
         passed: list[Picture | Reject] = []
@@ -361,8 +263,8 @@ class _Turn:
         try:
             with in_hand(self.task, stage.column, ", ".join(picture.key for picture in pictures)):
                 return list(stage.run(pictures))
-        except (MemoryError, RuntimeError, DecodeError) as error:
-            if not isinstance(error, DecodeError) and not is_out_of_memory(error):
+        except (MemoryError, RuntimeError, DecodeError, UnfitPicture) as error:
+            if not isinstance(error, DecodeError | UnfitPicture) and not is_out_of_memory(error):
                 raise
             return [result for picture in pictures for result in self._results(stage, [picture])]
 
@@ -370,15 +272,14 @@ class _Turn:
         with self.meter.step(f"{column}.json"):
             return result.encode()
 
-    def _writer(self, stage: Stage) -> ColumnWriter:
-        version = self.stages.version(stage.column)
+    def _writer(self, column: str, index: tuple[IndexField, ...]) -> ColumnWriter:
         return ColumnWriter(
-            version,
+            self.stages.version(column),
             self.task,
             self.meter,
             depth=_WRITE_DEPTH,
-            has_index=stage.has_index,
-            repair=self.repairs.get(stage.column, 0),
+            index=index,
+            repair=self.repairs.get(column, 0),
         )
 
     def _commit(self, drafts: Sequence[Draft]) -> None:
@@ -389,11 +290,10 @@ class _Turn:
                 lost.add(stage.column)
                 draft.discard()
                 continue
-            inputs = {IMAGES: _known(self.images)} | {
-                column: _known(self.records[column])
-                for column in stage.reads
-                if column != CANDIDATES  # masks are the grid's, whichever candidates they were selected from
-            }
+
+            recorded = stage.reads if stage.recorded is None else stage.recorded
+            inputs = {IMAGES: _known(self.images)}
+            inputs |= {column: _known(self.records[column]) for column in recorded}
             record = draft.commit(
                 inputs={column: record.sha256 for column, record in inputs.items()},
                 models=stage.models,
@@ -437,6 +337,7 @@ def _report(turn: _Turn, already_done: bool, wall_s: float) -> ShardReport:
         wall_s=round(wall_s, 3),
         lost_race=turn.lost_race,
         already_done=already_done,
+        remarks=turn.meter.remarks(),
         notes=turn.stages.notes.take() if turn.stages.notes is not None else (),
     )
 
@@ -448,13 +349,6 @@ def _ready(stage: Stage, picture: Picture) -> Picture | Reject:
         if isinstance(found, Reject):
             return Reject(picture.key, f"no_{column}", f"{column} rejected it: {found.reason}")
     return picture
-
-
-def _bytes_of(read: SourceRead) -> bytes:
-    if read.error is not None:
-        raise read.error
-    assert read.data is not None
-    return read.data
 
 
 def _same(encoded: EncodedSample) -> EncodedSample:

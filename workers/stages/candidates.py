@@ -1,42 +1,56 @@
-"""The candidates column, and masks selected from it: `masks.keep_candidates`.
+"""The candidates column: every mask of the grid above two low thresholds (`masks.keep_candidates`).
 
-    images -> candidates (the model: every mask above two low thresholds) -> masks (thresholds, NMS, clean-up)
+    images -> candidates (the model) -> masks (thresholds, NMS, clean-up; see masks/selected.py)
 
-The candidates' fingerprint covers the model, the grid and the two low thresholds alone. So where only the
-thresholds, NMS, coverage or clean-up of `[masks]` change, the candidates are there already, the masks are
-made from them, and no model is loaded. Masks selected so are the very ones that the grid stage gives, and
-have its fingerprint."""
+The fingerprint covers the model, the grid and the two low thresholds alone. So where only the thresholds,
+NMS, coverage or clean-up of `[masks]` change, the candidates are there already, the masks are made from them,
+and no model is loaded.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from maskmill.pipeline.masks.candidates import Candidates, from_bytes, to_bytes
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.run.columns import CANDIDATES, MASKS
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult, decode_masks, encode_masks
+from maskmill.workers.run.columns import Column, ColumnFacts, Sections, segmenter_name
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
+from maskmill.workers.stages.masks.grid import grid_facts, load_and_warm_up
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.annotation import AnnotatedImage
     from maskmill.pipeline.masks.automask import AutomaticMasks
-    from maskmill.pipeline.settings import MaskSettings
+    from maskmill.pipeline.masks.candidates import Candidates
+    from maskmill.workers.stages.base import Bench
 
+CANDIDATES = "candidates"
 ENDING = "candidates"
 
+SELECTING = (
+    "predicted_iou",
+    "stability",
+    "box_nms",
+    "crop_nms",
+    "min_area_px",
+    "max_coverage",
+    "drop_small",
+)
+"""Settings of [masks] that select from candidates; the others make them."""
 
-class CandidateMasks:
-    """The candidates column.
+
+class CandidateMasks(Stage):
+    """See `Stage`.
 
     Args:
         automatic: the grid stage, whose model is loaded by `prepare`.
         settings: [masks]; its candidates' thresholds count.
+        fingerprint, models: of the column version.
+        prepare: loads what `automatic` needs.
     """
 
     column = CANDIDATES
-    has_index = False
-    reads: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -58,7 +72,9 @@ class CandidateMasks:
         self._prepare()
 
     def decode(self, files: Mapping[str, bytes]) -> Candidates:
-        """See `Stage.decode`."""
+        """See `Stage.decode`. Raises ValueError, KeyError."""
+        from maskmill.pipeline.masks.candidates import from_bytes  # imports numba
+
         return from_bytes(files[ENDING])
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
@@ -67,6 +83,7 @@ class CandidateMasks:
 
     def _run_one(self, picture: Picture) -> StageResult:
         from maskmill.pipeline.machine.clock import StepClock
+        from maskmill.pipeline.masks.candidates import Candidates
         from maskmill.pipeline.masks.measure import encode_pending
 
         clock = StepClock()
@@ -77,43 +94,50 @@ class CandidateMasks:
             stability=self._settings.candidate_stability,
             clock=clock,
         )
+
         with clock.step("encode"):
             found = Candidates(height, width, encode_pending(batch))
         return StageResult(partial(_encode, picture.key, found), clock.seconds, found)
 
 
-class SelectedMasks:
-    """The masks column, made from candidates; `models` are those that made these."""
-
-    column = MASKS
-    has_index = True
-    needs_pixels = False
-    reads: tuple[str, ...] = (CANDIDATES,)
-
-    def __init__(self, settings: MaskSettings, *, fingerprint: str, models: Mapping[str, str]) -> None:
-        self._settings = settings
-        self.fingerprint = fingerprint
-        self.models = models
-
-    def prepare(self) -> None:
-        """See `Stage.prepare`: there is no model."""
-
-    def decode(self, files: Mapping[str, bytes]) -> AnnotatedImage:
-        """See `Stage.decode`."""
-        return decode_masks(files)
-
-    def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
-        """See `Stage.run`."""
-        from maskmill.pipeline.masks.select import select_masks
-
-        results = []
-        for picture in pictures:
-            given = picture.given[CANDIDATES]
-            assert isinstance(given, Candidates), "the candidates column comes before"
-            image = select_masks(given.batch, self._settings, height=given.height, width=given.width)
-            results.append(StageResult(partial(encode_masks, picture, image), image.seconds_by_step, image))
-        return results
-
-
 def _encode(key: str, candidates: Candidates) -> EncodedSample:
+    from maskmill.pipeline.masks.candidates import to_bytes  # imports numba
+
     return EncodedSample(Sample(key, {ENDING: to_bytes(candidates)}))
+
+
+def candidate_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> ColumnFacts:
+    """What the fingerprint is made of: what thresholds, NMS, coverage and clean-up select from.
+
+    Raises:
+        WeightsError: the segmenter's weights are missing or damaged.
+    """
+    facts = grid_facts(masks, segmenter)
+    made_by = {name: value for name, value in facts.settings.items() if name not in SELECTING}
+    floors = {"candidate_iou": masks.candidate_iou, "candidate_stability": masks.candidate_stability}
+    return dataclasses.replace(facts, settings={**made_by, **floors})
+
+
+def _facts(settings: Sections) -> ColumnFacts:
+    return candidate_facts(settings.of(MaskSettings), settings.of(SegmenterSettings))
+
+
+def _stage(bench: Bench) -> Stage:
+    from maskmill.pipeline.masks.automask import AutomaticMasks  # imports torch
+
+    masks = bench.settings.of(MaskSettings)
+    return CandidateMasks(
+        AutomaticMasks(bench.segmenter, masks),
+        masks,
+        fingerprint=bench.fingerprint,
+        models={"segmenter": segmenter_name(bench.settings.of(SegmenterSettings))},
+        prepare=partial(load_and_warm_up, bench.segmenter),
+    )
+
+
+COLUMN = Column(
+    name=CANDIDATES,
+    is_made=lambda settings: settings.of(MaskSettings).keep_candidates,
+    facts=_facts,
+    stage=_stage,
+)

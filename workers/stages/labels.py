@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.annotation import AnnotatedImage
-from maskmill.pipeline.words.caption import ImageCaptions
-from maskmill.pipeline.words.ground import GroundInput, ImageLabels, labels_from_record, labels_to_record
-from maskmill.storage.shards.shards import Sample
-from maskmill.workers.run.columns import CAPTIONS, LABELS, MASKS, label_reads
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
+from maskmill.pipeline.segmenters import weights_identity
+from maskmill.pipeline.settings import SegmenterSettings, output_settings
+from maskmill.pipeline.settings.words import LABELS_REVISION, CaptionSettings, LabelSettings
+from maskmill.pipeline.weights.weights import identity
+from maskmill.pipeline.words.vocabulary import load_vocabulary
+from maskmill.workers.run.columns import (
+    MASKS,
+    Column,
+    ColumnFacts,
+    Join,
+    Record,
+    Sections,
+    named_models,
+    with_pinned,
+)
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
+from maskmill.workers.stages.captions import CAPTIONS
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.settings.words import LabelSettings
-    from maskmill.pipeline.words.ground import Grounder
+    from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.words.ground import Grounder, GroundInput, ImageLabels
+    from maskmill.workers.stages.base import Bench
+
+LABELS = "labels"
 
 
-class LabelStage:
-    """See `maskmill.workers.stages.build.Stage`.
+class LabelStage(Stage):
+    """See `Stage`.
 
     Args:
         settings: what is looked for.
@@ -29,7 +45,6 @@ class LabelStage:
     """
 
     column = LABELS
-    has_index = False
 
     def __init__(
         self,
@@ -53,7 +68,9 @@ class LabelStage:
         _ = self._ground
 
     def decode(self, files: Mapping[str, bytes]) -> ImageLabels:
-        """See `Stage.decode`."""
+        """See `Stage.decode`. Raises ValueError, KeyError."""
+        from maskmill.pipeline.words.ground import labels_from_record  # imports torch
+
         return labels_from_record(json.loads(files["json"]))
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
@@ -65,6 +82,9 @@ class LabelStage:
         ]
 
     def _input(self, picture: Picture) -> GroundInput:
+        from maskmill.pipeline.words.caption import ImageCaptions
+        from maskmill.pipeline.words.ground import GroundInput  # imports torch
+
         masks, captions = picture.given[MASKS], picture.given.get(CAPTIONS)
         assert isinstance(masks, AnnotatedImage)
         if CAPTIONS not in self.reads:
@@ -75,6 +95,112 @@ class LabelStage:
 
 def encode_labels(picture: Picture, labels: ImageLabels) -> EncodedSample:
     """The record of a picture's labels."""
+    from maskmill.pipeline.words.ground import labels_to_record  # imports torch
+
     record = labels_to_record(labels, image_id=picture.image_id, file_name=f"{picture.key}.jpg")
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return EncodedSample(Sample(picture.key, {"json": text.encode()}))
+    return encode_record(picture.key, record)
+
+
+def looked_for(labels: LabelSettings) -> tuple[str, ...]:
+    """The phrases of the labels' vocabulary, none where captions alone are grounded.
+
+    Raises:
+        ValueError: the vocabulary has no phrases, or is not there.
+    """
+    if labels.text == "captions" or labels.vocabulary is None:
+        return ()
+    return load_vocabulary(labels.vocabulary)
+
+
+def label_reads(labels: LabelSettings) -> tuple[str, ...]:
+    """What labels are made from beside images: grid masks to link to, and captions to look for."""
+    return (MASKS,) if labels.text == "vocabulary" else (MASKS, CAPTIONS)
+
+
+def _resolved(settings: Sections) -> dict[str, Any]:
+    """With the phrases themselves: workers elsewhere have no such file."""
+    labels = with_pinned(settings.of(LabelSettings), "model")
+    return {"labels": dataclasses.replace(labels, vocabulary=looked_for(labels) or None)}
+
+
+def _check(settings: Sections) -> None:
+    labels = settings.of(LabelSettings)
+    if CAPTIONS in label_reads(labels) and settings.of(CaptionSettings).model is None:
+        raise ValueError(
+            f"labels.text={labels.text!r} looks for the captions' phrases, but captions are off: name "
+            'captions.model, or use labels.text="vocabulary"'
+        )
+
+
+def _facts(settings: Sections) -> ColumnFacts:
+    labels, segmenter = settings.of(LabelSettings), settings.of(SegmenterSettings)
+    assert labels.model is not None, "labels that are off have no facts"
+    return ColumnFacts(
+        settings={
+            **output_settings(labels),
+            "phrases": list(looked_for(labels)),
+            "segmenter": output_settings(segmenter),
+        },
+        revision=LABELS_REVISION,
+        reads=label_reads(labels),
+        models={
+            "detector": identity(labels.model, role="detector"),
+            "segmenter": weights_identity(segmenter),
+        },
+    )
+
+
+def _stage(bench: Bench) -> Stage:
+    labels = bench.settings.of(LabelSettings)
+    sources = {"detector": labels.model, "segmenter": bench.settings.of(SegmenterSettings).model}
+    return LabelStage(
+        labels,
+        partial(_grounder, labels, bench.segmenter),
+        fingerprint=bench.fingerprint,
+        models=named_models(sources, _facts(bench.settings)),
+    )
+
+
+def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:
+    from maskmill.pipeline.words.detectors import load_detector  # imports torch
+    from maskmill.pipeline.words.ground import Grounder
+    from maskmill.workers.stages.guarded import GuardedDetector
+
+    _ = segmenter.image_size  # loads it now
+    return Grounder(GuardedDetector(load_detector(settings)), segmenter, looked_for(settings), settings)
+
+
+def _put(info: Record, by_id: Mapping[int, Record], labels: Mapping[str, Any]) -> None:
+    """A label to its mask, best first; labels without a mask to the image, as boxes."""
+    for row in by_id.values():
+        row["labels"] = []
+
+    boxes = []
+    for label in labels["labels"]:  # best first
+        told = {name: label[name] for name in ("label", "phrase", "score", "box")}
+        if label["mask"] is None:
+            boxes.append(told)
+        else:
+            by_id[label["mask"]]["labels"].append(told)
+    if boxes:
+        info["boxes"] = boxes
+
+
+def _brings(labels: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Masks of boxes that fit none of the grid's."""
+    found: Sequence[Mapping[str, Any]] = labels["annotations"]
+    return found
+
+
+COLUMN = Column(
+    name=LABELS,
+    sections={"labels": LabelSettings},
+    is_made=lambda settings: settings.of(LabelSettings).model is not None,
+    resolved=_resolved,
+    check=_check,
+    facts=_facts,
+    stage=_stage,
+    join=Join(
+        put=_put, image_fields=("boxes",), mask_fields=("labels",), brings=_brings, word=("labels", "label")
+    ),
+)

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.annotation import AnnotatedImage
-from maskmill.pipeline.words.name import NamedImage, names_from_record, names_to_record
-from maskmill.storage.shards.shards import Sample
-from maskmill.workers.run.columns import MASKS, NAMES
-from maskmill.workers.stages.build import EncodedSample, Picture, StageResult
+from maskmill.pipeline.settings import output_settings
+from maskmill.pipeline.settings.words import NAMES_REVISION, NameSettings
+from maskmill.pipeline.weights.weights import identity
+from maskmill.pipeline.words.vocabulary import load_vocabulary
+from maskmill.workers.run.columns import (
+    MASKS,
+    Column,
+    ColumnFacts,
+    Join,
+    Record,
+    Sections,
+    named_models,
+    with_pinned,
+)
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.words.name import MaskNamer
+    from maskmill.pipeline.words.name import MaskNamer, NamedImage
+    from maskmill.workers.stages.base import Bench
+
+NAMES = "names"
 
 
-class NameStage:
-    """See `maskmill.workers.stages.build.Stage`.
+class NameStage(Stage):
+    """See `Stage`.
 
     Args:
         load: gives what names masks; called once.
@@ -26,8 +41,7 @@ class NameStage:
     """
 
     column = NAMES
-    has_index = False
-    reads: tuple[str, ...] = (MASKS,)
+    reads = (MASKS,)
 
     def __init__(self, load: Callable[[], MaskNamer], *, fingerprint: str, models: Mapping[str, str]) -> None:
         self._load = load
@@ -43,7 +57,9 @@ class NameStage:
         _ = self._name
 
     def decode(self, files: Mapping[str, bytes]) -> NamedImage:
-        """See `Stage.decode`."""
+        """See `Stage.decode`. Raises ValueError, KeyError."""
+        from maskmill.pipeline.words.name import names_from_record  # imports torch
+
         return names_from_record(json.loads(files["json"]))
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
@@ -59,9 +75,63 @@ class NameStage:
 
 def encode_names(picture: Picture, named: NamedImage) -> EncodedSample:
     """The record of a picture's names."""
+    from maskmill.pipeline.words.name import names_to_record  # imports torch
+
     height, width = picture.pixels_HWC.shape[:2]
     record = names_to_record(
         named, image_id=picture.image_id, width=width, height=height, file_name=f"{picture.key}.jpg"
     )
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return EncodedSample(Sample(picture.key, {"json": text.encode()}))
+    return encode_record(picture.key, record, ascii_only=False)
+
+
+def _resolved(settings: Sections) -> dict[str, Any]:
+    """With the words themselves: workers elsewhere have no such file."""
+    names = with_pinned(settings.of(NameSettings), "model")
+    return {"names": dataclasses.replace(names, vocabulary=load_vocabulary(names.vocabulary))}
+
+
+def _facts(settings: Sections) -> ColumnFacts:
+    names = settings.of(NameSettings)
+    assert names.model is not None, "names that are off have no facts"
+    return ColumnFacts(
+        settings={**output_settings(names), "words": list(load_vocabulary(names.vocabulary))},
+        revision=NAMES_REVISION,
+        reads=(MASKS,),
+        models={"namer": identity(names.model, role="namer")},
+    )
+
+
+def _stage(bench: Bench) -> Stage:
+    names = bench.settings.of(NameSettings)
+    return NameStage(
+        partial(_mask_namer, names),
+        fingerprint=bench.fingerprint,
+        models=named_models({"namer": names.model}, _facts(bench.settings)),
+    )
+
+
+def _mask_namer(settings: NameSettings) -> MaskNamer:
+    from maskmill.pipeline.words.clip import load_namer  # imports torch
+    from maskmill.pipeline.words.name import MaskNamer
+    from maskmill.workers.stages.guarded import GuardedNamer
+
+    assert settings.model is not None
+    namer = load_namer(settings.model, device=settings.device, dtype=settings.dtype)
+    return MaskNamer(GuardedNamer(namer), load_vocabulary(settings.vocabulary), settings)
+
+
+def _put(info: Record, by_id: Mapping[int, Record], names: Mapping[str, Any]) -> None:
+    """Its names to each mask, best first."""
+    for row in names["names"]:
+        by_id[row["id"]]["names"] = row["names"]
+
+
+COLUMN = Column(
+    name=NAMES,
+    sections={"names": NameSettings},
+    is_made=lambda settings: settings.of(NameSettings).model is not None,
+    resolved=_resolved,
+    facts=_facts,
+    stage=_stage,
+    join=Join(put=_put, mask_fields=("names",), word=("names", "name")),
+)

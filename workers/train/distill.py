@@ -11,7 +11,6 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from maskmill.pipeline.train.distill import STUDENTS, Projection, encoder_loss, 
 from maskmill.pipeline.train.images import train_image
 from maskmill.pipeline.train.shapes import load_trainable
 from maskmill.pipeline.train.tune import learning_rate
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.model_versions import (
     ModelCard,
@@ -36,7 +36,7 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.train.loop import TrainingDiverged
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 
@@ -95,16 +95,22 @@ class _Loop:
     def __init__(self, job: DistillJob) -> None:
         self.job, self.settings, self.store = job, job.settings, open_store(job.root)
         s = job.settings
+
+        # What is learned from
         self.reads = TrainSettings(batch=s.batch, masks=s.masks, seed=s.seed, min_area_px=4)
         self.stream = TrainStream(self.store, load_generation(self.store, job.generation), self.reads)
         if last_checkpoint(self.store, job.run) is None:
             self.stream.check_enough(s.batch)
+
+        # Teacher, student, and what takes the one's embedding to the other's
         self.device = choose_device(job.teacher.device)
         self.teacher = load_trainable(job.teacher).eval().requires_grad_(False).to(self.device)
         self.config = STUDENTS[job.student]
         self.student = start_student(self.config, self.teacher, s.seed).to(self.device)
         dims = (self.config.embed_dim, int(self.teacher.prompt_encoder.embed_dim))
         self.projection = Projection(*dims).to(self.device)
+
+        # Weight decay for matrices alone
         learning = [*self.student.parameters(), *self.projection.parameters()]
         self.optimiser = torch.optim.AdamW(
             [
@@ -113,10 +119,12 @@ class _Loop:
             ],
             lr=s.lr,
         )
+
         self.place, self.step, self.curve = Place(), 0, list[float]()
 
     @property
     def steps(self) -> int:
+        """Of both stages: the encoder's and the prompts'."""
         return self.settings.encoder_steps + self.settings.prompt_steps
 
     def resume(self) -> None:
@@ -160,7 +168,7 @@ class _Loop:
                     "images_seen": self.place.number,
                     "curve": [round(loss, 5) for loss in self.curve[:: max(1, len(self.curve) // 200)]],
                 },
-                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_utc=now_utc(),
                 run=self.job.run,
             )
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import tune
 from maskmill.pipeline.train.images import train_image
 from maskmill.pipeline.train.recipe import TrainImage, image_loss
 from maskmill.pipeline.train.shapes import load_trainable, save_trained
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.model_versions import (
     ModelCard,
@@ -45,7 +46,8 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.events import RunStopped
 from maskmill.workers.shard.ahead import map_ahead
@@ -221,7 +223,7 @@ class _Loop:
                     "masks_left_out": dict(self.left_out),
                     "curve": _thinned(self.curve),
                 },
-                created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                created_utc=now_utc(),
                 run=self.job.run,
             )
 
@@ -322,6 +324,4 @@ def _thinned(curve: Sequence[StepFigures], most: int = 200) -> list[dict[str, fl
 
 def weights_of(settings: SegmenterSettings) -> str:
     """The sha256 of the weights that a training starts from. Raises WeightsError."""
-    from maskmill.pipeline.segmenters import weights_identity
-
     return weights_identity(settings)

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from maskmill.storage.dataset.model_versions import ModelCard, list_models
 from maskmill.storage.errors import StorageError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.events import RunStopped
 from maskmill.workers.train.loop import TrainJob, train
 
@@ -61,10 +61,12 @@ def train_on_ray(
                 failure_config=FailureConfig(max_failures=RETRIES),
             ),
         )
+
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as exc:
             raise RunStopped(f"training {job.run} failed: {_cause(exc)}") from exc
+
     return next(card for card in list_models(open_store(job.root)) if card.run == job.run)
 
 

@@ -31,15 +31,15 @@ from maskmill.storage.shards.shards import Sample, read_shard
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
+from maskmill.workers.stages.registry import standing_in
+from maskmill.workers.stages.review import BY_PERSON as BY_PERSON
+from maskmill.workers.stages.review import REVIEW as REVIEW
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.train import TrainSettings
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.join import JoinedSample
     from maskmill.storage.stores.base import ObjectStore
-
-REVIEW = "review"
-BY_PERSON = "person"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TrainStream:
         self._store, self._generation, self._settings = store, generation, settings
         rows = generation.rows()
         self._columns = tuple(
-            name for name in (IMAGES, MASKS, REVIEW) if any(row.column == name for row in rows)
+            name for name in (IMAGES, MASKS, *standing_in()) if any(row.column == name for row in rows)
         )
         self._shards = sorted({row.shard for row in rows if row.column == MASKS and row.num_written})
         if not self._shards:
@@ -201,10 +201,10 @@ def source_sha256s(store: ObjectStore, generation: Generation, shards: list[int]
 
 
 def _record(sample: JoinedSample) -> dict[str, Any] | None:
-    """The review's record where there is one, else the masks'."""
+    """The record that stands in place of the masks' where there is one (`review`), else theirs."""
     try:
         record = None
-        for column in (REVIEW, MASKS):
+        for column in (*standing_in(), MASKS):
             if record is None and column in sample.files:
                 record = json.loads(sample.files[column]["json"])  # null: not reviewed
         if record is None:

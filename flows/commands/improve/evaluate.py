@@ -5,42 +5,41 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
 from maskmill.flows.report import console
 
-if TYPE_CHECKING:
-    from maskmill.pipeline.settings import SegmenterSettings
-
-File = Annotated[Path | None, typer.Option(dir_okay=False)]
+Model = Annotated[
+    str | None,
+    typer.Option("--segmenter", help="A model (nano, vit_b, ...), MODEL=WEIGHTS, or promoted.", metavar="ID"),
+]
+Coco = Annotated[Path | None, typer.Option(help="Ground truth, COCO's or LVIS's JSON.", dir_okay=False)]
+Images = Annotated[Path | None, typer.Option(help="The folder of its pictures.", file_okay=False)]
+Boxes = Annotated[Path | None, typer.Option(help="A detector's boxes, COCO results, for AP.", dir_okay=False)]
+Suite = Annotated[Path | None, typer.Option(help="A manifest (TOML) of sets.", dir_okay=False)]
+Bsds = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(help="Edges: folder of pictures, folder of .mat files.", metavar="IMAGES TRUTH"),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Write JSON, curves and the worst answers here.", file_okay=False)
+]
 
 
 def evaluate(
     dataset: Annotated[
         str | None, typer.Argument(help="A dataset, for its promoted model, --audit or --agree.")
     ] = None,
-    segmenter: Annotated[
-        str | None,
-        typer.Option(
-            "--segmenter", help="A model (nano, vit_b, ...), MODEL=WEIGHTS, or promoted.", metavar="ID"
-        ),
-    ] = None,
-    coco: Annotated[
-        Path | None, typer.Option(help="Ground truth, COCO's or LVIS's JSON.", dir_okay=False)
-    ] = None,
-    images: Annotated[Path | None, typer.Option(help="The folder of its pictures.", file_okay=False)] = None,
-    boxes: Annotated[
-        Path | None, typer.Option(help="A detector's boxes, COCO results, for AP.", dir_okay=False)
-    ] = None,
-    suite: Annotated[Path | None, typer.Option(help="A manifest (TOML) of sets.", dir_okay=False)] = None,
+    segmenter: Model = None,
+    coco: Coco = None,
+    images: Images = None,
+    boxes: Boxes = None,
+    suite: Suite = None,
     scenes: Annotated[int, typer.Option(min=0, help="Generated scenes to measure on.")] = 0,
-    bsds: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(help="Edges: folder of pictures, folder of .mat files.", metavar="IMAGES TRUTH"),
-    ] = None,
+    bsds: Bsds = None,
     audit: Annotated[
         bool, typer.Option("--audit", help="Hold DATASET's masks against --coco, or its reviews.")
     ] = False,
@@ -54,9 +53,7 @@ def evaluate(
     generation: Annotated[
         int | None, typer.Option("--generation", "-g", min=1, help="For --audit; the latest by default.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write JSON, curves and the worst answers here.", file_okay=False)
-    ] = None,
+    out: Out = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -70,11 +67,11 @@ def evaluate(
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs import evaluate as steps
-        from maskmill.storage.errors import InputError
+        from maskmill.flows.runs import evaluate as runs
 
         run = load_config(recipe, config, set or [])
-        question = steps.Question(
+        question = runs.Question(
+            segmenter=segmenter,
             coco=coco,
             images=images,
             boxes=boxes,
@@ -82,45 +79,18 @@ def evaluate(
             scenes=scenes,
             bsds=bsds,
             dataset=dataset,
+            generation=generation,
+            agree=agree,
+            audit=audit,
+            text=text,
             out=out,
         )
-        if (audit or agree or text) and dataset is None:
-            raise InputError("--audit, --text and --agree look at a dataset: name it first")
         with console.live_watcher() as watcher, watching(watcher):
-            if agree is not None and dataset is not None:
-                found = steps.compare_generations(dataset, *agree)
-            elif text and dataset is not None:
-                found = steps.measure_text(dataset, generation, question)
-            elif audit and dataset is not None:
-                found = steps.audit_generation(dataset, generation, question, run.evaluate)
-            else:
-                found = steps.measure(named(segmenter, run.segmenter), question, run.evaluate)
+            found = runs.evaluate(question, run)
         if json:
             console.print_json(found)
-            return
-        _show(found)
-
-
-def named(identity: str | None, settings: SegmenterSettings) -> SegmenterSettings:
-    """Settings with the model that `MODEL`, `MODEL=WEIGHTS` or "promoted" names; as they are for None.
-
-    Raises:
-        ConfigError: an unknown model.
-    """
-    from maskmill.flows.config import ConfigError
-
-    if identity is None:
-        return settings
-    if identity == "promoted":
-        return dataclasses.replace(settings, weights=identity)
-    model, _, weights = identity.partition("=")
-    same = model == settings.model
-    try:
-        return dataclasses.replace(
-            settings, model=model, weights=weights or (settings.weights if same else None)
-        )
-    except ValueError as exc:
-        raise ConfigError(f"--segmenter {identity}: {exc}") from exc
+        else:
+            _show(found)
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -153,16 +123,13 @@ def promote(
     Promotions are numbered and never overwritten: going back is one more.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.runs.evaluate import now_utc
+        from maskmill.flows.runs import marks
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
-        from maskmill.storage.dataset.model_versions import promote as put_in_force
-        from maskmill.storage.drivers.lease import announce
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
-        store = open_store(dataset)
         if to is not None:
-            with announce(store, "promote"):
-                put_in_force(store, to, why=why, created_utc=now_utc())
+            marks.promote(dataset, to, why=why)
+        store = open_store(dataset)
         now = promoted(store)
         facts = {
             "promoted": now.model if now else None,

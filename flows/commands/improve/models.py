@@ -58,8 +58,6 @@ def describe(family: Any) -> dict[str, Any]:
 
 def _line(one: dict[str, Any]) -> str:
     notes = [one["title"], f"weights: {one['example']}"]
-    if one["decoder"] == "own":
-        notes.append("its own decoder")
     if one["gated"]:
         notes.append("gated: log in to the hub")
     if not one["installed"]:

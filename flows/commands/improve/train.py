@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
 from maskmill.flows.report import console
+
+if TYPE_CHECKING:
+    from maskmill.flows.runs.loop import LoopReport
+    from maskmill.flows.runs.retrain import Retrained
 
 Gate = Annotated[
     tuple[Path, Path] | None,
@@ -47,38 +51,42 @@ def retrain(
     model of the dataset; --gate judges it against the model in force.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError, load_config
+        from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.gate import judge
-        from maskmill.flows.runs.retrain import card_facts, plan_training, run_training
-        from maskmill.flows.runs.steps import writing
+        from maskmill.flows.runs import retrain as runs
 
-        if start not in ("promoted", "base") or (promote and gate is None):
-            raise ConfigError("--start is promoted or base, and --promote needs a --gate to judge by")
         run = load_config(recipe, config, set or [])
-        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "retrain"):
-            job = plan_training(dataset, generation, run, gate=gate, start=start)
-            card = run_training(job, run, workers=workers)
-            decision = judge(dataset, card.number, run, *gate, promote=promote) if gate else None
+        with console.live_watcher() as watcher, watching(watcher):
+            done = runs.retrain(
+                dataset,
+                run,
+                generation=generation,
+                gate=gate,
+                promote=promote,
+                start=start,
+                workers=workers,
+            )
         if json:
-            console.print_json({**card_facts(card), "decision": decision})
-            return
-        curve = card.trained["curve"]
-        console.out.print(f"[green]Done[/green]: model {card.number}, from generation {job.generation}")
-        console.print_pairs(
-            [
-                ("weights", card.weights.name),
-                ("steps", curve[-1]["step"] if curve else 0),
-                ("images seen", card.trained["images_seen"]),
-                ("loss, first and last", " ".join(f"{row['loss']:.3f}" for row in (curve[:1] + curve[-1:]))),
-                *((f"masks left out: {why}", n) for why, n in card.trained["masks_left_out"].items() if n),
-                *([("gate", decision["why"])] if decision else []),
-            ]
-        )
-        quoted = shlex.quote(dataset)
-        console.next_steps(
-            [(f"maskmill promote {quoted} --to {card.number}", "let the next generation use it")]
-        )
+            console.print_json(done.facts())
+        else:
+            _show_retrained(dataset, done)
+
+
+def _show_retrained(dataset: str, done: Retrained) -> None:
+    card, curve = done.card, done.card.trained["curve"]
+    console.out.print(f"[green]Done[/green]: model {card.number}, from generation {done.generation}")
+    console.print_pairs(
+        [
+            ("weights", card.weights.name),
+            ("steps", curve[-1]["step"] if curve else 0),
+            ("images seen", card.trained["images_seen"]),
+            ("loss, first and last", " ".join(f"{row['loss']:.3f}" for row in (curve[:1] + curve[-1:]))),
+            *((f"masks left out: {why}", n) for why, n in card.trained["masks_left_out"].items() if n),
+            *([("gate", done.decision["why"])] if done.decision else []),
+        ]
+    )
+    quoted = shlex.quote(dataset)
+    console.next_steps([(f"maskmill promote {quoted} --to {card.number}", "let the next generation use it")])
 
 
 def loop(
@@ -108,30 +116,31 @@ def loop(
     Safe to stop and to repeat: the same command goes on with the step it was in.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError, load_config
+        from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.loop import LoopPlan, run_loop
-        from maskmill.flows.runs.steps import writing
+        from maskmill.flows.runs import loop as runs
 
         run = load_config(recipe, config, set or [])
-        if run.loop.reviewed and truth is None:
-            raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
-        plan = LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
-        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "loop"):
-            report = run_loop(plan, run, workers=workers, out=out)
+        plan = runs.LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
+        with console.live_watcher() as watcher, watching(watcher):
+            report = runs.loop(plan, run, workers=workers, out=out)
         if json:
             console.print_json(dataclasses.asdict(report))
-            return
-        figure = run.gate.figure
-        rows = [("0", "", "", f"{report.before[figure]:.4f}", "before")]
-        for number, one in enumerate(report.rounds, 1):
-            clicks = str(one["review"]["clicks"]) if one["review"] else ""
-            after = f"{one['after'][figure]:.4f}"
-            rows.append((str(number), str(one["model"]), clicks, after, one["why"]))
-        console.print_table(("round", "model", "clicks", figure, "gate"), rows)
-        console.out.print(f"in force: model {report.promoted}; generation {report.generation}")
-        for path in report.files:
-            console.out.print(f"wrote {console.plain(path)}")
+        else:
+            _show_rounds(report, run.gate.figure)
+
+
+def _show_rounds(report: LoopReport, figure: str) -> None:
+    rows = [("0", "", "", f"{report.before[figure]:.4f}", "before")]
+    for number, one in enumerate(report.rounds, 1):
+        clicks = str(one["review"]["clicks"]) if one["review"] else ""
+        after = f"{one['after'][figure]:.4f}"
+        rows.append((str(number), str(one["model"]), clicks, after, one["why"]))
+    console.print_table(("round", "model", "clicks", figure, "gate"), rows)
+
+    console.out.print(f"in force: model {report.promoted}; generation {report.generation}")
+    for path in report.files:
+        console.out.print(f"wrote {console.plain(path)}")
 
 
 def distill(
@@ -153,18 +162,15 @@ def distill(
     stop and to repeat.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.commands.improve.evaluate import named
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.retrain import card_facts, run_distillation
-        from maskmill.flows.runs.steps import writing
+        from maskmill.flows.runs import distill as runs
 
         run = load_config(recipe, config, set or [])
-        run = run.model_copy(update={"segmenter": named(teacher, run.segmenter)})
-        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "distill"):
-            card = run_distillation(dataset, generation, run, student)
+        with console.live_watcher() as watcher, watching(watcher):
+            card = runs.distill(dataset, generation, run, teacher=teacher, student=student)
         if json:
-            console.print_json(card_facts(card))
+            console.print_json(dataclasses.asdict(card))
             return
         console.out.print(f"[green]Done[/green]: model {card.number}, {student} taught by {teacher}")
         console.print_pairs([("weights", card.weights.name), ("images seen", card.trained["images_seen"])])
@@ -195,13 +201,12 @@ def review(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.loop import review as run_review
-        from maskmill.flows.runs.steps import writing
+        from maskmill.flows.runs import review as runs
 
         pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
-        with console.live_watcher() as watcher, watching(watcher), writing(dataset, "review"):
-            found = run_review(dataset, truth, run)
+        with console.live_watcher() as watcher, watching(watcher):
+            found = runs.review(dataset, truth, run)
         if json:
             console.print_json(found)
         else:

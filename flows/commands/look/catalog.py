@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,12 +69,12 @@ def diff(
     Masks added, removed and changed (by IoU), captions, labels, settings and models.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.runs.steps import generation_of
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.dataset.tags import find_generation
+        from maskmill.storage.stores.open import open_store
         from maskmill.workers.measure.compare import compare
 
         store = open_store(dataset)
-        old, new = generation_of(dataset, before), generation_of(dataset, after)
+        old, new = find_generation(store, before), find_generation(store, after)
         with console.live_watcher() as watcher:
             watcher.step(f"comparing generations {old.number} and {new.number}")
             report = compare(store, old, new, max_shards=max_shards, progress=watcher.count)
@@ -119,7 +118,7 @@ def show(
 
         found = show_image(dataset, key, generation)
         if picture is not None:
-            from maskmill.flows.runs.steps import image_picture
+            from maskmill.flows.report.catalog import image_picture
 
             picture.write_bytes(image_picture(dataset, found["key"], found["shard"], found["generation"]))
         if json:
@@ -159,20 +158,32 @@ def query(
     sql: Annotated[str, typer.Argument(help='Such as "select count(*) from masks where area_px > 10000".')],
     generation: Which = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows to show at most.")] = 1000,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it may take.")] = 300.0,
+    unsafe: Annotated[bool, typer.Option(help="Let it read and write files, and load extensions.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Ask a generation's index in SQL.
 
-    Tables: masks (a row per mask), images, shards, and what other columns index. Needs DuckDB: pip
-    install 'maskmill[query]'.
+    Tables: masks (a row per mask), images, shards, and each other column: labels, names, captions, ... By
+    default a query reads these and nothing else: no files, no network.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.runs.steps import generation_of
         from maskmill.storage.dataset.query import run_query
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.dataset.tags import find_generation
+        from maskmill.storage.stores.open import open_store
+        from maskmill.workers.stages.word_rows import rows_for
 
-        result = run_query(open_store(dataset), generation_of(dataset, generation), sql, max_rows=max_rows)
+        store = open_store(dataset)
+        result = run_query(
+            store,
+            find_generation(store, generation),
+            sql,
+            max_rows=max_rows,
+            timeout_s=timeout,
+            unsafe=unsafe,
+            rows_for=rows_for,
+        )
         if json:
             rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
             console.print_json({"rows": _plain(rows), "truncated": result.truncated})
@@ -181,7 +192,7 @@ def query(
 
 
 def _print_result(result: QueryResult) -> None:
-    console.print_table(
+    console.print_rows(
         result.columns, [["" if cell is None else str(cell) for cell in row] for row in result.rows]
     )
     if result.truncated:
@@ -216,30 +227,11 @@ def import_column(
     `show` and `export --column` use them. What cannot be taken is left out and counted.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import load_config
-        from maskmill.flows.runs.steps import plan_images, writing
-        from maskmill.storage.stores.base import open_store
-        from maskmill.workers.jobs.import_column import import_annotations
+        from maskmill.flows.report.report import watching
+        from maskmill.flows.runs import import_column as runs
 
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        with console.live_watcher() as watcher, writing(dataset, "import"):
-
-            def plan() -> None:
-                if images:
-                    watcher.step("planning the images")
-                    plan_images(dataset, images, load_config(), None)
-                watcher.step("importing")
-
-            watcher.step("reading the annotations")
-            report = import_annotations(
-                open_store(dataset),
-                files,
-                format=format,
-                column=column,
-                created_utc=now,
-                prepare=plan,
-                progress=watcher.count,
-            )
+        with console.live_watcher() as watcher, watching(watcher):
+            report = runs.import_column(dataset, files, format=format, column=column, images=images)
         if json:
             console.print_json(dataclasses.asdict(report))
             return
@@ -278,18 +270,13 @@ def tag(
 ) -> None:
     """Name a generation, or list the names."""
     with console.clear_errors(debug=debug):
-        from maskmill.flows.runs.steps import generation_of
-        from maskmill.storage.dataset.tags import set_tag, tags
-        from maskmill.storage.drivers.lease import announce
-        from maskmill.storage.stores.base import open_store
+        from maskmill.flows.runs import marks
+        from maskmill.storage.dataset.tags import tags
+        from maskmill.storage.stores.open import open_store
 
-        store = open_store(dataset)
         if name is not None:
-            number = None if remove else generation_of(dataset, generation).number
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            with announce(store, "tag"):
-                set_tag(store, name, number, created_utc=now, note=note)
-        found = tags(store)
+            marks.tag(dataset, name, None if remove else generation, note=note)
+        found = tags(open_store(dataset))
         if json:
             console.print_json({text: dataclasses.asdict(each) for text, each in found.items()})
             return

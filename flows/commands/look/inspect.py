@@ -13,6 +13,7 @@ import typer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
 from maskmill.flows.report import console
 from maskmill.flows.report.report import duration
+from maskmill.workers.exports.formats import formats_told, without_images
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -97,7 +98,7 @@ def verify(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.storage.care.verify import verify as verify_dataset
         from maskmill.storage.errors import InputError
-        from maskmill.storage.stores.base import open_store
+        from maskmill.storage.stores.open import open_store
 
         repaired = None
         if repair:
@@ -126,7 +127,7 @@ def _orphans(dataset: str) -> dict[str, int]:
     """Data objects that nothing names, however young; 0 and a note where that cannot be known."""
     from maskmill.storage.care.garbage import find_garbage
     from maskmill.storage.errors import DamagedObject
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     try:
         found = [one for one in find_garbage(open_store(dataset), min_age_s=0.0) if one.kind == "data"]
@@ -141,8 +142,7 @@ def _repair(
 ) -> dict[str, Any] | None:
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
     from maskmill.flows.report.report import watching
-    from maskmill.flows.runs.repair import look_for_damage, repair_dataset
-    from maskmill.flows.runs.steps import writing
+    from maskmill.flows.runs.repair import look_for_damage, repair
 
     with console.live_watcher() as watcher, watching(watcher):
         watcher.step("looking for damage")
@@ -157,8 +157,8 @@ def _repair(
     question = f"Make {len(found.damages)} damaged column shards again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
-    with console.live_watcher() as watcher, watching(watcher), writing(dataset, "repair"):
-        report = repair_dataset(dataset, found, deep=deep, given=given)
+    with console.live_watcher() as watcher, watching(watcher):
+        report = repair(dataset, found, deep=deep, given=given)
     for left in report.left:
         console.note(f"not repaired: {left}")
     if report.published and not json:
@@ -209,12 +209,13 @@ def preview(
 
 def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
     """Writes index.html and sheet.png of a generation; returns the page."""
-    from maskmill.flows.runs.steps import generation_of
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.dataset.tags import find_generation
+    from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.preview import preview_page
     from maskmill.workers.pictures.render import contact_sheet
 
-    store, generation = open_store(dataset), generation_of(dataset, which)
+    store = open_store(dataset)
+    generation = find_generation(store, which)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
     page = folder / "index.html"
@@ -227,31 +228,30 @@ def export(
     dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
     format: Annotated[
         str,
-        typer.Option(
-            help="sa1b (tars of jpg + json), coco (one annotations file), yolo (Ultralytics) or hf "
-            "(Hugging Face datasets)."
-        ),
+        typer.Option(help=f"{formats_told()}."),
     ] = "sa1b",
     generation: Which = None,
-    images: Annotated[bool, typer.Option(help="coco only: write the images too.")] = True,
+    images: Annotated[
+        bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
+    ] = True,
     column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a generation out as SA-1B tars, COCO, YOLO or Parquet.
+    """Write a generation out as SA-1B tars, COCO, LVIS, YOLO or Parquet.
 
     Self-contained files that know nothing of maskmill. An export that was stopped goes on.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.steps import export_generation
+        from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
         config = load_config(sets=pairs)
         with console.live_watcher() as watcher, watching(watcher):
             watcher.step(f"exporting to {dest}")
-            report = export_generation(dataset, generation, config, dest)
+            report = export_generation(dataset, generation, config.export, dest)
         if json:
             console.print_json(dataclasses.asdict(report))
             return

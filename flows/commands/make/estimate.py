@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def show_estimate(dataset: str, inputs: list[str], config: RunConfig, *, json: bool) -> None:
     """Annotates a sample in a temporary folder and prints what the whole would take; writes nothing else."""
-    from maskmill.flows.runs.steps import describe_run
-    from maskmill.flows.services.cluster import plan_crew
+    from maskmill.flows.runs.steps.planning import describe_run
+    from maskmill.flows.services.ray.cluster import plan_crew
     from maskmill.workers.jobs.estimate import estimate_inputs
 
     spec = describe_run(dataset, config)

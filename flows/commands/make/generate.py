@@ -70,8 +70,8 @@ def run_watched(
     dataset: str, inputs: list[str], config: RunConfig, *, limit: int | None, export_to: str | None
 ) -> RunReport:
     """A run with live progress on standard error."""
+    from maskmill.flows.deployments.quick_start import run_generate
     from maskmill.flows.report.report import watching
-    from maskmill.flows.services.startup import run_generate
 
     with console.live_watcher() as watcher, watching(watcher):
         return run_generate(dataset, inputs, config, limit=limit, export_to=export_to)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,28 +23,7 @@ from maskmill.flows.commands.options import (
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from maskmill.flows.config import RunConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IngestReport:
-    """What came of it.
-
-    Attributes:
-        images, shards: planned in the whole dataset.
-        new_images: taken in or rejected now.
-        failed_shards: shard -> why it was given up.
-        seconds: of the whole.
-    """
-
-    dataset: str
-    images: int
-    shards: int
-    new_images: int
-    failed_shards: Mapping[int, str]
-    seconds: float
+    from maskmill.flows.runs.ingest import IngestReport
 
 
 def ingest(
@@ -70,47 +48,17 @@ def ingest(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.report.report import watching
+        from maskmill.flows.runs import ingest as runs
 
         run = load_config(recipe, config, run_sets(set, workers, ray_address))
         with console.live_watcher() as watcher, watching(watcher):
-            report = take_in(dataset, input, run, limit=limit)
+            report = runs.ingest(dataset, input, run, limit=limit)
         if json:
             console.print_json(dataclasses.asdict(report))
         else:
             _show(report, input)
         if report.failed_shards:
             raise typer.Exit(console.NOT_SOUND)
-
-
-def take_in(dataset: str, inputs: list[str], config: RunConfig, *, limit: int | None) -> IngestReport:
-    """Plans the inputs and takes in what isn't yet. Raises as `generate` does."""
-    from maskmill.flows.report.report import watcher
-    from maskmill.flows.runs import steps
-    from maskmill.storage.plan.plan import load_plans
-    from maskmill.storage.stores.base import open_store
-    from maskmill.workers.jobs.ingest import ingest_spec, ingest_stages
-
-    began = time.monotonic()
-    steps.check_inputs(dataset, inputs)
-    run = config.run
-    spec = ingest_spec(
-        dataset, config.ingest, decode_threads=run.decode_threads, encode_threads=run.encode_threads
-    )
-    with steps.driving(dataset):
-        watcher().step("planning: listing and hashing the inputs")
-        steps.plan_images(dataset, inputs, config, limit)
-        shards = steps.pending_shards(spec)
-        watcher().step(f"taking in {sum(shards.values())} images in {len(shards)} shards")
-        done = steps.annotate_shards(spec, config, shards, watcher().tally, build=ingest_stages)
-    plan = load_plans(open_store(dataset))
-    return IngestReport(
-        dataset=dataset,
-        images=plan.num_images,
-        shards=plan.num_shards,
-        new_images=done.new_images,
-        failed_shards=done.failed_shards,
-        seconds=round(time.monotonic() - began, 1),
-    )
 
 
 def _show(report: IngestReport, inputs: list[str]) -> None:

@@ -23,8 +23,8 @@ from maskmill.flows.report import console
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
-    from maskmill.flows.runs.relabel_plan import RelabelCaps
-    from maskmill.flows.runs.relabel_steps import RelabelReport
+    from maskmill.flows.runs.relabel import RelabelReport
+    from maskmill.flows.runs.steps.relabel_plan import RelabelCaps
 
 
 def relabel(
@@ -59,7 +59,7 @@ def relabel(
     first, publishes a generation that keeps every other shard as it was, and says what changed.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.runs.relabel_plan import RelabelCaps, settings_of
+        from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, settings_of
 
         run = settings_of(dataset, recipe, config, run_sets(set, workers, ray_address))
         caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order)
@@ -69,7 +69,7 @@ def relabel(
             return
         report = _run_watched(dataset, input, run, caps, wait)
         if picture is not None and report.diff is not None:
-            from maskmill.flows.runs.relabel_steps import difference_picture
+            from maskmill.flows.runs.relabel import difference_picture
 
             png = difference_picture(report.diff)
             if png is not None:
@@ -80,8 +80,8 @@ def relabel(
 
 
 def _show_plan(dataset: str, run: RunConfig, caps: RelabelCaps, *, json: bool, dry_run: bool) -> None:
-    from maskmill.flows.runs.relabel_plan import make_relabel_plan, plan_lines
-    from maskmill.flows.runs.steps import describe_run
+    from maskmill.flows.runs.steps.planning import describe_run
+    from maskmill.flows.runs.steps.relabel_plan import make_relabel_plan, plan_lines
 
     plan = make_relabel_plan(describe_run(dataset, run), run, caps)
     if json:
@@ -96,15 +96,15 @@ def _show_plan(dataset: str, run: RunConfig, caps: RelabelCaps, *, json: bool, d
 def _run_watched(
     dataset: str, inputs: list[str] | None, run: RunConfig, caps: RelabelCaps, wait_s: float
 ) -> RelabelReport:
+    from maskmill.flows.deployments.quick_start import run_relabel
     from maskmill.flows.report.report import watching
-    from maskmill.flows.services.startup import run_relabel
 
     with console.live_watcher() as watcher, watching(watcher):
         return run_relabel(dataset, inputs, run, caps, wait_s=wait_s)
 
 
 def _show_report(report: RelabelReport, *, json: bool) -> None:
-    from maskmill.flows.runs.relabel_steps import summary
+    from maskmill.flows.runs.relabel import summary
 
     if json:
         console.print_json(dataclasses.asdict(report))

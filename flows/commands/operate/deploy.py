@@ -10,23 +10,24 @@ import typer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
 from maskmill.flows.report import console
 
+Flows = Annotated[
+    list[str] | None, typer.Option("--flow", help="generate, relabel, retrain, evaluate or loop; repeat.")
+]
+Name = Annotated[
+    str, typer.Option(help="Beside others of this flow and dataset; the dataset is in every name.")
+]
+
 
 def deploy(
     dataset: Dataset,
-    flow: Annotated[
-        list[str] | None,
-        typer.Option("--flow", help="generate, relabel, retrain, evaluate or loop; repeat."),
-    ] = None,
+    flow: Flows = None,
     input: Annotated[
         list[str] | None, typer.Option("--input", "-i", help="Where images are; generate needs it.")
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
-    name: Annotated[
-        str,
-        typer.Option(help="Beside others of this flow and dataset; the dataset is in every name."),
-    ] = "",
+    name: Name = "",
     pool: Annotated[str, typer.Option(help="The work pool, made if need be.")] = "maskmill",
     pool_type: Annotated[str, typer.Option(help="process or kubernetes.")] = "process",
     image: Annotated[str | None, typer.Option(help="For Kubernetes: the image that holds maskmill.")] = None,
@@ -46,11 +47,12 @@ def deploy(
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config
-        from maskmill.flows.services import deploy as deployment
-        from maskmill.flows.services.register import register
+        from maskmill.flows.services.prefect import deploy as deployment
+        from maskmill.flows.services.prefect.register import register
 
         asked = recipe is not None or config is not None or bool(set)
         run = load_config(recipe, config, set or [])
+
         registered = []
         for kind in flow or ["generate"]:
             settings = run if asked or kind != "relabel" else None
@@ -67,6 +69,7 @@ def deploy(
                 tags=tag or (),
             )
             registered.append(register(found))
+
         names = [each.name for each in registered]
         if json:
             replaced = {each.name: each.replaced for each in registered if each.replaced}

@@ -15,8 +15,10 @@ import typer
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
 
+DRIVER = "maskmill.flows.commands.operate.drill_driver"
+
 if TYPE_CHECKING:
-    from maskmill.workers.drill.conductor import DrillReport
+    from maskmill.workers.drill.values import DrillReport
 
 
 def drill(
@@ -42,17 +44,18 @@ def drill(
     only.
     """
     with console.clear_errors(debug=debug), ExitStack() as stack:
-        from maskmill.flows.services.cluster import loopback_environment
+        from maskmill.flows.services.ray.cluster import loopback_environment
 
         loopback_environment()
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        from maskmill.workers.drill.conductor import DrillSettings, run_drill
+        from maskmill.workers.drill.conductor import run_drill
+        from maskmill.workers.drill.values import DrillSettings
 
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
         settings = DrillSettings(
             seed=seed, num_faults=faults, minutes=minutes, store=store, scratch=folder.resolve()
         )
-        report = run_drill(settings, [sys.executable, "-P", "-m", "maskmill.flows.runs.drill_driver"], _tell)
+        report = run_drill(settings, [sys.executable, "-P", "-m", DRIVER], _tell)
         if json:
             console.print_json({**dataclasses.asdict(report), "ok": report.ok})
         else:

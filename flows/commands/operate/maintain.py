@@ -44,16 +44,10 @@ def gc(
     no running driver needs. Shows them first.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.garbage import find_garbage, remove_garbage
-        from maskmill.storage.drivers.one_writer import COLLECTOR, writing
-        from maskmill.storage.errors import InputError
-        from maskmill.storage.plan.plan import load_plans
-        from maskmill.storage.stores.base import open_store
+        from maskmill.flows.report.report import watching
+        from maskmill.flows.runs.collect import collect, look_for_garbage
 
-        store = open_store(dataset)
-        if not load_plans(store).parts:
-            raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
-        found = find_garbage(store, versions=versions)
+        found = look_for_garbage(dataset, versions=versions)
         if not json:
             _show_garbage(dataset, found)
         done = bool(found) and console.agreed(
@@ -63,13 +57,8 @@ def gc(
             again=f"maskmill gc {shlex.quote(dataset)}{' --versions' if versions else ''} --yes",
         )
         if done:
-            with console.live_watcher() as watcher, writing(store, COLLECTOR) as own_id:
-                watcher.step("looking again")
-                shown = {one.name for one in found}
-                again = find_garbage(store, own_id=own_id, versions=versions)
-                found = [one for one in again if one.name in shown]
-                watcher.step("removing")
-                remove_garbage(store, found, progress=lambda number: watcher.count(number, len(found)))
+            with console.live_watcher() as watcher, watching(watcher):
+                found = collect(dataset, found, versions=versions)
         if json:
             console.print_json(_garbage_json(found, done))
         elif done:
@@ -115,32 +104,22 @@ def forget(
     generations can no longer read the shards that held them. Shows what it would do first.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.forget import plan_forget
-        from maskmill.storage.stores.base import open_store
+        from maskmill.flows.runs import forget as runs
 
-        asked = plan_forget(open_store(dataset), keys)
+        asked = runs.look_before_forgetting(dataset, keys)
         if not json:
             _show_forget(asked)
         again = shlex.join(["maskmill", "forget", dataset, *asked.keys, "--yes"])
         done = asked.done or console.agreed("Forget them for good?", yes=yes, json=json, again=again)
-        report = _forget(dataset, asked) if done and not asked.done else None
+        report = runs.forget(dataset, asked.keys) if done and not asked.done else None
         if json:
-            console.print_json({"plan": dataclasses.asdict(asked), "done": done, "report": report})
+            fields = dataclasses.asdict(report) if report is not None else None
+            console.print_json({"plan": dataclasses.asdict(asked), "done": done, "report": fields})
         elif report is not None:
             console.out.print(
-                f"[green]Forgotten[/green]: {len(asked.keys)} images; {report['num_removed']} objects "
-                f"removed, generation {report['generation']}."
+                f"[green]Forgotten[/green]: {len(asked.keys)} images; {report.num_removed} objects "
+                f"removed, generation {report.generation}."
             )
-
-
-def _forget(dataset: str, asked: ForgetPlan) -> dict[str, object]:
-    import datetime
-
-    from maskmill.storage.care.forget import forget as forget_images
-    from maskmill.storage.stores.base import open_store
-
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return dataclasses.asdict(forget_images(open_store(dataset), asked.keys, created_utc=now))
 
 
 def _show_forget(asked: ForgetPlan) -> None:

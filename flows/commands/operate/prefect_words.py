@@ -15,8 +15,8 @@ def prefect(context: typer.Context) -> None:
 
     For instance: maskmill prefect deployment ls; maskmill prefect deployment run relabel/NAME.
     """
-    from maskmill.flows.services import pools
     from maskmill.flows.services import state as up_state
+    from maskmill.flows.services.prefect import pools
 
     up_state.use_server()
     ours = {**pools.RUN_ENVIRONMENT, "PYTHONSAFEPATH": "1"}  # modules of the current folder would hide ours

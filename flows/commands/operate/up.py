@@ -40,8 +40,9 @@ def up(
     Ctrl-C ends them. `generate`, `relabel` and `deploy` find them by themselves.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.flows.services import api_secret, services
+        from maskmill.flows.services import services
         from maskmill.flows.services import state as up_state
+        from maskmill.flows.services.prefect import secret as api_secret
 
         place = (home or up_state.home()).absolute()
         if check or stop:

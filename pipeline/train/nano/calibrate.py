@@ -1,131 +1,148 @@
-"""Fit the predicted-IoU head alone, last.
+"""Make a student's predicted IoU true, last: its head is fitted alone, then a curve corrects it.
 
-`python -m maskmill.pipeline.train.nano.calibrate --weights IN --out OUT [--samples 200]`
+`python -m maskmill.pipeline.train.nano.calibrate --run DIR --out FILE [--photos COCO IMAGES]`
 
-While the masks still improve, predicted IoU lags behind them; and it filters, so it should be right about
-the masks that ship. All other weights stand still, so the IoU token of every prompt is computed once, over
-fresh samples (numbers that training doesn't reach), and the three-layer head is fitted to the IoUs of its
-own masks. One sample in five is kept for choosing when to stop.
+While masks still improve, predicted IoU lags behind them; and it filters, so it should be right about the
+masks that ship. All other weights stand still. First the head is fitted to fresh crops of the photographs
+that the run in DIR was trained on (`iou_head.py`). Then random points ask for the masks of photographs
+that are held apart from training (without `--photos`, of scenes that training doesn't reach); isotonic
+regression of what the outputs' IoUs are on what the head says gives a rising curve, which is stored with
+the weights (`CalibratedHead`). A curve that rises changes no order: only what a threshold means. Between
+the two the mask logits get their depth (`temperature.py`), by the same photographs or scenes.
 
-Shapes: P prompts of all samples together, C channels, M mask outputs.
+Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates
+(2002).
+
+Shapes: A answers, V different answers, K knots.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from segment_anything.modeling import Sam
-from torch import Tensor, nn
 
+from maskmill.pipeline.evaluate.believed import Answers, BeliefFigures, ask_points, belief_figures
+from maskmill.pipeline.evaluate.truth import Floats, Truth
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, generate_scene
+from maskmill.pipeline.segmenters.calibrated import CalibratedHead
+from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
-from maskmill.pipeline.train.decode import decode
-from maskmill.pipeline.train.losses import iou_target, pair_costs
-from maskmill.pipeline.train.prompts import embed_tokens
-from maskmill.pipeline.train.samples import Sample, SampleConfig, sample
+from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.iou_head import fit_iou_head
+from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
+from maskmill.pipeline.train.nano.photographs import (
+    held_apart,
+    kept_photographs,
+    read_photographs,
+    with_segments,
+)
+from maskmill.pipeline.train.nano.temperature import deepen
+from maskmill.pipeline.train.pictures import Pictures
 
-FIRST_NUMBER = 2_000_000_000  # far beyond what training draws
+SCENES = 40
+LAST_SEED = HELD_BACK_SEED - 1  # counted down: training hardly ever draws one of these
+FIRST_PAIR, FEED_SEED = 1_000_000_000, 77  # far beyond what training draws
+HEAD_FEED = FeedConfig(region_share=0.15, people_share=0.6)
+CROP_BATCHES = 8
+LEAST_STEP = 1e-4  # between two knots
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Mean absolute error and bias of predicted IoU on the samples kept back, before and after."""
+    """Predicted against true IoU on the pictures of the fit, before and after it."""
 
-    prompts: int
-    error_before: float
-    error_after: float
-    bias_before: float
-    bias_after: float
+    before: BeliefFigures
+    after: BeliefFigures
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    token_PC: Tensor
-    wanted_PM: Tensor
-    kept_back_P: Tensor
-
-
-@torch.no_grad()
-def _tokens(sam: Sam, samples: Iterable[Sample]) -> _Tokens:
-    """IoU tokens of all prompts, and the IoU their outputs have."""
-    seen: list[Tensor] = []
-    hook = sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
-        lambda _, given: seen.append(given[0])
-    )
-    wanted, kept_back = [], []
-    for i, one in enumerate(samples):
-        image = torch.from_numpy(one.image_3SS)[None]
-        coords, labels = torch.from_numpy(one.prompts.coords_PT2), torch.from_numpy(one.prompts.labels_PT)
-        tokens = embed_tokens(sam.prompt_encoder, coords[None], labels[None], image.shape[-1])
-        decoded = decode(sam, sam.image_encoder(image), tokens)
-        pairs = pair_costs(decoded.logits[0].flatten(2), torch.from_numpy(one.targets_Nss).flatten(1))
-        target_P, under_PN = torch.from_numpy(one.prompts.target_P), torch.from_numpy(one.under_PN)
-        is_box_P, is_void_P = torch.from_numpy(one.prompts.is_box_P), torch.from_numpy(one.prompts.is_void_P)
-        wanted.append(iou_target(pairs.iou_PMN, target_P, under_PN, is_box_P, is_void_P))
-        kept_back.append(torch.full((len(target_P),), i % 5 == 4))
-    hook.remove()
-    return _Tokens(torch.cat(seen), torch.cat(wanted), torch.cat(kept_back))
-
-
-def calibrate_iou(
-    sam: Sam, samples: Iterable[Sample], *, steps: int = 600, lr: float = 1e-3, seed: int = 0
-) -> Calibration:
-    """Fit the predicted-IoU head of a student in place.
+def calibrate(sam: Sam, pictures: Sequence[Truth], *, points: int = 10, seed: int = 0) -> Calibration:
+    """Fit a student's calibration curve in place.
 
     Args:
-        sam: the student, in evaluation mode; only `mask_decoder.iou_prediction_head` changes.
-        samples: at least five, of one picture size.
-        steps: of 256 prompts each.
-        lr: highest learning rate of the head; it falls to zero.
-        seed: of the order of prompts.
+        sam: a student whose shape has a curve (`iou_knots`); only the curve changes.
+        pictures: never trained on.
+        points: a mask, each a prompt of its own.
+        seed: of the points.
 
     Returns:
-        Errors on the samples kept back. The head that was best on them is the one that stays, the old one
-        included.
+        Figures on these pictures.
 
     Raises:
-        ValueError: fewer than five samples.
+        ValueError: a student without a curve, or pictures without masks.
     """
-    tokens = _tokens(sam, samples)
-    if not tokens.kept_back_P.any():
-        raise ValueError("calibration got fewer than five samples; give at least five, hundreds for real use")
     head = sam.mask_decoder.iou_prediction_head
-    before = _errors(head, tokens)
-    best, best_state = before, copy.deepcopy(head.state_dict())
-    fit = torch.nonzero(~tokens.kept_back_P)[:, 0]
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=1e-2)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
-        some = fit[torch.randint(len(fit), (256,), generator=generator)]
-        loss = (head(tokens.token_PC[some]) - tokens.wanted_PM[some])[:, 1:].square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if step % 50 == 49:
-            now = _errors(head, tokens)
-            if now[0] < best[0]:
-                best, best_state = now, copy.deepcopy(head.state_dict())
-    head.load_state_dict(best_state)
-    return Calibration(len(tokens.wanted_PM), before[0], best[0], before[1], best[1])
+    if not isinstance(head, CalibratedHead):
+        raise ValueError("this student has no calibration curve: train one whose config has iou_knots")
+    before = ask_points(SamSegmenter(sam, device="cpu"), pictures, points=points, seed=seed)
+    knots = len(head.curve()[0])
+    wide = torch.linspace(-2, 3, knots)
+    head.set_curve(wide, wide)
+    raw = ask_points(SamSegmenter(sam, device="cpu"), pictures, points=points, seed=seed)
+    said_K, true_K = fitted_curve(raw.predicted_A, raw.true_A, knots)
+    head.set_curve(torch.from_numpy(said_K).float(), torch.from_numpy(true_K).float())
+    corrected = head.corrected(torch.from_numpy(raw.predicted_A).float()).double().numpy()
+    after = Answers(corrected, raw.true_A, raw.mask_A)
+    return Calibration(belief_figures(before), belief_figures(after))
 
 
-@torch.no_grad()
-def _errors(head: nn.Module, tokens: _Tokens) -> tuple[float, float]:
-    """Mean absolute error and bias of the three multimask outputs, on the prompts kept back."""
-    kept = tokens.kept_back_P
-    difference = (head(tokens.token_PC[kept]) - tokens.wanted_PM[kept])[:, 1:]
-    return float(difference.abs().mean()), float(difference.mean())
+def fitted_curve(said_A: Floats, true_A: Floats, knots: int) -> tuple[Floats, Floats]:
+    """The rising step function of least squares, at knots between which equally many answers lie.
+
+    Args:
+        said_A: what the head says.
+        true_A: what is true.
+        knots: K, at least 2.
+
+    Returns:
+        float64[K] rising, float64[K] not falling, within 0..1.
+    """
+    _, group_A, count_V = np.unique(said_A, return_inverse=True, return_counts=True)
+    mean_V = np.bincount(group_A, weights=true_A) / count_V
+    fitted_A = np.sort(isotonic_regression(mean_V, weights=count_V).x[group_A])
+    place_K = np.linspace(0, len(said_A) - 1, knots)
+    said_K = np.interp(place_K, np.arange(len(said_A)), np.sort(said_A))
+    edges = np.concatenate([[0], (place_K[1:] + place_K[:-1]) / 2, [len(said_A)]]).round().astype(int)
+    true_K = [fitted_A[a : max(b, a + 1)].mean() for a, b in pairwise(edges)]
+    rising_K = np.maximum.accumulate(said_K) + LEAST_STEP * np.arange(knots)
+    return rising_K, np.clip(np.maximum.accumulate(true_K), 0, 1)
 
 
-def calibration_samples(count: int, config: SampleConfig) -> Iterable[Sample]:
-    """Samples of numbers that training doesn't reach, each from a scene of its own."""
-    return (sample(FIRST_NUMBER + 2 * i, config) for i in range(count))
+def far_scenes(count: int, side: int) -> list[Truth]:
+    """Scenes from the far end of training's seeds, as pictures with true masks."""
+    scenes = [generate_scene(LAST_SEED - number, side) for number in range(count)]
+    return [Truth(f"scene {i}", one.image, one.masks_NHW) for i, one in enumerate(scenes)]
+
+
+def fresh_batches(run: Path, side: int, count: int) -> Iterator[Pictures]:
+    """Batches from a training run's photographs, most of them with people's segments, beside fresh scenes.
+
+    Args:
+        run: a training's folder.
+        side: of the pictures, px.
+        count: batches.
+    """
+    regions, segmented = kept_photographs(run / "photographs.pt")
+    cpu = torch.device("cpu")
+    people = PhotoStore(segmented, cpu) if segmented else None
+    generator = torch.Generator().manual_seed(FEED_SEED)
+    feed = Feed(HEAD_FEED, PhotoStore(regions, cpu), people, Stream(start=FIRST_PAIR), generator)
+    return (feed.take(side) for _ in range(count))
+
+
+def crops_of(pictures: Sequence[Truth], side: int) -> Iterator[Pictures]:
+    """Some crops of pictures that were never trained on."""
+    generator = torch.Generator().manual_seed(FEED_SEED)
+    store = PhotoStore(with_segments(pictures), torch.device("cpu"))
+    return (store.draw(4, side, CropConfig(mosaic_share=0.0), generator) for _ in range(CROP_BATCHES))
 
 
 def main() -> None:
@@ -133,16 +150,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, required=True, help="a student's weights")
-    parser.add_argument("--out", type=Path, required=True, help="where the calibrated ones go")
-    parser.add_argument("--samples", type=int, default=200, help="pictures to look at")
+    parser.add_argument("--run", type=Path, required=True, help="a training's folder")
+    parser.add_argument("--out", type=Path, required=True, help="where the calibrated ones go, in float16")
+    parser.add_argument("--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"))
+    parser.add_argument("--batches", type=int, default=40, help="of 4 pictures, to fit the head on")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    sam = load_student(given.weights)
-    config = SampleConfig(size=sam.image_encoder.img_size, prompts=40, photo_share=0.2, void_share=0.15)
-    report = calibrate_iou(sam, calibration_samples(given.samples, config))
-    save_student(sam, stored_config(given.weights), given.out, half=True)
-    sys.stdout.write(f"{report}\n")
+    weights = given.run / "student.safetensors"
+    sam = load_student(weights)
+    pictures = held_apart(read_photographs(*given.photos)) if given.photos else []
+    if given.photos and not pictures:
+        parser.error(f"{given.photos[0]} names none of the photographs that are held apart from training")
+    side = sam.image_encoder.img_size
+    sys.stdout.write(f"head: {fit_iou_head(sam, fresh_batches(given.run, side, given.batches))}\n")
+    pictures = pictures or far_scenes(SCENES, side)
+    sys.stdout.write(f"logits: x {deepen(sam, crops_of(pictures, side)):.2f}\n")
+    report = calibrate(sam, pictures)
+    save_student(sam, stored_config(weights), given.out, half=True)
+    sys.stdout.write(f"before: {report.before}\nafter:  {report.after}\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ smallest, the middle and the largest mask there, and the query is compared with 
 embedding at drawn cells: hundreds of grouping decisions for the price of a few prompts. The heads are thrown
 away after training; what they teach stays in the encoder and the upscaling.
 
-Shapes: B images, A anchors, L = 3 levels, K drawn cells, C channels, S/2 the low-resolution side.
+Shapes: B images, N masks, A anchors, L = 3 levels, K cells, C channels, S/2 the low-resolution side.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def dense_loss(
     sam: Sam,
     heads: DenseHeads,
     embedding_BCHW: Tensor,
-    targets: list[Tensor],
+    truth_BNK: Tensor,
     generator: torch.Generator,
     *,
     anchors: int = 32,
@@ -57,8 +57,9 @@ def dense_loss(
         sam: whose `output_upscaling` makes the fine embedding.
         heads: `dense_heads(sam)`.
         embedding_BCHW: float[B, C, S/8, S/8].
-        targets: B of float32[N, S/2, S/2], the share of each cell that each mask covers.
-        generator: for anchors and cells.
+        truth_BNK: float32[B, N, S/2 x S/2], the share of each cell that each mask covers; all 0 for a mask
+            that is none.
+        generator: for anchors and cells, of the tensors' device.
         anchors: drawn a picture, every mask with the same chance.
         cells: drawn a picture: half of them like anchors, half anywhere.
 
@@ -66,41 +67,49 @@ def dense_loss(
         A scalar.
     """
     fine_BCK = sam.mask_decoder.output_upscaling(embedding_BCHW).flatten(2)
-    smooth_BCss = F.interpolate(embedding_BCHW, scale_factor=4.0, mode="bilinear").flatten(2)
-    losses = []
-    for fine_CK, coarse_CK, target_Nss in zip(fine_BCK, smooth_BCss, targets, strict=True):
-        side, truth_NK = target_Nss.shape[-1], target_Nss.flatten(1)
-        even_K = (truth_NK / truth_NK.sum(1, keepdim=True).clamp(min=1)).sum(0)
-        anchor_A = torch.multinomial(even_K, anchors, replacement=True, generator=generator)
-        near = torch.multinomial(even_K, cells // 2, replacement=True, generator=generator)
-        far = torch.randint(len(even_K), (cells - cells // 2,), generator=generator)
-        cell_K = torch.cat([near, far])
-        query_ALC, bias_AL, fall_AL = (x.float() for x in heads(coarse_CK[:, anchor_A].T))
-        logits_ALK = query_ALC @ fine_CK[:, cell_K].float() + bias_AL[..., None]
-        logits_ALK = logits_ALK - fall_AL[..., None] * _squared_distance(anchor_A, cell_K, side)[:, None]
-        wanted_ALK = (truth_NK > 0.5).float()[_masks_under(truth_NK, anchor_A)][..., cell_K]
-        losses.append(_compare(logits_ALK, wanted_ALK))
-    return torch.stack(losses).mean()
+    smooth_BCK = F.interpolate(embedding_BCHW, scale_factor=4.0, mode="bilinear").flatten(2)
+    side = 4 * embedding_BCHW.shape[-1]
+    even_BK = (truth_BNK / truth_BNK.sum(2, keepdim=True).clamp(min=1)).sum(1)
+    anchor_BA = torch.multinomial(even_BK, anchors, replacement=True, generator=generator)
+    near_BK = torch.multinomial(even_BK, cells // 2, replacement=True, generator=generator)
+    far = (len(even_BK), cells - cells // 2)
+    far_BK = torch.randint(side**2, far, generator=generator, device=even_BK.device)
+    cell_BK = torch.cat([near_BK, far_BK], dim=1)
+
+    query_BALC, bias_BAL, fall_BAL = (x.float() for x in heads(_at(smooth_BCK, anchor_BA).transpose(1, 2)))
+    logits_BALK = torch.einsum("balc,bck->balk", query_BALC, _at(fine_BCK, cell_BK).float())
+    distance_BA1K = _squared_distance(anchor_BA, cell_BK, side)[:, :, None]
+    logits_BALK = logits_BALK + bias_BAL[..., None] - fall_BAL[..., None] * distance_BA1K
+
+    solid_BNK = (_at(truth_BNK, cell_BK) > 0.5).float()
+    under_BAL = _masks_under(truth_BNK, anchor_BA)
+    wanted_BAlK = solid_BNK.gather(1, under_BAL.flatten(1)[..., None].expand(-1, -1, solid_BNK.shape[-1]))
+    return _compare(logits_BALK, wanted_BAlK.view_as(logits_BALK))
 
 
-def _masks_under(truth_NK: Tensor, anchor_A: Tensor) -> Tensor:
-    """The smallest, the middle and the largest mask at each anchor: int64[A, L]."""
-    area_N = truth_NK.sum(1)
-    under_AN = truth_NK[:, anchor_A].T > 0.5
-    under_AN = under_AN | (truth_NK[:, anchor_A].amax(0)[:, None] <= truth_NK[:, anchor_A].T)
-    order_AN = torch.where(under_AN, area_N, torch.inf).argsort(dim=1)
-    count_A = under_AN.sum(1)
-    place_AL = torch.stack([torch.zeros_like(count_A), count_A // 2, count_A - 1], dim=1)
-    return order_AN.gather(1, place_AL)
+def _at(values_BCK: Tensor, place_BK: Tensor) -> Tensor:
+    """Values at drawn places."""
+    return values_BCK.gather(2, place_BK[:, None].expand(-1, values_BCK.shape[1], -1))
 
 
-def _squared_distance(anchor_A: Tensor, cell_K: Tensor, side: int) -> Tensor:
-    """Of cells to anchors, in squared sides of the picture: float32[A, K]."""
-    dy = (anchor_A // side)[:, None] - (cell_K // side)
-    dx = (anchor_A % side)[:, None] - (cell_K % side)
+def _masks_under(truth_BNK: Tensor, anchor_BA: Tensor) -> Tensor:
+    """The smallest, the middle and the largest mask at each anchor: int64[B, A, L]."""
+    area_BN = truth_BNK.sum(2)
+    share_BAN = _at(truth_BNK, anchor_BA).transpose(1, 2)
+    under_BAN = (share_BAN > 0.5) | (share_BAN >= share_BAN.amax(2, keepdim=True))
+    order_BAN = torch.where(under_BAN, area_BN[:, None], torch.inf).argsort(dim=2)
+    count_BA = under_BAN.sum(2)
+    place_BAL = torch.stack([torch.zeros_like(count_BA), count_BA // 2, count_BA - 1], dim=2)
+    return order_BAN.gather(2, place_BAL)
+
+
+def _squared_distance(anchor_BA: Tensor, cell_BK: Tensor, side: int) -> Tensor:
+    """Of cells to anchors, in squared sides of the picture: float32[B, A, K]."""
+    dy = (anchor_BA // side)[:, :, None] - (cell_BK // side)[:, None]
+    dx = (anchor_BA % side)[:, :, None] - (cell_BK % side)[:, None]
     return (dy.square() + dx.square()).float() / side**2
 
 
-def _compare(logits_ALK: Tensor, wanted_ALK: Tensor) -> Tensor:
-    dice = dice_loss(torch.sigmoid(logits_ALK), wanted_ALK)
-    return dice.mean() + F.binary_cross_entropy_with_logits(logits_ALK, wanted_ALK)
+def _compare(logits_BALK: Tensor, wanted_BALK: Tensor) -> Tensor:
+    dice = dice_loss(torch.sigmoid(logits_BALK), wanted_BALK)
+    return dice.mean() + F.binary_cross_entropy_with_logits(logits_BALK, wanted_BALK)

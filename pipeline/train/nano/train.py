@@ -1,43 +1,69 @@
-"""Train a student from scratch or on from a checkpoint.
+"""Train a student: `python -m maskmill.pipeline.train.nano.train --out DIR --minutes M [--resume]
+[--start-from FILE] [--photos COCO IMAGES]`.
 
-`python -m maskmill.pipeline.train.nano.train --out DIR --minutes M [--resume]`
+One loop for any device, a process each: on CPU cores one single-threaded process a core, on GPUs one
+process a GPU beside workers that draw ahead. Each process takes its own steps on its own pictures, and
+every few seconds the weights are averaged over gloo (local SGD), so a core that others use slows nobody
+down. (Two processes of one thread beat one of two: no barrier inside every operator, and drawing pictures
+is shared too.) The clock drives everything: pictures grow as the minutes pass, and the learning rate warms
+up, stays, and falls to zero at the end. By the wall's clock a run can be told when to end, whatever else
+the machine does; by the CPU's (`--cpu-clock`) it takes as many steps on a busy machine. A run goes on on
+another device: checkpoints are the CPU's.
 
-Runs on CPU cores, one single-threaded process a core: each draws its own samples and takes its own steps,
-and every few seconds the weights are averaged over gloo (local SGD), so a core that others use slows nobody
-down. (Two processes of one thread beat one of two: no barrier inside every operator, and drawing samples is
-shared too.) The clock drives everything: pictures grow from 128 to 320 px as the minutes pass, and the
-learning rate warms up, stays, and falls to zero at the end. By the wall's clock a run can be told when to
-end, whatever else the machine does; by the CPU's (`--cpu-clock`) it takes as many steps on a busy machine.
+The encoder is EfficientNet-Lite0's pretrained trunk, frozen for the first steps. `--start-from` a student of
+nano's first encoder begins with its prompt encoder and decoder; one of this encoder goes on from all of it;
+without, all but the trunk is fresh.
 
-DIR gets `checkpoint.pt` (model, average, optimiser, step, minutes; replaced atomically), `stable.pt` (the
-last one before the learning rate fell: go on from there with more minutes), `student.safetensors` (the
-averaged weights) and `log.jsonl`.
-
-It doesn't know how to use a GPU or several machines: `workers/` has the trainer for those.
+DIR gets `start.safetensors` and `photographs.pt` (made once), `checkpoint.pt` (model, average, optimisers,
+step, minutes; replaced atomically), `stable.pt` (the last one before the learning rate fell: go on from
+there with more minutes), `student.safetensors` (the averaged weights) and `log.jsonl`. Predicted IoU is
+calibrated after it, by `maskmill.pipeline.train.nano.calibrate`.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from segment_anything.modeling import Sam
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from maskmill.pipeline.evaluate.points import held_back_scenes, measure_points
-from maskmill.pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
-from maskmill.pipeline.train.nano.calibrate import calibrate_iou, calibration_samples
-from maskmill.pipeline.train.nano.dense import DenseHeads, dense_heads
-from maskmill.pipeline.train.samples import SampleConfig, sample
-from maskmill.pipeline.train.step import training_step
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.segmenters.student import (
+    StudentConfig,
+    build_student,
+    load_student,
+    save_student,
+    stored_config,
+)
+from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
+from maskmill.pipeline.train.nano.feed import REGION_CROPS, Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.keeper import Keeper, State, fresh_state, load_state
+from maskmill.pipeline.train.nano.photo_crops import LabelledPhoto, PhotoStore
+from maskmill.pipeline.train.nano.photographs import (
+    keep_photographs,
+    kept_photographs,
+    read_photographs,
+    to_train,
+    with_regions,
+    with_segments,
+)
+from maskmill.pipeline.train.nano.pretrained_trunk import (
+    fold_into,
+    pretrained_student,
+    stored_tensors,
+    take_sam_pixels,
+)
+from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.step import StepConfig, training_step
+
+NANO = StudentConfig(encoder="efficientnet_lite0", iou_knots=17)
+FIT_PICTURES = 64
 
 
 @dataclass(frozen=True)
@@ -47,68 +73,70 @@ class TrainConfig:
     Attributes:
         minutes: budget of the whole schedule, earlier runs of it included.
         cpu_clock: minutes are CPU time of the first process, not the wall's.
-        processes: single-threaded processes.
+        processes: single-threaded processes, or GPUs.
+        device: "cpu", "cuda", or "auto": CUDA where there is one.
         average_seconds: time between two averagings of the processes' weights.
-        batch: pictures a process and step.
+        feed: what batches are mixed of.
+        prompts: what first prompts are like.
         lr: highest learning rate.
+        trunk_lr: of it, a pretrained trunk's share.
+        freeze_steps: steps in which a pretrained trunk stands still.
         decay_share: share of the time, at the end, in which the learning rate falls to zero.
-        warmup_steps: steps over which the learning rate rises.
-        second_every: a correction round every so many steps.
+        warmup_steps: steps over which a learning rate rises, the trunk's after its freezing.
+        correction_share: share of steps with corrections.
+        most_corrections: clicks after the first prompt, at most; as likely as any fewer.
         sizes: pairs of the share of the time from which, and the picture side, pixels.
         ema: decay of the averaged weights, a step.
         eval_minutes: minutes between measurements.
         bfloat16: autocast.
-        prompts: first prompts a picture.
-        photo_share: share of samples cut from photographs.
         eval_scenes: held-back scenes a measurement looks at.
-        calibration_samples: pictures to fit the predicted-IoU head to at the end; 0 leaves it.
     """
 
     minutes: float
     cpu_clock: bool = False
     processes: int = 2
+    device: str = "auto"
     average_seconds: float = 8.0
-    batch: int = 4
-    lr: float = 1e-3
-    decay_share: float = 0.35
-    warmup_steps: int = 100
-    second_every: int = 8
-    sizes: tuple[tuple[float, int], ...] = ((0.0, 128), (0.2, 192), (0.4, 256), (0.7, 320))
+    feed: FeedConfig = field(default_factory=FeedConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    lr: float = 7e-4
+    trunk_lr: float = 0.2
+    freeze_steps: int = 120
+    decay_share: float = 0.4
+    warmup_steps: int = 80
+    correction_share: float = 0.35
+    most_corrections: int = 6
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.45, 320))
     ema: float = 0.998
     eval_minutes: float = 10.0
     bfloat16: bool = True
-    prompts: int = 8
-    photo_share: float = 0.25
-    eval_scenes: int = 64
-    calibration_samples: int = 200
+    eval_scenes: int = 32
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0 or self.processes < 1 or self.batch < 1:
-            raise ValueError(
-                f"minutes {self.minutes}, processes {self.processes}, batch {self.batch}: all above 0"
-            )
+        if self.minutes <= 0 or self.processes < 1:
+            raise ValueError(f"minutes {self.minutes}, processes {self.processes}: all above 0")
         if not 0 < self.decay_share <= 1 or not 0 <= self.ema < 1:
             raise ValueError(f"decay_share {self.decay_share}, ema {self.ema}: use shares of 1")
-
-
-@dataclass
-class _State:
-    """What a checkpoint holds."""
-
-    sam: Sam
-    average: Sam
-    heads: DenseHeads
-    optimisers: tuple[torch.optim.Optimizer, ...]
-    step: int
-    seconds: float
+        if self.most_corrections < 1 or not 0 <= self.correction_share <= 1:
+            raise ValueError(
+                f"most_corrections {self.most_corrections}, correction_share {self.correction_share}: "
+                "use 1 or more, and a share of 1"
+            )
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     """Warm up by steps, stay, then fall like 1 - sqrt to zero over the last `decay_share` of the time."""
     warm = min(1.0, (step + 1) / config.warmup_steps)
     left = max(0.0, 1.0 - progress)
-    falling = 1.0 if left >= config.decay_share else 1.0 - float(np.sqrt(1.0 - left / config.decay_share))
+    falling: float = 1.0 if left >= config.decay_share else 1.0 - (1.0 - left / config.decay_share) ** 0.5
     return config.lr * warm * falling
+
+
+def trunk_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """A pretrained trunk's learning rate: none while it is frozen, then warmed up in its turn."""
+    if step < config.freeze_steps:
+        return 0.0
+    return config.trunk_lr * learning_rate(config, step - config.freeze_steps, progress)
 
 
 def picture_size(config: TrainConfig, progress: float) -> int:
@@ -116,56 +144,25 @@ def picture_size(config: TrainConfig, progress: float) -> int:
     return [size for start, size in config.sizes if progress >= start][-1]
 
 
-def _fresh(student: StudentConfig, start_from: Path | None) -> _State:
+def begun_student(student: StudentConfig, start_from: Path | None, regions: list[LabelledPhoto]) -> Sam:
+    """The student that a training begins with; see the head of this file."""
     torch.manual_seed(0)
-    sam = load_student(start_from) if start_from else build_student(student)
-    sam.train()
-    heads = dense_heads(sam)
-    return _State(sam, copy.deepcopy(sam).eval(), heads, _optimisers(nn.ModuleList([sam, heads])), 0, 0.0)
-
-
-def _optimisers(model: nn.Module) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the weights of linear layers, AdamW for the rest.
-
-    Muon's steps are those of AdamW in size (`match_rms_adamw`), so both follow one learning rate. From the
-    same weights, at the same wall time, it led AdamW by half a point of IoU though it did 14 % fewer steps.
-    """
-    linear = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Linear)}
-    others = [p for p in model.parameters() if id(p) not in linear]
-    groups = [
-        {"params": [p for p in others if p.ndim > 1], "weight_decay": 0.05},
-        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return (
-        torch.optim.Muon(list(linear.values()), lr=0.0, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98)),
+    if start_from is None:
+        sam = build_student(student)
+        if student.encoder == "efficientnet_lite0":
+            fold_into(sam.image_encoder.trunk, stored_tensors())
+            take_sam_pixels(sam.image_encoder.trunk)
+        return sam
+    older = load_student(start_from)
+    if stored_config(start_from).encoder == student.encoder:
+        return older
+    generator = torch.Generator().manual_seed(0)
+    store = PhotoStore(regions, torch.device("cpu"))
+    photos = store.draw(FIT_PICTURES // 2, student.image_size, REGION_CROPS, generator).normalised()
+    scenes = (
+        scene_sample(2 * i, SceneConfig(student.image_size)).normalised() for i in range(FIT_PICTURES // 2)
     )
-
-
-def _save(state: _State, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    torch.save(
-        {
-            "sam": state.sam.state_dict(),
-            "average": state.average.state_dict(),
-            "heads": state.heads.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
-            "step": state.step,
-            "seconds": state.seconds,
-        },
-        partial,
-    )
-    partial.replace(path)
-
-
-def _load(state: _State, path: Path) -> None:
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    state.sam.load_state_dict(stored["sam"])
-    state.average.load_state_dict(stored["average"])
-    state.heads.load_state_dict(stored["heads"])
-    for optimiser, kept in zip(state.optimisers, stored["optimisers"], strict=True):
-        optimiser.load_state_dict(kept)
-    state.step, state.seconds = int(stored["step"]), float(stored["seconds"])
+    return pretrained_student(student, older, [*torch.split(photos, 4), *scenes])[0]
 
 
 @torch.no_grad()
@@ -177,7 +174,7 @@ def _average_weights(model: nn.Module, steps: int, seconds: float, processes: in
     if processes == 1:
         return seconds
     clock = torch.tensor([float(steps), seconds if dist.get_rank() == 0 else 0.0])
-    flat = torch.cat([*(p.flatten() * float(steps) for p in model.parameters()), clock])
+    flat = torch.cat([*(p.flatten().cpu() * float(steps) for p in model.parameters()), clock])
     dist.all_reduce(flat)
     total = flat[-2].clamp(min=1)
     offset = 0
@@ -193,111 +190,67 @@ def _follow(average: Sam, sam: Sam, decay: float) -> None:
         kept.lerp_(new, 1 - decay)
 
 
-def _one_step(state: _State, config: TrainConfig, rank: int, generator: torch.Generator) -> dict[str, float]:
+def _one_step(state: State, config: TrainConfig, feed: Feed, generator: torch.Generator) -> dict[str, float]:
     """Draw, decode, descend; gives what to log."""
     progress = state.seconds / (60 * config.minutes)
-    wanted = SampleConfig(picture_size(config, progress), config.prompts, config.photo_share)
-    place = (state.step // 2 * config.processes + rank) * config.batch
-    numbers = [2 * (place + i) + state.step % 2 for i in range(config.batch)]  # two steps share scenes
-    samples = [sample(number, wanted) for number in numbers]
-    rate = learning_rate(config, state.step, progress)
-    for group in (group for optimiser in state.optimisers for group in optimiser.param_groups):
-        group["lr"] = rate
-    second = state.step % config.second_every == config.second_every - 1
-    result = training_step(
-        state.sam, samples, generator, second_round=second, bfloat16=config.bfloat16, heads=state.heads
-    )
-    for optimiser in state.optimisers:
-        optimiser.zero_grad(set_to_none=True)
-    result.loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.sam.parameters(), 1.0)
-    for optimiser in state.optimisers:
-        optimiser.step()
+    side, rate = picture_size(config, progress), learning_rate(config, state.step, progress)
+    slow = trunk_rate(config, state.step, progress)
+    pictures = feed.take(side)
+    prompts = draw_prompts(pictures, config.prompts, generator)
+    drawn = torch.rand(2, generator=generator, device=generator.device).tolist()
+    clicks = 1 + int(drawn[1] * config.most_corrections) if drawn[0] < config.correction_share else 0
+    how = StepConfig(clicks, config.bfloat16, freeze_trunk=slow == 0.0)
+    result = training_step(state.sam, pictures, prompts, generator, how, state.heads)
+    state.optimisers.descend(result.loss, rate, slow)
     state.step += 1
     return {
         "loss": float(result.loss.detach()),
         "best": result.best_iou,
+        "box": result.box_iou,
         "iou_error": result.iou_error,
-        "second": result.second_iou,
+        "corrected": result.corrected_iou,
         "dense": result.dense_loss,
         "lr": rate,
-        "size": wanted.size,
+        "side": side,
     }
 
 
-def _log(out: Path, record: dict[str, float | int | str]) -> None:
-    with (out / "log.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n")
+def _device(config: TrainConfig, rank: int) -> torch.device:
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", rank)
 
 
-def _report(state: _State, config: TrainConfig, student: StudentConfig, out: Path) -> None:
-    """Export the average and measure it on some held-back scenes."""
-    save_student(state.average, student, out / "student.safetensors")
-    shown = build_student(student)
-    shown.load_state_dict(state.average.state_dict())
-    figures = measure_points(shown, held_back_scenes(config.eval_scenes))
-    _log(out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **asdict(figures)})
+def _feed(config: TrainConfig, out: Path, rank: int, step: int, generator: torch.Generator) -> Feed:
+    """A process's pictures, from photographs kept in `out`."""
+    regions, segmented = kept_photographs(out / "photographs.pt")
+    device = generator.device
+    people = PhotoStore(segmented, device) if segmented else None
+    stream = Stream(rank, config.processes, step * config.feed.batch * config.processes)
+    return Feed(config.feed, PhotoStore(regions, device), people, stream, generator)
 
 
-def _means(window: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each figure over the steps that have it."""
-    values = {key: [w[key] for w in window if not np.isnan(w[key])] for key in window[0]}
-    return {key: round(float(np.mean(some)), 4) for key, some in values.items() if some}
-
-
-class _Keeper:
-    """Logs, checkpoints and measurements of the first process, each when its time has come."""
-
-    def __init__(self, config: TrainConfig, student: StudentConfig, out: Path, seconds: float) -> None:
-        self.config, self.student, self.out = config, student, out
-        self.window: list[dict[str, float]] = []
-        self.next_log, self.next_save = seconds + 30, seconds + 120
-        self.next_eval = seconds + 60 * config.eval_minutes
-        self.falls_at = 60 * config.minutes * (1 - config.decay_share)
-        self.stable = seconds > self.falls_at
-
-    def note(self, figures: dict[str, float]) -> None:
-        """Keep what a step gave, till it is logged."""
-        self.window = [*self.window[-999:], figures]
-
-    def look_after(self, state: _State) -> None:
-        """Do what has become due."""
-        if state.seconds > self.next_log:
-            _log(
-                self.out, {"step": state.step, "minutes": round(state.seconds / 60, 2), **_means(self.window)}
-            )
-            self.window.clear()
-            self.next_log = state.seconds + 30
-        if not self.stable and state.seconds > self.falls_at:
-            _save(state, self.out / "stable.pt")
-            self.stable = True
-        if state.seconds > self.next_save:
-            _save(state, self.out / "checkpoint.pt")
-            self.next_save = state.seconds + 120
-        if state.seconds > self.next_eval:
-            _report(state, self.config, self.student, self.out)
-            self.next_eval = state.seconds + 60 * self.config.eval_minutes
-
-
-def _run(
-    rank: int, config: TrainConfig, student: StudentConfig, out: Path, resume: bool, start_from: Path | None
-) -> None:
-    torch.set_num_threads(1)
+def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resume: bool) -> None:
+    device = _device(config, rank)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     if config.processes > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes
         )
-    state = _fresh(student, start_from)
+    state = fresh_state(load_student(out / "start.safetensors").to(device))
     if resume and (out / "checkpoint.pt").is_file():
-        _load(state, out / "checkpoint.pt")
-    generator = torch.Generator().manual_seed(1000 * state.step + rank)
+        load_state(state, out / "checkpoint.pt")
+    generator = torch.Generator(device).manual_seed(1000 * state.step + rank)
+    feed = _feed(config, out, rank, state.step, generator)
     clock = time.process_time if config.cpu_clock else time.monotonic
     earlier, begun = state.seconds, clock()
-    keeper = _Keeper(config, student, out, state.seconds)
+    falls_at = 60 * config.minutes * (1 - config.decay_share)
+    keeper = Keeper(out, student, falls_at, config.eval_minutes, config.eval_scenes, state.seconds)
     while state.seconds < 60 * config.minutes:
         until, first = state.seconds + config.average_seconds, state.step
         while state.seconds < until or state.step == first:
-            keeper.note(_one_step(state, config, rank, generator))
+            keeper.note(_one_step(state, config, feed, generator))
             state.seconds = earlier + clock() - begun
         both = nn.ModuleList([state.sam, state.heads])
         state.seconds = _average_weights(both, state.step - first, state.seconds, config.processes)
@@ -306,13 +259,24 @@ def _run(
             _follow(state.average, state.sam, min(decay, 1 - 1 / (1 + state.step / 50)))
             keeper.look_after(state)
     if rank == 0:
-        _save(state, out / "checkpoint.pt")
-        if config.calibration_samples:
-            wanted = SampleConfig(student.image_size, 40, config.photo_share, void_share=0.15)
-            calibrate_iou(state.average, calibration_samples(config.calibration_samples, wanted))
-        _report(state, config, student, out)
+        keeper.finish(state)
     if config.processes > 1:
         dist.destroy_process_group()
+
+
+def _prepare(student: StudentConfig, out: Path, start_from: Path | None, photos: list[Truth]) -> None:
+    """Partition the photographs and begin the student, once a folder."""
+    apart = to_train(photos)
+    regions = with_regions(apart)
+    keep_photographs(out / "photographs.pt", regions, with_segments(apart))
+    sam = begun_student(student, start_from, regions)
+    kept = student if start_from is None else _begun_config(student, start_from)
+    save_student(sam, kept, out / "start.safetensors")
+
+
+def _begun_config(student: StudentConfig, start_from: Path) -> StudentConfig:
+    stored = stored_config(start_from)
+    return stored if stored.encoder == student.encoder else student
 
 
 def train(
@@ -322,6 +286,7 @@ def train(
     *,
     resume: bool = False,
     start_from: Path | None = None,
+    photos: list[Truth] | None = None,
 ) -> None:
     """Train a student.
 
@@ -331,10 +296,14 @@ def train(
         out: folder for checkpoints, weights and the log.
         resume: go on from `out/checkpoint.pt`, on its clock, if there is one.
         start_from: a student's weights to begin from, on a fresh clock.
+        photos: photographs with people's masks; those held apart are left out.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "rendezvous").unlink(missing_ok=True)
-    arguments = (config, student, out, resume, start_from)
+    if not (resume and (out / "start.safetensors").is_file()):
+        _prepare(student, out, start_from, photos or [])
+    student = stored_config(out / "start.safetensors")
+    arguments = (config, student, out, resume)
     if config.processes == 1:
         _run(0, *arguments)
     else:
@@ -351,12 +320,23 @@ def main() -> None:
     parser.add_argument(
         "--cpu-clock", action="store_true", help="minutes of CPU time, not of the wall's clock"
     )
-    parser.add_argument("--processes", type=int, default=2, help="single-threaded processes")
+    parser.add_argument("--processes", type=int, help="single-threaded processes (2), or GPUs (all)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--workers", type=int, help="processes a GPU that draw scenes ahead (8; 0 on a CPU)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt, if there")
     parser.add_argument("--start-from", type=Path, help="begin from a student's weights")
+    parser.add_argument(
+        "--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"), help="photographs with segments"
+    )
     given = parser.parse_args()
-    config = TrainConfig(given.minutes, cpu_clock=given.cpu_clock, processes=given.processes)
-    train(config, StudentConfig(), given.out, resume=given.resume, start_from=given.start_from)
+    on_gpu = given.device != "cpu" and torch.cuda.is_available()
+    feed = FeedConfig(workers=given.workers if given.workers is not None else 8 if on_gpu else 0)
+    processes = given.processes or (torch.cuda.device_count() if on_gpu else 2)
+    config = TrainConfig(given.minutes, given.cpu_clock, processes, given.device, feed=feed)
+    if on_gpu:
+        config = replace(config, feed=replace(feed, batch=32))
+    photos = read_photographs(*given.photos) if given.photos else None
+    train(config, NANO, given.out, resume=given.resume, start_from=given.start_from, photos=photos)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ def test_every_family_is_listed_with_what_it_needs() -> None:
     assert all(one["installed"] and one["cure"] is None for one in found), "the test environment has them all"
     assert all(importlib.util.find_spec(module) for one in found for module in one["needs"])
     by_name = {one["name"]: one for one in found}
-    assert by_name["sam3"]["gated"] and by_name["sam2"]["decoder"] == "own" and by_name["vit_h"]["takes_file"]
+    assert (
+        by_name["sam3"]["gated"]
+        and by_name["sam2"]["encoder"] == "transformers"
+        and by_name["vit_h"]["takes_file"]
+    )
 
 
 def test_what_lacks_is_told_with_its_cure() -> None:

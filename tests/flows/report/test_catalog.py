@@ -70,6 +70,16 @@ def test_query_prints_rows(two: str) -> None:
     assert "masks" in run("query", two, "select count(*) as masks from masks").stdout
 
 
+def test_a_wide_row_is_readable_at_80_columns(two: str) -> None:
+    shown = run("query", two, "select * from images order by key limit 2").stdout
+    assert [line for line in shown.splitlines() if line.startswith("row ")] == ["row 1", "row 2"]
+    lines = shown.splitlines()
+    assert any(line.split() == ["key", "000000001"] for line in lines)
+    assert any(
+        line.split()[:1] == ["sha256"] and len(line.split()[1]) == 64 for line in lines if line.split()
+    )
+
+
 def test_tags_name_generations_everywhere(two: str, tmp_path: Path) -> None:
     run("tag", two, "first", "1")
     assert json.loads(run("tag", two, "--json").stdout)["first"]["generation"] == 1
@@ -87,6 +97,9 @@ def test_tags_name_generations_everywhere(two: str, tmp_path: Path) -> None:
         (("diff", "{two}", "9"), 3, "no generation 9"),
         (("show", "{two}", "99"), 2, "there is no image '99'"),
         (("query", "{two}", "drop everything"), 2, "cannot be answered"),
+        (("query", "{two}", ""), 2, "the query is empty"),
+        (("query", "{two}", "select * from '/etc/passwd'"), 2, "the tables are images, shards, masks"),
+        (("query", "{two}", "set threads = 1"), 2, "--unsafe"),
         (("tag", "{two}", "UPPER"), 2, "cannot be a tag"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from maskmill.flows.report.status import watched
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.fakes import write_pictures

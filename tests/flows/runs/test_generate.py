@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.flows.services import prefect_server
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect import server as prefect_server
+from maskmill.flows.services.prefect.api import PrefectApi
 from tests.fakes import write_pictures
 from tests.flows.asking import ask
 

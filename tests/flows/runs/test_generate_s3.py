@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.ceph import ACCESS_KEY, SECRET_KEY, Ceph, missing_programs, running_ceph
 from tests.fakes import write_pictures
 from tests.flows.runs.test_generate import ENTRY, Maskmill

@@ -15,17 +15,19 @@ from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
-from maskmill.flows.runs.gate import judge
+from maskmill.flows.runs.distill import run_distillation
 from maskmill.flows.runs.loop import LoopPlan, curves, loop_name, run_loop
-from maskmill.flows.runs.publishing import publish_and_verify
-from maskmill.flows.runs.retrain import plan_training, run_distillation, run_training
-from maskmill.flows.runs.steps import describe_run, generation_of, is_complete
+from maskmill.flows.runs.retrain import plan_training, run_training
+from maskmill.flows.runs.steps.gate import judge
+from maskmill.flows.runs.steps.planning import describe_run, is_complete
+from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.pipeline.train import distill
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
+from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
@@ -177,4 +179,4 @@ def test_commands_refuse_what_makes_no_sense(place: Place, tmp_path: Path) -> No
     assert json.loads(shown.stdout) == {"promoted": None, "promotions": [], "models": []}
     with pytest.raises(ConfigError, match="student"):
         load_config(sets=["distill.student=tiny"])
-    assert generation_of(place.dataset).number == 2
+    assert find_generation(open_store(place.dataset)).number == 2

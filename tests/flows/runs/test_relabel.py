@@ -10,12 +10,12 @@ from typer.testing import CliRunner, Result
 
 from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
-from maskmill.flows.runs import publishing, steps
-from maskmill.flows.runs.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
-from maskmill.storage.dataset.columns import new_attempt
+from maskmill.flows.runs.steps import planning, publishing
+from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
 from maskmill.storage.dataset.generations import GenerationRow, latest
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.one_writer import writing
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
@@ -49,10 +49,10 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def annotate(root: str, inputs: list[str], config: RunConfig) -> None:
     """What `generate` does, in this process."""
-    steps.plan_images(root, inputs, config, None)
-    spec = steps.describe_run(root, config)
+    planning.plan_images(root, inputs, config, None)
+    spec = planning.describe_run(root, config)
     stages = build_stages(spec)
-    for shard in steps.pending_shards(spec):
+    for shard in planning.pending_shards(spec):
         run_shard(stages, ShardTask(shard=shard, attempt=new_attempt()))
     assert publishing.publish_and_verify(spec, config).check.ok
 
@@ -94,7 +94,7 @@ def latest_rows(dataset: str) -> tuple[GenerationRow, ...]:
 
 def test_the_plan_names_columns_reasons_and_cost(dataset: str) -> None:
     config = settings_of(dataset, None, None, ["masks.stability_offset=0.5"])
-    spec = steps.describe_run(dataset, config)
+    spec = planning.describe_run(dataset, config)
     plan = make_relabel_plan(spec, config, RelabelCaps())
     assert plan.columns == {"candidates": 3, "masks": 3}
     assert plan.needs_model
@@ -131,12 +131,12 @@ def test_a_dry_run_says_what_going_back_to_stored_masks_will_change(dataset: str
 
 
 def test_new_images_of_the_old_places_are_found(dataset: str, tmp_path: Path) -> None:
-    from maskmill.flows.runs.relabel_steps import plan_new_images
+    from maskmill.flows.runs.relabel import plan_new_images
 
     write_pictures(tmp_path / "inputs", 5)
     config = settings_of(dataset, None, None, ())
     plan_new_images(dataset, None, config)  # cut as the dataset was: one image a shard
-    plan = make_relabel_plan(steps.describe_run(dataset, config), config, RelabelCaps())
+    plan = make_relabel_plan(planning.describe_run(dataset, config), config, RelabelCaps())
     assert (plan.new_shards, plan.stale_shards) == (2, 2)
     assert plan.reasons == ("2 shards are new",)
     assert plan.columns == {"images": 2, "candidates": 2, "masks": 2}
@@ -155,7 +155,7 @@ def test_a_second_writer_is_refused_and_a_bad_cap_too(dataset: str) -> None:
 def test_what_another_run_made_is_carried_over(dataset: str) -> None:
     """A run that keeps no candidates still publishes those that are there."""
     config = settings_of(dataset, None, None, ["masks.keep_candidates=false"])
-    spec = steps.describe_run(dataset, config)
+    spec = planning.describe_run(dataset, config)
     assert list(spec.fingerprints) == ["images", "masks"]
     published = publishing.publish_and_verify(spec, config)
     assert not published.is_new, "the same rows: nothing to publish"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from maskmill.flows.config import RunConfig, load_config
-from maskmill.flows.runs import steps
-from maskmill.flows.runs.publishing import publish_and_verify
-from maskmill.flows.runs.repair import look_for_damage, repair_dataset
-from maskmill.flows.runs.steps import Annotated, describe_run
+from maskmill.flows.runs import repair as runs
+from maskmill.flows.runs.repair import look_for_damage, repair
+from maskmill.flows.runs.steps.annotating import Annotated
+from maskmill.flows.runs.steps.planning import describe_run
+from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.storage.care.verify import verify
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.repair import in_process
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
@@ -44,20 +45,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """The runs that the pool was asked for."""
     specs: list[RunSpec] = []
 
-    def annotate(
-        spec: RunSpec, config: RunConfig, shards: Mapping[int, int], on_tally: Callable[[object], None]
-    ) -> Annotated:
+    def annotate(spec: RunSpec, config: RunConfig, shards: Mapping[int, int]) -> Annotated:
         specs.append(spec)
         return Annotated(failed_shards=in_process(build)(spec, shards))
 
-    monkeypatch.setattr(steps, "annotate_shards", annotate)
+    monkeypatch.setattr(runs, "annotate_shards", annotate)
     return specs
 
 
 def test_recorded_settings_make_it_again(damaged: str, asked: list[RunSpec]) -> None:
     found = look_for_damage(damaged, deep=False)
     assert [(damage.shard, damage.column) for damage in found.damages] == [(1, "masks")]
-    report = repair_dataset(damaged, found, deep=False, given=None)
+    report = repair(damaged, found, deep=False, given=None)
     assert (report.repaired, report.left, report.generation) == (1, (), 2)
     assert [spec.repairs for spec in asked] == [{1: {"masks": 1}}]
     assert asked[0].idle == ("images",)
@@ -67,9 +66,9 @@ def test_recorded_settings_make_it_again(damaged: str, asked: list[RunSpec]) -> 
 def test_settings_at_hand_come_first_and_others_are_said_to_be_no_help(
     damaged: str, asked: list[RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskmill.storage.dataset.generations.list_generations", lambda store: [])
+    monkeypatch.setattr(runs, "list_generations", lambda store: [])
     found = look_for_damage(damaged, deep=False)
     other = load_config("nano", sets=["masks.points_per_side=9"])
-    report = repair_dataset(damaged, found, deep=False, given=other)
+    report = repair(damaged, found, deep=False, given=other)
     assert (report.repaired, report.published, asked) == (0, False, [])
     assert "give the --recipe" in report.left[0]

@@ -9,7 +9,7 @@ import pytest
 
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.generations import list_generations
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.fakes import write_pictures
 from tests.flows.runs.test_generate import Maskmill
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.fakes import write_pictures
 from tests.flows.running import running_up, until
 from tests.flows.runs.test_generate import ENTRY, QUICK

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from maskmill.flows.cli import app
 from maskmill.flows.config import load_config
 from maskmill.flows.report.observe import observed
-from maskmill.flows.runs import publishing, steps
-from maskmill.storage.dataset.columns import new_attempt
-from maskmill.storage.stores.base import open_store
+from maskmill.flows.runs.steps import holding, planning, publishing
+from maskmill.storage.dataset.records import new_attempt
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
@@ -36,10 +36,10 @@ def test_nothing_that_a_run_writes_holds_a_credential(
     write_pictures(tmp_path / "inputs", 2)
     sets = ["masks.points_per_side=4", "segmenter.threads=1", f"run.log_file={log_file}"]
     config = load_config("nano", sets=sets)
-    steps.plan_images(root, [str(tmp_path / "inputs")], config, None)
-    spec = steps.describe_run(root, config)
+    planning.plan_images(root, [str(tmp_path / "inputs")], config, None)
+    spec = planning.describe_run(root, config)
     stages = build_stages(spec)
-    with observed(config, root, {0: 2}, "run"), steps.driving(root):
+    with observed(config, root, {0: 2}, "run"), holding.driving(root):
         run_shard(stages, ShardTask(shard=0, attempt=new_attempt()))
         heartbeats = [open_store(root).read(info.name) for info in open_store(root).list("drivers/")]
     publishing.publish_and_verify(spec, config)

@@ -16,11 +16,13 @@ from typing import Any, ClassVar
 import pytest
 
 from maskmill.flows.config import ConfigError
-from maskmill.flows.services import api_secret, services
-from maskmill.flows.services import lost_runs as zombies
+from maskmill.flows.services import services
 from maskmill.flows.services import state as up_state
-from maskmill.flows.services.deploy import DeployError, Deployment, absolute, dataset_name, parameters
-from maskmill.flows.services.prefect_api import PrefectApi
+from maskmill.flows.services.prefect import lost_runs as zombies
+from maskmill.flows.services.prefect import processes
+from maskmill.flows.services.prefect import secret as api_secret
+from maskmill.flows.services.prefect.api import PrefectApi
+from maskmill.flows.services.prefect.deploy import DeployError, Deployment, absolute, dataset_name, parameters
 
 
 def test_another_address_needs_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,10 +92,10 @@ def test_a_process_is_gone_only_if_it_was_one_of_this_machine() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host = socket.gethostname()
-    assert zombies.is_gone(f"{host}:{ended.pid}")
-    assert not zombies.is_gone(zombies.own_process())
+    assert processes.is_gone(f"{host}:{ended.pid}")
+    assert not processes.is_gone(processes.own_process())
     for unknown in (None, "", "elsewhere:1", f"{host}:", "cluster:job:abc"):
-        assert not zombies.is_gone(unknown)
+        assert not processes.is_gone(unknown)
 
 
 class FakeServer(BaseHTTPRequestHandler):
@@ -150,7 +152,7 @@ def test_lost_runs_of_deployments_start_again_others_are_marked_and_live_ones_le
         {**common, "id": "nightly", "name": "nightly", "deployment_id": "d"},
         {**common, "id": "often", "name": "often", "deployment_id": "d", "tags": ["maskmill-starts:3"]},
         {**common, "id": "typed", "name": "typed", "deployment_id": None},
-        {**common, "id": "alive", "name": "alive", "infrastructure_pid": zombies.own_process()},
+        {**common, "id": "alive", "name": "alive", "infrastructure_pid": processes.own_process()},
         {**crashed, "id": "fresh", "name": "fresh", "deployment_id": "d", "end_time": now.isoformat()},
         {**crashed, "id": "old", "name": "old", "deployment_id": "d", "end_time": "2025-01-01T00:00:00Z"},
         {**common, "id": "far", "name": "far", "infrastructure_pid": "elsewhere:1"},

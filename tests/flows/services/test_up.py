@@ -15,7 +15,7 @@ import pytest
 from maskmill.flows.config import load_config
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.drivers.one_writer import writing
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from tests.fakes import write_pictures
 from tests.flows.asking import ask, post
 from tests.flows.running import Up, running_up, until

@@ -10,8 +10,9 @@ import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor
 
-from maskmill.pipeline.decoder.decoder import ImageState, Prompts, SharedImageDecoder
+from maskmill.pipeline.decoder.decoder import ImageState, SharedImageDecoder
 from maskmill.pipeline.decoder.lowrank import ImageKeys
+from maskmill.pipeline.decoder.prompts import Prompts
 
 TOLERANCE = 1e-5
 

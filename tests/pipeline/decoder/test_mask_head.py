@@ -25,9 +25,11 @@ def test_the_products_give_the_convolutions_logits(dtype: torch.dtype) -> None:
 
         head = MaskHead(decoder, (height, width), dtype)
         got = torch.full((len(TOKENS), 4 * height, 4 * width), torch.nan)
-        halves = head.from_tokens(image_CHW.flatten(1).T)
+        maps = head.maps(image_CHW, ())
+        halves = head.from_tokens(image_CHW.flatten(1).T, maps)
         scratch = Scratch(torch.empty(0, dtype=dtype))
-        head.logits(halves, head.hypernetworks(tokens_PMC, TOKENS)[0], got, scratch)
+        hyper_MG = head.hypernetworks(tokens_PMC, TOKENS)[0]
+        head.logits(halves, maps, hyper_MG, None, got, scratch)
 
     reach = float(wanted.abs().max())
     assert got.dtype == torch.float32

@@ -15,7 +15,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch.nn import functional
 
 from maskmill.pipeline.frame import Frame
-from maskmill.pipeline.masks.upsample import MaskMeasures, measure, runs, runs_batch
+from maskmill.pipeline.masks.upsample import MaskMeasures, boxes, measure, runs, runs_batch
 from maskmill.pipeline.rle import decode
 
 Floats = npt.NDArray[np.float32]
@@ -84,8 +84,8 @@ def test_measures_equal_the_reference(case: Case) -> None:
         theirs = (logits > level).flatten(1).sum(1).numpy()
         assert (np.abs(counted - theirs) <= doubtful(logits, level).flatten(1).sum(1).numpy()).all()
     sure = doubtful(logits, case.threshold).flatten(1).sum(1).numpy() == 0
-    boxes = amg.batched_mask_to_box(logits > case.threshold).numpy()
-    assert np.array_equal(ours.box_xyxy[sure], boxes[sure])
+    theirs = amg.batched_mask_to_box(logits > case.threshold).numpy()
+    assert np.array_equal(ours.box_xyxy[sure], theirs[sure])
 
 
 @settings(max_examples=80, deadline=None)
@@ -133,6 +133,13 @@ def test_measures_and_runs_agree(case: Case) -> None:
             x0, y0, _, _ = case.frame.crop_xyxy
             corners = [xs.min() - x0, ys.min() - y0, xs.max() - x0, ys.max() - y0]
             assert ours.box_xyxy[n].tolist() == corners
+
+
+@settings(deadline=None)
+@given(cases())
+def test_boxes_alone_are_the_measured_ones(case: Case) -> None:
+    measured = measure(case.logits_NHW, case.frame, offset=case.offset, threshold=case.threshold)
+    assert np.array_equal(boxes(case.logits_NHW, case.frame, threshold=case.threshold), measured.box_xyxy)
 
 
 def test_stability_is_the_references_with_zero_for_nothing() -> None:

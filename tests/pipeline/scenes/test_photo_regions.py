@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskmill.pipeline.scenes.photo_regions import MAX_MASKS, RegionPhoto, photo_regions, region_scene
+from maskmill.pipeline.scenes.photo_regions import RegionPhoto, photo_regions
 from maskmill.pipeline.scenes.textures import photo
 
 
@@ -29,32 +29,6 @@ def test_flat_squares_are_found_at_the_coarse_scale() -> None:
 def test_regions_without_an_edge_are_dropped() -> None:
     ramp = np.linspace(100, 112, 96, dtype=np.float32)[None, :, None] * np.ones((96, 1, 3), np.float32)
     assert (photo_regions(ramp.astype(np.uint8)).labels_LHW == 0).all()
-
-
-def test_windows_are_as_asked_and_masks_large_enough() -> None:
-    source, rng = squares(), np.random.default_rng(0)
-    for _ in range(10):
-        scene = region_scene(rng, source, 64, 48, min_area=0.01)
-        assert scene.image.shape == (64, 48, 3)
-        assert scene.image.dtype == np.uint8
-        assert len(scene.masks_NHW) == len(scene.level_N) == len(scene.parent_N) <= MAX_MASKS
-        assert (scene.masks_NHW.mean(axis=(1, 2)) >= 0.01).all()
-
-
-def test_masks_move_with_the_picture() -> None:
-    """Inside each mask the tinted picture stays of one colour, as the squares are."""
-    source, rng, looked_at = squares(), np.random.default_rng(1), 0
-    for _ in range(10):
-        scene = region_scene(rng, source, 96, 96)
-        for mask_HW in scene.masks_NHW:
-            inner = mask_HW.copy()
-            for axis in (0, 1):
-                for shift in (-3, 3):
-                    inner &= np.roll(mask_HW, shift, axis)
-            if inner.sum() > 30 and mask_HW.mean() < 0.4:
-                assert scene.image[inner].std(axis=0).max() < 14
-                looked_at += 1
-    assert looked_at >= 5
 
 
 def test_an_unknown_photograph_is_named() -> None:

@@ -252,7 +252,7 @@ def test_kept_masks_come_in_order_and_prompts_in_chunks(
     whole = image.predict(point_prompts(POINTS))
     all_PM = torch.ones_like(whole.predicted_iou_PM, dtype=torch.bool)
     keep_PM = torch.tensor([[True, False, True], [False, False, False], [False, True, False]])
-    monkeypatch.setattr("maskmill.pipeline.segmenters.families._CHUNK_NUMBERS_CPU", 1)
+    monkeypatch.setattr(image._decoder, "_chunk_numbers", 1)
     cut = image.predict(point_prompts(POINTS))
     torch.testing.assert_close(cut.predicted_iou_PM, whole.predicted_iou_PM, rtol=1e-4, atol=1e-5)
     wanted = whole.masks(all_PM).unflatten(0, all_PM.shape)[keep_PM]
@@ -318,7 +318,9 @@ def test_another_familys_folder_is_named(folders: Folders) -> None:
         _segmenter(folders["sam"], "vit_b")
     with pytest.raises(MissingWeights, match="is a folder: name the file in it"):
         _segmenter(folders["sam"], "nano")
-    with pytest.raises(MissingWeights, match=r"is a file: sam2 needs a folder.*facebook/sam2"):
+    with pytest.raises(MissingWeights, match=r"is a file: sam_hq needs a folder.*sam-hq-vit-base"):
+        _segmenter(folders["sam_hq"] / "model.safetensors", "sam_hq")
+    with pytest.raises(WrongWeights, match="no SAM 2: it looks like SAM saved by transformers"):
         _segmenter(folders["sam2"] / "model.safetensors", "sam2")
 
 

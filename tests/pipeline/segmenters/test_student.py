@@ -14,12 +14,13 @@ from segment_anything.modeling import Sam
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.segmenters.student import (
     StudentConfig,
-    StudentEncoder,
     build_student,
     load_nano,
     load_student,
     save_student,
+    stored_config,
 )
+from maskmill.pipeline.segmenters.student_encoder import StudentEncoder
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(1, 1, 1, 1), embed_dim=32, decoder_heads=2)
 
@@ -110,6 +111,8 @@ def test_other_files_are_named(tiny: Sam, tmp_path: Path) -> None:
         ({"depths": (1, 1, 1, -1)}, "four depths"),
         ({"embed_dim": 36}, "embed_dim 36"),
         ({"decoder_heads": 7}, "7 heads"),
+        ({"encoder": "vit"}, "encoder 'vit'"),
+        ({"iou_knots": 1}, "iou_knots 1"),
     ],
 )
 def test_impossible_shapes_are_named(settings: dict[str, object], says: str) -> None:
@@ -125,3 +128,44 @@ def test_nano_segments_a_scene() -> None:
     assert 2.5e6 < sum(p.numel() for p in nano.parameters()) < 4e6
     figures = measure_points(nano, held_back_scenes(3))
     assert figures.best_miou > 0.6
+
+
+def test_weights_written_before_the_second_encoder_are_read() -> None:
+    """A file of version 1, written by the code of that time, gives what it gave then."""
+    sam = load_student(Path(__file__).parent / "golden" / "student-1.safetensors")
+    assert isinstance(sam.image_encoder, StudentEncoder)
+    image = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    with torch.no_grad():
+        sparse, dense = sam.prompt_encoder((torch.tensor([[[20.0, 30.0]]]), torch.ones(1, 1)), None, None)
+        logits, predicted = sam.mask_decoder(
+            image_embeddings=sam.image_encoder(image),
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+        )
+    # that code had the weights in float32, this file in float16
+    assert predicted[0].tolist() == pytest.approx([0.046657, 0.062897, 0.027068], abs=2e-4)
+    assert float(logits.mean()) == pytest.approx(-0.038270, abs=2e-4)
+    assert float(logits.std()) == pytest.approx(0.040254, abs=2e-4)
+
+
+def test_a_pretrained_kind_of_student_and_its_curve_come_back(tmp_path: Path) -> None:
+    config = StudentConfig(
+        image_size=64, embed_dim=32, decoder_heads=2, encoder="efficientnet_lite0", iou_knots=5
+    )
+    torch.manual_seed(0)
+    sam, path = build_student(config), tmp_path / "s.safetensors"
+    said = torch.tensor([0.1, 0.50001, 0.50002, 0.9, 1.3])
+    sam.mask_decoder.iou_prediction_head.set_curve(said, torch.tensor([0.0, 0.2, 0.4, 0.6, 0.7]))
+    save_student(sam, config, path, half=True)
+    back = load_student(path)
+    assert isinstance(back, Sam)
+    assert stored_config(path) == config
+    assert torch.equal(back.mask_decoder.iou_prediction_head.said_K, said)  # float16 would join two knots
+    back.load_state_dict(sam.state_dict(), strict=True)
+    predictor = SamPredictor(back)
+    predictor.set_image(generate_scene(1, (48, 64)).image)
+    masks, iou, _ = predictor.predict(np.array([[20, 20]]), np.array([1]), multimask_output=True)
+    assert masks.shape == (3, 48, 64)
+    assert (iou <= 0.71).all()

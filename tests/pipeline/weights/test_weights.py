@@ -123,6 +123,7 @@ def test_another_models_weights_are_recognised() -> None:
     ("key", "name"),
     [
         ("image_encoder.stem.0.weight", "student"),
+        ("image_encoder.trunk.stem.0.weight", "student"),
         ("image_encoder.trunk.x", "SAM 2"),
         ("vision_encoder.x", "transformers"),
         ("image_encoder.patch_embed.seq.0.c.weight", "MobileSAM"),

@@ -15,7 +15,8 @@ from maskmill.storage.drivers.lease import announce
 from maskmill.storage.errors import DamagedObject, DatasetError, Forgotten, InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, make_dataset
 
 KEY, SHARD = "000000007", 1  # with a mask record

@@ -11,7 +11,8 @@ from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.drivers.lease import announce
 from maskmill.storage.drivers.store_time import store_clock
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import (
     IMAGES,
     MASKS,
@@ -115,7 +116,7 @@ def test_a_shard_whose_records_cannot_be_read_is_spared(local_store: ObjectStore
 
 def test_unfinished_uploads_are_found_and_aborted(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(f"{s3_bucket}/set")
-    monkeypatch.setattr("maskmill.storage.stores.s3.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("maskmill.storage.stores.s3_streams.PART_BYTES", 5 << 20)
     writing = store.open_write("masks/1/data/big")
     writing.__enter__().write(bytes(6 << 20))
     (found,) = find_garbage(store, clock=in_two_days)

@@ -17,7 +17,8 @@ from maskmill.storage.drivers.lease import announce
 from maskmill.storage.json_text import load_object, sealed
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import PROMISE, ObjectStore
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.promise import PROMISE
 from tests.storage.datasets import CREATED, make_dataset
 
 KINDS = {

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.care.verify import VerifyReport, verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, Reject, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, latest, publish
 from maskmill.storage.dataset.merge import count_rows
+from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
 from maskmill.storage.shards.shards import write_shard
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import (
     IMAGES,
     MASKS,

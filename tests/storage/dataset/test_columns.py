@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from maskmill.storage.dataset.columns import (
-    ColumnVersion,
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
+from maskmill.storage.dataset.records import (
     CommitRecord,
     Reject,
     fingerprint,
-    list_columns,
-    list_versions,
     new_attempt,
     parse_record,
     record_bytes,

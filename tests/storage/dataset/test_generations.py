@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, parse_record, record_bytes
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import (
     generation_name,
     latest,
@@ -18,6 +18,7 @@ from maskmill.storage.dataset.generations import (
     row_of,
 )
 from maskmill.storage.dataset.join import join
+from maskmill.storage.dataset.records import parse_record, record_bytes
 from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from maskmill.storage.shards.shards import Sample
 from maskmill.storage.stores.base import ObjectStore

@@ -11,7 +11,8 @@ from maskmill.storage.errors import DamagedObject, ObjectNotFound, SourceChanged
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import commit_images, plan_pictures
 from tests.storage.plan.test_make_plan import make_tar
 

@@ -22,7 +22,8 @@ from maskmill.storage.dataset.model_versions import (
     save_checkpoint,
 )
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 NOW = "2025-01-01T00:00:00+00:00"
 

@@ -9,7 +9,8 @@ import pytest
 from maskmill.storage.dataset.generations import publish
 from maskmill.storage.dataset.tags import resolve, set_tag, tag_history, tags
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, ObjectNotFound, Overtaken
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import CREATED, IMAGES, commit_images, plan_pictures
 
 

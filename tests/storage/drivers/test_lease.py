@@ -10,7 +10,8 @@ import pytest
 from maskmill.storage.drivers import store_time
 from maskmill.storage.drivers.lease import announce, others
 from maskmill.storage.errors import AccessDenied, StoreUnavailable
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 
 def test_a_driver_is_seen_while_it_runs(store: ObjectStore) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.drivers.one_writer import WriterBusy, writer, writing
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_of_many_at_once_one_works_at_a_time(store: ObjectStore) -> None:
 
 def test_a_writer_that_was_killed_is_passed_over(store: ObjectStore) -> None:
     code = (
-        "import sys, time\nfrom maskmill.storage.stores.base import open_store\n"
+        "import sys, time\nfrom maskmill.storage.stores.open import open_store\n"
         "from maskmill.storage.drivers.one_writer import writing\n"
         "with writing(open_store(sys.argv[1]), 'relabel'):\n    print('in', flush=True)\n    time.sleep(60)\n"
     )

@@ -25,17 +25,12 @@ from maskmill.storage.errors import (
 from maskmill.storage.json_text import load_object
 from maskmill.storage.plan import make_plan as planning
 from maskmill.storage.plan.make_plan import PlanSummary, make_plan
-from maskmill.storage.plan.plan import (
-    Plan,
-    PlanReject,
-    _group_images,
-    _metadata,
-    load_plans,
-    part_name,
-    read_source,
-    read_sources,
-)
-from maskmill.storage.stores.base import PROMISE, ObjectStore, open_store
+from maskmill.storage.plan.plan import Plan, PlanReject, load_plans, part_name
+from maskmill.storage.plan.sources import read_source, read_sources
+from maskmill.storage.plan.tables import _metadata, group_images
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.storage.stores.promise import PROMISE
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -363,7 +358,7 @@ def test_a_full_disk_leaves_no_plan(tiny_disk: Path, tmp_path: Path, monkeypatch
 
 def forget_rows() -> None:
     """A process that reads the dataset for the first time."""
-    _group_images.cache_clear()
+    group_images.cache_clear()
     _metadata.cache_clear()
 
 
@@ -446,19 +441,20 @@ def test_a_grown_file_is_noticed(dataset: ObjectStore, photos: ObjectStore) -> N
         read_source(load_plans(dataset).images(0)[0])
 
 
-def test_plans_of_the_first_format_are_read(planned: ObjectStore) -> None:
-    """They listed scanned tars in the JSON and knew of nothing forgotten."""
+def test_plans_written_before_are_read(planned: ObjectStore) -> None:
+    """They had a field that was always empty, and an older version knew of nothing forgotten."""
     old = load_object(planned.read(part_name(1)))
-    del old["listed_tars"], old["forgotten"]
-    planned.put(
-        part_name(1),
-        json.dumps(
-            old | {"format_version": 1, "tars": [{"source": "/a.tar", "etag": "1", "num_images": 3}]}
-        ).encode(),
-    )
+    del old["forgotten"], old["rewritten"]
+    planned.put(part_name(1), json.dumps(old | {"listed_tars": []}).encode())
     plan = load_plans(planned)
-    assert [(tar.source, tar.num_images) for tar in plan.iter_tars()] == [("/a.tar", 3)]
-    assert plan.num_images == 9
+    assert plan.num_images == 9 and plan.forgotten == frozenset()
+
+
+def test_a_plan_of_another_format_is_refused(planned: ObjectStore) -> None:
+    old = load_object(planned.read(part_name(1)))
+    planned.put(part_name(1), json.dumps(old | {"format_version": 3}).encode())
+    with pytest.raises(DamagedObject, match="format 3; this version reads 2"):
+        load_plans(planned)
 
 
 def test_scanned_tars_are_remembered_in_a_table(dataset: ObjectStore, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_writing_and_reading_an_index_imports_no_pandas(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from maskmill.storage.shards.index import read_index, write_index\n"
-        "from maskmill.storage.stores.base import open_store\n"
+        "from maskmill.storage.stores.open import open_store\n"
         "from tests.storage.datasets import index_rows\n"
         f"store = open_store({str(tmp_path)!r})\n"
         "written = write_index(store, 'i.parquet', list(index_rows(['1', '2'])))\n"

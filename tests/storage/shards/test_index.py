@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.shards.index import mask_index_schema, read_index, write_index
+from maskmill.storage.shards.index import index_schema, read_index, write_index
 from maskmill.storage.stores.base import ObjectStore
 from tests.storage.datasets import index_rows
 
@@ -13,14 +13,14 @@ def test_rows_round_trip(store: ObjectStore) -> None:
     written = write_index(store, "index/0.parquet", rows)
     assert written.num_samples == 3
     table = read_index(store, written)
-    assert table.schema.equals(mask_index_schema())
+    assert table.schema.equals(index_schema())
     assert table.to_pylist() == rows
     assert write_index(store, "index/1.parquet", rows).sha256 == written.sha256
 
 
 def test_no_rows_are_a_table(store: ObjectStore) -> None:
     table = read_index(store, write_index(store, "index/0.parquet", []))
-    assert (table.num_rows, table.schema.equals(mask_index_schema())) == (0, True)
+    assert (table.num_rows, table.schema.equals(index_schema())) == (0, True)
 
 
 def test_rows_that_do_not_fit_are_refused(local_store: ObjectStore) -> None:

@@ -19,7 +19,8 @@ from maskmill.storage.shards.shards import (
     read_shard,
     write_shard,
 )
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 
 SAMPLES = [Sample(f"{number:09d}", {"jpg": bytes([number]) * 1000, "json": b"{}"}) for number in range(5)]
 

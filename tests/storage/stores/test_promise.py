@@ -10,7 +10,9 @@ import pytest
 from maskmill.storage.errors import UnfitStore
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import PROMISE, ObjectStore, ensure_writable, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.storage.stores.promise import PROMISE, ensure_writable
 from tests.careless_proxy import careless_proxy
 from tests.storage.conftest import MOTO_ENVIRONMENT, new_bucket
 

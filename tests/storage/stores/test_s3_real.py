@@ -14,14 +14,19 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.care.forget import forget, plan_forget
-from maskmill.storage.care.garbage import find_garbage, remove_garbage, store_clock
+from maskmill.storage.care.garbage import find_garbage, remove_garbage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, new_attempt
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, new_attempt
+from maskmill.storage.drivers.store_time import store_clock
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard, write_shard
-from maskmill.storage.stores.base import ObjectStore, ensure_writable, open_store
-from maskmill.storage.stores.s3 import PART_BYTES
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
+from maskmill.storage.stores.promise import ensure_writable
+from maskmill.storage.stores.s3_streams import PART_BYTES
+from maskmill.storage.stores.suite import PROMISES, Promise
 from tests.ceph import Ceph, missing_programs, running_ceph
 from tests.storage.conftest import new_bucket
 from tests.storage.datasets import CREATED, make_dataset
@@ -47,6 +52,11 @@ def bucket(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def real_store(bucket: str) -> ObjectStore:
     return open_store(f"{bucket}/data/set")
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=[one.name for one in PROMISES])
+def test_every_promise_is_kept(promise: Promise, real_store: ObjectStore) -> None:
+    promise.check(real_store)
 
 
 @pytest.mark.parametrize("num_writers", [8, 16])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -15,19 +16,15 @@ from maskmill.storage.errors import (
     AccessDenied,
     BucketNotFound,
     InputError,
+    NotAFile,
     ObjectNotFound,
     OutOfSpace,
     StorageError,
     StoreUnavailable,
 )
-from maskmill.storage.stores.base import (
-    PROMISE,
-    ObjectStore,
-    address_store,
-    ensure_writable,
-    join_address,
-    open_store,
-)
+from maskmill.storage.stores.base import ObjectStore, join_address
+from maskmill.storage.stores.open import address_store, open_store
+from maskmill.storage.stores.promise import PROMISE, ensure_writable
 
 
 def names(store: ObjectStore, prefix: str = "") -> list[str]:
@@ -210,7 +207,7 @@ def run_as_nobody(code: str, *arguments: str) -> subprocess.CompletedProcess[str
         pytest.skip("changing the user needs root")
     program = (
         "import os, sys; sys.path[:0] = sys.argv.pop().split(os.pathsep)\n"
-        "from maskmill.storage.stores import local, s3\n"
+        "from maskmill.storage.stores import local, s3, suite\n"
         "from maskmill.storage.plan import examine, make_plan\n"
         "os.setgid(65534); os.setuid(65534)\n" + code
     )
@@ -229,7 +226,8 @@ def open_to_all(folder: Path) -> None:
 def test_a_read_only_place_is_refused_before_work(tmp_path: Path) -> None:
     open_to_all(tmp_path)
     code = (
-        "from maskmill.storage.stores.base import open_store, ensure_writable\n"
+        "from maskmill.storage.stores.open import open_store\n"
+        "from maskmill.storage.stores.promise import ensure_writable\n"
         "from maskmill.storage.errors import AccessDenied\n"
         "try:\n ensure_writable(open_store(sys.argv[1]))\n"
         "except AccessDenied as exc:\n print(exc)"
@@ -241,7 +239,7 @@ def test_a_read_only_place_is_refused_before_work(tmp_path: Path) -> None:
 
 KILLED = """
 import itertools, sys
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 for number in itertools.count():
@@ -330,7 +328,7 @@ def test_folders_are_listed_without_what_is_in_them(store: ObjectStore) -> None:
 def test_unfinished_writes_are_found_and_given_up(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskmill.storage.stores.s3.PART_BYTES", 5 << 20)
+    monkeypatch.setattr("maskmill.storage.stores.s3_streams.PART_BYTES", 5 << 20)
     writing = store.open_write("data/big")
     file = writing.__enter__()
     file.write(bytes(6 << 20))
@@ -344,3 +342,35 @@ def test_unfinished_writes_are_found_and_given_up(
     with pytest.raises(StorageError):
         writing.__exit__(None, None, None)
     assert list(store.list()) == []
+
+
+@pytest.mark.parametrize("make", ["fifo", "socket", "link to a fifo"])
+def test_only_plain_files_are_opened(make: str, local_store: ObjectStore, tmp_path: Path) -> None:
+    local_store.put("a", b"1")
+    path = Path(local_store.root, "b")
+    if make == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(os.path.relpath(path))
+    elif make == "fifo":
+        os.mkfifo(path)
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path.symlink_to(tmp_path / "pipe")
+    for read in (local_store.read, local_store.open_read):
+        with pytest.raises(NotAFile, match=r"/b: a (pipe|socket)"):
+            read("b")
+
+
+def test_a_disk_without_inodes_is_told_apart_from_a_full_one(tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=12", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        store = open_store(folder / "dataset")
+        with pytest.raises(OutOfSpace, match=r"no inode left .* too many files"):
+            for number in range(20):
+                store.put(f"{number}", b"1")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

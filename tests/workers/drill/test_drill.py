@@ -41,10 +41,11 @@ def test_nothing_comes_of_sixty_faults(tmp_path: Path) -> None:
 
 def test_a_wrong_commit_order_is_found(tmp_path: Path) -> None:
     """Run by the drill's parts, as the command has no way to break it."""
-    from maskmill.flows.services.cluster import loopback_environment
+    from maskmill.flows.services.ray.cluster import loopback_environment
 
     loopback_environment()
-    from maskmill.workers.drill.conductor import DrillSettings, run_drill
+    from maskmill.workers.drill.conductor import run_drill
+    from maskmill.workers.drill.values import DrillSettings
 
     settings = DrillSettings(
         seed=2,
@@ -53,7 +54,7 @@ def test_a_wrong_commit_order_is_found(tmp_path: Path) -> None:
         scratch=tmp_path / "x",
         build="tests.workers.drill.broken:records_first",
     )
-    report = run_drill(settings, [sys.executable, "-m", "maskmill.flows.runs.drill_driver"])
+    report = run_drill(settings, [sys.executable, "-m", "maskmill.flows.commands.operate.drill_driver"])
     assert not report.ok and report.lost > 0, report
 
 

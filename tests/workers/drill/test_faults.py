@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from maskmill.storage.errors import OutOfSpace, StoreUnavailable
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.drill import disk, proxy
 from maskmill.workers.drill.orders import Order, Orders
 
@@ -65,7 +65,7 @@ def test_a_process_that_dies_writing(
 ) -> None:
     orders.give(Order(1, kind))
     code = (
-        "import sys; from pathlib import Path; from maskmill.storage.stores.base import open_store\n"
+        "import sys; from pathlib import Path; from maskmill.storage.stores.open import open_store\n"
         "from maskmill.workers.drill import disk; from maskmill.workers.drill.orders import Orders\n"
         "disk.install(Orders(Path(sys.argv[1])), sys.argv[2])\n"
         f"open_store(sys.argv[2]).put_if_absent('x/{name}', b'1234567890')"

@@ -11,7 +11,7 @@ import pytest
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.drill import schedule as kinds
 from maskmill.workers.drill.damage import damage_objects
 from maskmill.workers.drill.inputs import write_part

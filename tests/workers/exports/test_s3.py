@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports import ExportError, export
 from tests.storage.conftest import moto_endpoint, s3_bucket  # noqa: F401 - fixtures
 from tests.workers.published import NUM_ANNOTATED, publish_dataset

@@ -22,7 +22,7 @@ from maskmill.storage.care.forget import forget
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DamagedObject, DatasetError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports import ExportError, export
 from maskmill.workers.exports import parts as parts_module
 from maskmill.workers.exports import sa1b as sa1b_module
@@ -260,7 +260,7 @@ def test_a_damaged_shard_stops_the_export(data: Published, tmp_path: Path) -> No
     content[700] ^= 1
     shard.write_bytes(bytes(content))
     from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.stores.base import open_store
+    from maskmill.storage.stores.open import open_store
 
     store = open_store(copy)
     generation = latest(store)

@@ -17,7 +17,8 @@ from maskmill.storage.dataset.generations import latest
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports import export
 from maskmill.workers.jobs.import_column import import_annotations
 from maskmill.workers.measure.compare import compare

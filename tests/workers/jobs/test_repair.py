@@ -11,9 +11,11 @@ import pytest
 
 from maskmill.storage.care.damage import find_damage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, latest, publish
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.repair import RepairReport, in_process, repair
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard

@@ -11,7 +11,8 @@ import pytest
 from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.jobs.review import ReviewReport, review_by_oracle
 from maskmill.workers.measure.audit import audit

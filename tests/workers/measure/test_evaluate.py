@@ -19,7 +19,7 @@ from maskmill.pipeline.settings.evaluate import EvaluateSettings
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import latest, load_generation
 from maskmill.storage.errors import InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet, index_truth, picture_sha256s, read_manifest, read_truths
 from maskmill.workers.jobs.review import review_by_oracle, summary
 from maskmill.workers.measure.audit import agreement, audit, audits, put_on_card

@@ -7,7 +7,7 @@ import pickle
 import sys
 from pathlib import Path
 
-from maskmill.flows.services.cluster import connect
+from maskmill.flows.services.ray.cluster import connect
 from maskmill.workers.pool.actors import start_worker
 from maskmill.workers.pool.pool import run_pool
 from maskmill.workers.run.spec import Resources, RunSpec

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from maskmill.pipeline.settings import MaskSettings
-from maskmill.storage.stores.base import open_store
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.pool import (
     PoolEvent,
     Progress,
@@ -29,6 +29,7 @@ from maskmill.workers.pool.pool import (
     WorkerLost,
     run_pool,
 )
+from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.spec import IMAGES, MASKS, Resources, RunSpec, ShardTask
 from maskmill.workers.shard.turn import CRASHED, run_shard
 from maskmill.workers.stages.build import Stages
@@ -316,7 +317,8 @@ def test_the_real_model_on_the_pool(make_dataset: MakeDataset, tmp_path: Path) -
     write_pictures(tmp_path / "inputs", 2)
     lenient = MaskSettings(points_per_side=4, predicted_iou=0.0, stability=0.0)
     data = make_dataset(0, 2)
-    data = replace(data, spec=replace(data.spec, masks=lenient))
+    settings = Sections({"segmenter": SegmenterSettings(), "masks": lenient})
+    data = replace(data, spec=replace(data.spec, settings=settings))
     try:
         here = build_stages(data.spec)
     except MissingWeights:

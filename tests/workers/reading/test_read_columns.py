@@ -12,14 +12,17 @@ import pytest
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord, first_rejects
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord, first_rejects
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.stores.base import open_store
-from maskmill.workers.run.columns import CAPTIONS, LABELS
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.turn import CRASHED, run_shard
-from maskmill.workers.stages.build import Picture, StageResult, Stages
+from maskmill.workers.stages.base import Picture, StageResult
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.captions import CAPTIONS
+from maskmill.workers.stages.labels import LABELS
 from tests.fakes import NEEDS_MEMORY, FakeMasks, Pixels, build_fake_stages
 from tests.words import Word
 

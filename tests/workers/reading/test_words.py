@@ -8,7 +8,9 @@ import pytest
 
 from maskmill.storage.errors import DamagedObject
 from maskmill.workers.reading.words import category_of, with_words
-from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES
+from maskmill.workers.stages.captions import CAPTIONS
+from maskmill.workers.stages.labels import LABELS
+from maskmill.workers.stages.names import NAMES
 
 RECORD: dict[str, Any] = {
     "image": {"image_id": 1, "width": 4, "height": 4, "file_name": "1.jpg"},

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.pipeline.words.settings import BoxSettings
+from maskmill.pipeline.settings import BoxSettings, MaskSettings, SegmenterSettings
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import make_spec
 
@@ -25,5 +24,5 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
         boxes=BoxSettings(file="boxes.json"),
     )
     assert spec.root == str(tmp_path / "data")
-    assert spec.segmenter.weights == str(tmp_path / "own.safetensors")
-    assert spec.boxes is not None and spec.boxes.file == str(tmp_path / "boxes.json")
+    assert spec.settings.of(SegmenterSettings).weights == str(tmp_path / "own.safetensors")
+    assert spec.settings.of(BoxSettings).file == str(tmp_path / "boxes.json")

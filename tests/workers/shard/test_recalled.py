@@ -12,7 +12,8 @@ import pytest
 from maskmill.storage.care import forget as forgetting
 from maskmill.storage.care.forget import forget
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.fakes import FakeMasks, build_fake_stages

@@ -16,18 +16,19 @@ import pytest
 from PIL import Image
 
 from maskmill.pipeline.annotation import from_sa1b
-from maskmill.storage.dataset.columns import CommitRecord
 from maskmill.storage.dataset.images import read_images
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
-from maskmill.storage.plan.plan import PlannedImage, read_source
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.plan.sources import PlannedImage, read_source
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
 from maskmill.workers.shard.column_writer import ColumnWriter
 from maskmill.workers.shard.meter import Meter
 from maskmill.workers.shard.turn import CRASHED, run_shard
-from maskmill.workers.stages.build import EncodedSample, Stages
+from maskmill.workers.stages.base import EncodedSample
+from maskmill.workers.stages.build import Stages
 from tests.fakes import (
     FULL_DISK,
     IS_A_BUG,
@@ -315,7 +316,7 @@ def test_a_writers_error_comes_out_of_add(make_dataset: MakeDataset, monkeypatch
     task = ShardTask(shard=0, attempt="a" * 16)
     with (
         pytest.raises(OutOfSpace),
-        ColumnWriter(data.version(MASKS), task, Meter(), depth=2, has_index=False) as writer,
+        ColumnWriter(data.version(MASKS), task, Meter(), depth=2, index=()) as writer,
     ):
         for _ in range(50):
             writer.add(lambda: pytest.fail("nobody writes") or EncodedSample(None))  # type: ignore[arg-type]
@@ -337,11 +338,11 @@ def test_memory_is_bounded_by_queues(make_dataset: MakeDataset, monkeypatch: pyt
     read: list[str] = []
     stages = build_fake_stages(data.spec, Slow(seconds=0.002))
 
-    def counting(image: PlannedImage) -> bytes:
+    def counting(image: PlannedImage, max_bytes: int) -> bytes:
         read.append(image.key)
-        return read_source(image)
+        return read_source(image, max_bytes)
 
-    monkeypatch.setattr("maskmill.workers.shard.turn.read_source", counting)
+    monkeypatch.setattr("maskmill.workers.shard.taken_in.read_source", counting)
     run_shard(stages, ShardTask(shard=0, attempt="a" * 16))
     assert len(read) == 60 and max(ahead) <= 2 * 3 + 1
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
-from maskmill.storage.dataset.columns import ColumnVersion, CommitRecord
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 from maskmill.workers.shard.turn import run_shard

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import names as shapes
-from maskmill.flows.runs.steps import boxes_told
+from maskmill.flows.runs.steps.annotating import boxes_told
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
@@ -22,14 +22,15 @@ from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes, scaled
 from maskmill.workers.reading.words import category_of
-from maskmill.workers.run.columns import NAMES
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask, make_spec
+from maskmill.workers.run.work_settings import WorkSettings
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages, build_stages
+from maskmill.workers.stages.names import NAMES
 from tests.pipeline.words import tiny_clip
 
 WORDS = ("red circle", "green circle", "blue circle", "yellow circle", "purple circle")
@@ -163,27 +164,26 @@ def test_what_came_with_a_box_is_its_masks_category() -> None:
 
 def test_fingerprints_follow_what_changes_the_output(made: Stages, given: Path, tmp_path: Path) -> None:
     spec = made.spec
-    assert spec.names is not None
+    names = spec.settings.of(NameSettings)
     root = Path(spec.root)
-    same = make(root, given, dataclasses.replace(spec.names, batch_size=4), batch_size=1)
+    same = make(root, given, dataclasses.replace(names, batch_size=4), batch_size=1)
     assert same.fingerprints == spec.fingerprints
     words = tmp_path / "words.txt"
     words.write_text("\n".join(WORDS))
     assert (
-        make(root, given, dataclasses.replace(spec.names, vocabulary=str(words))).fingerprints
-        == spec.fingerprints
+        make(root, given, dataclasses.replace(names, vocabulary=str(words))).fingerprints == spec.fingerprints
     )
     words.write_text("\n".join(WORDS[:3]))
-    fewer = make(root, given, dataclasses.replace(spec.names, vocabulary=str(words)))
+    fewer = make(root, given, dataclasses.replace(names, vocabulary=str(words)))
     assert {c for c in fewer.fingerprints if fewer.fingerprints[c] != spec.fingerprints[c]} == {NAMES}
-    scored = make(root, given, spec.names, min_score=0.5)
+    scored = make(root, given, names, min_score=0.5)
     assert {c for c in scored.fingerprints if scored.fingerprints[c] != spec.fingerprints[c]} == {
         MASKS,
         NAMES,
     }
     (tmp_path / "boxes.json").write_text((given / "boxes.json").read_text() + " ")
-    assert make(root, tmp_path, spec.names).fingerprints[MASKS] != spec.fingerprints[MASKS]
-    assert make(root, tmp_path, spec.names).fingerprints[IMAGES] == spec.fingerprints[IMAGES]
+    assert make(root, tmp_path, names).fingerprints[MASKS] != spec.fingerprints[MASKS]
+    assert make(root, tmp_path, names).fingerprints[IMAGES] == spec.fingerprints[IMAGES]
 
 
 def test_boxes_follow_a_picture_that_was_made_smaller(given: Path) -> None:
@@ -202,7 +202,9 @@ def test_a_picture_of_another_shape_is_rejected(given: Path, tmp_path: Path) -> 
     held["images"][1]["width"] = 200
     (tmp_path / "boxes.json").write_text(json.dumps(held))
     make_plan(open_store(tmp_path / "data"), [str(given / "inputs")], shard_size=3)
-    stages = work(dataclasses.replace(make(tmp_path / "data", tmp_path), images_per_batch=3))
+    stages = work(
+        dataclasses.replace(make(tmp_path / "data", tmp_path), work=WorkSettings(images_per_batch=3))
+    )
     version = ColumnVersion(stages.store, MASKS, stages.spec.fingerprints[MASKS])
     rejects = [reject for record in version.records() for reject in record.rejects]
     assert [reject.reason for reject in rejects] == ["boxes_of_another_size"]

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage
-from maskmill.workers.stages.build import GridMasks, Picture, SharedEmbeddings
+from maskmill.workers.stages.base import Picture
+from maskmill.workers.stages.embeddings import SharedEmbeddings
+from maskmill.workers.stages.masks.grid import GridMasks
 from tests.fakes import FakeMasks, Pixels
 
 

@@ -27,14 +27,18 @@ from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.stores.base import ObjectStore, open_store
+from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports import export
 from maskmill.workers.pictures.preview import preview_page
-from maskmill.workers.run.columns import CAPTIONS, LABELS, NAMES
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask, make_spec
+from maskmill.workers.run.work_settings import WorkSettings
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages, build_stages
+from maskmill.workers.stages.captions import CAPTIONS
+from maskmill.workers.stages.labels import LABELS
+from maskmill.workers.stages.names import NAMES
 from tests.fakes import Pixels
 from tests.pipeline.words import tiny_clip
 from tests.tiny_models import save_blip, save_grounding_dino
@@ -175,6 +179,12 @@ def test_every_mask_that_a_record_names_is_there(annotated: Annotated) -> None:
     assert linked > 0 and any(record["crops"] for record in captions.values())
 
 
+def settings_of(spec: RunSpec) -> tuple[CaptionSettings, LabelSettings, NameSettings]:
+    """The settings of a run's words."""
+    kept = spec.settings
+    return kept.of(CaptionSettings), kept.of(LabelSettings), kept.of(NameSettings)
+
+
 def test_the_sources_caption_is_judged_and_kept(annotated: Annotated) -> None:
     texts = [
         text
@@ -187,10 +197,8 @@ def test_the_sources_caption_is_judged_and_kept(annotated: Annotated) -> None:
 
 def test_a_changed_caption_threshold_touches_neither_images_nor_masks(annotated: Annotated) -> None:
     spec = annotated.spec
-    assert spec.captions is not None and spec.labels is not None
-    changed = make(
-        Path(spec.root), dataclasses.replace(spec.captions, threshold=1.0), spec.labels, spec.names
-    )
+    captions, labels, names = settings_of(spec)
+    changed = make(Path(spec.root), dataclasses.replace(captions, threshold=1.0), labels, names)
     kept = {
         column for column in spec.fingerprints if changed.fingerprints[column] == spec.fingerprints[column]
     }
@@ -211,10 +219,8 @@ def test_a_changed_caption_threshold_touches_neither_images_nor_masks(annotated:
 
 def test_a_caption_column_alone_loads_no_segmenter(annotated: Annotated) -> None:
     spec = annotated.spec
-    assert spec.captions is not None
-    other = make(
-        Path(spec.root), dataclasses.replace(spec.captions, seed=1, min_crop_share=None), LabelSettings()
-    )
+    captions, _, _ = settings_of(spec)
+    other = make(Path(spec.root), dataclasses.replace(captions, seed=1, min_crop_share=None), LabelSettings())
     loaded = annotated.segmenter.num_loaded
     work(build_stages(dataclasses.replace(other, idle=(IMAGES, MASKS))), "c")
     assert annotated.segmenter.num_loaded == loaded
@@ -227,7 +233,9 @@ def test_done_again_is_equal_whatever_is_batched(
 ) -> None:
     """With the same batches to the last digit; else texts and names: a text's draws are its own."""
     inputs = Path(annotated.spec.root).parent / "inputs"
-    spec = dataclasses.replace(annotated.spec, root=str(tmp_path), images_per_batch=images_per_batch)
+    spec = dataclasses.replace(
+        annotated.spec, root=str(tmp_path), work=WorkSettings(images_per_batch=images_per_batch)
+    )
     make_plan(open_store(tmp_path), [str(inputs)], shard_size=6)
     stages = dataclasses.replace(annotated.stages, spec=spec, store=open_store(tmp_path))
     run_shard(stages, ShardTask(shard=1, attempt="d" * 16))
@@ -258,15 +266,17 @@ def publish_columns(store: ObjectStore, spec: RunSpec) -> Generation:
 
 def test_settings_that_change_nothing_keep_the_fingerprint(annotated: Annotated, tmp_path: Path) -> None:
     spec = annotated.spec
-    assert spec.captions is not None and spec.labels is not None
+    captions, labels, names = settings_of(spec)
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("# two\nred cat\nbig dog\n")
-    by_file = dataclasses.replace(spec.labels, batch_size=1, vocabulary=str(vocabulary))
-    captions = dataclasses.replace(spec.captions, batch_size=1, device="cpu")
-    neutral = make(Path(spec.root), captions, by_file, spec.names)
+    by_file = dataclasses.replace(labels, batch_size=1, vocabulary=str(vocabulary))
+    captions = dataclasses.replace(captions, batch_size=1, device="cpu")
+    neutral = make(Path(spec.root), captions, by_file, names)
     assert neutral.fingerprints == spec.fingerprints
-    assert neutral.labels is not None
-    assert neutral.labels.vocabulary == ("red cat", "big dog")  # workers elsewhere have no such file
+    assert neutral.settings.of(LabelSettings).vocabulary == (
+        "red cat",
+        "big dog",
+    )  # workers elsewhere have no such file
     vocabulary.write_text("red cat\nbig dog\nhouse\n")
     changed = make(Path(spec.root), captions, by_file)
     assert changed.fingerprints[LABELS] != spec.fingerprints[LABELS]
@@ -274,15 +284,15 @@ def test_settings_that_change_nothing_keep_the_fingerprint(annotated: Annotated,
 
 def test_what_cannot_be_is_told_before_work_starts(annotated: Annotated, tmp_path: Path) -> None:
     spec = annotated.spec
-    assert spec.captions is not None and spec.labels is not None
+    captions, labels, _ = settings_of(spec)
     empty = tmp_path / "empty.txt"
     empty.write_text("\n# nothing\n")
     with pytest.raises(ValueError, match="has no phrases"):
-        make(Path(spec.root), spec.captions, dataclasses.replace(spec.labels, vocabulary=str(empty)))
+        make(Path(spec.root), captions, dataclasses.replace(labels, vocabulary=str(empty)))
     with pytest.raises(ValueError, match="captions are off"):
-        make(Path(spec.root), CaptionSettings(), spec.labels)
+        make(Path(spec.root), CaptionSettings(), labels)
     with pytest.raises(ValueError, match="captioner"):
-        make(Path(spec.root), dataclasses.replace(spec.captions, model=str(tmp_path / "no")), spec.labels)
+        make(Path(spec.root), dataclasses.replace(captions, model=str(tmp_path / "no")), labels)
 
 
 @pytest.fixture(scope="module")

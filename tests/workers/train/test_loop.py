@@ -18,7 +18,7 @@ from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
 from maskmill.storage.errors import DatasetError, InputError
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.train import loop as training
 from maskmill.workers.train.loop import StepFigures, TrainingDiverged, train
 from maskmill.workers.train.stream import Place, TrainStream, source_sha256s
@@ -154,7 +154,7 @@ def test_kill_9_three_times(scenes: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore:::ray.data.context")  # Ray's own deprecated settings
 def test_two_workers_walk_the_curve_of_one(scenes: Path) -> None:
-    from maskmill.flows.services import cluster
+    from maskmill.flows.services.ray import cluster
     from maskmill.workers.train.on_ray import train_on_ray
 
     settings = TrainSettings(**{**dataclasses.asdict(SETTINGS), "steps": 4})

@@ -16,17 +16,18 @@ from maskmill.pipeline.annotation import AnnotatedImage, Annotation
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.stores.base import open_store
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet
-from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.stages.build import GridMasks, Picture, Stages
+from maskmill.workers.stages.base import Picture
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.masks.grid import GridMasks
 from maskmill.workers.train.loop import TrainJob
 from tests.fakes import jpeg_bytes
 
@@ -95,10 +96,7 @@ def publish_scenes(folder: Path, *, count: int = 6, first: int = 0, empty: bool 
     for seed in range(first, first + count):
         (inputs / f"{seed}.jpg").write_bytes(jpeg_bytes(scene_of(str(seed)).image))
     root = folder / "dataset"
-    spec = RunSpec(
-        root=str(root), ingest=IngestSettings(), masks=MaskSettings(), segmenter=SegmenterSettings(),
-        fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16},
-    )  # fmt: skip
+    spec = RunSpec(root=str(root), fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16})
     store = open_store(str(root))
     summary = make_plan(store, [str(inputs)], shard_size=2)
     stage = TrueMaskStage(TrueMasks(empty=empty), fingerprint="1" * 16, models={"segmenter": "truth"})

@@ -1,35 +1,74 @@
-"""Calibration touches the predicted-IoU head alone and brings it nearer to the truth."""
+"""Calibration changes the curve alone, makes predictions true on average, and keeps their order."""
 
 from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
-from maskmill.pipeline.train.nano.calibrate import calibrate_iou, calibration_samples
-from maskmill.pipeline.train.samples import SampleConfig
+from maskmill.pipeline.train.nano.calibrate import LAST_SEED, calibrate, far_scenes, fitted_curve
 
-TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
-SMALL = SampleConfig(size=64, prompts=12, photo_share=0.0)
+TINY = StudentConfig(
+    image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2, iou_knots=9
+)
 
 
-def test_only_the_head_changes_and_its_error_falls() -> None:
+def _pictures() -> list[Truth]:
+    """Discs of growing size."""
+    rows, cols = np.mgrid[:64, :64]
+    made = []
+    for number in range(6):
+        masks = np.stack([(rows - y) ** 2 + (cols - 32) ** 2 < (4 + 2 * number) ** 2 for y in (16, 48)])
+        image = np.where(masks.any(0)[..., None], 220, 40).astype(np.uint8).repeat(3, 2)
+        made.append(Truth(str(number), image, masks))
+    return made
+
+
+def test_only_the_curve_changes_and_predictions_become_true_on_average() -> None:
     torch.manual_seed(0)
     sam = build_student(TINY)
     with torch.no_grad():
-        sam.mask_decoder.iou_prediction_head.layers[-1].bias += 0.5  # far too hopeful
+        sam.mask_decoder.iou_prediction_head.layers[-1].bias += 0.7  # far too hopeful
     before = copy.deepcopy(sam.state_dict())
-    report = calibrate_iou(sam, calibration_samples(10, SMALL), steps=150)
+    report = calibrate(sam, _pictures(), points=3)
     changed = {name for name, value in sam.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed
-    assert all(name.startswith("mask_decoder.iou_prediction_head.") for name in changed)
-    assert report.prompts == 120
-    assert report.error_after < 0.5 * report.error_before
-    assert abs(report.bias_after) < 0.1 < report.bias_before
+    assert changed == {
+        "mask_decoder.iou_prediction_head.said_K", "mask_decoder.iou_prediction_head.true_K"
+    }  # fmt: skip
+    assert report.before.calibration_error.value > 0.3
+    assert report.after.calibration_error.value < 0.1
+    assert report.after.answers == 6 * 2 * 3 * 3
 
 
-def test_too_few_samples_are_named() -> None:
-    with pytest.raises(ValueError, match="fewer than five"):
-        calibrate_iou(build_student(TINY), calibration_samples(3, SMALL), steps=1)
+def test_the_curve_is_the_isotonic_regression_at_even_knots() -> None:
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.2, 1.1, 4000)
+    true = np.clip((said - 0.2) ** 2 + rng.normal(0, 0.05, 4000), 0, 1)
+    said_K, true_K = fitted_curve(said, true, 17)
+    assert (np.diff(said_K) > 0).all()
+    assert (np.diff(true_K) >= 0).all()
+    wanted = np.clip((said_K - 0.2) ** 2, 0, 1)
+    assert np.abs(true_K - wanted).max() < 0.04
+
+
+def test_a_head_that_says_one_thing_only_gets_its_mean() -> None:
+    said_K, true_K = fitted_curve(np.full(50, 0.6), np.linspace(0, 1, 50), 5)
+    assert (np.diff(said_K) > 0).all()
+    assert true_K == pytest.approx(np.full(5, 0.5))
+
+
+def test_scenes_for_it_are_none_that_measure() -> None:
+    scenes = far_scenes(2, 64)
+    assert all(len(scene.masks_NHW) for scene in scenes)
+    assert LAST_SEED < HELD_BACK_SEED
+
+
+def test_a_student_without_a_curve_is_named() -> None:
+    plain = build_student(StudentConfig(image_size=64, widths=(8, 8, 8, 32), embed_dim=32, decoder_heads=2))
+    with pytest.raises(ValueError, match="no calibration curve"):
+        calibrate(plain, _pictures())

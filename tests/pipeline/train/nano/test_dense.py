@@ -18,32 +18,32 @@ def _nested() -> torch.Tensor:
 
 
 def test_an_anchor_asks_for_its_smallest_middle_and_largest_mask() -> None:
-    truth_NK = _nested().flatten(1)
-    anchors = torch.tensor([7 * 32 + 7, 13 * 32 + 13, 20 * 32 + 20, 27 * 32 + 27])
-    assert _masks_under(truth_NK, anchors).tolist() == [[2, 1, 0], [1, 0, 0], [0, 0, 0], [3, 3, 3]]
+    truth_BNK = _nested().flatten(1)[None]
+    anchors = torch.tensor([[7 * 32 + 7, 13 * 32 + 13, 20 * 32 + 20, 27 * 32 + 27]])
+    assert _masks_under(truth_BNK, anchors)[0].tolist() == [[2, 1, 0], [1, 0, 0], [0, 0, 0], [3, 3, 3]]
 
 
 def test_an_anchor_on_a_covered_edge_asks_for_the_mask_that_covers_most_of_it() -> None:
-    truth_NK = torch.tensor([[0.25, 0.0, 1.0], [0.5, 1.0, 0.0]])
-    assert _masks_under(truth_NK, torch.tensor([0])).tolist() == [[1, 1, 1]]
+    truth_BNK = torch.tensor([[[0.25, 0.0, 1.0], [0.5, 1.0, 0.0]]])
+    assert _masks_under(truth_BNK, torch.tensor([[0]])).tolist() == [[[1, 1, 1]]]
 
 
 def test_distances_are_in_squared_sides() -> None:
-    distance = _squared_distance(torch.tensor([0]), torch.tensor([0, 31, 31 * 32]), 32)
-    assert torch.allclose(distance, torch.tensor([[0.0, (31 / 32) ** 2, (31 / 32) ** 2]]))
+    distance = _squared_distance(torch.tensor([[0]]), torch.tensor([[0, 31, 31 * 32]]), 32)
+    assert torch.allclose(distance, torch.tensor([[[0.0, (31 / 32) ** 2, (31 / 32) ** 2]]]))
 
 
 def test_descending_the_dense_loss_tells_the_masks_apart() -> None:
     torch.manual_seed(0)
     sam = build_student(TINY).train()
     heads = dense_heads(sam)
-    image, targets = torch.zeros(1, 3, 64, 64), [_nested()]
-    for mask, colour in zip(targets[0], (1.0, -1.0, 2.0, 0.5), strict=True):
+    image, targets = torch.zeros(1, 3, 64, 64), _nested()
+    for mask, colour in zip(targets, (1.0, -1.0, 2.0, 0.5), strict=True):
         image[0, 0].masked_fill_(mask.repeat_interleave(2, 0).repeat_interleave(2, 1) > 0, colour)
     optimiser = torch.optim.AdamW([*sam.parameters(), *heads.parameters()], lr=3e-3)
     generator, losses = torch.Generator().manual_seed(0), []
     for _ in range(30):
-        loss = dense_loss(sam, heads, sam.image_encoder(image), targets, generator)
+        loss = dense_loss(sam, heads, sam.image_encoder(image), targets.flatten(1)[None], generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -52,3 +52,12 @@ def test_descending_the_dense_loss_tells_the_masks_apart() -> None:
     moved = {name.split(".")[0] for name, p in sam.named_parameters() if p.grad is not None}
     assert moved == {"image_encoder", "mask_decoder"}
     assert all(p.grad is not None for p in heads.parameters())
+
+
+def test_pictures_of_a_batch_and_masks_that_are_none_do_not_mix() -> None:
+    truth = torch.stack([_nested().flatten(1), _nested().flatten(1).flip(1)])
+    truth = torch.cat([truth, torch.zeros(2, 2, truth.shape[-1])], dim=1)
+    anchors = torch.tensor([[7 * 32 + 7], [27 * 32 + 27]])
+    got = _masks_under(truth, anchors)
+    for b in range(2):
+        assert torch.equal(got[b], _masks_under(truth[b : b + 1, :4], anchors[b : b + 1])[0])

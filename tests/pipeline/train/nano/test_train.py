@@ -1,5 +1,4 @@
-"""The training loop: it learns, it ends in time, it resumes, two processes agree, and its schedules are as
-described."""
+"""The training loop: it ends in time, it resumes, two processes agree, its schedules are as described."""
 
 from __future__ import annotations
 
@@ -11,54 +10,40 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.pipeline.segmenters.student import StudentConfig, build_student, load_student
-from maskmill.pipeline.train.nano.train import TrainConfig, learning_rate, picture_size, train
-from maskmill.pipeline.train.samples import SampleConfig, sample
-from maskmill.pipeline.train.step import training_step
+from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.scenes.photo_regions import photo_regions
+from maskmill.pipeline.scenes.textures import photo
+from maskmill.pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
+from maskmill.pipeline.train.nano import photographs
+from maskmill.pipeline.train.nano.draw_prompts import PromptConfig
+from maskmill.pipeline.train.nano.feed import FeedConfig
+from maskmill.pipeline.train.nano.photographs import with_regions
+from maskmill.pipeline.train.nano.train import (
+    TrainConfig,
+    begun_student,
+    learning_rate,
+    picture_size,
+    train,
+    trunk_rate,
+)
 
 TINY = StudentConfig(image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2)
 QUICK = TrainConfig(
     minutes=0.02,
     processes=1,
-    batch=1,
+    device="cpu",
+    feed=FeedConfig(batch=1, region_share=0.5),
+    prompts=PromptConfig(count=4),
     average_seconds=0.3,
     sizes=((0.0, 64),),
-    prompts=4,
-    photo_share=0.0,
     eval_scenes=1,
-    calibration_samples=5,
 )
 
 
-def test_a_few_steps_on_one_picture_lower_its_loss() -> None:
-    torch.manual_seed(0)
-    sam = build_student(TINY).train()
-    optimiser = torch.optim.AdamW(sam.parameters(), lr=2e-3)
-    samples = [sample(3, SampleConfig(size=64, prompts=6, photo_share=0.0))]
-    generator, losses = torch.Generator().manual_seed(0), []
-    for _ in range(25):
-        result = training_step(sam, samples, generator, second_round=False, bfloat16=False)
-        optimiser.zero_grad()
-        result.loss.backward()
-        optimiser.step()
-        losses.append(float(result.loss.detach()))
-    assert np.mean(losses[-3:]) < 0.7 * losses[0], losses
-
-
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_a_second_round_trains_the_mask_prompt_and_everything_gets_a_gradient(bfloat16: bool) -> None:
-    torch.manual_seed(0)
-    sam = build_student(TINY).train()
-    samples = [sample(number, SampleConfig(size=64, prompts=8, photo_share=0.0)) for number in (3, 8)]
-    for seed in range(4):  # the mask prompt is used half the time
-        generator = torch.Generator().manual_seed(seed)
-        result = training_step(sam, samples, generator, second_round=True, bfloat16=bfloat16)
-        result.loss.backward()
-    assert 0 <= result.second_iou <= 1
-    without = {name for name, p in sam.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    assert without <= {"prompt_encoder.point_embeddings.0.weight"}, (
-        without
-    )  # no background point may have come
+@pytest.fixture(autouse=True)
+def few_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One photograph of scikit-image's instead of twelve: partitioning takes a second each."""
+    monkeypatch.setattr(photographs, "load_region_photos", lambda: [photo_regions(photo("coins.png", 96))])
 
 
 def test_training_ends_in_time_logs_and_exports(tmp_path: Path) -> None:
@@ -68,6 +53,34 @@ def test_training_ends_in_time_logs_and_exports(tmp_path: Path) -> None:
     assert 0 <= records[-1]["best_miou"] <= 1
     assert load_student(tmp_path / "student.safetensors").image_encoder.img_size == 64
     assert (tmp_path / "stable.pt").is_file()
+
+
+def test_photographs_with_segments_join_but_those_held_apart(tmp_path: Path) -> None:
+    masks = np.zeros((1, 40, 40), np.bool_)
+    masks[0, 5:30, 5:30] = True
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    photos = [Truth("own.jpg", image, masks), Truth(photographs.HELD_APART[0], image, masks)]
+    people = replace(QUICK, feed=FeedConfig(batch=2, region_share=0.0, people_share=1.0))
+    train(people, TINY, tmp_path, photos=photos)
+    regions, segmented = photographs.kept_photographs(tmp_path / "photographs.pt")
+    assert len(regions) == 2
+    assert len(segmented) == 1
+    assert (segmented[0].image == image).all()
+
+
+def test_a_student_goes_on_from_an_older_one(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    older = build_student(TINY)
+    save_student(older, TINY, tmp_path / "older.safetensors")
+    lite = replace(TINY, encoder="efficientnet_lite0", iou_knots=9)
+    regions = with_regions([])
+    sam = begun_student(lite, tmp_path / "older.safetensors", regions)
+    assert torch.equal(sam.mask_decoder.iou_token.weight, older.mask_decoder.iou_token.weight)
+    assert sam.mask_decoder.iou_prediction_head.said_K.shape == (9,)
+    same = begun_student(TINY, tmp_path / "older.safetensors", regions)
+    assert all(torch.equal(a, b) for a, b in zip(same.parameters(), older.parameters(), strict=True))
+    fresh = begun_student(lite, None, regions)
+    assert torch.equal(fresh.image_encoder.trunk.stem[0].weight, sam.image_encoder.trunk.stem[0].weight)
 
 
 def test_a_resumed_run_goes_on_from_its_step_and_clock(tmp_path: Path) -> None:
@@ -96,6 +109,14 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     falling = [learning_rate(config, 50, progress) for progress in (0.76, 0.85, 0.95, 1.0, 1.1)]
     assert falling == sorted(falling, reverse=True)
     assert falling[-2:] == [0.0, 0.0]
+
+
+def test_a_trunk_is_frozen_first_and_warmed_up_in_its_turn() -> None:
+    config = TrainConfig(minutes=1, lr=1.0, warmup_steps=10, freeze_steps=50, trunk_lr=0.2)
+    assert trunk_rate(config, 49, 0.1) == 0.0
+    assert trunk_rate(config, 50, 0.1) == pytest.approx(0.02)
+    assert trunk_rate(config, 90, 0.1) == pytest.approx(0.2)
+    assert trunk_rate(config, 90, 1.0) == 0.0
 
 
 def test_pictures_grow_with_the_time() -> None:

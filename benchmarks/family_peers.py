@@ -1,0 +1,104 @@
+"""The peers of benchmarks/families.py: each family's own generator and our model on the same random weights.
+
+A peer's model is built first; ours takes its tensors without a copy, so that adjusting the heads of one
+adjusts the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from maskmill.pipeline.decoder.forms import SAM_HQ
+from maskmill.pipeline.reference import adjust_family
+from maskmill.pipeline.segmenters.families import Encoded, FamilyModel, Pixels
+from maskmill.pipeline.segmenters.family_decoder import IMAGE_POSITIONS, DecoderSizes, build, load
+from maskmill.pipeline.segmenters.official_sam2 import official_model
+from maskmill.pipeline.settings import MaskSettings
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Both sides.
+
+    Attributes:
+        generate: the peer's masks of an image, bool[H, W] each.
+        model: ours, of the same weights.
+        settings: ours, to the peer's rules.
+    """
+
+    generate: Callable[[Pixels], Sequence[npt.NDArray[np.bool_]]]
+    model: FamilyModel
+    settings: MaskSettings
+
+
+def sam2(size: str, image: Pixels, points_per_side: int) -> Peer:
+    """SAM 2.1 of a size ("t", "s", "b+", "l") and its authors' generator."""
+    from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+    from sam2.build_sam import build_sam2
+
+    torch.manual_seed(0)
+    theirs = build_sam2(f"configs/sam2.1/sam2.1_hiera_{size}.yaml", device="cpu")
+    look_where_told(theirs.sam_mask_decoder)
+    model = official_model(dict(theirs.state_dict()), Path("random.pt"))
+    adjust_family(model, image, predicted_iou=0.8)
+    generator = SAM2AutomaticMaskGenerator(theirs, points_per_side=points_per_side)
+    settings = MaskSettings(points_per_side=points_per_side, predicted_iou=0.8)
+    return Peer(lambda image: [row["segmentation"] for row in generator.generate(image)], model, settings)
+
+
+def sam_hq(image: Pixels, points_per_side: int) -> Peer:
+    """SAM-HQ ViT-B and its authors' generator; the encoder is theirs on both sides."""
+    from segment_anything_hq import SamAutomaticMaskGenerator, sam_model_registry
+
+    from maskmill.pipeline.decoder.resize import resize
+    from maskmill.pipeline.frame import Frame
+
+    torch.manual_seed(0)
+    theirs = sam_model_registry["vit_b"]().eval()
+    look_where_told(theirs.mask_decoder)
+    tensors = dict(theirs.state_dict())
+    tensors[IMAGE_POSITIONS] = tensors["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
+    sizes = DecoderSizes(grid=64, input_px=1024, early_channels=768)
+
+    class Encoder(torch.nn.Module):
+        def forward(self, pixels_B3HW: torch.Tensor) -> Encoded:
+            features, early = theirs.image_encoder(pixels_B3HW)
+            return Encoded(features, (early[0].permute(0, 3, 1, 2),))
+
+    def prepare(images: Sequence[Pixels], device: torch.device) -> torch.Tensor:
+        inputs = []
+        for one in images:
+            frame = Frame.of_image(1024, height=one.shape[0], width=one.shape[1])
+            resized = resize(one, height=frame.input_height, width=frame.input_width)
+            inputs.append(theirs.preprocess(torch.tensor(resized).permute(2, 0, 1)[None]))
+        return torch.cat(inputs)
+
+    modules = load(build(sizes, SAM_HQ), tensors, Path("random.pth"))
+    model = FamilyModel(Encoder(), modules, SAM_HQ, prepare, stretches=False)
+    adjust_family(model, image)
+    generator = SamAutomaticMaskGenerator(theirs, points_per_side=points_per_side)
+    settings = MaskSettings(points_per_side=points_per_side, outputs="best")
+    return Peer(lambda image: [row["segmentation"] for row in generator.generate(image)], model, settings)
+
+
+@torch.no_grad()
+def look_where_told(mask_decoder: Any) -> None:
+    """Random weights whose masks depend on the prompt: queries and keys are projected alike."""
+    for name, module in mask_decoder.transformer.named_modules():
+        if name.endswith(("token_to_image", "image_to_token")):
+            module.q_proj.weight.mul_(1.7)
+            module.k_proj.weight.copy_(module.q_proj.weight)
+
+
+PEERS: dict[str, Callable[[Pixels, int], Peer]] = {
+    "sam2_tiny": lambda image, points: sam2("t", image, points),
+    "sam2_base_plus": lambda image, points: sam2("b+", image, points),
+    "sam_hq_b": sam_hq,
+}

@@ -1,0 +1,91 @@
+"""Who works on a dataset while a run lasts: its one writer, a driver beside others, or a short guest.
+
+    writing    the writer's lock: relabel, retrain, distill, loop, review, import, an audit, repair and gc;
+               `forget` takes the same lock itself (storage/care/forget.py)
+    driving    a heartbeat alone: generate and ingest, which may run beside anything
+    visiting   a heartbeat for one small record: tag and promote, which must work beside a relabel of days
+
+All three are seen by `forget`, garbage collection and `status`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from maskmill.flows.report.report import watcher
+from maskmill.storage.clock import now_utc
+from maskmill.storage.drivers import one_writer
+from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.stores.open import open_store
+
+if TYPE_CHECKING:
+    from maskmill.storage.stores.base import ObjectStore
+
+
+@contextmanager
+def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[str]:
+    """Is the dataset's one writer inside the block; gives the driver's id.
+
+    Args:
+        dataset: its root.
+        owner: what this is, for whoever finds the dataset taken.
+        wait_s: how long to wait for another writer, seconds; 0 refuses at once.
+
+    Raises:
+        WriterBusy: another writer is at work, and still is after `wait_s`.
+        LeaseLost: this process slept while it took its place, and others count it as dead.
+        StorageError: the dataset cannot be written.
+    """
+    store = open_store(dataset)
+    with one_writer.writing(store, owner, wait_s=wait_s, waiting=watcher().note) as own_id:
+        _settle(store)
+        yield own_id
+
+
+@contextmanager
+def driving(dataset: str) -> Iterator[None]:
+    """Announces this driver inside the block, once no collection is at work, and tells of others beside it.
+
+    Raises:
+        StorageError: the dataset cannot be written.
+    """
+    store = open_store(dataset)
+    with announce(store, "generate") as lease:
+        one_writer.await_collector(store, lease.driver_id, waiting=watcher().note)
+        _settle(store)
+        for driver in others(store, own_id=lease.driver_id):
+            if (driver.owner, driver.host, driver.pid) == ("loop", socket.gethostname(), os.getpid()):
+                continue  # this run is a step of it
+            watcher().note(
+                f"another run works on this dataset: {driver.owner} on {driver.host}, process {driver.pid}, "
+                f"since {driver.started_utc}. This one goes on beside it, safely: a shard that both finish "
+                "is kept once, the first one's. Ctrl-C leaves it all to the other."
+            )
+        yield
+
+
+@contextmanager
+def visiting(dataset: str, owner: str) -> Iterator[ObjectStore]:
+    """A heartbeat inside the block, for a small record that disturbs no writer; gives the dataset's store.
+
+    Raises:
+        StorageError: the dataset cannot be written.
+    """
+    store = open_store(dataset)
+    with announce(store, owner):
+        yield store
+
+
+def _settle(store: ObjectStore) -> None:
+    """Takes forgotten images out of what is in force, where a `forget` was refused and only marked them."""
+    from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
+
+    shards = set(still_holding(store))
+    if shards:
+        now = now_utc()
+        settle_forgotten(store, created_utc=now, shards=shards)
+        republish(store, shards, made_by="forget", created_utc=now)

@@ -1,0 +1,92 @@
+"""What a run is to do, found out before any work: its columns' fingerprints, the plan of its images, and the
+shards that lack something.
+
+Storage is the only truth: each step looks at what is committed, so it may be repeated, by this driver or
+another, without harm. Nothing here imports Prefect or Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from maskmill.flows.config import RunConfig
+from maskmill.flows.report.report import watcher
+from maskmill.storage.stores.open import open_store
+
+if TYPE_CHECKING:
+    from maskmill.storage.plan.make_plan import PlanSummary
+    from maskmill.workers.run.spec import RunSpec
+
+
+def describe_run(dataset: str, config: RunConfig) -> RunSpec:
+    """Everything a worker needs, with the fingerprints of the columns it will write.
+
+    The segmenter is the dataset's promoted model where one is in force; see workers/run/dataset_models.py.
+
+    Raises:
+        WeightsError: a model's weights are missing or damaged.
+        ValueError: a vocabulary has no phrases.
+    """
+    from maskmill.workers.run.dataset_models import in_force
+    from maskmill.workers.run.spec import make_spec
+
+    return make_spec(
+        dataset,
+        work=config.run.work(),
+        **{**config.column_sections(), "segmenter": in_force(open_store(dataset), config.segmenter)},
+    )
+
+
+def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
+    """Looks at every input just far enough to know that it can be used.
+
+    Raises:
+        InputError: one cannot.
+    """
+    from maskmill.storage.plan.inputs import list_inputs
+
+    list_inputs(inputs, dataset_root=dataset)
+
+
+def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> PlanSummary:
+    """Plans what is new in the inputs: keys, duplicates, shard cuts. Unchanged inputs plan nothing.
+
+    What was seen and isn't used is told, by ending or kind.
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
+    from maskmill.storage.plan.inputs import most_of
+    from maskmill.storage.plan.make_plan import make_plan
+
+    summary = make_plan(
+        open_store(dataset),
+        inputs,
+        shard_size=config.run.shard_size,
+        limit=limit,
+        photograph=config.ingest.photograph,
+        progress=watcher().count,
+    )
+    if summary.skipped_by_ending:
+        watcher().note(f"not used of the inputs: {most_of(summary.skipped_by_ending)}")
+    return summary
+
+
+def is_complete(spec: RunSpec) -> bool:
+    """Whether there is a plan and every shard of it has all columns of this run."""
+    from maskmill.storage.plan.plan import load_plans
+
+    return load_plans(open_store(spec.root)).num_shards > 0 and not pending_shards(spec)
+
+
+def pending_shards(spec: RunSpec) -> dict[int, int]:
+    """Planned shards that lack a column of this run: shard -> images planned in it."""
+    from maskmill.storage.dataset.columns import ColumnVersion
+    from maskmill.storage.plan.plan import load_plans
+
+    store = open_store(spec.root)
+    plan = load_plans(store)
+    columns = [ColumnVersion(store, name, digits) for name, digits in spec.fingerprints.items()]
+    finished = set.intersection(*(version.committed() for version in columns))
+    return {shard: plan.num_images_of(shard) for shard in range(plan.num_shards) if shard not in finished}

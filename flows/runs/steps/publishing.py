@@ -1,0 +1,168 @@
+"""The step that publishes what is committed as the dataset's next generation, and checks the sums.
+
+Like all steps it looks at storage alone, so it may be repeated without harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from maskmill.flows.config import RunConfig
+from maskmill.flows.report.report import watcher
+from maskmill.storage.clock import now_utc
+from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.spec import MASKS
+
+if TYPE_CHECKING:
+    from maskmill.storage.care.verify import VerifyReport
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.records import CommitRecord, Reject
+    from maskmill.workers.run.spec import RunSpec
+
+
+MAX_RACES = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """What the verify-and-publish step found.
+
+    Attributes:
+        generation: the newest one's number; None while nothing is annotated.
+        is_new: this step published it.
+        masks: in it.
+        check: the sums, and whatever is wrong.
+        rejects: reason -> images, those the plan rejected (such as duplicates) included.
+    """
+
+    generation: int | None
+    is_new: bool
+    masks: int
+    check: VerifyReport
+    rejects: Mapping[str, int]
+
+
+def publish_and_verify(
+    spec: RunSpec, config: RunConfig, *, made_by: str = "generate", partial: bool = False
+) -> Published:
+    """Publishes what is committed as the next generation, and checks the dataset's sums.
+
+    Columns that this run does not make are carried over from the generation before. Nothing is published when
+    the latest generation holds just that. Shards that lack a column of the run keep what they had; but unless
+    `partial` says that this is meant, a run that had to give shards up never replaces a fuller generation.
+
+    Args:
+        spec: the run: its fingerprints say what counts.
+        config: its settings, as the generation keeps them.
+        made_by: what the generation says made it.
+        partial: a generation may mix versions by shard.
+
+    Raises:
+        DatasetError: records contradict each other.
+        DamagedObject: a record cannot be read.
+        Overtaken: others kept committing or publishing meanwhile.
+    """
+    from maskmill.storage.errors import Overtaken
+
+    for _ in range(MAX_RACES):
+        try:
+            return _publish_and_verify(spec, config, made_by, partial)
+        except Overtaken as exc:
+            overtaken = exc  # records were superseded since they were read: they are read again
+    raise overtaken
+
+
+def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
+    from maskmill.storage.care.rewrite import settle_forgotten
+    from maskmill.storage.care.verify import verify
+    from maskmill.storage.dataset.columns import ColumnVersion
+    from maskmill.storage.dataset.generations import latest
+    from maskmill.storage.plan.plan import load_plans
+
+    store = open_store(spec.root)
+    settle_forgotten(store, created_utc=now_utc())
+    records = {
+        column: list(ColumnVersion(store, column, digits).records())
+        for column, digits in spec.fingerprints.items()
+    }
+
+    before = latest(store)
+    generation = before
+    if records[MASKS] and (partial or before is None or _as_full(records, before)):
+        generation = _publish(spec, config, records, made_by)
+
+    rejects = Counter(load_plans(store).rejects_by_reason)
+    rejects.update(reject.reason for reject in _rejected(records))
+    return Published(
+        generation=generation.number if generation is not None else None,
+        is_new=generation is not None and (before is None or before.number != generation.number),
+        masks=int(generation.totals.get("masks", 0)) if generation is not None else 0,
+        check=verify(store, deep=False),
+        rejects=dict(rejects),
+    )
+
+
+def _publish(
+    spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
+) -> Generation:
+    from maskmill.storage.dataset.columns import ColumnVersion
+    from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over, row_of
+    from maskmill.storage.dataset.merge import count_rows, merge_rows
+
+    store = open_store(spec.root)
+    check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
+    made = {
+        column: [row_of(ColumnVersion(store, column, spec.fingerprints[column]), record) for record in found]
+        for column, found in records.items()
+    }
+    settings = config.model_dump(mode="json", include={"recipe", *spec.settings})
+    models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
+
+    def make(parent: Generation | None) -> Publication:
+        merged = merge_rows(store, made, parent)
+        for column, shards in merged.dropped.items():
+            watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
+        if parent is not None and parent.rows() == merged.rows:
+            return Publication(merged.rows, {})
+        carried = {row.column for row in merged.rows} - spec.fingerprints.keys()
+        kept = {column: parent.columns[column] for column in carried} if parent is not None else {}
+        facts = {
+            "columns": {**kept, **spec.fingerprints},
+            "settings": {**_sections(parent, carried), **settings},
+            "models": {**(parent.models if parent is not None and carried else {}), **models},
+            "totals": count_rows(store, merged.rows),
+        }
+        return Publication(merged.rows, facts)
+
+    return publish_over(store, make, now_utc(), made_by=made_by)
+
+
+def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, Any]:
+    """What the generation before says of how these columns were made."""
+    return {name: parent.settings[name] for name in columns if parent is not None and name in parent.settings}
+
+
+def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
+    """The rejected images, each once, with the reason of the first column that rejects it."""
+    from maskmill.storage.dataset.records import first_rejects
+
+    for shard in _by_shard(records):
+        yield from first_rejects(shard).values()
+
+
+def _by_shard(records: Mapping[str, Sequence[CommitRecord]]) -> list[list[CommitRecord]]:
+    """The records of each shard, in the order the columns are made."""
+    by_shard: dict[int, list[CommitRecord]] = {}
+    for found in records.values():
+        for record in found:
+            by_shard.setdefault(record.shard, []).append(record)
+    return list(by_shard.values())
+
+
+def _as_full(records: Mapping[str, Sequence[CommitRecord]], before: Generation) -> bool:
+    """Whether no column of the run has fewer shards than the generation has of it."""
+    shards = Counter(row.column for row in before.rows())
+    return all(len(found) >= shards[column] for column, found in records.items())

@@ -1,0 +1,1 @@
+"""Prefect's server, its secret and its pools, and what is registered there."""

@@ -1,0 +1,154 @@
+"""The formats that a generation can be exported in. To add one: a file in this folder, and its line here.
+
+A format's file is named like it and has one function,
+
+    write(store, generation, destination, choices, progress) -> ExportReport
+
+which raises ExportError where the destination holds something else, and DamagedObject for what isn't as its
+record says. It is imported when the format is used: this list costs nothing to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from maskmill.pipeline.checks import check_choice, check_type
+
+if TYPE_CHECKING:
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.report import ExportReport
+
+Progress = Callable[[int], None]
+"""Called with the number of images written so far."""
+
+
+class WriteExport(Protocol):
+    """A format's `write`; see this file's header."""
+
+    def __call__(
+        self,
+        store: ObjectStore,
+        generation: Generation,
+        destination: str,
+        choices: ExportChoices,
+        progress: Progress | None,
+    ) -> ExportReport: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat:
+    """A format.
+
+    Attributes:
+        name: what it is asked for by.
+        holds: what it writes, in a few words.
+        writer: gives what writes it, from the format's own file.
+        images_optional: whether it can be written without the photographs.
+    """
+
+    name: str
+    holds: str
+    writer: Callable[[], WriteExport]
+    images_optional: bool = False
+
+
+def _sa1b() -> WriteExport:
+    from maskmill.workers.exports import sa1b
+
+    return sa1b.write
+
+
+def _coco() -> WriteExport:
+    from maskmill.workers.exports import coco
+
+    return coco.write
+
+
+def _lvis() -> WriteExport:
+    from maskmill.workers.exports import lvis
+
+    return lvis.write
+
+
+def _yolo() -> WriteExport:
+    from maskmill.workers.exports import yolo
+
+    return yolo.write
+
+
+def _hf() -> WriteExport:
+    from maskmill.workers.exports import hf
+
+    return hf.write
+
+
+FORMATS = (
+    ExportFormat(name="sa1b", holds="tars of jpg + json", writer=_sa1b),
+    ExportFormat(name="coco", holds="images + one annotations file", writer=_coco, images_optional=True),
+    ExportFormat(name="lvis", holds="the same with LVIS's fields", writer=_lvis, images_optional=True),
+    ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo),
+    ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
+)
+
+
+def format_names() -> tuple[str, ...]:
+    """What can be asked for."""
+    return tuple(one.name for one in FORMATS)
+
+
+def format_named(name: str) -> ExportFormat:
+    """The format of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    check_choice("format", name, format_names())
+    return next(one for one in FORMATS if one.name == name)
+
+
+def without_images() -> tuple[str, ...]:
+    """Those that can be written without the photographs."""
+    return tuple(one.name for one in FORMATS if one.images_optional)
+
+
+def formats_told() -> str:
+    """All of them, for help texts: "sa1b (tars of jpg + json), coco (...) or hf (...)"."""
+    *others, last = (f"{one.name} ({one.holds})" for one in FORMATS)
+    return f"{', '.join(others)} or {last}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportChoices:
+    """How a generation is written out.
+
+    Args:
+        format: one of `FORMATS`.
+        max_images: images in a file, for formats of several ("sa1b", "hf"), at least 1.
+        max_bytes: bytes in such a file, at least 1; a single larger image still gets a file of its own.
+        images: write the photographs too; only formats whose annotations stand alone can leave them out.
+        column: that has the masks: "masks", or one that was imported.
+
+    Raises:
+        ValueError: an unknown format, a limit below 1, or a format without the images it needs.
+    """
+
+    format: str = "sa1b"
+    max_images: int = 1000
+    max_bytes: int = 2**30
+    images: bool = True
+    column: str = "masks"
+
+    def __post_init__(self) -> None:
+        chosen = format_named(self.format)
+        if self.max_images < 1 or self.max_bytes < 1:
+            limits = f"max_images={self.max_images} and max_bytes={self.max_bytes}"
+            raise ValueError(f"{limits} must be at least 1")
+        check_type("images", self.images, bool)
+        if not self.images and not chosen.images_optional:
+            raise ValueError(
+                f"images=False: {self.format} always holds its images; leave images on, or use one of "
+                f"{', '.join(without_images())}"
+            )
