@@ -43,10 +43,6 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.r(\d+))?\.json")
 
 
-NOT_ANNOTATED = "not_annotated"
-"""A reject's reason that is none: what an imported file says nothing of."""
-
-
 @dataclass(frozen=True)
 class ColumnVersion:
     """One fingerprint's output of a column, in a store."""

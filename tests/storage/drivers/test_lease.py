@@ -73,6 +73,16 @@ def test_a_clock_that_is_set_neither_ends_a_lease_nor_keeps_it(
         assert lease.is_lost
 
 
+def test_the_lookers_own_clock_does_not_matter(
+    local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with announce(local_store, "generate"):
+        running_s = store_time._running_s
+        monkeypatch.setattr(store_time, "_running_s", lambda: running_s() + DAY_S)
+        assert [info.owner for info in others(local_store)] == ["generate"]
+        monkeypatch.undo()
+
+
 def test_who_may_only_read_judges_by_its_own_clock(
     local_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
