@@ -213,7 +213,7 @@ def _read_file(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"config file {path} cannot be read: {exc}") from exc
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # a number of 5,000 digits is no TOMLDecodeError
         raise ConfigError(f"config file {path} is not TOML: {exc}") from exc
 
 
@@ -234,7 +234,7 @@ def _parse_value(text: str) -> Any:
     quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
 
 

@@ -11,6 +11,7 @@
     ├── DatasetError        the records of a dataset contradict each other
     ├── UnfitStore          the store does not keep what a dataset needs of it
     ├── Recalled            what was made holds images that were forgotten meanwhile: make it again
+    ├── Overtaken           somebody else decided the same thing since this one looked: look again
     ├── LeaseLost           this driver was silent for so long that others count it as dead
     └── InputError          an input cannot be used: names it and the cure (also a ValueError)
         ├── SourceChanged   an input is no longer what the plan saw
@@ -24,9 +25,14 @@ Outside errors (OSError, botocore's) become ours with `from exc`. No message hol
 
 from __future__ import annotations
 
+from maskmill.storage.secret_words import blank_secrets
+
 
 class StorageError(Exception):
-    """The base of everything storage/ raises on purpose."""
+    """The base of everything storage/ raises on purpose; its sentence holds no secret, whatever was typed."""
+
+    def __init__(self, *sentence: object) -> None:
+        super().__init__(*(blank_secrets(one) if isinstance(one, str) else one for one in sentence))
 
 
 class ObjectNotFound(StorageError):
@@ -67,6 +73,10 @@ class UnfitStore(StorageError):
 
 class Recalled(StorageError):
     """What was to be committed or published holds images that were forgotten meanwhile."""
+
+
+class Overtaken(StorageError):
+    """Somebody else decided the same thing since this one looked: to be looked at again, not overwritten."""
 
 
 class LeaseLost(StorageError):

@@ -103,13 +103,14 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
 
 def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
     """The sample of one column and the record that made it exist."""
-    from maskmill.storage.dataset.join import read_record
+    from maskmill.storage.dataset.join import check_row, read_record
     from maskmill.storage.shards.shards import read_shard
 
     record = read_record(store, row)
     reject = next((reject for reject in record.rejects if reject.key == key), None)
     value = None
     if reject is None:
+        check_row(store, row)
         files = next((sample.files for sample in read_shard(store, row.data) if sample.key == key), {})
         value = json.loads(files["json"]) if "json" in files else {name: len(d) for name, d in files.items()}
     return {

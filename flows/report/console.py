@@ -25,6 +25,7 @@ import typer
 
 from maskmill.flows.report.report import Tally, pace
 from maskmill.pipeline.checks import finite
+from maskmill.storage.secret_words import blank_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,10 +113,14 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def plain(text: str) -> str:
-    """`text` with nothing in it taken as markup."""
+    """`text` with nothing in it taken as markup, nor by the terminal as an order, and without secrets.
+
+    Names of files may hold escape sequences: a character that no terminal shows is written as Python does.
+    """
     from rich.markup import escape
 
-    return escape(text)
+    shown = "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+    return escape(blank_secrets(shown))
 
 
 def next_steps(commands: Iterable[tuple[str, str]]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from maskmill.flows.config import ConfigError, RunConfig
-from maskmill.flows.report.report import blank_secrets
+from maskmill.storage.secret_words import blank_secrets
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress, ShardDone

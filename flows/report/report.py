@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
+
+from maskmill.storage.secret_words import blank_secrets
 
 if TYPE_CHECKING:
     from maskmill.workers.measure.compare import DiffReport
@@ -218,21 +219,6 @@ def image_artifact(png: bytes, *, key: str, description: str) -> None:
 
     address = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     create_image_artifact(address, key=key, description=description)
-
-
-_SECRETS = re.compile(
-    r"(://[^/@\s:]+:)[^@\s/]+(@)|((?:secret|password|auth_token|access_key|api_key)[a-z_]*\s*[=:]\s*)[^\s,;'\"]+",
-    re.I,
-)
-
-
-def blank_secrets(text: str) -> str:
-    """`text` without passwords in addresses and values of what is named a secret, token, password or key.
-
-    Settings never hold a secret (credentials come from the environment); this is the last line of defence for
-    addresses that people type.
-    """
-    return _SECRETS.sub(lambda m: f"{m[1]}***{m[2]}" if m[1] else f"{m[3]}***", text)
 
 
 def summary(report: RunReport) -> list[tuple[str, Any]]:

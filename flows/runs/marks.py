@@ -1,8 +1,8 @@
 """The runs `tag` and `promote`: one small record each, which disturbs no writer.
 
 They take no lock, so that a relabel of days keeps nobody from naming a generation or going back to a model;
-a heartbeat makes them seen by `forget` and garbage collection. Records are numbered put-if-absent: two at
-once are both kept, the later one in force.
+a heartbeat makes them seen by `forget` and garbage collection. Records are numbered put-if-absent, and each
+is made over the one that was looked at: of two at once one is written, the other is told.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def tag(dataset: str, name: str, generation: str | None, *, note: str = "") -> N
     Raises:
         InputError: the name cannot be a tag's.
         DatasetError, ObjectNotFound: no such generation, or no such tag to take away.
+        Overtaken: another set the tag meanwhile.
     """
     number = None if generation is None else tags.find_generation(open_store(dataset), generation).number
     with visiting(dataset, "tag") as store:
@@ -41,6 +42,7 @@ def promote(dataset: str, model: int, *, why: str) -> None:
 
     Raises:
         ObjectNotFound: there is no such model.
+        Overtaken: another model was put in force meanwhile.
     """
     with visiting(dataset, "promote") as store:
         model_versions.promote(store, model, why=why, created_utc=now_utc())

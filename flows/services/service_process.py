@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskmill.flows.report.report import blank_secrets
+from maskmill.storage.secret_words import blank_secrets
 
 STOP_TIMEOUT_S = 20.0
 MAX_DEATHS = 5

@@ -34,7 +34,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from maskmill.flows.config import ConfigError
-from maskmill.flows.report.report import blank_secrets
 from maskmill.flows.services.prefect import secret as api_secret
 from maskmill.flows.services.prefect.api import PrefectApi
 from maskmill.flows.services.prefect.lost_runs import sweep
@@ -43,6 +42,7 @@ from maskmill.flows.services.service_process import STOP_TIMEOUT_S, Child
 from maskmill.flows.services.state import Running, read_state, running, state_path
 from maskmill.flows.services.surroundings import keep_token, open_directly
 from maskmill.storage.drivers.lease import process_lives
+from maskmill.storage.secret_words import blank_secrets
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 180.0

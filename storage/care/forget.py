@@ -17,7 +17,6 @@ not ours. A bucket that keeps old versions keeps these objects too.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,7 @@ from maskmill.storage.dataset.generations import list_generations, load_generati
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease, others
 from maskmill.storage.drivers.one_writer import writing
+from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
 from maskmill.storage.plan.make_plan import RowWriter
 from maskmill.storage.plan.marks import forget_command
@@ -115,7 +115,7 @@ def forget(
     keys: Collection[str],
     *,
     created_utc: str,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = steady_time,
 ) -> ForgetReport:
     """Removes images from every column, publishes, and removes what held them. Safe to repeat.
 
@@ -159,9 +159,9 @@ def _remove(
         for record in rewrite_shard(store, shard, without=set(wanted), created_utc=created_utc)
     ]
     generation = republish(store, set(shards), made_by="forget", created_utc=created_utc)
-    check_lease(store)
     removed = 0
     for left in list(_all_leftovers(store, shards)):
+        check_lease(store)
         store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
         removed += 1
     number = generation.number if generation else None

@@ -9,8 +9,10 @@
     version      only if asked for: all of a column version that no generation names, its records first
 
 Spared: whatever a generation or a record in force names, all of a shard whose records cannot be read,
-anything younger than `min_age_s`, and anything written since the oldest living driver started. Commit
-records, models and tags are never garbage. Each removal stands alone: a stopped run leaves the rest.
+anything younger than `min_age_s`, and anything written since the oldest living driver started; whole
+versions while any driver lives, who may be about to resume one. Commit records, models and tags are never
+garbage. Each removal stands alone: a stopped run leaves the rest. One that slept stops before the next one:
+its lease is lost, and whoever waited for it goes on (one_writer.py).
 
 Memory: a digest for each named object (about 50 bytes), and what is found.
 """
@@ -18,7 +20,6 @@ Memory: a digest for each named object (about 50 bytes), and what is found.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,8 +29,9 @@ from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_v
 from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
 from maskmill.storage.dataset.generations import list_generations, load_generation, named_objects
 from maskmill.storage.dataset.records import CommitRecord
-from maskmill.storage.drivers.lease import CLOCK_SKEW_S, others
-from maskmill.storage.drivers.lease import FOLDER as DRIVERS
+from maskmill.storage.drivers.lease import SLACK_S, check_lease, others
+from maskmill.storage.drivers.store_time import FOLDER as DRIVERS
+from maskmill.storage.drivers.store_time import store_clock
 from maskmill.storage.plan.digests import DigestTable
 from maskmill.storage.plan.plan import FOLDER as PLANS
 from maskmill.storage.plan.plan import load_plans
@@ -65,7 +67,7 @@ def find_garbage(
     own_id: str | None = None,
     min_age_s: float = MIN_AGE_S,
     versions: bool = False,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> list[Garbage]:
     """Everything that nothing names; changes nothing.
 
@@ -75,12 +77,14 @@ def find_garbage(
         min_age_s: younger objects are spared.
         versions: also column versions that no generation names: settings that were tried and left, but also
             a first run that was stopped before it published. None without a generation.
-        clock: seconds since 1970, as the store sees it (see `lease.store_clock`).
+        clock: seconds since 1970 at the store; None asks it.
 
     Raises:
         DamagedObject: a plan or a manifest cannot be read, so nobody knows what it names.
     """
-    cutoff_s = _cutoff(store, own_id, min_age_s, clock)
+    begun_s = [driver.begun_s - SLACK_S for driver in others(store, own_id=own_id)]
+    cutoff_s = min([(clock or store_clock(store))() - min_age_s, *begun_s])
+    versions = versions and not begun_s
 
     # What generations name stays
     kept, published = DigestTable(16, 1), set[str]()
@@ -116,10 +120,15 @@ def find_garbage(
 def remove_garbage(
     store: ObjectStore, found: Sequence[Garbage], *, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Removes what `find_garbage` found; what is gone already is no error."""
+    """Removes what `find_garbage` found; what is gone already is no error.
+
+    Raises:
+        LeaseLost: this process slept for so long that what it found may be in use again; the rest stays.
+    """
 
     def remove(one: Garbage) -> Iterator[None]:
-        """Removes one; gone already is no error."""
+        """Removes one, while the lease holds; gone already is no error."""
+        check_lease(store)
         if one.unfinished is not None:
             store.abandon(one.unfinished)
         else:
@@ -138,12 +147,6 @@ def remove_garbage(
 
 def _is_record(one: Garbage) -> bool:
     return one.kind == "version" and "/commits/" in one.name
-
-
-def _cutoff(store: ObjectStore, own_id: str | None, min_age_s: float, clock: Callable[[], float]) -> float:
-    """Older things may go: a day old, and from before any living driver."""
-    started_s = [driver.started_s for driver in others(store, own_id=own_id)]
-    return min([clock() - min_age_s, *(start - CLOCK_SKEW_S for start in started_s)])
 
 
 def _whole_version(version: ColumnVersion, cutoff_s: float) -> list[Garbage]:

@@ -25,7 +25,7 @@ from maskmill.storage.dataset.generations import (
     row_of,
 )
 from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
-from maskmill.storage.errors import DamagedObject, StorageError
+from maskmill.storage.errors import DamagedObject, Overtaken, StorageError
 from maskmill.storage.plan.marks import holding, marked_shards, marks_of
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_shard, write_shard
@@ -34,6 +34,7 @@ from maskmill.storage.stores.base import ObjectStore
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MAX_RACES = 20
 FORGOTTEN = "forgotten"  # the reason in the images column's record
 
 
@@ -45,11 +46,13 @@ class StoredShard:
         version: which.
         record: the one in force.
         stands_for: sha256 of it and of all records whose samples it has.
+        next_repair: the number that a record made from it gets: the next one when it was read.
     """
 
     version: ColumnVersion
     record: CommitRecord
     stands_for: frozenset[str]
+    next_repair: int
 
 
 def stored_shards(
@@ -69,10 +72,12 @@ def stored_shards(
     found = []
     for column in list_columns(store):
         for version in list_versions(store, column):
+            number = version.next_repair(shard)
             history = version.history(shard)
             readable = [record for record in history if isinstance(record, CommitRecord)]
             if readable:
-                found.append(StoredShard(version, readable[-1], _stands_for(readable, version, rows)))
+                equal = _stands_for(readable, version, rows)
+                found.append(StoredShard(version, readable[-1], equal, number))
             elif history and not lenient:
                 raise DamagedObject(
                     f"{store.root}: no record of {version.folder} shard {shard} can be read; "
@@ -128,7 +133,23 @@ def rewrite_shard(
 
     Raises:
         DamagedObject: keys are to go, and something of the shard cannot be read.
+        Overtaken: others kept committing records of the shard meanwhile.
     """
+    for _ in range(MAX_RACES):
+        try:
+            return _rewrite_shard(store, shard, without, rows, created_utc)
+        except Overtaken as exc:
+            overtaken = exc
+    raise overtaken
+
+
+def _rewrite_shard(
+    store: ObjectStore,
+    shard: int,
+    without: Collection[str],
+    rows: Iterable[GenerationRow],
+    created_utc: str,
+) -> list[CommitRecord]:
     pending = stored_shards(store, shard, rows, lenient=not without)
     current = {sha256: one.record.sha256 for one in pending for sha256 in one.stands_for}
     without = frozenset(without) | marks_of(store, shard)
@@ -220,10 +241,16 @@ def _rewritten(
         num_read=data.num_samples + len(rejects),
         inputs=inputs,
         created_utc=created_utc,
-        repair=version.next_repair(record.shard),
+        repair=stored.next_repair,
         rewrites=record.sha256,
     )
-    return version.commit(new)
+    made = version.commit(new)
+    if made.attempt != attempt:
+        raise Overtaken(
+            f"{version.store.root}: {version.folder} shard {record.shard} was given another record "
+            "meanwhile; run the same command again, it starts from that one"
+        )
+    return made
 
 
 def _keys_of(version: ColumnVersion, record: CommitRecord) -> frozenset[str]:

@@ -2,8 +2,10 @@
 
 Each planned shard is followed through its columns: the images record must account for the planned keys, the
 record of any other column for the keys that images wrote. Objects must be there in full size; `deep` reads
-them too: checksums, every key and its order, pictures kept at their source, the index. Images and masks must
-be there; of other columns (captions, labels, names, ...) what is there is checked, and what is not counted.
+them too: checksums, every key and its order, pictures kept at their source, the index. Images must be there,
+and masks; or, in a dataset whose generation has no masks, the columns that it has (an import's). Of other
+columns (captions, labels, names, ...) what is there is checked, and what is not counted. An image that an
+imported file doesn't name is not annotated, which is no rejection.
 
 What counts is the latest generation, and beyond it what is committed of its column versions; without a
 generation, the version of each column with the most shards. Plans, generations, models, tags and the marks
@@ -21,6 +23,7 @@ from maskmill.storage.care.record_check import RESTORE, forgotten_problems, newe
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
 from maskmill.storage.dataset.generations import GenerationRow, row_of
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.records import NOT_ANNOTATED
 from maskmill.storage.errors import (
     DamagedObject,
     ObjectNotFound,
@@ -36,7 +39,6 @@ from maskmill.storage.stores.open import is_silence
 Rows = Mapping[str, GenerationRow]
 
 MAX_PROBLEMS = 1000
-NEEDED = ("images", "masks")  # in the order they are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class VerifyReport:
         damaged: in shards whose objects or records are lost or not what they should be.
         problems: each named, at most MAX_PROBLEMS and a last line that says how many more.
         lacking: column -> images in shards that have no such column yet, though others have.
+        unannotated: taken in, and named by none of the files that were imported.
     """
 
     images: int
@@ -62,6 +65,7 @@ class VerifyReport:
     damaged: int
     problems: tuple[str, ...]
     lacking: Mapping[str, int] = field(default_factory=dict)
+    unannotated: int = 0
 
     @property
     def ok(self) -> bool:
@@ -80,13 +84,23 @@ class _Finding:
     damaged: int = 0
     problems: tuple[str, ...] = ()
     lacking: Mapping[str, int] = field(default_factory=dict)
+    unannotated: int = 0
+
+
+@dataclass(frozen=True)
+class _Meant:
+    """What each shard is meant to hold: the dataset's columns in making order; those that it must have."""
+
+    columns: tuple[str, ...]
+    needed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A shard of one column against the keys that reached it: those it rejects, those it has."""
+    """A shard of one column against the keys that reached it: those it rejects, doesn't know, has."""
 
     rejected: frozenset[str] = frozenset()
+    unnamed: frozenset[str] = frozenset()
     passed: tuple[str, ...] = ()
     duplicated: int = 0
     problems: tuple[str, ...] = ()
@@ -116,13 +130,13 @@ def verify(
     except (DamagedObject, ObjectNotFound) as exc:
         return _report(Plan(store, ()), [_Finding(problems=(f"{exc}; {RESTORE}",))])
     by_shard, problems = _rows_in_force(store, plan)
-    columns = making_order({column for rows in by_shard.values() for column in rows})
+    meant = _meant(making_order({column for rows in by_shard.values() for column in rows}))
     problems += record_problems(store, plan, deep=deep)
     found = [_Finding(rejected=plan.num_rejects, problems=tuple(problems))]
 
     def check(shard: int) -> Iterator[_Finding]:
         """One shard, followed through its columns."""
-        yield _check_shard(store, plan, shard, columns, by_shard.get(shard, {}), deep)
+        yield _check_shard(store, plan, shard, meant, by_shard.get(shard, {}), deep)
 
     with closing(in_order(range(plan.num_shards), check, num_threads)) as findings:
         for number, finding in enumerate(findings, start=1):
@@ -147,8 +161,9 @@ def _report(plan: Plan, found: Sequence[_Finding]) -> VerifyReport:
         damaged=sum(finding.damaged for finding in found),
         problems=tuple(problems),
         lacking=dict(sum((Counter(finding.lacking) for finding in found), Counter())),
+        unannotated=sum(finding.unannotated for finding in found),
     )
-    accounted = report.annotated + report.rejected + report.missing + report.damaged
+    accounted = report.annotated + report.rejected + report.unannotated + report.missing + report.damaged
     assert accounted == report.images, f"{accounted} accounted for, of {report.images}"
     return report
 
@@ -173,6 +188,12 @@ def _rows_in_force(store: ObjectStore, plan: Plan) -> tuple[dict[int, dict[str, 
     return by_shard, problems
 
 
+def _meant(columns: list[str]) -> _Meant:
+    """Masks, as every run makes; what was imported where there are none."""
+    imported = tuple(column for column in columns if column != "images")
+    return _Meant(tuple(columns), ("masks",) if "masks" in columns or not imported else imported)
+
+
 def _fullest_versions(store: ObjectStore) -> dict[str, str]:
     fullest = {}
     for column in list_columns(store):
@@ -182,12 +203,12 @@ def _fullest_versions(store: ObjectStore) -> dict[str, str]:
 
 
 def _check_shard(
-    store: ObjectStore, plan: Plan, shard: int, columns: Sequence[str], rows: Rows, deep: bool
+    store: ObjectStore, plan: Plan, shard: int, meant: _Meant, rows: Rows, deep: bool
 ) -> _Finding:
     """Follows a shard's planned keys through its columns; every key ends in exactly one count.
 
     Args:
-        columns: of the dataset, in the order they are made.
+        meant: what it should hold.
         rows: of the shard, by column.
     """
     keys = plan.keys_of(shard)
@@ -199,27 +220,34 @@ def _check_shard(
 
     # Columns made from the pictures that passed
     reached = images.passed
-    others = [
-        _check_column(store, rows[column], reached, rows, deep)
-        for column in columns
+    others = {
+        column: _check_column(store, rows[column], reached, rows, deep)
+        for column in meant.columns
         if column in rows and column != "images"
-    ]
+    }
+    basis = [others[column] for column in meant.needed if column in others]
 
     # Every key that reached them in one count
-    rejected = frozenset[str]().union(*(found.rejected for found in others))
+    rejected = frozenset[str]().union(*(found.rejected for found in others.values()))
     left = set(reached) - rejected
-    damaged = left if any(found.damaged for found in others) else set()
-    absent = () if "masks" in rows else (_absent(shard, "masks", len(reached)),)
-    annotated = set() if absent else left.intersection(*(found.passed for found in others)) - damaged
-
+    damaged = left if any(found.damaged for found in others.values()) else set()
+    absent = tuple(_absent(shard, column, len(reached)) for column in meant.needed if column not in rows)
+    unannotated = left.intersection(*(found.unnamed for found in basis)) if not absent else set()
+    complete = left.intersection(*(found.unnamed.union(found.passed) for found in others.values()))
+    annotated = set() if absent else complete - unannotated - damaged
+    unannotated -= damaged
+    lost = left - annotated - unannotated - damaged
     return _Finding(
         annotated=len(annotated),
         rejected=len(images.rejected) + len(rejected),
-        missing=len(keys) - len(images.rejected) - len(reached) + len(left - annotated - damaged),
-        duplicated=images.duplicated + sum(found.duplicated for found in others),
+        missing=len(keys) - len(images.rejected) - len(reached) + len(lost),
+        duplicated=images.duplicated + sum(found.duplicated for found in others.values()),
         damaged=len(damaged),
-        problems=(*images.problems, *(text for found in others for text in found.problems), *absent),
-        lacking={column: len(reached) for column in columns if column not in (*NEEDED, *rows)},
+        problems=(*images.problems, *(text for found in others.values() for text in found.problems), *absent),
+        lacking={
+            column: len(reached) for column in meant.columns if column not in ("images", *meant.needed, *rows)
+        },
+        unannotated=len(unannotated),
     )
 
 
@@ -258,6 +286,7 @@ def _check_row(
 
     # Which keys it accounts for
     rejected = {reject.key for reject in record.rejects}
+    unnamed = {reject.key for reject in record.rejects if reject.reason == NOT_ANNOTATED}
     strangers = sorted(rejected - set(keys))
     if strangers:
         problems.append(f"{where} rejects keys that never reached it: {_some(strangers)}")
@@ -271,7 +300,8 @@ def _check_row(
             problems.append(
                 f"{where}: the index has keys the shard lacks: {_some(sorted(indexed - set(wanted)))}"
             )
-    return _Column(frozenset(rejected & set(keys)), passed, duplicated, tuple(problems))
+    reached = frozenset(keys)
+    return _Column(reached & (rejected - unnamed), reached & unnamed, passed, duplicated, tuple(problems))
 
 
 def _compare(

@@ -72,6 +72,10 @@ class ColumnVersion:
         """The shards that exist, from the names of their records."""
         return set(self._repairs())
 
+    def newest_names(self) -> dict[int, str]:
+        """The object of each committed shard's newest record, from the names alone."""
+        return {shard: self.record_name(shard, repair) for shard, repair in self._repairs().items()}
+
     def record(self, shard: int) -> CommitRecord | None:
         """The shard's record in force: the newest that can be read; None if it isn't committed.
 

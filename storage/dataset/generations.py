@@ -13,7 +13,7 @@ It does not know: images that are planned and not yet worked on; `verify` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease
-from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound, Recalled, StoreUnavailable
+from maskmill.storage.errors import (
+    DamagedObject,
+    DatasetError,
+    ObjectNotFound,
+    Overtaken,
+    Recalled,
+    StoreUnavailable,
+)
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
 from maskmill.storage.shards.arrow import read_table, table_of
@@ -117,20 +124,22 @@ def publish(
     Raises:
         DatasetError: nothing is committed, or a record was made from another record of its input column.
     """
-    records = {
-        (record.shard, column): (version, record)
-        for column, fingerprint in columns.items()
-        for version in [ColumnVersion(store, column, fingerprint)]
-        for record in version.records()
-    }
-    if not records:
-        raise DatasetError(f"{store.root}: nothing is committed of {dict(columns)}; run `generate` first")
-    check_inputs(store, {key: record for key, (_, record) in records.items()})
-    rows = tuple(
-        row_of(version, record) for _, (version, record) in sorted(records.items(), key=lambda item: item[0])
-    )
     facts = {"columns": columns, "settings": settings, "models": models, "totals": totals}
-    return publish_rows(store, rows, facts, created_utc)
+
+    def make(parent: Generation | None) -> Publication:
+        records = {
+            (record.shard, column): (version, record)
+            for column, fingerprint in columns.items()
+            for version in [ColumnVersion(store, column, fingerprint)]
+            for record in version.records()
+        }
+        if not records:
+            raise DatasetError(f"{store.root}: nothing is committed of {dict(columns)}; run `generate` first")
+        check_inputs(store, {key: record for key, (_, record) in records.items()})
+        in_order = sorted(records.items(), key=lambda item: item[0])
+        return Publication(tuple(row_of(version, record) for _, (version, record) in in_order), facts)
+
+    return publish_over(store, make, created_utc, made_by="generate")
 
 
 def publish_rows(
@@ -167,14 +176,16 @@ def publish_over(
 
     Raises:
         LeaseLost: this driver counts as dead.
+        Overtaken: rows name records that were superseded since they were read; to be asked again likewise.
         Recalled: rows hold images that were forgotten; to be asked again with the records now in force.
     """
     for _ in range(MAX_RACES):
         parent = latest(store)
         wanted = make(parent)
-        _refuse_forgotten(store, wanted.rows)
+        refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
+        _refuse_superseded(store, set(wanted.rows).difference(parent.rows() if parent else ()))
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
         manifest = write_object(store, name, _manifest_bytes(wanted.rows), len(wanted.rows))
@@ -190,14 +201,18 @@ def publish_over(
         )
         check_lease(store)
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
-            _refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
+            refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
             return generation
         store.delete(name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
 
 
-def _refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
-    """Raises Recalled where rows hold images that the plan marks as forgotten now."""
+def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
+    """Nothing where rows hold no image that the plan marks as forgotten now.
+
+    Raises:
+        Recalled: they do; says which.
+    """
     marked = marked_shards(store)
     by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
     for row in rows if marked else ():
@@ -209,6 +224,22 @@ def _refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None
                 f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
                 f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"
             )
+
+
+def _refuse_superseded(store: ObjectStore, rows: Collection[GenerationRow]) -> None:
+    """Raises Overtaken where rows name another record than the one in force: who read them slept since."""
+    by_version: dict[ColumnVersion, list[GenerationRow]] = {}
+    for row in rows:
+        by_version.setdefault(ColumnVersion(store, row.column, row.fingerprint), []).append(row)
+    for version, named in by_version.items():
+        newest = version.newest_names()
+        doubtful = {row.shard: row for row in named if newest.get(row.shard) != row.record}
+        for shard, record in version.read_shards(doubtful) if doubtful else ():
+            if isinstance(record, CommitRecord) and record.sha256 != doubtful[shard].record_sha256:
+                raise Overtaken(
+                    f"{store.root}: {version.folder} shard {shard} was given another record meanwhile; "
+                    "run the same command again, it publishes that one"
+                )
 
 
 def _record_of(store: ObjectStore, row: GenerationRow) -> CommitRecord | None:

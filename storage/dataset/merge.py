@@ -103,9 +103,10 @@ def _in_order(columns: Iterable[str]) -> list[str]:
 def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, float]:
     """A generation's totals: samples by column, masks, and images annotated or rejected.
 
-    An image counts as annotated where its shard has masks and no column rejects it.
+    An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
+    doesn't name is not rejected, and annotated where it has masks beside.
     """
-    from maskmill.storage.dataset.records import first_rejects
+    from maskmill.storage.dataset.records import NOT_ANNOTATED, first_rejects
 
     by_shard: dict[int, Rows] = defaultdict(dict)
     for row in rows:
@@ -113,13 +114,22 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
     totals = Counter[str]()
     for shard in by_shard.values():
         columns = [shard[column] for column in _in_order(shard)]
-        rejects = len(first_rejects(_rejecting(store, columns)))
+        records = _rejecting(store, columns)
+        unnamed = {
+            reject.key
+            for record in records
+            if record.column == "masks"
+            for reject in record.rejects
+            if reject.reason == NOT_ANNOTATED
+        }
+        found = first_rejects(records).values()
+        rejects = len({reject.key for reject in found if reject.reason != NOT_ANNOTATED})
         totals.update({row.column: row.num_written for row in columns if row.column != "masks"})
         totals["rejected"] += rejects
         masks = shard.get("masks")
         if masks is not None:
             totals["masks"] += masks.index.num_samples if masks.index is not None else 0
-            totals["annotated"] += columns[0].num_read - rejects
+            totals["annotated"] += columns[0].num_read - rejects - len(unnamed)
     return {"annotated": 0, "rejected": 0, "masks": 0, **totals}
 
 

@@ -7,7 +7,8 @@
     models/segmenter/runs/<run>/000050.<attempt>.pt         a training's checkpoint at step 50
     models/segmenter/runs/<run>/000050.json                 names it; makes it exist
 
-All records are put-if-absent: nothing is overwritten, and of two writers of one number one takes the next.
+All records are put-if-absent: nothing is overwritten. Their numbers are chosen before what they rest on is
+looked at: who slept in between finds the number taken, and looks again or is told.
 It does not know: what weights mean, or how a gate measures.
 """
 
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from maskmill.storage.dataset.records import new_attempt
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, StoreUnavailable
+from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, Overtaken, StoreUnavailable
 from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.shards.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object
 from maskmill.storage.stores.base import ObjectStore
@@ -114,13 +116,13 @@ def add_model(
 
     Raises:
         StoreUnavailable: too many others added models meanwhile.
+        LeaseLost: this driver counts as dead.
     """
-    if run:
-        made = next((card for card in list_models(store, role) if card.run == run), None)
-        if made is not None:
-            return made
     for _ in range(MAX_RACES):
         number = max(_numbers(store, f"{FOLDER}/{role}/", "card.json"), default=0) + 1
+        made = next((card for card in list_models(store, role) if run and card.run == run), None)
+        if made is not None:
+            return made
         name = f"{_folder(role, number)}/weights.{new_attempt()}{weights.suffix}"
         written = _write_file(store, name, weights)
         card = ModelCard(
@@ -128,6 +130,7 @@ def add_model(
             created_utc=created_utc, run=run,
         )  # fmt: skip
         facts = {key: value for key, value in asdict(card).items() if key != "decisions"}
+        check_lease(store)
         if store.put_if_absent(f"{card.folder}/card.json", _json(facts)):
             return card
         store.delete(name)
@@ -167,21 +170,54 @@ def note_decision(store: ObjectStore, number: int, facts: Mapping[str, Any], rol
 
 
 def promote(
-    store: ObjectStore, model: int, *, why: str, created_utc: str, role: str = SEGMENTER
+    store: ObjectStore,
+    model: int,
+    *,
+    why: str,
+    created_utc: str,
+    over: int | None = None,
+    role: str = SEGMENTER,
 ) -> Promotion:
     """Puts a version in force, or `SHIPPED`. Nothing is written where it is in force already.
 
+    Args:
+        store: the dataset.
+        model: the version's number.
+        why, created_utc: as Promotion has them.
+        over: number of the promotion that this one was decided over, 0 before the first: a gate measures
+            for hours. None is the one in force now.
+        role: "segmenter".
+
     Raises:
         ObjectNotFound: there is no such version.
+        Overtaken: somebody else promoted another version meanwhile.
+        LeaseLost: this driver counts as dead.
     """
+    now = promoted(store, role)
     if model != SHIPPED:
         load_model(store, model, role)
-    now = promoted(store, role)
     if now is not None and now.model == model:
         return now
+
+    base = over if over is not None else number_of(now)
     facts = {"model": model, "why": why, "created_utc": created_utc}
-    number = _append(store, f"{FOLDER}/{role}/promotions/", facts)
-    return Promotion(**_read(store, f"{FOLDER}/{role}/promotions/{number:06d}.json"))
+    if number_of(now) == base and _append_after(store, _promotions(role), base, facts):
+        return _promotion(store, f"{_promotions(role)}{base + 1:06d}.json")
+
+    winner = promoted(store, role)
+    assert winner is not None, "a number was taken"
+    if winner.model == model:
+        return winner
+    raise Overtaken(
+        f"{store.root}: model {winner.model} was put in force meanwhile ({winner.why}, "
+        f"{winner.created_utc}), so model {model} was not; look, and "
+        f"`maskmill promote {store.root} --to {model}` if it is still right"
+    )
+
+
+def number_of(promotion: Promotion | None) -> int:
+    """A promotion's number, 0 for none."""
+    return promotion.number if promotion is not None else 0
 
 
 def promoted(store: ObjectStore, role: str = SEGMENTER) -> Promotion | None:
@@ -192,7 +228,7 @@ def promoted(store: ObjectStore, role: str = SEGMENTER) -> Promotion | None:
 
 def promotions(store: ObjectStore, role: str = SEGMENTER) -> list[Promotion]:
     """All promotions, oldest first."""
-    folder = f"{FOLDER}/{role}/promotions/"
+    folder = _promotions(role)
     return [_promotion(store, f"{folder}{one:06d}.json") for one in _numbered(store, folder)]
 
 
@@ -289,14 +325,18 @@ def _write_file(store: ObjectStore, name: str, path: Path) -> WrittenObject:
 
 def _append(store: ObjectStore, folder: str, facts: Mapping[str, Any]) -> int:
     """Writes the folder's next numbered record."""
-    attempt = new_attempt()
     for _ in range(MAX_RACES):
-        number = max(_numbered(store, folder), default=0) + 1
-        if store.put_if_absent(
-            f"{folder}{number:06d}.json", _json({**facts, "number": number, "attempt": attempt})
-        ):
-            return number
+        last = max(_numbered(store, folder), default=0)
+        if _append_after(store, folder, last, facts):
+            return last + 1
     raise StoreUnavailable(f"{store.root}/{folder}: {MAX_RACES} others wrote records meanwhile; try again")
+
+
+def _append_after(store: ObjectStore, folder: str, last: int, facts: Mapping[str, Any]) -> bool:
+    """Writes the record after number `last`, unless somebody else has. Raises LeaseLost."""
+    check_lease(store)
+    record = _json({**facts, "number": last + 1, "attempt": new_attempt()})
+    return store.put_if_absent(f"{folder}{last + 1:06d}.json", record)
 
 
 def _checkpoint(store: ObjectStore, folder: str, step: int) -> Checkpoint:
@@ -306,6 +346,10 @@ def _checkpoint(store: ObjectStore, folder: str, step: int) -> Checkpoint:
 
 def _folder(role: str, number: int) -> str:
     return f"{FOLDER}/{role}/{number:06d}"
+
+
+def _promotions(role: str) -> str:
+    return f"{FOLDER}/{role}/promotions/"
 
 
 def _run_folder(role: str, run: str) -> str:

@@ -14,9 +14,13 @@ from functools import cached_property
 
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.json_text import from_json, load_object, sealed
+from maskmill.storage.secret_words import blank_secrets
 from maskmill.storage.shards.shards import WrittenObject
 
 FORMAT_VERSION = 1
+
+NOT_ANNOTATED = "not_annotated"
+"""A reject's reason that is none: what an imported file says nothing of."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Reject:
     key: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", blank_secrets(self.detail))  # it is stored and shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +148,8 @@ def first_rejects(records: Iterable[CommitRecord]) -> dict[str, Reject]:
     rejects: dict[str, Reject] = {}
     for record in records:
         for reject in record.rejects:
-            rejects.setdefault(reject.key, reject)
+            if reject.key not in rejects or rejects[reject.key].reason == NOT_ANNOTATED:
+                rejects[reject.key] = reject
     return rejects
 
 

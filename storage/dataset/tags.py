@@ -2,8 +2,9 @@
 
     tags/<name>/000001.json      numbered put-if-absent records; the highest is in force
 
-A tag can be moved and taken away, and keeps its history: each change is a further record. Two writers of one
-tag are decided by put-if-absent; the later one then adds the next record.
+A tag can be moved and taken away, and keeps its history: each change is a further record, numbered when its
+writer looked. So of two writers of one tag the later one is told, also where it slept in between: a move
+never covers another that its writer has not seen.
 
 It doesn't know: whether the generation it names has been looked at; `set_tag` checks that it exists.
 """
@@ -15,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from maskmill.storage.dataset.generations import Generation, latest, load_generation
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError, StoreUnavailable
+from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError, Overtaken
 from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
 FOLDER = "tags"
-MAX_RACES = 20
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -52,25 +53,36 @@ def set_tag(
         InputError: the name cannot be a tag's.
         ObjectNotFound: there is no such generation.
         DatasetError: a tag to be taken away isn't there.
+        Overtaken: somebody else moved it meanwhile, elsewhere.
+        LeaseLost: this driver counts as dead.
     """
     if not _NAME.fullmatch(name) or name.isdigit() or name == "latest":
         raise InputError(
             f"{name!r} cannot be a tag: use small letters, digits, '.', '_' and '-', at most 63, "
             "not a number alone and not 'latest'"
         )
+    number = max(_numbers(store, name), default=0) + 1
     if generation is None and name not in tags(store):
         raise DatasetError(
             f"{store.root}: there is no tag {name!r}; there are {sorted(tags(store)) or 'none'}"
         )
     if generation is not None:
         load_generation(store, generation)
+
     tag = Tag(name=name, generation=generation, created_utc=created_utc, note=note)
-    data = sealed({**asdict(tag), "format_version": FORMAT_VERSION})
-    for _ in range(MAX_RACES):
-        number = max(_numbers(store, name), default=0) + 1
-        if store.put_if_absent(f"{FOLDER}/{name}/{number:06d}.json", data):
-            return tag
-    raise StoreUnavailable(f"{store.root}: {MAX_RACES} others moved tag {name!r} meanwhile; try again")
+    place = f"{FOLDER}/{name}/{number:06d}.json"
+    check_lease(store)
+    if store.put_if_absent(place, sealed({**asdict(tag), "format_version": FORMAT_VERSION})):
+        return tag
+
+    winner = tag_history(store, name)[-1]
+    if winner.generation == generation:
+        return winner
+    names = "was taken away" if winner.generation is None else f"names generation {winner.generation} now"
+    raise Overtaken(
+        f"{store.root}: somebody else moved tag {name!r} meanwhile: it {names}; "
+        "look, and run the same command again if it is still right"
+    )
 
 
 def tags(store: ObjectStore) -> dict[str, Tag]:

@@ -7,10 +7,11 @@ collection what to spare, and `forget` whom to wait for. A driver that died is t
 beat is old. One that was suspended, or cut off from the store, for so long that others may count it as dead
 stops before it writes: `check_lease` raises, and it never beats again.
 
-Ages are differences between two of the store's times, whoever looks: the clocks of two machines are never
-held against each other. Who has no heartbeat of its own asks the store what time it is, by a small write.
+No two machines' clocks are ever held against each other. A driver judges itself by a clock of its own that
+nobody sets (store_time.py); others judge it by the store's times: of its last beat and of now.
 
-It does not know: the time at a store that only lets it read; this machine's clock then stands for it.
+It does not know: the store's time where the caller may not write to it; there the caller's own clock
+stands in.
 """
 
 from __future__ import annotations
@@ -20,24 +21,22 @@ import logging
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from types import TracebackType
 
-from maskmill.storage.errors import AccessDenied, LeaseLost, ObjectNotFound, OutOfSpace, StorageError
+from maskmill.storage.drivers.store_time import FOLDER, steady_time, store_clock
+from maskmill.storage.errors import LeaseLost, ObjectNotFound, StorageError
 from maskmill.storage.json_text import from_json, load_object
-from maskmill.storage.stores.base import ObjectStore
+from maskmill.storage.stores.base import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
-FOLDER = "drivers"
 INTERVAL_S = 15.0
 MISSED_BEATS = 5  # after so many a driver counts as dead
-CLOCK_SKEW_S = 60.0
+SLACK_S = 60.0  # beyond what a driver itself waits: beats under way, coarse times of a store
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class DriverInfo:
         driver_id: unique.
         owner: what it is, e.g. "generate".
         host, pid: where it runs.
-        started_utc: ISO 8601.
-        beat_s: its last beat, seconds since 1970 by its own clock.
+        started_utc: ISO 8601, by its own clock; for people.
+        beat_s: its last beat, seconds since 1970 by its own clock; only `begun_s` reads it.
         interval_s: between beats.
-        modified_s: when its last beat was written, by the store's clock; not in the heartbeat itself.
+        seen_s: its last beat, seconds since 1970 at the store; as `others` finds it, never written.
     """
 
     driver_id: str
@@ -61,13 +60,12 @@ class DriverInfo:
     started_utc: str
     beat_s: float
     interval_s: float
-    modified_s: float = 0.0
+    seen_s: float = 0.0
 
     @property
-    def started_s(self) -> float:
-        """When it started, by the store's clock."""
-        ran_s = self.beat_s - datetime.fromisoformat(self.started_utc).timestamp()
-        return self.modified_s - ran_s
+    def begun_s(self) -> float:
+        """When it started, seconds since 1970 at the store: how long it ran is its own clock's to say."""
+        return self.seen_s - (self.beat_s - datetime.fromisoformat(self.started_utc).timestamp())
 
 
 class Lease:
@@ -136,8 +134,7 @@ class Lease:
             now_s,
             self._interval_s,
         )
-        fields = asdict(info)
-        del fields["modified_s"]  # the store's to say
+        fields = {name: value for name, value in asdict(info).items() if name != "seen_s"}
         self._store.put(self._name(), (json.dumps(fields, sort_keys=True) + "\n").encode())
         self._last_beat_s = now_s
 
@@ -168,7 +165,7 @@ def announce(
     owner: str,
     *,
     interval_s: float = INTERVAL_S,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = steady_time,
 ) -> Lease:
     """A heartbeat for this process, to be entered as a context.
 
@@ -178,59 +175,44 @@ def announce(
     return Lease(store, owner, interval_s, clock)
 
 
-def others(
-    store: ObjectStore, *, own_id: str | None = None, clock: Callable[[], float] | None = None
-) -> list[DriverInfo]:
+def others(store: ObjectStore, *, own_id: str | None = None) -> list[DriverInfo]:
     """The drivers that are alive, by start.
 
     Args:
         store: the dataset.
-        own_id: the caller's own, left out; its beat then says what time it is at the store.
-        clock: what time it is at the store, for a caller without one; asked of the store if None.
+        own_id: the caller's own, left out; its last beat then says what time it is at the store. A caller
+            without one asks the store, if there is anybody to judge.
+
+    Raises:
+        StorageError: the store cannot be read.
     """
     listed = [found for found in store.list(f"{FOLDER}/") if found.name.endswith(".json")]
     own = next((found for found in listed if own_id and found.name == f"{FOLDER}/{own_id}.json"), None)
-    if not listed:
+    rest = [found for found in listed if found is not own]
+    if not rest:
         return []
-    now_s = own.modified_s if own is not None else (clock or partial(_store_time, store))()
 
-    alive = []
-    for found in listed:
-        try:
-            info = from_json(DriverInfo, load_object(store.read(found.name)))
-        except ObjectNotFound:
-            continue  # ended since
-        except ValueError as exc:
-            log.warning("%s/%s is no heartbeat: %s", store.root, found.name, exc)
-            continue
-        if info.driver_id != own_id and now_s - found.modified_s <= _patience_s(info):
-            alive.append(replace(info, modified_s=found.modified_s))
+    now_s = own.modified_s if own is not None else store_clock(store)()
+    found = [info for one in rest if (info := _read(store, one)) is not None]
+    alive = [info for info in found if now_s - info.seen_s <= _patience_s(info)]
     return sorted(alive, key=lambda info: info.started_utc)
 
 
-def store_clock(store: ObjectStore) -> Callable[[], float]:
-    """A clock that runs as the store's: its own time is on what is written to it.
-
-    Raises:
-        StorageError: nothing can be written there.
-    """
-    name = f"{FOLDER}/probe-{uuid.uuid4().hex}"
-    store.put(name, b"what time is it?\n")
-    ahead_s = store.stat(name).modified_s - time.time()
-    store.delete(name)
-    return lambda: time.time() + ahead_s
-
-
-def _store_time(store: ObjectStore) -> float:
+def _read(store: ObjectStore, beat: ObjectInfo) -> DriverInfo | None:
+    """What a heartbeat says; None where its driver has ended since, or it is none."""
     try:
-        return store_clock(store)()
-    except (AccessDenied, OutOfSpace):
-        return time.time()  # who may only look
+        info = from_json(DriverInfo, load_object(store.read(beat.name)))
+    except ObjectNotFound:
+        return None
+    except ValueError as exc:
+        log.warning("%s/%s is no heartbeat: %s", store.root, beat.name, exc)
+        return None
+    return replace(info, seen_s=beat.modified_s)
 
 
 def _patience_s(info: DriverInfo) -> float:
     """Longer than the driver itself waits, so that it has stopped by then."""
-    return MISSED_BEATS * info.interval_s + CLOCK_SKEW_S
+    return MISSED_BEATS * info.interval_s + SLACK_S
 
 
 def process_lives(pid: int) -> bool:

@@ -7,7 +7,9 @@ side by side would do the same shards twice. A holder is a driver with a heartbe
 frees its hold when its last beat is old, at once where it ran on this machine. Every command that writes
 holds it, so that `forget` and garbage collection see it.
 
-It does not know: `generate` and `ingest`, which have a heartbeat alone: they may run beside anything.
+Garbage collection removes what others may be about to use again: who only has a heartbeat waits for it.
+
+It does not know: `generate` and `ingest`, which have a heartbeat alone: they may run beside anything else.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from maskmill.storage.drivers.lease import INTERVAL_S, DriverInfo, announce, others, process_lives
+from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.json_text import load_json
 from maskmill.storage.stores.base import ObjectStore
 
 FOLDER = "locks/writer"
 POLL_S = 2.0
+COLLECTOR = "gc"
 NOBODY = ""
 
 
@@ -62,7 +66,7 @@ def writing(
     waiting: Callable[[str], None] = lambda text: None,
     interval_s: float = INTERVAL_S,
     poll_s: float = POLL_S,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = steady_time,
 ) -> Iterator[str]:
     """Is the dataset's one writer inside the block; gives the driver's id.
 
@@ -77,6 +81,7 @@ def writing(
 
     Raises:
         WriterBusy: another writer is at work, and still is after `wait_s`.
+        LeaseLost: this process slept while it took its place, and others count it as dead.
     """
     with announce(store, owner, interval_s=interval_s, clock=clock) as lease:
         mine = Hold(lease.driver_id, owner, socket.gethostname(), os.getpid(), round(clock(), 3))
@@ -94,9 +99,36 @@ def writing(
                 )
             time.sleep(min(poll_s, max(0.0, deadline - time.monotonic())))
         try:
+            lease.check()  # who slept since its heartbeat holds a place that others pass over
             yield lease.driver_id
         finally:
             _release(store, mine)
+
+
+def await_collector(
+    store: ObjectStore,
+    own_id: str,
+    *,
+    waiting: Callable[[str], None] = lambda text: None,
+    poll_s: float = POLL_S,
+) -> None:
+    """Waits until no garbage collection is at work: it may be removing what the caller would resume.
+
+    Args:
+        store: the dataset.
+        own_id: the caller's heartbeat, which must have begun: a collection that starts later spares more.
+        waiting: told once, in a sentence, what is waited for.
+        poll_s: between two looks.
+    """
+    told = False
+    while collectors := [
+        one for one in others(store, own_id=own_id) if one.owner == COLLECTOR and _may_live(one)
+    ]:
+        if not told:
+            told = True
+            where = f"{collectors[0].host}, process {collectors[0].pid}"
+            waiting(f"`maskmill gc` on {where}, removes objects of this dataset; waiting until it is done")
+        time.sleep(poll_s)
 
 
 def writer(store: ObjectStore) -> Hold | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from maskmill.storage.errors import AccessDenied, BucketNotFound, ObjectNotFound
+from maskmill.storage.secret_words import blank_secrets
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore, join_address
 from maskmill.storage.stores.local import local_etag
 from maskmill.storage.stores.open import address_store, is_remote
@@ -78,6 +79,10 @@ class InputProblem:
     reason: str
     detail: str
     etag: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("source", "detail"):  # both are stored and shown
+            object.__setattr__(self, name, blank_secrets(getattr(self, name)))
 
 
 def ending_of(name: str) -> str:

@@ -88,6 +88,7 @@ def test_an_unknown_recipe_names_the_nearest_and_all() -> None:
         ("recipe = 3", "must be a name in quotes"),
         ("masks = 3", r"write \[masks\]"),
         ("[masks", "is not TOML"),
+        (f"[masks]\npoints_per_side = {'1' * 5001}", "is not TOML"),
         ("points_per_side = 3", r"no section \[points_per_side\]"),
     ],
 )

@@ -29,6 +29,7 @@ from maskmill.storage.errors import (
     Forgotten,
     LeaseLost,
     ObjectNotFound,
+    Overtaken,
     Recalled,
 )
 from maskmill.storage.plan.marks import marks_of
@@ -56,7 +57,7 @@ def ingest(store: ObjectStore, clock: Callable[[], float]) -> None:
                 made = {"images": IMAGES, "masks": MASKS}
                 publish(store, made, settings={}, models={}, totals={}, created_utc=CREATED)
                 return
-            except (Recalled, ObjectNotFound, DatasetError):
+            except (Recalled, Overtaken, ObjectNotFound, DatasetError):
                 continue  # another turn, as the pool has it
 
 
@@ -154,7 +155,7 @@ def finish(found: Outcome, seed: int) -> None:
 def test_a_driver_killed_between_commit_and_second_look_is_told_of(tmp_path: Path) -> None:
     """The one moment that no driver can see to itself: `verify` names it, and `forget` again cures it."""
     told = 0
-    for seed in range(2 * SCHEDULES):
+    for seed in range(4 * SCHEDULES):
         if told and seed > SCHEDULES // 2:
             break
         found = play(seed, tmp_path, killed)
@@ -174,7 +175,7 @@ def test_without_the_second_look_the_schedules_find_it(
     """A commit that reads no marks and knows of no lease: the simulation can tell."""
     monkeypatch.setattr(columns, "marks_of", lambda store, shard: frozenset())
     monkeypatch.setattr(columns, "check_lease", lambda store: None)
-    monkeypatch.setattr(generations, "_refuse_forgotten", lambda store, rows: None)
+    monkeypatch.setattr(generations, "refuse_forgotten", lambda store, rows: None)
     if interrupt is undisturbed:
         monkeypatch.setattr("maskmill.storage.care.forget._refuse_company", lambda *args: None)
     assert any(play(seed, tmp_path, interrupt).wrong for seed in range(SCHEDULES))

@@ -28,7 +28,7 @@ from maskmill.storage.errors import ObjectNotFound
 from maskmill.storage.stores.base import ObjectInfo, Unfinished, check_name
 
 BEAT_S = leases.INTERVAL_S
-STALE_S = leases.MISSED_BEATS * leases.INTERVAL_S + leases.CLOCK_SKEW_S + 10
+STALE_S = leases.MISSED_BEATS * leases.INTERVAL_S + leases.SLACK_S + 10
 
 
 class Killed(BaseException):

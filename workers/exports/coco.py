@@ -33,7 +33,7 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of, image_fields, mask_fields
@@ -122,6 +122,7 @@ def write_annotations(
         num_loose_images=file.num_images if choices.images else 0,
         left_out=dict(left_out),
     )
+    refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from maskmill.storage.errors import ObjectNotFound
+from maskmill.storage.errors import DamagedObject, ObjectNotFound
+from maskmill.storage.shards.shards import WrittenObject, check_object
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 
@@ -52,6 +53,8 @@ def export_parts(
     Raises:
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
+        maskmill.storage.errors.DatasetError: images were forgotten since the generation was published: the
+            files written so far may hold them.
     """
     options: dict[str, int | bool | str] = {
         "max_images": choices.max_images,
@@ -89,6 +92,7 @@ def export_parts(
         size_bytes=sum(file.size_bytes for file in files) + len(text),
         seconds=time.monotonic() - started_s,
     )
+    refuse_late(store, generation, target)
     finish(target, plan, report)
     drop_notes(target, files)
     return report
@@ -134,15 +138,14 @@ def note_part(target: ObjectStore, file: ExportedFile) -> None:
 
 
 def finished_parts(target: ObjectStore, name_of: Callable[[int], str]) -> list[ExportedFile]:
-    """The files that an earlier run finished, up to the first that is missing or of another size."""
+    """The files that an earlier run finished, up to the first that is missing or not what was written."""
     files: list[ExportedFile] = []
     while True:
         name = name_of(len(files))
         try:
             file = ExportedFile(**json.loads(target.read(_note_name(name))))
-            if target.stat(name).size_bytes != file.size_bytes:
-                return files
-        except (ObjectNotFound, ValueError, TypeError):
+            check_object(target, WrittenObject(name, file.size_bytes, file.sha256, file.num_images))
+        except (ObjectNotFound, DamagedObject, ValueError, TypeError):
             return files
         files.append(file)
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from maskmill.storage.errors import ObjectNotFound, StorageError
+from maskmill.storage.dataset.generations import Generation, refuse_forgotten
+from maskmill.storage.errors import DatasetError, ObjectNotFound, Recalled, StorageError
 from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
@@ -150,6 +151,21 @@ def _claim(destination: ObjectStore, plan: ExportPlan) -> None:
     record = _read_json(destination, STARTED)
     if record is not None:
         _same_plan(destination, record, plan)
+
+
+def refuse_late(store: ObjectStore, generation: Generation, target: ObjectStore) -> None:
+    """An export takes hours: to be asked before it is finished, whether images were forgotten meanwhile.
+
+    Raises:
+        DatasetError: the files hold images that were forgotten.
+    """
+    try:
+        refuse_forgotten(store, generation.rows())
+    except Recalled as exc:
+        raise DatasetError(
+            f"{target.root}: not finished, since it holds images that were forgotten meanwhile; remove it, "
+            f"and export the generation that `maskmill forget` published ({exc})"
+        ) from exc
 
 
 def finish(destination: ObjectStore, plan: ExportPlan, report: ExportReport) -> None:

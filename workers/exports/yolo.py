@@ -30,7 +30,7 @@ from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish
+from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of
@@ -110,6 +110,7 @@ def write(
         num_loose_images=written.num_images,
         left_out=dict(written.left_out),
     )
+    refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
 

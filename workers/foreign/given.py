@@ -22,6 +22,7 @@ from typing import Any
 
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy
+from maskmill.storage.dataset.records import NOT_ANNOTATED
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign import coco, sa1b
@@ -145,7 +146,7 @@ def bad_rings_of(record: Mapping[str, Any]) -> int:
 def _no_entry(picture: Picture, matching: Matching) -> DecodeError:
     could_be = matching.ambiguous.get(picture.key)
     if could_be is None:
-        return DecodeError("not_annotated", f"{picture.source}: the given annotations do not name it")
+        return DecodeError(NOT_ANNOTATED, f"{picture.source}: the given annotations do not name it")
     return DecodeError(
         "ambiguous", f"{picture.source}: {', '.join(could_be)} could be it or another; say the folders too"
     )

@@ -111,7 +111,7 @@ def read_manifest(path: Path) -> list[TruthSet]:
             )
             for one in found
         ]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise InputError(f"manifest {path} cannot be read: {exc}") from exc
     except (KeyError, TypeError) as exc:
         raise InputError(

@@ -178,16 +178,16 @@ def _publish(
     models: Mapping[str, str],
     created_utc: str,
 ) -> Generation:
-    made = {
-        name: [row_of(version, record) for record in version.records()]
-        for name, digits in spec.fingerprints.items()
-        for version in [ColumnVersion(store, name, digits)]
-    }
     settings: dict[str, Any] = {
         column: {"format": given.format, "sha256": given.sha256, "head": dict(given.head)}
     }
 
     def make(parent: Generation | None) -> Publication:
+        made = {
+            name: [row_of(version, record) for record in version.records()]
+            for name, digits in spec.fingerprints.items()
+            for version in [ColumnVersion(store, name, digits)]
+        }
         merged = merge_rows(store, made, parent)
         facts: dict[str, Mapping[str, Any]] = {
             "columns": {**(parent.columns if parent else {}), **spec.fingerprints},

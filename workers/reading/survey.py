@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.storage.dataset.columns import making_order
 from maskmill.storage.dataset.generations import GenerationRow
-from maskmill.storage.dataset.join import read_record
+from maskmill.storage.dataset.join import check_row, read_record
 from maskmill.storage.dataset.records import first_rejects
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.shards.index import read_index
@@ -127,7 +127,10 @@ def sample_images(
 def _take(
     store: ObjectStore, generation: Generation, shard: int, places: Sequence[int]
 ) -> Iterator[SampledImage]:
-    """The samples at these places of a shard, read no further than the last."""
+    """The samples at these places of a shard, read no further than the last; so it is checked before."""
+    for row in generation.rows():
+        if row.shard == shard:
+            check_row(store, row)
     with closing(read_annotated(store, generation, shards=[shard], words=True)) as samples:
         for place, sample in enumerate(islice(samples, max(places) + 1)):
             if place in places:

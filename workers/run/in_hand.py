@@ -36,7 +36,7 @@ def last_announced(store: ObjectStore, shard: int, attempt: str) -> Announcement
     doesn't answer now: a finger that cannot be seen points nowhere."""
     try:
         body = json.loads(store.read(_name(shard, attempt)))
-    except (ObjectNotFound, json.JSONDecodeError):
+    except (ObjectNotFound, ValueError):
         return None
     except StoreUnavailable as exc:
         log.warning("what a worker had in hand of shard %d is not known: %s", shard, exc)

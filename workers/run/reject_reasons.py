@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from maskmill.storage.dataset.records import NOT_ANNOTATED
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -122,7 +124,7 @@ REASONS = (
         "correct the width and height in the boxes' file",
     ),
     Reason(
-        "not_annotated",
+        NOT_ANNOTATED,
         "the imported annotations do not name the image",
         "check that file names are those of the sources, folders too",
     ),

@@ -169,7 +169,7 @@ def _repair(
 
 
 def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
-    names = ("images", "annotated", "rejected", "missing", "duplicated", "damaged")
+    names = ("images", "annotated", "rejected", "unannotated", "missing", "duplicated", "damaged")
     console.print_pairs([(name, getattr(report, name)) for name in names], title=dataset)
     for problem in report.problems:
         console.note(problem)

@@ -54,11 +54,11 @@ def gc(
             f"Remove these {len(found)}?",
             yes=yes,
             json=json,
-            again=f"maskmill gc {shlex.quote(dataset)} --yes",
+            again=f"maskmill gc {shlex.quote(dataset)}{' --versions' if versions else ''} --yes",
         )
         if done:
             with console.live_watcher() as watcher, watching(watcher):
-                collect(dataset, found)
+                found = collect(dataset, found, versions=versions)
         if json:
             console.print_json(_garbage_json(found, done))
         elif done:

@@ -40,6 +40,7 @@ def judge(
     Raises:
         InputError: the gate set overlaps what the candidate was trained on, or cannot be read.
         ConfigError: [gate] figure isn't measured.
+        Overtaken: another model was put in force while this one was measured; the decision is kept.
     """
     from maskmill.workers.measure.gate import compare
     from maskmill.workers.run import dataset_models as models
@@ -49,6 +50,7 @@ def judge(
     generation = card.trained.get("generation")
     if generation is not None:
         refuse_overlap(store, load_generation(store, int(generation)), coco, images)
+    before = kept.promoted(store)
 
     watcher().step(f"gate: model {number} against the one in force")
     decision = compare(
@@ -61,10 +63,10 @@ def judge(
     )
 
     # kept on the card before anything is promoted
-    now = kept.promoted(store)
     facts = {
         **decision,
-        "against": now.model if now else kept.SHIPPED,
+        "against": before.model if before else kept.SHIPPED,
+        "over": kept.number_of(before),
         "gate_set": coco.name,
         "settings": dataclasses.asdict(config.gate),
         "created_utc": now_utc(),
@@ -73,7 +75,8 @@ def judge(
 
     in_force = False
     if promote and decision["passed"]:
-        kept.promote(store, number, why=str(decision["why"]), created_utc=now_utc())
+        over = kept.number_of(before)
+        kept.promote(store, number, why=str(decision["why"]), created_utc=now_utc(), over=over)
         in_force = True
     return {**facts, "model": number, "promoted": in_force}
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Is the dataset's one writer inside the block.
+def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[str]:
+    """Is the dataset's one writer inside the block; gives the driver's id.
 
     Args:
         dataset: its root.
@@ -37,23 +37,25 @@ def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         WriterBusy: another writer is at work, and still is after `wait_s`.
+        LeaseLost: this process slept while it took its place, and others count it as dead.
         StorageError: the dataset cannot be written.
     """
     store = open_store(dataset)
-    with one_writer.writing(store, owner, wait_s=wait_s, waiting=watcher().note):
+    with one_writer.writing(store, owner, wait_s=wait_s, waiting=watcher().note) as own_id:
         _settle(store)
-        yield
+        yield own_id
 
 
 @contextmanager
 def driving(dataset: str) -> Iterator[None]:
-    """Announces this driver inside the block, and tells of others that work on the dataset now.
+    """Announces this driver inside the block, once no collection is at work, and tells of others beside it.
 
     Raises:
         StorageError: the dataset cannot be written.
     """
     store = open_store(dataset)
     with announce(store, "generate") as lease:
+        one_writer.await_collector(store, lease.driver_id, waiting=watcher().note)
         _settle(store)
         for driver in others(store, own_id=lease.driver_id):
             if (driver.owner, driver.host, driver.pid) == ("loop", socket.gethostname(), os.getpid()):

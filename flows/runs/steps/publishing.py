@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from maskmill.workers.run.spec import RunSpec
 
 
+MAX_RACES = 5
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
     """What the verify-and-publish step found.
@@ -60,7 +63,19 @@ def publish_and_verify(
     Raises:
         DatasetError: records contradict each other.
         DamagedObject: a record cannot be read.
+        Overtaken: others kept committing or publishing meanwhile.
     """
+    from maskmill.storage.errors import Overtaken
+
+    for _ in range(MAX_RACES):
+        try:
+            return _publish_and_verify(spec, config, made_by, partial)
+        except Overtaken as exc:
+            overtaken = exc  # records were superseded since they were read: they are read again
+    raise overtaken
+
+
+def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
     from maskmill.storage.care.rewrite import settle_forgotten
     from maskmill.storage.care.verify import verify
     from maskmill.storage.dataset.columns import ColumnVersion

@@ -2,8 +2,10 @@
 caps.
 
 A shard is stale where it lacks a column version of the run: it is new, settings changed, or another model
-is in force. The cost is predicted from the seconds that the generation's own records say; a column that is
-only selected from stored candidates costs no model.
+is in force. Where it has that version from an earlier run, and the generation another one, nothing has to be
+made and the shard changes all the same: it is said too. The cost is predicted from the seconds that the
+generation's own records say; a column that is only selected from stored candidates costs no model. A
+worker's start is a cost beside, whatever the work.
 
 It doesn't know: what another model takes; then the prediction is the old one's, and says so.
 """
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 ORDERS = ("oldest", "worst")
 SAMPLED_RECORDS = 32
+START_S = 10.0
+"""Predicted for a worker to start and load its models, once."""
 SELECT_SECONDS = 0.05
 """Predicted for an image whose masks are selected from stored candidates."""
 
@@ -77,6 +81,7 @@ class RelabelPlan:
         all_gpu_hours: of all that is stale.
         needs_model: some chosen shard needs more than a selection from stored candidates.
         notes: what the prediction doesn't know.
+        stored: column -> shards that change to a version that is stored already, and costs nothing.
     """
 
     dataset: str
@@ -92,6 +97,7 @@ class RelabelPlan:
     all_gpu_hours: float | None
     needs_model: bool
     notes: tuple[str, ...] = ()
+    stored: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -150,6 +156,7 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
     generation = latest(store)
     stale = stale_shards(store, spec.fingerprints, generation, load_plans(store))
     rows = _rows_of(generation)
+    stored = _stored(store, spec, rows)
     ordered = _in_order(store, stale, rows, caps.order)
     prices, notes = _prices(store, spec, rows)
     cost = {found.shard: _cost(found, prices) for found in ordered}
@@ -161,13 +168,14 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
         stale_images=sum(found.num_images for found in stale),
         new_shards=sum(found.is_new for found in stale),
         columns=_count(stale),
-        reasons=_reasons(generation, spec, config, stale),
+        reasons=_reasons(generation, spec, config, stale, stored),
         chosen={found.shard: found.num_images for found in chosen},
         chosen_columns=_count(chosen),
         gpu_hours=_hours(chosen, cost),
         all_gpu_hours=_hours(ordered, cost),
         needs_model=any(set(found.columns) != {MASKS} or not _selects(spec) for found in chosen),
         notes=notes,
+        stored=stored,
     )
 
 
@@ -177,6 +185,10 @@ def plan_lines(plan: RelabelPlan) -> list[tuple[str, Any]]:
         ("stale shards", f"{plan.stale_shards} ({plan.stale_images} images), {plan.new_shards} of them new")
     ]
     lines += [(f"  {column}", f"{shards} shards") for column, shards in plan.columns.items()]
+    lines += [
+        (f"  {column}", f"{shards} shards change to a version that is stored already: nothing to recompute")
+        for column, shards in plan.stored.items()
+    ]
     lines += [("because", reason) for reason in plan.reasons]
     if plan.stale_shards:
         lines.append(("to be done now", f"{len(plan.chosen)} shards, {plan.num_images} images"))
@@ -191,7 +203,23 @@ def _predicted(plan: RelabelPlan) -> str:
     if plan.gpu_hours is None:
         return "unknown: nothing was measured yet (`maskmill generate --dry-run` measures)"
     whole = "" if plan.gpu_hours == plan.all_gpu_hours else f" of {plan.all_gpu_hours:.3g} for all"
-    return f"{plan.gpu_hours:.3g} worker-hours{whole}"
+    start = f", and about {START_S:g} s for each worker to start" if plan.needs_model else ""
+    return f"{plan.gpu_hours:.3g} worker-hours{whole}{start}"
+
+
+def _stored(
+    store: ObjectStore, spec: RunSpec, rows: Mapping[str, Mapping[int, GenerationRow]]
+) -> dict[str, int]:
+    """Shards by column whose version of the run is committed, while the generation has another one."""
+    from maskmill.storage.dataset.columns import ColumnVersion
+
+    found = {}
+    for column, digits in spec.fingerprints.items():
+        other = {shard for shard, row in rows.get(column, {}).items() if row.fingerprint != digits}
+        there = other & ColumnVersion(store, column, digits).committed() if other else set()
+        if there:
+            found[column] = len(there)
+    return found
 
 
 def _rows_of(generation: Generation | None) -> dict[str, dict[int, GenerationRow]]:
@@ -278,14 +306,18 @@ def _count(found: Sequence[StaleShard]) -> dict[str, int]:
 
 
 def _reasons(
-    generation: Generation | None, spec: RunSpec, config: RunConfig, stale: Sequence[StaleShard]
+    generation: Generation | None,
+    spec: RunSpec,
+    config: RunConfig,
+    stale: Sequence[StaleShard],
+    stored: Mapping[str, int],
 ) -> tuple[str, ...]:
     """What is new, what changed in settings and models since the generation."""
     from maskmill.storage.dataset.diff import changed_settings
 
     num_new = sum(found.is_new for found in stale)
     reasons = [f"{num_new} shards are new"] if num_new else []
-    if generation is None or num_new == len(stale):
+    if generation is None or (num_new == len(stale) and not stored):
         return tuple(reasons)
     sections = set(spec.settings)
     now = config.model_dump(mode="json", include=sections)

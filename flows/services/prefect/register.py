@@ -16,7 +16,6 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.report.report import blank_secrets
 from maskmill.flows.services.prefect.deploy import (
     NO_NAME,
     DeployError,
@@ -26,6 +25,7 @@ from maskmill.flows.services.prefect.deploy import (
     need_server,
 )
 from maskmill.flows.services.prefect.pools import RUN_ENVIRONMENT, ensure_pool
+from maskmill.storage.secret_words import blank_secrets
 
 if TYPE_CHECKING:
     from prefect import Flow

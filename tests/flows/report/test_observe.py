@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from maskmill.flows.config import ConfigError, load_config
 from maskmill.flows.report.observe import EventLog, RunMetrics, observed, serving
-from maskmill.flows.report.report import blank_secrets
+from maskmill.storage.secret_words import blank_secrets
 from maskmill.workers.run.events import PoolEvent, Progress, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.spec import ShardReport
 from tests.ports import free_port

@@ -116,6 +116,20 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(dataset: str) -> None:
     assert sorted(info.name for info in open_store(dataset).list()) == before
 
 
+def test_a_dry_run_says_what_going_back_to_stored_masks_will_change(dataset: str) -> None:
+    """As after `promote --to 0`: nothing is to be made, and all the masks change."""
+    assert run("relabel", dataset, "--set", "masks.box_nms=0.5").exit_code == 0
+    back = ("relabel", dataset, "--set", "masks.box_nms=0.7")
+    plan = json.loads(run(*back, "--dry-run", "--json").stdout)
+    assert (plan["stale_shards"], plan["stored"]) == (0, {"masks": 3})
+    assert plan["reasons"] == ["masks.box_nms: 0.5 -> 0.7"]
+    shown = run(*back, "--dry-run").stdout
+    assert "3 shards change to a version that is stored already" in shown
+    done = json.loads(run(*back, "--json").stdout)
+    assert (done["published"], done["generation"]) == (True, 3)
+    assert json.loads(run(*back, "--dry-run", "--json").stdout)["stored"] == {}
+
+
 def test_new_images_of_the_old_places_are_found(dataset: str, tmp_path: Path) -> None:
     from maskmill.flows.runs.relabel import plan_new_images
 

@@ -9,7 +9,8 @@ import pytest
 from maskmill.storage.care.garbage import find_garbage, remove_garbage
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.drivers.lease import announce, store_clock
+from maskmill.storage.drivers.lease import announce
+from maskmill.storage.drivers.store_time import store_clock
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import (

@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.care.verify import VerifyReport, verify
-from maskmill.storage.dataset.generations import Generation
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.generations import Generation, latest, publish
+from maskmill.storage.dataset.merge import count_rows
+from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
+from maskmill.storage.shards.shards import write_shard
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import (
+    IMAGES,
+    MASKS,
     commit_images,
     commit_masks,
     make_dataset,
@@ -191,3 +197,52 @@ def test_masks_of_other_images_are_told(local_store: ObjectStore, photos: str) -
     commit_images(local_store, 0)
     report = verify(local_store)
     assert "shard 0: masks was made from another images record than the one in force" in report.problems
+
+
+def test_a_dataset_of_imported_masks_alone_is_sound(store: ObjectStore, tmp_path: Path) -> None:
+    """An image that the imported file doesn't name is not annotated: neither missing nor rejected."""
+    plan_pictures(store, str(tmp_path / "photos"), 8)
+    for shard in range(2):
+        _commit_given(store, commit_images(store, shard), unnamed=["000000002"] if shard == 0 else [])
+    publish(
+        store, {"images": IMAGES, "given": "5" * 16}, settings={}, models={}, totals={}, created_utc="now"
+    )
+    report = verify(store, deep=True)
+    assert report.ok, report.problems
+    assert (report.annotated, report.unannotated, report.missing) == (7, 1, 0)
+    assert count_rows(store, latest(store).rows())["rejected"] == 0  # type: ignore[union-attr]
+
+    store.delete(next(one.name for one in store.list(f"given/{'5' * 16}/commits/")))
+    assert not verify(store).ok, "what it is meant to hold is gone"
+
+
+def test_masks_beside_an_import_that_does_not_name_them_are_annotated(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    plan_pictures(store, str(tmp_path / "photos"), 4)
+    images = commit_images(store, 0)
+    commit_masks(store, images, bad=["000000003"])
+    _commit_given(store, images, unnamed=["000000002", "000000003"])
+    made = {"images": IMAGES, "masks": MASKS, "given": "5" * 16}
+    publish(store, made, settings={}, models={}, totals={}, created_utc="now")
+    report = verify(store, deep=True)
+    assert report.ok, report.problems
+    assert report.unannotated == 0 and report.rejected == verify(store).rejected
+    totals = count_rows(store, latest(store).rows())  # type: ignore[union-attr]
+    assert (totals["annotated"], totals["rejected"]) == (3, 1)
+
+
+def _commit_given(store: ObjectStore, images: CommitRecord, *, unnamed: list[str]) -> None:
+    """As an import writes it."""
+    version = ColumnVersion(store, "given", "5" * 16)
+    read = ColumnVersion(store, "images", images.fingerprint).read(images)
+    samples = [mask_sample(sample.key) for sample in read if sample.key not in unnamed]
+    attempt = new_attempt()
+    data = write_shard(store, version.data_name(images.shard, attempt), samples)
+    rejects = tuple(Reject(key, "not_annotated", "the given annotations do not name it") for key in unnamed)
+    record = CommitRecord(
+        column="given", fingerprint="5" * 16, shard=images.shard, attempt=attempt, data=data, index=None,
+        num_read=len(samples) + len(rejects), num_written=len(samples), rejects=rejects,
+        inputs={"images": images.sha256}, created_utc="now",
+    )  # fmt: skip
+    version.commit(record)

@@ -18,7 +18,7 @@ from maskmill.storage.care.garbage import find_garbage, remove_garbage
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
-from maskmill.storage.drivers.lease import store_clock
+from maskmill.storage.drivers.store_time import store_clock
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample, WrittenObject, read_shard, write_shard

@@ -3,6 +3,7 @@ does."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -51,18 +52,17 @@ def target(tmp_path: Any) -> ObjectStore:
     return open_store(tmp_path)
 
 
-def file(number: int, size_bytes: int = 3) -> ExportedFile:
-    return ExportedFile(
-        name=f"data/{number}.tar", size_bytes=size_bytes, sha256="aa", num_images=1, num_masks=2
-    )
+def file(number: int) -> ExportedFile:
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    return ExportedFile(name=f"data/{number}.tar", size_bytes=3, sha256=sha256, num_images=1, num_masks=2)
 
 
-def test_a_run_goes_on_after_the_last_file_that_is_whole(target: ObjectStore) -> None:
+@pytest.mark.parametrize("damaged", [b"c", b"abd"], ids=["cut", "flipped"])
+def test_a_run_goes_on_after_the_last_file_that_is_whole(target: ObjectStore, damaged: bytes) -> None:
     for number in range(3):
         target.put(f"data/{number}.tar", b"abc")
         note_part(target, file(number))
-    target.put("data/2.tar", b"cut")
-    target.put("data/2.tar", b"c")
+    target.put("data/2.tar", damaged)
     found = finished_parts(target, lambda number: f"data/{number}.tar")
     assert found == [file(0), file(1)]
     drop_notes(target, found)

@@ -18,8 +18,13 @@ from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from maskmill.pipeline.annotation import from_sa1b
-from maskmill.storage.errors import DamagedObject
+from maskmill.storage.care.forget import forget
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.join import join
+from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports import ExportError, export
+from maskmill.workers.exports import parts as parts_module
 from maskmill.workers.exports import sa1b as sa1b_module
 from tests.workers.published import (
     CAPTION,
@@ -204,6 +209,47 @@ def test_a_killed_export_goes_on_after_its_last_whole_tar(
     assert done == ["sa_000002.tar", "sa_000003.tar", "sa_000004.tar"]
     assert seen == list(range(5, NUM_ANNOTATED + 1))
     assert report.files == whole.files
+
+
+def test_a_part_that_was_changed_since_is_written_again(
+    data: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size: only its sum tells."""
+    whole = export(data.store, data.generation, str(tmp_path / "whole"), max_images=2)
+    monkeypatch.setattr(parts_module, "finish", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export(data.store, data.generation, str(tmp_path / "out"), max_images=2)
+    monkeypatch.undo()
+    part = tmp_path / "out" / "sa_000001.tar"
+    content = bytearray(part.read_bytes())
+    content[700] ^= 1
+    part.write_bytes(bytes(content))
+    report = export(data.store, data.generation, str(tmp_path / "out"), max_images=2)
+    assert report.files == whole.files
+    assert part.read_bytes() == (tmp_path / "whole" / "sa_000001.tar").read_bytes()
+
+
+def stopped(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_export_during_which_an_image_was_forgotten_is_not_finished(
+    data: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(data.store.root, tmp_path / "copy")
+    store = open_store(tmp_path / "copy")
+    generation = latest(store)
+    assert generation is not None
+    key = next(join(store, generation, ("masks",))).key
+
+    def forgets(*args: object) -> dict[str, int]:
+        forget(store, [key], created_utc="2026-01-01T00:00:00+00:00")
+        return {}
+
+    monkeypatch.setattr(parts_module, "count_rejects", forgets)
+    with pytest.raises(DatasetError, match=f"forgotten meanwhile.*{key}"):
+        export(store, generation, str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "export.json").exists()
 
 
 def test_a_damaged_shard_stops_the_export(data: Published, tmp_path: Path) -> None:

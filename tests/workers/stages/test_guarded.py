@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskmill.pipeline.segmenters.sam import SamImage, SamSegmenter
+from maskmill.pipeline.segmenters.image import SamImage
+from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.settings.words import CaptionSettings, LabelSettings, NameSettings
 from maskmill.pipeline.words.blip import BlipCaptioner, BlipFilter
