@@ -22,7 +22,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.drivers.lease import INTERVAL_S, DriverInfo, announce, others, process_lives
+from maskmill.storage.drivers.lease import (
+    INTERVAL_S,
+    DriverInfo,
+    announce,
+    check_lease,
+    others,
+    process_lives,
+)
 from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.json_text import load_json
@@ -123,6 +130,9 @@ def await_collector(
         waiting: told once, in a sentence, what is waited for.
         poll_s: between two looks.
         sleep: waits so many seconds.
+
+    Raises:
+        LeaseLost: the caller slept meanwhile; by its own last beat it can no longer judge who else lives.
     """
     told = False
     while collectors := [
@@ -133,6 +143,7 @@ def await_collector(
             where = f"{collectors[0].host}, process {collectors[0].pid}"
             waiting(f"`maskmill gc` on {where}, removes objects of this dataset; waiting until it is done")
         sleep(poll_s)
+        check_lease(store)
 
 
 def writer(store: ObjectStore) -> Hold | None:

@@ -29,7 +29,7 @@ from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.storage.care.damage import find_damage
 from maskmill.storage.care.forget import forget
 from maskmill.storage.care.garbage import find_garbage, remove_garbage
-from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
+from maskmill.storage.care.rewrite import settle_and_publish
 from maskmill.storage.dataset import model_versions as models
 from maskmill.storage.dataset.generations import latest, list_generations
 from maskmill.storage.dataset.records import new_attempt
@@ -84,7 +84,7 @@ class Scene:
     @contextmanager
     def writing(self, store: SimStore, owner: str) -> Iterator[str]:
         """The writer's lock; notes where two hold it."""
-        wait = {"wait_s": 300.0, "poll_s": 20.0, "clock": self.world.clock, "sleep": self.world.sleep}
+        wait = {"wait_s": 300.0, "poll_s": 20.0, "clock": self.world.clock_of(store), "sleep": self.world.sleep}
         with one_writer.writing(store, owner, **wait) as own_id:  # type: ignore[arg-type]
             lease = next(one for one in leases._held[store] if one.driver_id == own_id)
             for name, other in self.inside.items():
@@ -125,10 +125,7 @@ def picture(number: int) -> bytes:
 
 def settle(store: SimStore) -> None:
     """As every run begins (flows/runs/steps/holding.py)."""
-    shards = set(still_holding(store))
-    if shards:
-        settle_forgotten(store, created_utc=CREATED, shards=shards)
-        republish(store, shards, made_by="forget", created_utc=CREATED)
+    settle_and_publish(store, created_utc=CREATED)
 
 
 # A driver and its workers
@@ -137,7 +134,7 @@ def settle(store: SimStore) -> None:
 def generate(scene: Scene, store: SimStore, masks: str = FIRST) -> None:
     """Plans, has its workers make what lacks, publishes and verifies."""
     world, spec = scene.world, spec_of(store, masks)
-    with announce(store, "generate", clock=world.clock) as lease:
+    with announce(store, "generate", clock=world.clock_of(store)) as lease:
         one_writer.await_collector(store, lease.driver_id, poll_s=20.0, sleep=world.sleep)
         settle(store)
         make_plan(store, [INPUTS], shard_size=SHARD_SIZE)
@@ -194,7 +191,7 @@ def forgetting(key: str) -> Actor:
         """See `forget`."""
         if not load_plans(store).num_shards:
             return
-        forget(store, [key], created_utc=CREATED, clock=scene.world.clock)
+        forget(store, [key], created_utc=CREATED, clock=scene.world.clock_of(store))
         scene.forgotten.add(key)
 
     return run
@@ -233,13 +230,13 @@ def tag(scene: Scene, store: SimStore) -> None:
     """Names the latest generation."""
     numbers = list_generations(store)
     if numbers:
-        with announce(store, "tag", clock=scene.world.clock):
+        with announce(store, "tag", clock=scene.world.clock_of(store)):
             set_tag(store, "best", numbers[-1], created_utc=CREATED)
 
 
 def promote(scene: Scene, store: SimStore) -> None:
     """Adds a model and puts it in force."""
-    with announce(store, "promote", clock=scene.world.clock):
+    with announce(store, "promote", clock=scene.world.clock_of(store)):
         card = models.add_model(
             store, weights_file(), model="nano", trained={}, created_utc=CREATED, run=store.root
         )

@@ -83,7 +83,7 @@ def look(objects: Objects) -> Looked:
     marked = {key for plan in plans for key in plan["forgotten"]}
     lost: list[str] = []
     wrong: list[str] = []
-    rows = latest_rows(objects)
+    rows = in_force(objects)
     columns: dict[str, Counter[str]] = {}
     passed: dict[int, set[str]] = {}
     for row in sorted(rows, key=lambda row: (row["column"] != "images", row["shard"])):
@@ -102,8 +102,42 @@ def look(objects: Objects) -> Looked:
         reached = set().union(*passed.values()) if passed else set()
         lost += [f"{key} has no masks" for key in sorted(reached - columns.get("masks", Counter()).keys())]
     else:
-        lost += [f"{key}: nothing is published" for key in sorted(keys)]
+        lost += [f"{key}: nothing is there of it" for key in sorted(keys)]
     return Looked(tuple(lost), tuple(wrong), tuple(_anywhere(objects, marked)))
+
+
+def in_force(objects: Objects) -> list[dict[str, Any]]:
+    """The latest generation's rows and, beyond it, what is committed of its column versions."""
+    names = [name for name in sorted(objects) if re.fullmatch(r"generations/\d+/generation\.json", name)]
+    rows = latest_rows(objects)
+    there = {(row["shard"], row["column"]) for row in rows}
+    for column, digits in (_json(objects, names[-1])["columns"] if names else _fullest(objects)).items():
+        newest: dict[int, tuple[int, str]] = {}
+        for name in objects:
+            if found := re.fullmatch(rf"{column}/{digits}/commits/(\d+)(?:\.r(\d+))?\.json", name):
+                newest[int(found[1])] = max(newest.get(int(found[1]), (-1, "")), (int(found[2] or 0), name))
+        rows += [_row_of(objects, name) for shard, (_, name) in newest.items() if (shard, column) not in there]
+    return rows
+
+
+def _fullest(objects: Objects) -> dict[str, str]:
+    """Without a generation: the version of each column with the most shards, the first of equals."""
+    shards = Counter(tuple(name.split("/")[:2]) for name in sorted(objects) if "/commits/" in name)
+    best: dict[str, str] = {}
+    for (column, digits), number in shards.items():
+        if column not in best or number > shards[column, best[column]]:
+            best[column] = digits
+    return best
+
+
+def _row_of(objects: Objects, name: str) -> dict[str, Any]:
+    record = _json(objects, name)
+    sha256 = hashlib.sha256(objects[name][0]).hexdigest()
+    row = {"shard": record["shard"], "column": record["column"], "record": name, "record_sha256": sha256}
+    for part in ("data", "index"):
+        found = record[part] or {}
+        row |= {f"{part}_name": found.get("name"), f"{part}_sha256": found.get("sha256")}
+    return row
 
 
 def latest_rows(objects: Objects) -> list[dict[str, Any]]:

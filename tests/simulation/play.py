@@ -186,7 +186,7 @@ def aftermath(world: World, scene: Scene) -> list[str]:
             actors.mend(scene, store)
         marked = plans.load_plans(store).forgotten
         if marked:
-            forget(store, sorted(marked), created_utc=actors.CREATED, clock=world.clock)
+            forget(store, sorted(marked), created_utc=actors.CREATED, clock=world.clock_of(store))
         actors.collect(scene, store)
     except (StorageError, ExportError) as exc:
         return [f"a quiet run fails: {type(exc).__name__}: {exc}"]
@@ -199,7 +199,7 @@ def aftermath(world: World, scene: Scene) -> list[str]:
 
 def generate_alone(world: World, store: SimStore) -> None:
     """A quiet `generate`."""
-    with actors.announce(store, "generate", clock=world.clock) as lease:
+    with actors.announce(store, "generate", clock=world.clock_of(store)) as lease:
         actors.one_writer.await_collector(store, lease.driver_id, poll_s=1.0, sleep=world.sleep)
         actors.settle(store)
         alone(world, Scene(world), store)

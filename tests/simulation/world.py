@@ -90,9 +90,13 @@ class World:
     # What actors see
 
     def clock(self) -> float:
-        """Seconds since 1970, by the clock of whoever asks: each machine's is off by its own amount."""
-        driver = self._acting()
-        return self.now_s + (driver.offset_s if driver is not None else 0.0)
+        """Seconds since 1970, as the stores have it."""
+        return self.now_s
+
+    def clock_of(self, store: SimStore) -> Callable[[], float]:
+        """The clock of the machine that has this view: each is off by its own amount."""
+        driver = next((one for one in self.drivers if one.store is store), None)
+        return lambda: self.now_s + (driver.offset_s if driver is not None else 0.0)
 
     def sleep(self, seconds: float) -> None:
         """An actor's pause: others go on meanwhile."""
@@ -174,8 +178,9 @@ class World:
             stopped = [driver for driver in running if self._is_stopped(driver)]
             asleep = [driver for driver in running if driver not in stopped]
             if asleep:
-                self._pass_time(max(0.0, min(driver.wakes_s for driver in asleep) - self.now_s))
-                awake = [driver for driver in asleep if driver.wakes_s <= self.now_s]
+                wakes_s = min(driver.wakes_s for driver in asleep)
+                self._pass_time(max(0.0, wakes_s - self.now_s))
+                awake = [driver for driver in asleep if driver.wakes_s == wakes_s]
             else:
                 return self._woken(stopped[0])
         self._pass_time(0.5 + self.random.random())
@@ -214,21 +219,18 @@ class World:
 
     def _beat(self, driver: Driver) -> None:
         for lease in tuple(leases._held.get(driver.store, ())):
-            if self.now_s + driver.offset_s - lease._last_beat_s >= lease._interval_s:
-                holder, self._holder = self._holder, driver  # its own thread would do it, by its own clock
-                self._beating = driver
+            if lease._clock() - lease._last_beat_s >= lease._interval_s:
+                self._beating = driver  # a thread of its own would do it
                 try:
                     with suppress(StorageError):
                         lease.beat()
                 finally:
-                    self._holder, self._beating = holder, None
+                    self._beating = None
 
     _beating: Driver | None = None
 
     def _acting(self) -> Driver | None:
         """Whose code is running now, None outside of `run`."""
-        if self._beating is not None:
-            return self._beating
         thread = threading.current_thread()
         return next((one for one in self.drivers if one.thread is thread), None)
 

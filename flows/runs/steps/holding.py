@@ -82,10 +82,10 @@ def visiting(dataset: str, owner: str) -> Iterator[ObjectStore]:
 
 def _settle(store: ObjectStore) -> None:
     """Takes forgotten images out of what is in force, where a `forget` was refused and only marked them."""
-    from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
+    from maskmill.storage.care.rewrite import settle_and_publish
 
-    shards = set(still_holding(store))
-    if shards:
-        now = now_utc()
-        settle_forgotten(store, created_utc=now, shards=shards)
-        republish(store, shards, made_by="forget", created_utc=now)
+    if not settle_and_publish(store, created_utc=now_utc()):
+        watcher().note(
+            "shards that hold forgotten images are damaged: they stay as they are until "
+            f"`maskmill verify --repair {store.root}` has made them again"
+        )
