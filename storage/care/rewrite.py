@@ -135,7 +135,7 @@ def rewrite_shard(
         The new records.
 
     Raises:
-        DamagedObject: keys are to go, and something of the shard cannot be read.
+        DamagedObject: keys are to go, and something of the shard cannot be read. (What is gone holds none.)
         Overtaken: others kept committing records of the shard meanwhile.
     """
     for _ in range(MAX_RACES):
@@ -254,10 +254,13 @@ def _settles(store: ObjectStore, shard: int, created_utc: str) -> bool:
 def _rewritten(
     stored: StoredShard, current: dict[str, str], without: frozenset[str], created_utc: str
 ) -> CommitRecord | None:
-    """The new record, committed; None if the one in force is right."""
+    """The new record, committed; None if the one in force is right, or its data is gone."""
     version, record = stored.version, stored.record
     inputs = {column: current.get(sha256, sha256) for column, sha256 in record.inputs.items()}
-    gone = _keys_of(version, record) & without if without else frozenset[str]()
+    try:
+        gone = _keys_of(version, record) & without if without else frozenset[str]()
+    except ObjectNotFound:
+        return None  # nothing is left of it; where it is in force, `verify --repair` makes it again
     rejects = _rejects_without(record, gone, without)
     if not gone and inputs == dict(record.inputs) and rejects == record.rejects:
         return None

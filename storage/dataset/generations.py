@@ -215,11 +215,15 @@ def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
     """
     marked = marked_shards(store)
     by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
+    superseded = set[str]()  # their data is gone where `forget` removed it; elsewhere that is damage
     for row in rows if marked else ():
         if row.shard in marked and (record := _record_of(store, row)) is not None:
             by_shard[row.shard].append(record)
+            in_force = ColumnVersion(store, row.column, row.fingerprint).record(row.shard)
+            if in_force is not None and in_force.sha256 != record.sha256:
+                superseded.add(record.sha256)
     for shard, marks in marked.items():
-        for record in holding(store, by_shard[shard], marks, or_gone=True):
+        for record in holding(store, by_shard[shard], marks, or_gone=superseded):
             raise Recalled(
                 f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
                 f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"

@@ -217,10 +217,11 @@ def mend(scene: Scene, store: SimStore) -> None:
     """`verify --repair --deep`."""
     if not load_plans(store).parts:
         return
-    found = find_damage(store, deep=True)
+    also = spec_of(store).fingerprints
+    found = find_damage(store, deep=True, also=also)
     with scene.writing(store, "repair"):
         specs = [spec_of(store, digits) for digits in (FIRST, OTHER)]
-        repair(store, specs, in_process(stages_of), deep=True, created_utc=CREATED, found=found)
+        repair(store, specs, in_process(stages_of), deep=True, created_utc=CREATED, found=found, also=also)
 
 
 # Small records, readers

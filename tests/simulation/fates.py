@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 WRITES = ("put", "put_if_absent", "finish")
 RARE: Mapping[str, float] = {
-    "abandon": 30.0,
-    "unfinished": 3.0,
-    "folders": 1.0,
-    "put": 8.0,
-    "delete": 6.0,
-    "finish": 2.0,
-    "put_if_absent": 2.0,
+    "abandon": 20.0,
+    "unfinished": 2.0,
+    "put": 6.0,
+    "delete": 5.0,
+    "finish": 6.0,
+    "put_if_absent": 4.0,
+    "open_read": 3.0,
 }
 
 
@@ -98,7 +98,7 @@ class Dice(Fates):
             return Fate.FULL
         if self.drawn >= self.most:
             return Fate.NONE
-        at, weight = self.random.random(), RARE.get(op, 0.5)
+        at, weight = self.random.random(), RARE.get(op, 0.6)
         for fate, chance in (
             (Fate.FAILS, self.fails / 2),
             (Fate.FAILS_AFTER, self.fails / 2),

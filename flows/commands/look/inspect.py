@@ -146,7 +146,7 @@ def _repair(
 
     with console.live_watcher() as watcher, watching(watcher):
         watcher.step("looking for damage")
-        found = look_for_damage(dataset, deep=deep)
+        found = look_for_damage(dataset, deep=deep, given=given)
     if not found.damages and not found.unpublished:
         return None
     for damage in found.damages:
