@@ -26,7 +26,7 @@ from maskmill.storage.dataset.records import first_rejects
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.codec import decode_image
-from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+from maskmill.workers.reading.samples import AnnotatedSample, mask_columns, read_annotated
 from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
@@ -83,13 +83,24 @@ def spread(num_items: int, num_wanted: int, seed: int) -> list[int]:
     return [draw.randrange(low, high) for low, high in pairwise(edges)]
 
 
-def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks") -> tuple[GenerationRow, ...]:
+def mask_rows(
+    store: ObjectStore, generation: Generation, column: str = "masks", *, people: bool = False
+) -> tuple[GenerationRow, ...]:
     """The generation's rows of the masks column, or another that has masks, by shard.
+
+    Args:
+        store: the dataset.
+        generation: of it.
+        column: that has the masks.
+        people: where people's masks are preferred, a shard that has them alone has its review's row.
 
     Raises:
         maskmill.storage.errors.DatasetError: there are none.
     """
-    rows = tuple(row for row in generation.rows() if row.column == column)
+    by_shard: dict[int, GenerationRow] = {}
+    for name in mask_columns(generation, column, people=people):
+        by_shard |= {row.shard: row for row in generation.rows() if row.column == name}
+    rows = tuple(by_shard[shard] for shard in sorted(by_shard))
     if not rows:
         cure = "run `generate` first" if column == "masks" else "`maskmill import` makes such a column"
         raise DatasetError(f"{store.root}: generation {generation.number} has no {column}; {cure}")

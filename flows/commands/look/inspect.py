@@ -18,6 +18,7 @@ from maskmill.workers.exports.formats import formats_told, without_images
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
     from maskmill.storage.care.verify import VerifyReport
+    from maskmill.workers.exports.report import ExportReport
 
 
 def status(
@@ -238,6 +239,9 @@ def export(
     polygons: Annotated[
         bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
+    prefer: Annotated[
+        str, typer.Option(help="people (their masks where a picture was reviewed) or automatic.")
+    ] = "people",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -251,7 +255,7 @@ def export(
         from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
-        pairs.append(f"export.polygons={str(polygons).lower()}")
+        pairs += [f"export.polygons={str(polygons).lower()}", f"export.prefer={prefer}"]
         config = load_config(sets=pairs)
         with console.live_watcher() as watcher, watching(watcher):
             watcher.step(f"exporting to {dest}")
@@ -267,7 +271,19 @@ def export(
                 ("where", report.destination),
                 ("images", report.num_images),
                 ("masks", report.num_masks),
+                *_reviewed_lines(report),
                 ("size", size),
                 *((f"left out: {reason}", count) for reason, count in report.left_out.items()),
             ]
         )
+
+
+def _reviewed_lines(report: ExportReport) -> list[tuple[str, Any]]:
+    """How much of an export is people's; nothing where none of it is."""
+    if not report.num_reviewed_images:
+        return []
+    others = report.num_images - report.num_reviewed_images
+    return [
+        ("  people's", f"{report.num_reviewed_masks} masks drawn or confirmed"),
+        ("  reviewed images", f"{report.num_reviewed_images}, the other {others} with automatic masks alone"),
+    ]
