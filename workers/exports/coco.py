@@ -127,7 +127,7 @@ def write_annotations(
         seconds=time.monotonic() - started_s,
         num_reviewed_images=reviewed.images,
         num_reviewed_masks=reviewed.masks,
-        num_unannotated=count_unannotated(generation, choices.column, people=choices.people),
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=file.num_images if choices.images else 0,
         left_out=dict(left_out),
     )

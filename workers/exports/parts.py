@@ -98,7 +98,7 @@ def export_parts(
         num_images=sum(file.num_images for file in files),
         num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, choices.column, people=choices.people),
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         files=tuple(files),
         size_bytes=sum(file.size_bytes for file in files) + len(text),
         seconds=time.monotonic() - started_s,

@@ -155,13 +155,14 @@ def _crowd(ignore: Mapping[str, Any], info: Mapping[str, Any], place: int) -> di
     }
 
 
-def count_unannotated(generation: Generation, column: str = "masks", *, people: bool = False) -> int:
-    """Images whose shard has no masks in this generation yet."""
-    columns = mask_columns(generation, column, people=people)
+def count_unannotated(generation: Generation, choices: ExportChoices, reviewed: ReviewedCount) -> int:
+    """Images without masks yet: of a review those that nobody reviewed, else those of shards without masks."""
+    images = {row.shard: row.num_written for row in generation.rows() if row.column == "images"}
+    if choices.column in standing_in():
+        return sum(images.values()) - reviewed.images
+    columns = mask_columns(generation, choices.column, people=choices.people)
     annotated = {row.shard for row in generation.rows() if row.column in columns}
-    return sum(
-        row.num_written for row in generation.rows() if row.column == "images" and row.shard not in annotated
-    )
+    return sum(count for shard, count in images.items() if shard not in annotated)
 
 
 def source_options(generation: Generation, choices: ExportChoices) -> dict[str, str]:

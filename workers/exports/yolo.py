@@ -118,7 +118,7 @@ def write(
         seconds=time.monotonic() - started_s,
         num_reviewed_images=reviewed.images,
         num_reviewed_masks=reviewed.masks,
-        num_unannotated=count_unannotated(generation, column, people=choices.people),
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=written.num_images,
         left_out=dict(written.left_out),
     )

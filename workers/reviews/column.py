@@ -33,7 +33,8 @@ from maskmill.storage.dataset.generations import (
 from maskmill.storage.dataset.join import read_record, read_row
 from maskmill.storage.dataset.merge import count_rows
 from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_attempt
-from maskmill.storage.dataset.saves import Save, Standing, saved_numbers, standing_of
+from maskmill.storage.dataset.saves import Save, Standing, read_standings, saved_numbers
+from maskmill.storage.errors import DamagedObject
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.shards.shards import Sample, read_shard, write_shard
 from maskmill.storage.stores.base import ObjectStore
@@ -56,11 +57,13 @@ class Reviewed:
         rows: by shard and column.
         fingerprint: of the version that was written; None where no save is newer than the rows.
         shards: written anew.
+        damage: saves that cannot be read, a sentence each; their shards' reviews are left as they were.
     """
 
     rows: tuple[GenerationRow, ...]
     fingerprint: str | None = None
     shards: tuple[int, ...] = ()
+    damage: tuple[str, ...] = ()
 
     def columns(self, others: Mapping[str, str]) -> dict[str, str]:
         """The fingerprints of a generation's columns, the review's among them where it has one."""
@@ -76,7 +79,7 @@ def with_reviews(store: ObjectStore, rows: Sequence[GenerationRow], *, created_u
         created_utc: of new records, ISO 8601.
 
     Raises:
-        DamagedObject: a save, or a shard that has to be read, is not what was written.
+        DamagedObject: a shard that has to be read is not what was written.
     """
     found = {(row.shard, row.column): row for row in rows}
     changed = {
@@ -84,8 +87,15 @@ def with_reviews(store: ObjectStore, rows: Sequence[GenerationRow], *, created_u
         for shard, numbers in sorted(_by_shard(store).items())
         if (shard, IMAGES) in found and not _holds(store, found.get((shard, REVIEW)), numbers)
     }
+    standings, damage = dict[str, Standing](), []
+    for shard, numbers in list(changed.items()):
+        try:
+            standings |= dict(read_standings(store, numbers))
+        except DamagedObject as exc:
+            del changed[shard]
+            damage.append(f"{exc}; the reviews of shard {shard} stay as they were until it is put back")
     if not changed:
-        return Reviewed(tuple(rows))
+        return Reviewed(tuple(rows), damage=tuple(damage))
 
     # A version that holds just what changed, named by all that it is made from
     before = {shard: found.get((shard, REVIEW)) for shard in changed}
@@ -96,9 +106,13 @@ def with_reviews(store: ObjectStore, rows: Sequence[GenerationRow], *, created_u
     }
     version = ColumnVersion(store, REVIEW, fingerprint(facts, weights=None, revision=REVISION, inputs={}))
     for shard, numbers in changed.items():
-        found[shard, REVIEW] = _committed(version, found[shard, IMAGES], before[shard], numbers, created_utc)
+        some = {key: standings[key] for key in numbers}
+        models = {SAVES: _digest(numbers)}
+        found[shard, REVIEW] = _committed(
+            version, found[shard, IMAGES], before[shard], some, models, created_utc
+        )
     in_order = tuple(found[key] for key in sorted(found))
-    return Reviewed(in_order, version.fingerprint, tuple(changed))
+    return Reviewed(in_order, version.fingerprint, tuple(changed), tuple(damage))
 
 
 def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "review") -> Generation | None:
@@ -119,6 +133,8 @@ def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "revie
         """The rows in force, with reviews."""
         assert parent is not None
         made = with_reviews(store, parent.rows(), created_utc=created_utc)
+        if made.damage:
+            raise DamagedObject(made.damage[0])
         facts: dict[str, Mapping[str, Any]] = {
             "columns": made.columns(parent.columns),
             "settings": parent.settings,
@@ -217,7 +233,8 @@ def _committed(
     version: ColumnVersion,
     images: GenerationRow,
     before: GenerationRow | None,
-    numbers: Numbers,
+    standings: Mapping[str, Standing],
+    models: Mapping[str, str],
     created_utc: str,
 ) -> GenerationRow:
     """The shard in this version: as it is there, or written now."""
@@ -226,7 +243,6 @@ def _committed(
     if done is not None:
         return row_of(version, done)
 
-    standings = {key: standing_of(store, key) for key in sorted(numbers)}
     old = {sample.key: sample.files["json"] for sample in read_row(store, before)} if before else {}
     samples = [Sample(key, {"json": data}) for key, data in _samples(store, images, old, standings)]
     attempt = new_attempt()
@@ -240,7 +256,7 @@ def _committed(
         num_read=data.num_samples,
         num_written=data.num_samples,
         inputs={IMAGES: images.record_sha256},
-        models={"annotator": _makers(sample.files["json"] for sample in samples), SAVES: _digest(numbers)},
+        models={"annotator": _makers(sample.files["json"] for sample in samples), **models},
         created_utc=created_utc,
     )
     return row_of(version, version.commit(record))

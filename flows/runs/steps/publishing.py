@@ -125,6 +125,8 @@ def _publish(
     def make(parent: Generation | None) -> Publication:
         merged = merge_rows(store, made, parent)
         reviewed = with_reviews(store, merged.rows, created_utc=now_utc())
+        for sentence in reviewed.damage:
+            watcher().note(sentence)
         for column, shards in merged.dropped.items():
             watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
         if parent is not None and parent.rows() == reviewed.rows:
