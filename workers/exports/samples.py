@@ -156,7 +156,7 @@ def _crowd(ignore: Mapping[str, Any], info: Mapping[str, Any], place: int) -> di
 
 
 def count_unannotated(generation: Generation, choices: ExportChoices, reviewed: ReviewedCount) -> int:
-    """Images without masks yet: of a review those that nobody reviewed, else those of shards without masks."""
+    """Images without masks yet: of a review those without one, else those of shards that have no masks."""
     images = {row.shard: row.num_written for row in generation.rows() if row.column == "images"}
     if choices.column in standing_in():
         return sum(images.values()) - reviewed.images

@@ -40,6 +40,9 @@ GIVEN = "given"
 NO_NAMES = frozenset({"true", "false", "nan", "inf", "infinity", "none", "null"})
 """What TOML or JSON would take for a value where a column's name is asked for."""
 
+TABLES = frozenset({"shards", "saves"})
+"""What a query has beside columns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
@@ -88,6 +91,7 @@ def check_column(column: str) -> None:
     if (
         column in column_names()
         or column in NO_NAMES
+        or column in TABLES
         or not column.isidentifier()
         or column != column.lower()
     ):

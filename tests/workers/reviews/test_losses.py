@@ -11,6 +11,7 @@ import pytest
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.dataset.join import join, read_record
+from maskmill.storage.dataset.query import run_query
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import ObjectStore
@@ -20,10 +21,13 @@ from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.jobs.import_column import ImportReport, import_annotations
 from maskmill.workers.jobs.review import ReviewReport, review_by_oracle
 from maskmill.workers.measure.audit import audit
+from maskmill.workers.pictures.preview import preview_page
+from maskmill.workers.pictures.render import contact_sheet
 from maskmill.workers.reviews.column import publish_saves
 from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.reviews.rows import MaskWork
 from maskmill.workers.run.loop_settings import LoopSettings
+from maskmill.workers.stages.word_rows import rows_for
 from maskmill.workers.train.stream import Place, TrainStream
 from tests.workers.reviews.old_reviews import publish_old_reviews
 from tests.workers.train.training_set import publish_scenes, write_coco
@@ -222,3 +226,37 @@ def test_crowds_of_a_person_s_file_stay_crowds(store: ObjectStore, tmp_path: Pat
     assert sorted(row["iscrowd"] for row in found if row["image_id"] == 1) == [0, 0, 1]
     lvis = export(store, now(store), str(tmp_path / "lvis"), format="lvis", images=False)
     assert dict(lvis.left_out) == {"crowd": 1}
+
+
+def test_imports_and_reviews_can_be_looked_at(tmp_path: Path) -> None:
+    known = write_coco(tmp_path / "known", first=0, count=3)
+    store = open_store(str(tmp_path / "dataset"))
+
+    def plan() -> None:
+        make_plan(store, [str(known.images)], shard_size=2)
+
+    import_annotations(store, [known.coco], format="coco", created_utc=NOW, prepare=plan)
+    assert ">9<" in preview_page(store, now(store)), "nine masks, of the only column there is"
+    by_person(store, edited(known, one_less))
+    assert ">8<" in preview_page(store, now(store), column="review")
+    assert len(contact_sheet(store, now(store), column="given")) > 1000
+    with pytest.raises(DatasetError, match="has no masks"):
+        preview_page(store, now(store), column="masks")
+
+
+def test_saves_and_reviews_are_tables_of_a_query(store: ObjectStore, tmp_path: Path) -> None:
+    by_person(store, edited(write_coco(tmp_path / "known", first=0, count=1), named))
+
+    def ask(sql: str) -> list[tuple[Any, ...]]:
+        return list(run_query(store, now(store), sql, rows_for=rows_for).rows)
+
+    assert ask("select label, how, who, save, finished from review order by label") == [
+        ("block", "added", "Ana", 1, 1),
+        ("block", "added", "Ana", 1, 1),
+        ("wall", "added", "Ana", 1, 1),
+    ], "and a picture that nobody reviewed has no row"
+    by_person(store, edited(write_coco(tmp_path / "again", first=0, count=1), one_less), who="Ben")
+    assert ask("select number, in_force, who, masks, rejected, tool from saves order by number") == [
+        (1, 0, "Ana", 3, 0, "import"),
+        (2, 1, "Ben", 2, 3, "import"),
+    ]
