@@ -94,7 +94,7 @@ class ExportSettings(ExportChoices):
     """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format, images, column, polygons: as `ExportChoices` has them.
+        format, images, column, polygons, prefer: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
     """

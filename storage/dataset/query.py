@@ -3,6 +3,7 @@
     masks      a row per mask: the index; join with images by key
     images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
     shards     a row per (shard, column): the manifest
+    saves      a row per save of what people made, and which are in force
     captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
 
 Files are read through the dataset's own store, lazily and only the columns and row groups that a query needs,
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.generations import Generation, GenerationRow
-from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
+from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table, save_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.tables import image_schema
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+SAVES = "saves"
 TIMEOUT_S = 300.0
 LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -132,7 +134,8 @@ def _sentence(exc: Exception, tables: Sequence[str]) -> str:
 
 def table_names(generation: Generation) -> tuple[str, ...]:
     """The tables that a query can name."""
-    return ("images", "shards", *sorted({row.column for row in generation.rows()} - {"images"}))
+    columns = {row.column for row in generation.rows()} - {"images", SAVES}
+    return ("images", "shards", *sorted(columns), SAVES)
 
 
 def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Table:
@@ -150,6 +153,8 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
             f"{store.root}: generation {generation.number} has no table {name!r}; there are "
             f"{', '.join(table_names(generation))}"
         )
+    if name == SAVES:
+        return save_table(store)
     if name == "shards":
         return _manifest(store, generation.manifest)
     try:
@@ -174,7 +179,8 @@ def _register(
     by_column: dict[str, list[GenerationRow]] = defaultdict(list)
     for row in generation.rows():
         by_column[row.column].append(row)
-    by_column.pop("images", None)
+    for taken in ("images", SAVES):
+        by_column.pop(taken, None)
 
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
@@ -182,6 +188,8 @@ def _register(
             connection.register(column, _parquet(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
+    if SAVES in sql.lower():
+        connection.register(SAVES, save_table(store))
     _register_images(connection, store)
 
 
