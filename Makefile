@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver
 
-.PHONY: help setup demo check test test-all bench fuzz nano lock clean
+.PHONY: help setup demo check test test-all bench fuzz simulate nano lock clean
 
 help:  ## what each target does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 
 fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
+
+simulate: setup  ## schedules of drivers, care and people over a simulated store: SEEDS of them (10000); goes on where it stopped
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),10000) --out build/simulation
 
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHOTOS="COCO IMAGES" adds photographs
 	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume $(if $(PHOTOS),--photos $(PHOTOS))

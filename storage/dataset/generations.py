@@ -185,7 +185,8 @@ def publish_over(
         refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
-        _refuse_superseded(store, set(wanted.rows).difference(parent.rows() if parent else ()))
+        known = frozenset(parent.rows() if parent else ())
+        _refuse_superseded(store, [row for row in wanted.rows if row not in known])
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
         manifest = write_object(store, name, _manifest_bytes(wanted.rows), len(wanted.rows))

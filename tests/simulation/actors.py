@@ -2,7 +2,7 @@
 
     generate    a driver and its workers, each a process of its own; a worker outlives its driver
     relabel     the same under other settings, one process, the writer's lock held
-    forget, gc, repair, tag, promote, export
+    forget, gc, repair, tag, promote, export, and a person who reviews a picture
 
 Models are stand-ins, pictures a few pixels; plans, turns at a shard, commits, publishing and care are the
 product's. A command that fails is given again by its user, twice.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -37,21 +37,22 @@ from maskmill.storage.dataset.tags import set_tag
 from maskmill.storage.drivers import lease as leases
 from maskmill.storage.drivers import one_writer
 from maskmill.storage.drivers.lease import announce
-from maskmill.storage.errors import DamagedObject, DatasetError, LeaseLost, OutOfSpace, StorageError
+from maskmill.storage.errors import LeaseLost, OutOfSpace, Recalled, StorageError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.workers.exports import ExportError, export
 from maskmill.workers.jobs.repair import in_process, repair
+from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.fakes import FakeMasks, build_fake_stages
+from tests.simulation.one_thread import CREATED
 from tests.simulation.store import SimStore
-from tests.simulation.world import Driver, World
+from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CREATED = "2025-01-01T00:00:00+00:00"
 INPUTS = "sim://inputs"
 SHARD_SIZE = 2
 FIRST, OTHER = "1" * 16, "2" * 16
@@ -71,6 +72,7 @@ class Scene:
         forgotten: keys that a `forget` which returned was asked for.
         broken: promises that an actor saw broken itself.
         workers: how many a driver of `generate` has.
+        saved: key and id of saves that a person was told are kept.
         spoiled: an object that the store has lost by itself.
     """
 
@@ -79,6 +81,7 @@ class Scene:
     inside: dict[str, leases.Lease] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     broken: list[str] = field(default_factory=list)
+    saved: set[tuple[str, str]] = field(default_factory=set)
     spoiled: str = ""
 
     @contextmanager
@@ -249,6 +252,32 @@ def weights_file() -> Path:
     return Path(__file__)
 
 
+def reviewing(key: str) -> Actor:
+    """A person opens a picture, and saves what they made of it until the store has it."""
+
+    def run(scene: Scene, store: SimStore) -> None:
+        """A page knows its own save again."""
+        generation = latest(store)
+        if generation is None:
+            return
+        image = {"image_id": int(key), "width": 16, "height": 16, "file_name": f"{key}.jpg"}
+        start = begin(
+            store,
+            key,
+            record={"image": image, "annotations": []},
+            generation=generation.number,
+            blank=True,
+        )
+        work = Work(who=_name(store), tool="page", masks=[], finished=True, save_id=_name(store))
+        try:
+            keep(store, start, work, created_utc=CREATED)
+        except Recalled:
+            return
+        scene.saved.add((key, work.save_id))
+
+    return run
+
+
 def exporting(scene: Scene, store: SimStore) -> None:
     """Writes the latest generation out, elsewhere."""
     generation = latest(store)
@@ -289,6 +318,8 @@ KINDS: dict[str, Actor] = {
     "gc versions": collect_versions,
     "repair": mend,
     "tag": tag,
+    "review": reviewing("000000001"),
+    "review of forgotten": reviewing("000000002"),
     "promote": promote,
     "export": exporting,
 }

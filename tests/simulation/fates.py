@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 WRITES = ("put", "put_if_absent", "finish")
 RARE: Mapping[str, float] = {
-    "abandon": 20.0,
-    "unfinished": 2.0,
+    "abandon": 30.0,
+    "unfinished": 10.0,
+    "stat": 1.0,
     "put": 6.0,
     "delete": 5.0,
-    "finish": 6.0,
+    "finish": 8.0,
     "put_if_absent": 4.0,
     "open_read": 3.0,
 }
@@ -87,7 +88,7 @@ class Dice(Fates):
             dice,
             fails=chance(0.02),
             loses=chance(0.02),
-            kills=chance(0.006),
+            kills=chance(0.012),
             sleeps=chance(0.01),
             fills=chance(0.002),
         )

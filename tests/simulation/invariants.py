@@ -32,9 +32,11 @@ class Watch:
 
     Attributes:
         broken: changes that must never be.
+        objects: the dataset's, as they are.
     """
 
     broken: list[str] = field(default_factory=list)
+    objects: Objects = field(default_factory=dict)
     _kept: dict[str, bytes] = field(default_factory=dict)
     _manifests: dict[str, str] = field(default_factory=dict)
 
@@ -43,7 +45,7 @@ class Watch:
         if space != "data":
             return
         if FOREVER.fullmatch(name):
-            if name in self._kept and data != self._kept[name]:
+            if name in self._kept and data != self._kept[name] and not self._may_go(name, data):
                 self.broken.append(f"{name} was {'removed' if data is None else 'changed'}")
             if data is not None:
                 self._kept[name] = data
@@ -51,6 +53,10 @@ class Watch:
                     self._keep_manifest(json.loads(data))
         elif name in self._manifests and hashlib.sha256(data or b"").hexdigest() != self._manifests[name]:
             self.broken.append(f"{name}, a published manifest, was changed or removed")
+
+    def _may_go(self, name: str, data: bytes | None) -> bool:
+        """What people made of a picture that is to be forgotten."""
+        return data is None and name.startswith("review/saves/") and name.split("/")[2] in marked_keys(self.objects)
 
     def _keep_manifest(self, generation: dict[str, Any]) -> None:
         self._manifests[generation["manifest"]["name"]] = generation["manifest"]["sha256"]
@@ -80,7 +86,7 @@ def look(objects: Objects) -> Looked:
     """At a dataset's bytes: its plans, its latest generation, every object."""
     plans = [_json(objects, name) for name in sorted(objects) if re.fullmatch(r"plan/\d+\.json", name)]
     keys = {f"{one + 1:09d}" for plan in plans for one in _ids(plan)}
-    marked = {key for plan in plans for key in plan["forgotten"]}
+    marked = marked_keys(objects)
     lost: list[str] = []
     wrong: list[str] = []
     rows = in_force(objects)
@@ -104,6 +110,23 @@ def look(objects: Objects) -> Looked:
     else:
         lost += [f"{key}: nothing is there of it" for key in sorted(keys)]
     return Looked(tuple(lost), tuple(wrong), tuple(_anywhere(objects, marked)))
+
+
+def marked_keys(objects: Objects) -> set[str]:
+    """Keys that a plan marks as forgotten."""
+    plans = [name for name in objects if re.fullmatch(r"plan/\d+\.json", name)]
+    return {key for name in plans for key in _json(objects, name)["forgotten"]}
+
+
+def lost_saves(objects: Objects, saved: set[tuple[str, str]]) -> Iterator[str]:
+    """Saves that a person was told are kept, and that nobody can read."""
+    there = {
+        (name.split("/")[2], _json(objects, name)["save_id"])
+        for name in objects
+        if name.startswith("review/saves/")
+    }
+    marked = marked_keys(objects)
+    yield from (f"the save {one} is gone" for one in sorted(saved - there) if one[0] not in marked)
 
 
 def in_force(objects: Objects) -> list[dict[str, Any]]:
@@ -146,6 +169,8 @@ def latest_rows(objects: Objects) -> list[dict[str, Any]]:
     if not names:
         return []
     manifest = _json(objects, names[-1])["manifest"]
+    if manifest["name"] not in objects:
+        return []
     rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(objects[manifest["name"]][0])).to_pylist()
     return rows
 
@@ -191,8 +216,11 @@ def _named(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _anywhere(objects: Objects, marked: set[str]) -> Iterator[str]:
     """Objects that hold a forgotten image, or anything that came from it."""
     for name, (data, _) in objects.items() if marked else ():
-        if "/data/" in name and marked & {member.partition(".")[0] for member in _members(data)}:
-            yield f"{name} holds a forgotten image"
+        keys = {member.partition(".")[0] for member in _members(data)} if "/data/" in name else set()
+        if marked & keys:
+            yield f"{name} holds what was forgotten: {', '.join(sorted(marked & keys))}"
+        if name.startswith("review/saves/") and name.split("/")[2] in marked:
+            yield f"{name} holds what was forgotten: {name.split('/')[2]}"
 
 
 def _members(data: bytes) -> list[str]:

@@ -1,7 +1,8 @@
 """Inside `one_thread`, what the code under test leaves to threads is done at once by whoever leaves it.
 
 The scheduler decides about calls of actors; threads of their own would run where the machine lets them, and no
-schedule could be played again. Names that nobody else has come from the world's seed, for the same reason.
+schedule could be played again. For the same reason names that nobody else has come from the world's seed, and
+what records say of when and how long is fixed.
 
 It does not know: the order that those threads would really have; tests of in_order.py and ahead.py do.
 """
@@ -13,14 +14,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from maskmill.storage.drivers import lease
+from maskmill.flows.runs.steps import publishing
 from maskmill.storage.dataset import merge, stale
+from maskmill.storage.drivers import lease
 from maskmill.storage.stores import in_order
-from maskmill.workers.shard import ahead, column_writer, turn
+from maskmill.workers.shard import ahead, column_writer, meter, recalled, turn
+
+CREATED = "2025-01-01T00:00:00+00:00"
 
 
 class AtOnce:
@@ -114,6 +119,9 @@ def one_thread(names: Random) -> Iterator[None]:
             patch.setattr(module, "ThreadPoolExecutor", AtOnce)
         patch.setattr(column_writer, "ThreadPoolExecutor", WhenAsked)
         patch.setattr(lease.threading, "Thread", _thread_of(lease.threading.Thread))
+        patch.setattr(meter, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+        for module in (column_writer, recalled, publishing):
+            patch.setattr(module, "now_utc", lambda: CREATED)
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=names.getrandbits(128), version=4))
         yield
 

@@ -17,6 +17,7 @@ It does not know: threads of an actor's own; `one_thread.py` has their work done
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -284,4 +285,4 @@ class World:
 
 
 def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:150]}"
+    return f"{type(error).__name__}: {re.sub('process [0-9]+', 'process', str(error))[:150]}"
