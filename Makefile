@@ -49,6 +49,7 @@ fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
 
 simulate: setup  ## schedules of drivers, care and people over a simulated store: SEEDS of them (10000); goes on where it stopped
+	SIMULATE_STRIDE=1 $(BIN)/pytest -q tests/simulation/test_every_order.py --timeout 3600
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),10000) --out build/simulation
 
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHOTOS="COCO IMAGES" adds photographs

@@ -81,8 +81,10 @@ class World:
         self.num_switches = 0
         self.hits: Counter[tuple[str, str]] = Counter()
         self.on_change: Callable[[str, str, bytes | None], None] = lambda space, name, data: None
+        self.one_by_one = False  # actors run to their ends in the order they were added, but for who is stopped
         self._holder: Driver | None = None
         self._all_ended = threading.Semaphore(0)
+        self._lock = threading.RLock()  # for calls from outside of `run`
         self._killing: Driver | None = None
         self._calls_left = 0
         self._num_calls = 0
@@ -121,6 +123,10 @@ class World:
     def suspend(self, name: str, call: int) -> None:
         """Suspends a driver before its n-th call, until all others have ended and its lease is stale."""
         self.stop_at = (name, call, "suspend")
+
+    def nap(self, name: str, call: int) -> None:
+        """The same, but it wakes as soon as the others have ended: its lease may hold."""
+        self.stop_at = (name, call, "nap")
 
     def kill(self, name: str, call: int) -> None:
         """The same, and it ends within a few calls after it wakes, without a chance to clean up."""
@@ -185,6 +191,8 @@ class World:
             else:
                 return self._woken(stopped[0])
         self._pass_time(0.5 + self.random.random())
+        if self.one_by_one:
+            return awake[0]
         stopped_one = any(self._is_stopped(driver) for driver in running)
         if stopped_one and self.random.random() < 0.2 and not any(one.in_beat for one in awake):
             self._pass_time(STALE_S)
@@ -199,7 +207,8 @@ class World:
     def _woken(self, driver: Driver) -> Driver:
         assert self.stop_at is not None
         how = self.stop_at[2]
-        self._pass_time(STALE_S)
+        if how != "nap":
+            self._pass_time(STALE_S)
         self.stop_at = None
         self.history.append(f"{driver.name}: {how}")
         if how == "kill":
@@ -241,7 +250,8 @@ class World:
         """A call of whoever runs now: first the scheduler decides who is next, then its fate."""
         driver = self._acting()
         if driver is None or self._beating is not None:
-            return effect()
+            with self._lock:
+                return effect()
         if driver.killed:
             raise Killed
         driver.calls += 1
