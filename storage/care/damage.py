@@ -136,7 +136,9 @@ def _beyond(
     committed = {column: ColumnVersion(store, column, digits).committed() for column, digits in also.items()}
     for shard, in_force in rows.items():
         if any(
-            shard in committed[column] and (row := in_force.get(column)) is not None and row.fingerprint != digits
+            shard in committed[column]
+            and (row := in_force.get(column)) is not None
+            and row.fingerprint != digits
             for column, digits in also.items()
         ):
             found[shard] = {column: None for column in also if shard in committed[column]}

@@ -24,6 +24,7 @@ from maskmill.storage.stores.base import ObjectStore
 
 Rows = dict[str, GenerationRow]
 THREADS = 16
+IMAGES = "images"
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,31 @@ def merge_rows(
         old[row.shard][row.column] = row
     merged: list[GenerationRow] = []
     stale, dropped = Counter[str](), Counter[str]()
-    shards = sorted(new.keys() | old.keys())
+    mixed = [shard for shard in sorted(new.keys() & old.keys()) if _is_mixed(new[shard], old[shard])]
     with ThreadPoolExecutor(THREADS) as threads:
-        chosen = threads.map(lambda s: _merge_shard(store, new.get(s, {}), old.get(s, {}), set(made)), shards)
-        for shard, kept in zip(shards, chosen, strict=True):
-            merged += [kept[column] for column in sorted(kept)]
-            stale.update(c for c in made if c in kept and kept[c] != new.get(shard, {}).get(c))
-            dropped.update(old.get(shard, {}).keys() - kept.keys())
+        chosen = dict(
+            zip(
+                mixed,
+                threads.map(lambda s: _merge_shard(store, new[s], old[s], set(made)), mixed),
+                strict=True,
+            )
+        )
+    for shard in sorted(new.keys() | old.keys()):
+        of_run, before = new.get(shard, {}), old.get(shard, {})
+        kept = chosen.get(shard) or {**before, **of_run}
+        merged += [kept[column] for column in sorted(kept)]
+        stale.update(c for c in made if c in kept and kept[c] != of_run.get(c))
+        dropped.update(before.keys() - kept.keys())
     return Merged(tuple(merged), dict(stale), dict(dropped))
+
+
+def _is_mixed(new: Rows, old: Rows) -> bool:
+    """Whether a shard would have rows of both that the other has not."""
+    return {**old, **new} not in (old, new)
 
 
 def _merge_shard(store: ObjectStore, new: Rows, old: Rows, made: set[str]) -> Rows:
     rows = {**old, **new}
-    if rows in (old, new):
-        return rows  # nothing is mixed
     fitting = _fitting(store, rows, new)
     lost = (old.keys() & made) - fitting.keys()
     return old if lost else fitting
@@ -114,7 +126,8 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
     totals = Counter[str]()
     for shard in by_shard.values():
         columns = [shard[column] for column in _in_order(shard)]
-        records = _rejecting(store, columns)
+        plain = only_images_reject(columns)
+        records = [] if plain else _rejecting(store, columns)
         unnamed = {
             reject.key
             for record in records
@@ -123,7 +136,11 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
             if reject.reason == NOT_ANNOTATED
         }
         found = first_rejects(records).values()
-        rejects = len({reject.key for reject in found if reject.reason != NOT_ANNOTATED})
+        rejects = (
+            sum(row.num_rejects for row in columns)
+            if plain
+            else len({reject.key for reject in found if reject.reason != NOT_ANNOTATED})
+        )
         totals.update({row.column: row.num_written for row in columns if row.column != "masks"})
         totals["rejected"] += rejects
         masks = shard.get("masks")
@@ -135,3 +152,8 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
 
 def _rejecting(store: ObjectStore, rows: Iterable[GenerationRow]) -> list[CommitRecord]:
     return [read_record(store, row) for row in rows if row.num_rejects]
+
+
+def only_images_reject(rows: Iterable[GenerationRow]) -> bool:
+    """Whether a shard's rows tell alone how many images are rejected: no column after images rejects any."""
+    return not any(row.num_rejects for row in rows if row.column != IMAGES)

@@ -87,7 +87,12 @@ class Scene:
     @contextmanager
     def writing(self, store: SimStore, owner: str) -> Iterator[str]:
         """The writer's lock; notes where two hold it."""
-        wait = {"wait_s": 300.0, "poll_s": 20.0, "clock": self.world.clock_of(store), "sleep": self.world.sleep}
+        wait = {
+            "wait_s": 300.0,
+            "poll_s": 20.0,
+            "clock": self.world.clock_of(store),
+            "sleep": self.world.sleep,
+        }
         with one_writer.writing(store, owner, **wait) as own_id:  # type: ignore[arg-type]
             lease = next(one for one in leases._held[store] if one.driver_id == own_id)
             for name, other in self.inside.items():
@@ -143,7 +148,9 @@ def generate(scene: Scene, store: SimStore, masks: str = FIRST) -> None:
         make_plan(store, [INPUTS], shard_size=SHARD_SIZE)
         todo = sorted(pending_shards(spec))
         workers = [
-            world.add(f"{_name(store)}.w{number}", lambda own, n=number: work(own, masks, todo[n :: scene.workers]))
+            world.add(
+                f"{_name(store)}.w{number}", lambda own, n=number: work(own, masks, todo[n :: scene.workers])
+            )
             for number in range(min(scene.workers, len(todo)))
         ]
         while not all(worker.ended for worker in workers):

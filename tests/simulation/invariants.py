@@ -1,8 +1,8 @@
 """What must hold of a dataset whatever happened to it, read from the store's bytes by other code than the product's.
 
-    always      what was published, planned, tagged or promoted is never changed or removed
-    at rest     every planned image once, in every column, annotated or rejected with a reason; nothing named is
-                missing or other bytes; nothing forgotten is anywhere; all small records can be read
+always      what was published, planned, tagged or promoted is never changed or removed
+at rest     every planned image once, in every column, annotated or rejected with a reason; nothing named is
+            missing or other bytes; nothing forgotten is anywhere; all small records can be read
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ class Watch:
 
     def _may_go(self, name: str, data: bytes | None) -> bool:
         """What people made of a picture that is to be forgotten."""
-        return data is None and name.startswith("review/saves/") and name.split("/")[2] in marked_keys(self.objects)
+        return (
+            data is None
+            and name.startswith("review/saves/")
+            and name.split("/")[2] in marked_keys(self.objects)
+        )
 
     def _keep_manifest(self, generation: dict[str, Any]) -> None:
         self._manifests[generation["manifest"]["name"]] = generation["manifest"]["sha256"]
@@ -99,12 +103,16 @@ def look(objects: Objects) -> Looked:
         if row["column"] == "images":
             passed[row["shard"]] = set(found)
             seen_by_images = set(found) | set(rejects)
-            wrong += [f"{key} in shard {row['shard']}, where it was not planned" for key in seen_by_images - keys]
+            wrong += [
+                f"{key} in shard {row['shard']}, where it was not planned" for key in seen_by_images - keys
+            ]
         elif set(found) | set(rejects) != passed.get(row["shard"], set()) and row["shard"] in passed:
             wrong.append(f"{row['column']} of shard {row['shard']} has other keys than images")
     wrong += [f"{key} twice in {name}" for name, seen in columns.items() for key, n in seen.items() if n > 1]
     if rows:
-        lost += [f"{key} is not in the images" for key in sorted(keys - columns.get("images", Counter()).keys())]
+        lost += [
+            f"{key} is not in the images" for key in sorted(keys - columns.get("images", Counter()).keys())
+        ]
         reached = set().union(*passed.values()) if passed else set()
         lost += [f"{key} has no masks" for key in sorted(reached - columns.get("masks", Counter()).keys())]
     else:
@@ -139,7 +147,9 @@ def in_force(objects: Objects) -> list[dict[str, Any]]:
         for name in objects:
             if found := re.fullmatch(rf"{column}/{digits}/commits/(\d+)(?:\.r(\d+))?\.json", name):
                 newest[int(found[1])] = max(newest.get(int(found[1]), (-1, "")), (int(found[2] or 0), name))
-        rows += [_row_of(objects, name) for shard, (_, name) in newest.items() if (shard, column) not in there]
+        rows += [
+            _row_of(objects, name) for shard, (_, name) in newest.items() if (shard, column) not in there
+        ]
     return rows
 
 

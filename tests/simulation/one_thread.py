@@ -127,6 +127,4 @@ def one_thread(names: Random) -> Iterator[None]:
 
 
 def _thread_of(real: Any) -> Callable[..., Any]:
-    return lambda *args, **how: (
-        _NoThread() if how.get("name") == "heartbeat" else real(*args, **how)
-    )
+    return lambda *args, **how: _NoThread() if how.get("name") == "heartbeat" else real(*args, **how)

@@ -1,10 +1,10 @@
 """Faults that are put into the product on purpose: does the simulation find each of them?
 
-    forget race     a commit and a publication read no marks: what was forgotten comes back
-    commit order    the record is written before what it names
-    lease           who slept goes on as if nobody had passed it over
-    gc too eager    younger objects and living drivers are not spared
-    review          of two people who save one picture, the later covers the earlier
+forget race     a commit and a publication read no marks: what was forgotten comes back
+commit order    the record is written before what it names
+lease           who slept goes on as if nobody had passed it over
+gc too eager    younger objects and living drivers are not spared
+review          of two people who save one picture, the later covers the earlier
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _review(patch: Patch) -> None:
 
     put = saves.put_save
     patch.setattr(
-        "maskmill.workers.reviews.keep.put_save", lambda store, save: put(Overwriting(store), save)  # type: ignore[arg-type]
+        "maskmill.workers.reviews.keep.put_save",
+        lambda store, save: put(Overwriting(store), save),  # type: ignore[arg-type]
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from maskmill.storage.care.forget import forget
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset import generations
-from maskmill.storage.errors import LeaseLost, StorageError
+from maskmill.storage.errors import StorageError
 from maskmill.storage.plan import plan as plans
 from maskmill.storage.plan import tables
 from maskmill.workers.exports import ExportError

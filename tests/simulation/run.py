@@ -64,10 +64,7 @@ class Tally:
             f"on average, {len(self.wrong)} wrong",
             "actors: " + ", ".join(f"{kind} {number}" for kind, number in sorted(self.kinds.items())),
             "".join([f"{'call':16}", *(f"{fate:>12}" for fate in FATES)]),
-            *(
-                "".join([f"{op:16}", *(f"{self.hits[f'{op}|{fate}']:>12}" for fate in FATES)])
-                for op in ops
-            ),
+            *("".join([f"{op:16}", *(f"{self.hits[f'{op}|{fate}']:>12}" for fate in FATES)]) for op in ops),
             *(f"seed {seed}: {what}" for seed, what in self.wrong.items()),
         ]
         return "\n".join(lines)
@@ -111,7 +108,9 @@ def main() -> int:
     asked.add_argument("--out", type=Path, default=Path("build/simulation"))
     chosen = asked.parse_args()
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": HASH_SEED})
+        os.execve(
+            sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": HASH_SEED}
+        )
     logging.disable(logging.WARNING)
     tally = simulate(chosen.first, chosen.seeds, chosen.out)
     print(tally.table())

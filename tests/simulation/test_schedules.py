@@ -36,13 +36,17 @@ def quietly() -> Iterator[None]:
 
 def test_no_schedule_breaks_a_promise() -> None:
     tally = simulate(0, SCHEDULES, None)
-    assert not tally.wrong, "\n".join([tally.table(), *(play(int(seed)).story() for seed in list(tally.wrong)[:1])])
+    assert not tally.wrong, "\n".join(
+        [tally.table(), *(play(int(seed)).story() for seed in list(tally.wrong)[:1])]
+    )
     assert tally.kinds.keys() == KINDS.keys()
     assert tally.switches > 50 * SCHEDULES
     met = Counter[str]()
     for name, number in tally.hits.items():
         met[name.partition("|")[2]] += number
-    assert all(met[fate] > 50 for fate in ("before", "after", "lost answer", "kill", "kill after", "sleep")), met
+    assert all(
+        met[fate] > 50 for fate in ("before", "after", "lost answer", "kill", "kill after", "sleep")
+    ), met
 
 
 def test_a_seed_is_played_again_to_the_letter() -> None:

@@ -150,7 +150,9 @@ class Commands(RuleBasedStateMachine):
         assert sorted(self.held) == list_generations(self.store)
         for number, keys in self.held.items() if not self.lost else ():
             try:
-                found = [s.key for s in join(self.store, load_generation(self.store, number), ("masks", "images"))]
+                found = [
+                    s.key for s in join(self.store, load_generation(self.store, number), ("masks", "images"))
+                ]
             except ObjectNotFound as exc:
                 rows = load_generation(self.store, number).rows()
                 if self.ever_lost & {row.data.name for row in rows} and number != max(self.held):

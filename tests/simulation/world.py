@@ -81,7 +81,9 @@ class World:
         self.num_switches = 0
         self.hits: Counter[tuple[str, str]] = Counter()
         self.on_change: Callable[[str, str, bytes | None], None] = lambda space, name, data: None
-        self.one_by_one = False  # actors run to their ends in the order they were added, but for who is stopped
+        self.one_by_one = (
+            False  # actors run to their ends in the order they were added, but for who is stopped
+        )
         self._holder: Driver | None = None
         self._all_ended = threading.Semaphore(0)
         self._lock = threading.RLock()  # for calls from outside of `run`
