@@ -1,10 +1,10 @@
 """Which committed shards have to be made again, and the number of the record that repairs each.
 
 Looked at is what readers read: of every column version that the latest generation has (or, without one, of
-the fullest versions), and of those that the caller means to make, each shard's record in force and its objects. A
-shard is damaged where no record of it
-can be read or the published one is another, an object is missing or not what the record says, its keys are
-not those that reached it, or it was made from an input no longer in force. `deep` reads every byte.
+the fullest versions), and of those that the caller means to make, each shard's record in force and its
+objects. A shard is damaged where no record of it can be read or the published one is another, an object is
+missing or not what the record says, its keys are not those that reached it, or it was made from an input no
+longer in force. `deep` reads every byte.
 
 It does not know: shards that were never committed (`generate` makes those), damaged plans.
 """

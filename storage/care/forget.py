@@ -134,7 +134,8 @@ def forget(
         InputError: a key was never planned.
         DatasetError: another driver is at work; the keys are marked, and the same call finishes later.
         WriterBusy: likewise, another writer.
-        DamagedObject, ObjectNotFound: a shard cannot be read though it is there; `verify --repair` comes first.
+        DamagedObject, ObjectNotFound: a shard cannot be read though it is there; `verify --repair` comes
+        first.
     """
     wanted, shards = _located(store, load_plans(store), keys)
     _mark(store, wanted)

@@ -219,8 +219,9 @@ def settle_forgotten(
 def settle_and_publish(store: ObjectStore, *, created_utc: str) -> bool:
     """What every run begins with: forgotten images leave what is in force, and the latest generation.
 
-    A `forget` that was refused has only marked them, and one that was killed has stopped somewhere. Shards that
-    are damaged are left to `verify --repair`, which begins with this too; nothing is published until then.
+    A `forget` that was refused has only marked them, and one that was killed has stopped somewhere. Shards
+    that are damaged are left to `verify --repair`, which begins with this too; nothing is published until
+    then.
 
     Args:
         store: the dataset.

@@ -121,8 +121,8 @@ def verify(
         store: the dataset.
         deep: read every byte instead of only presence, sizes and records.
         num_threads: shards checked at once.
-        known: a generation that was checked when it was published: shards that have its very rows are counted by
-            them, and neither their records nor their objects are looked at.
+        known: a generation that was checked when it was published: shards that have its very rows are
+            counted by them, and neither their records nor their objects are looked at.
         progress: called with the number of shards checked so far.
 
     Raises:
@@ -221,7 +221,7 @@ def _counted(
 
 
 def _adds_up(plan: Plan, shard: int, meant: _Meant, rows: Rows) -> bool:
-    """Whether the rows alone account for every key; where a column after images rejects any, records must tell."""
+    """Whether the rows alone account for every key; what a column after images rejects, its record tells."""
     if "images" not in rows or not all(column in rows for column in meant.needed):
         return False
     images = rows["images"]

@@ -1,8 +1,8 @@
 """What is committed of a run's columns, as rows: carried from the generation before where nothing is new.
 
-A commit record never changes, so a row of the parent whose record is still the newest of its shard stands, by the
-record's sha256, and is not read again. A shard with anything new in one of the columns is read in all of them:
-they must have been made from each other.
+A commit record never changes, so a row of the parent whose record is still the newest of its shard stands, by
+the record's sha256, and is not read again. A shard with anything new in one of the columns is read in all of
+them: they must have been made from each other.
 
 It does not know: whether what a carried row names is still there; `verify` looks.
 """

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
@@ -31,8 +32,8 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
-from maskmill.storage.shards.arrow import read_table, table_of
-from maskmill.storage.shards.shards import WrittenObject, read_object, write_object
+from maskmill.storage.shards.arrow import table_of
+from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import highest_by_log
 
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 FOLDER = "generations"
 MAX_RACES = 20
+ROWS_PER_GROUP = 50_000  # of a manifest, written and read at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GenerationRow:
     """A shard of a column, as a generation has it.
 
@@ -189,7 +191,7 @@ def publish_over(
         _refuse_superseded(store, [row for row in wanted.rows if row not in known])
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = write_object(store, name, _manifest_bytes(wanted.rows), len(wanted.rows))
+        manifest = _write_manifest(store, name, wanted.rows)
         generation = Generation(
             number,
             parent.number if parent else None,
@@ -350,34 +352,64 @@ def _manifest_schema() -> pa.Schema:
     return pa.schema([*plain, *data, *index])
 
 
-def _manifest_bytes(rows: Sequence[GenerationRow]) -> bytes:
-    import pyarrow as pa
+def _write_manifest(store: ObjectStore, name: str, rows: Sequence[GenerationRow]) -> WrittenObject:
+    """Row group after row group: what is held beside the rows does not grow with them."""
     import pyarrow.parquet as pq
 
+    schema = _manifest_schema()
+    with store.open_write(name) as target:
+        hashing = HashingWriter(target)
+        with pq.ParquetWriter(hashing, schema, compression="zstd") as writer:
+            for start in range(0, max(1, len(rows)), ROWS_PER_GROUP):
+                writer.write_table(_manifest_table(rows[start : start + ROWS_PER_GROUP], schema))
+    return WrittenObject(name, hashing.num_bytes, hashing.hexdigest(), len(rows))
+
+
+def _manifest_table(rows: Sequence[GenerationRow], schema: pa.Schema) -> pa.Table:
     table = {name: [getattr(row, name) for row in rows] for name in _PLAIN}
     for name in _OBJECT:
         table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
         table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table_of(table, _manifest_schema()), sink, compression="zstd")
-    return bytes(sink.getvalue())
+    return table_of(table, schema)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
+    """All rows, made from a row group at a time."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    rows: list[GenerationRow] = []
     try:
-        table = read_table(read_object(store, manifest)).select(_manifest_schema().names)
+        with pq.ParquetFile(pa.BufferReader(read_object(store, manifest))) as file:
+            for batch in file.iter_batches(ROWS_PER_GROUP, columns=_manifest_schema().names):
+                rows += _rows_of(batch)
     except (pa.ArrowException, KeyError) as exc:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
-    rows = tuple(
-        GenerationRow(**{name: row[name] for name in _PLAIN}, data=_object(row, "data"), index=_index(row))
-        for row in table.to_pylist()
-    )
     if len(rows) != manifest.num_samples:
         raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
-    return rows
+    return tuple(rows)
+
+
+def _rows_of(batch: pa.RecordBatch) -> Iterator[GenerationRow]:
+    """Column by column: a dict a row would cost more than the row."""
+    plain = [batch.column(name).to_pylist() for name in _PLAIN]
+    data = [batch.column(f"data_{name}").to_pylist() for name in _OBJECT]
+    index = [batch.column(f"index_{name}").to_pylist() for name in _OBJECT]
+    for values, written, indexed in zip(
+        zip(*plain, strict=True), zip(*data, strict=True), zip(*index, strict=True), strict=True
+    ):
+        shard, column, fingerprint, record, record_sha256, *counts = values
+        yield GenerationRow(
+            shard,
+            intern(column),
+            intern(fingerprint),
+            record,
+            record_sha256,
+            WrittenObject(*written),
+            WrittenObject(*indexed) if indexed[0] is not None else None,
+            *counts,
+        )
 
 
 def named_objects(generation: Generation) -> Iterator[str]:
@@ -398,14 +430,6 @@ def named_objects(generation: Generation) -> Iterator[str]:
     except pa.ArrowException as exc:
         where = f"{generation.store.root}/{manifest.name}"
         raise DamagedObject(f"{where}: not a readable manifest ({exc})") from exc
-
-
-def _index(row: Mapping[str, Any]) -> WrittenObject | None:
-    return _object(row, "index") if row["index_name"] is not None else None
-
-
-def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
-    return WrittenObject(**{name: row[f"{prefix}_{name}"] for name in _OBJECT})
 
 
 def _generation_bytes(generation: Generation) -> bytes:

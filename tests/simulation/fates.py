@@ -1,7 +1,7 @@
 """What becomes of a call to the store: mostly nothing; else it fails, or who made it does.
 
-A schedule draws once how hard its world is, and then for every call. Calls that are rare draw more often, so that
-each kind of call meets each fate in a few thousand schedules.
+A schedule draws once how hard its world is, and then for every call. Calls that are rare draw more often, so
+that each kind of call meets each fate in a few thousand schedules.
 """
 
 from __future__ import annotations

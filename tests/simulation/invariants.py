@@ -1,4 +1,5 @@
-"""What must hold of a dataset whatever happened to it, read from the store's bytes by other code than the product's.
+"""What must hold of a dataset whatever happened to it, read from the store's bytes by other code than the
+product's.
 
 always      what was published, planned, tagged or promoted is never changed or removed
 at rest     every planned image once, in every column, annotated or rejected with a reason; nothing named is
@@ -186,7 +187,7 @@ def latest_rows(objects: Objects) -> list[dict[str, Any]]:
 
 
 def broken_links(objects: Objects) -> Iterator[str]:
-    """Records and manifests that a published generation of any number names, and that are gone or other bytes."""
+    """Manifests that a published generation of any number names, and that are gone or other bytes."""
     for name in sorted(objects):
         if re.fullmatch(r"generations/\d+/generation\.json", name):
             manifest = _json(objects, name)["manifest"]

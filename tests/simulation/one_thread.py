@@ -1,8 +1,8 @@
 """Inside `one_thread`, what the code under test leaves to threads is done at once by whoever leaves it.
 
-The scheduler decides about calls of actors; threads of their own would run where the machine lets them, and no
-schedule could be played again. For the same reason names that nobody else has come from the world's seed, and
-what records say of when and how long is fixed.
+The scheduler decides about calls of actors; threads of their own would run where the machine lets them, and
+no schedule could be played again. For the same reason names that nobody else has come from the world's seed,
+and what records say of when and how long is fixed.
 
 It does not know: the order that those threads would really have; tests of in_order.py and ahead.py do.
 """

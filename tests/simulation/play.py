@@ -1,9 +1,11 @@
-"""One schedule: a dataset with a past, actors that the seed chooses, its world's troubles, and what came of it.
+"""One schedule: a dataset with a past, actors that the seed chooses, its world's troubles, and what came of
+it.
 
     python -m tests.simulation.play SEED          prints the steps and what is wrong, if anything
 
-The end is looked at three times: when the last actor has ended, against what `verify` says; after a quiet day on
-which people finish what they were told to finish; and after that the dataset must be whole, and `verify` say so.
+The end is looked at three times: when the last actor has ended, against what `verify` says; after a quiet day
+on which people finish what they were told to finish; and after that the dataset must be whole, and `verify`
+say so.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ def cast(world: World, scene: Scene, dice: random.Random, kinds: Sequence[str], 
 
 
 def past(world: World, scene: Scene, dice: random.Random) -> None:
-    """What was there before: nothing, a generation, one with more inputs since, half of other masks, damage."""
+    """What was there before: nothing, a generation, more inputs since, half of other masks, damage."""
     inputs = world.spaces.setdefault(INPUTS.removeprefix("sim://"), {})
     store, quiet = world.view("past"), Scene(world)
     inputs |= {f"{number}.png": (picture(number), world.now_s) for number in range(4)}
@@ -237,7 +239,8 @@ def main() -> int:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
     with opened_by_address():
         outcome = play(int(sys.argv[1]))
-    print(outcome.story() if outcome.wrong or "-v" in sys.argv else f"seed {outcome.seed}: nothing is wrong")
+    told = outcome.story() if outcome.wrong or "-v" in sys.argv else f"seed {outcome.seed}: nothing is wrong"
+    sys.stdout.write(f"{told}\n")
     return bool(outcome.wrong)
 
 

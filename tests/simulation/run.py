@@ -3,8 +3,9 @@
     make simulate SEEDS=10000
     python -m tests.simulation.run --seeds 10000 --out build/simulation
 
-`done.json` is rewritten every hundred schedules, `wrong/<seed>.txt` tells the steps of each that broke a promise.
-The table says how much of the world was seen: switches, actors, and each call of a store by what became of it.
+`done.json` is rewritten every hundred schedules, `wrong/<seed>.txt` tells the steps of each that broke a
+promise. The table says how much of the world was seen: switches, actors, and each call of a store by what
+became of it.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Tally:
         ops = sorted({name.partition("|")[0] for name in self.hits})
         lines = [
             f"{self.done} schedules, {self.cpu_s / max(1, self.done):.3f} s of CPU each, "
-            f"{self.switches / max(1, self.done):.0f} switches and {self.calls / max(1, self.done):.0f} calls "
-            f"on average, {len(self.wrong)} wrong",
+            f"{self.switches / max(1, self.done):.0f} switches and "
+            f"{self.calls / max(1, self.done):.0f} calls on average, {len(self.wrong)} wrong",
             "actors: " + ", ".join(f"{kind} {number}" for kind, number in sorted(self.kinds.items())),
             "".join([f"{'call':16}", *(f"{fate:>12}" for fate in FATES)]),
             *("".join([f"{op:16}", *(f"{self.hits[f'{op}|{fate}']:>12}" for fate in FATES)]) for op in ops),
@@ -113,7 +114,7 @@ def main() -> int:
         )
     logging.disable(logging.WARNING)
     tally = simulate(chosen.first, chosen.seeds, chosen.out)
-    print(tally.table())
+    sys.stdout.write(f"{tally.table()}\n")
     return bool(tally.wrong)
 
 

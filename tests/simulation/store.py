@@ -3,8 +3,8 @@
     sim://data-<actor>      the dataset, as that actor's process has it: one content, a view for each process
     sim://<else>            another place: inputs, exports
 
-Streams are held back until they end, as a temporary file or a multipart upload is; until then they are listed as
-unfinished, and one that was given up meanwhile fails.
+Streams are held back until they end, as a temporary file or a multipart upload is; until then they are listed
+as unfinished, and one that was given up meanwhile fails.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Two drivers, a forget and a collection over two shards, in every order in which one of them is interrupted once.
+"""Two drivers, a forget and a collection over two shards, in every order in which one of them is interrupted
+once.
 
-Each actor in turn is stopped before its first call, its second, ... its last, while the others run to their ends
-one after the other, in each of their orders; then it goes on: at once, and after so long that it counts as dead.
-All of these are played by `make simulate` (some 1,300, two minutes of CPU), so what breaks by one interruption
-cannot pass; `make test` stops them at every sixth of their calls.
+Each actor in turn is stopped before its first call, its second, ... its last, while the others run to their
+ends one after the other, in each of their orders; then it goes on: at once, and after so long that it counts
+as dead. All of these are played by `make simulate` (some 1,300, two minutes of CPU), so what breaks by one
+interruption cannot pass; `make test` stops them at every sixth of their calls.
 
 It does not know: what takes two interruptions; the seeds of test_schedules.py come upon those.
 """

@@ -1,8 +1,8 @@
 """A dataset's commands in any order against a model of what they mean, by hypothesis.
 
 Each rule is one command of the real code, alone, over the simulated store; the model keeps what a user would
-write down: which pictures were given, which are forgotten, what each generation held, where the tag points, what
-people saved. After each command the dataset says the same.
+write down: which pictures were given, which are forgotten, what each generation held, where the tag points,
+what people saved. After each command the dataset says the same.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@
     world.run()                                 # one call at a time, in an order that the seed decides
 
 An actor is a thread that runs only while it holds the baton; at each of its calls the baton may go to another
-one. It is quick or slow, by the seed. Time is the world's: a call costs about a second, an actor's own clock is
-off by its own amount, and leases beat when they are due while their actor is awake. What else happens to a call
-(it fails, its answer is lost, its actor is killed or sleeps) is fates.py's to say. One actor may be suspended at
-one of its calls until the others have ended (`suspend`), long enough that its lease is stale; or killed soon
-after (`kill`). The same seed gives the same schedule, history and all.
+one. It is quick or slow, by the seed. Time is the world's: a call costs about a second, an actor's own clock
+is off by its own amount, and leases beat when they are due while their actor is awake. What else happens to a
+call (it fails, its answer is lost, its actor is killed or sleeps) is fates.py's to say. One actor may be
+suspended at one of its calls until the others have ended (`suspend`), long enough that its lease is stale; or
+killed soon after (`kill`). The same seed gives the same schedule, history and all.
 
 It does not know: threads of an actor's own; `one_thread.py` has their work done within its turn.
 """
