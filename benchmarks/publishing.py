@@ -3,8 +3,8 @@
     python -m benchmarks.publishing --shards 1000000 --new 1000
     python -m benchmarks.publishing --shards 18300 --new 0        SA-1B's size, nothing new
 
-The store is a stand-in: it lists the commit records of a million shards without holding them, makes up a record when
-it is read, and keeps what is written. Everything between is the product's own publishing and verifying step.
+The store is a stand-in: it lists the commit records of a million shards without holding them, makes up a record
+when it is read, and keeps what is written. Everything between is the product's own publishing and verifying step.
 """
 
 from __future__ import annotations
@@ -158,7 +158,12 @@ def prepare(store: Made, num_known: int) -> None:
         for shard in range(num_known)
         for column in (IMAGES, MASKS)
     )
-    facts: dict[str, Any] = {"columns": DIGITS, "settings": {}, "models": {"segmenter": "vit_h"}, "totals": {}}
+    facts: dict[str, Any] = {
+        "columns": DIGITS,
+        "settings": {},
+        "models": {"segmenter": "vit_h"},
+        "totals": {},
+    }
     if known:
         with mock.patch("maskmill.storage.dataset.generations._refuse_superseded"):
             publish_rows(store, known, facts, "2025-01-01T00:00:00+00:00")

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from sys import intern
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
@@ -32,41 +30,14 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
-from maskmill.storage.shards.arrow import table_of
-from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_object
+from maskmill.storage.shards.manifest import GenerationRow, manifest_rows, named_in, write_manifest
+from maskmill.storage.shards.shards import WrittenObject
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import highest_by_log
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FORMAT_VERSION = 1
 FOLDER = "generations"
 MAX_RACES = 20
-ROWS_PER_GROUP = 50_000  # of a manifest, written and read at once
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRow:
-    """A shard of a column, as a generation has it.
-
-    Attributes:
-        shard, column, fingerprint: which.
-        record, record_sha256: the commit record's object and bytes.
-        data, index: what the record names.
-        num_read, num_written, num_rejects: its counts.
-    """
-
-    shard: int
-    column: str
-    fingerprint: str
-    record: str
-    record_sha256: str
-    data: WrittenObject
-    index: WrittenObject | None
-    num_read: int
-    num_written: int
-    num_rejects: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +72,7 @@ class Generation:
 
     def rows(self) -> tuple[GenerationRow, ...]:
         """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
-        return _manifest_rows(self.store, self.manifest)
+        return manifest_rows(self.store, self.manifest)
 
 
 def publish(
@@ -191,7 +162,7 @@ def publish_over(
         _refuse_superseded(store, [row for row in wanted.rows if row not in known])
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = _write_manifest(store, name, wanted.rows)
+        manifest = write_manifest(store, name, wanted.rows)
         generation = Generation(
             number,
             parent.number if parent else None,
@@ -324,117 +295,20 @@ def row_of(version: ColumnVersion, record: CommitRecord) -> GenerationRow:
     )
 
 
-_PLAIN = (
-    "shard",
-    "column",
-    "fingerprint",
-    "record",
-    "record_sha256",
-    "num_read",
-    "num_written",
-    "num_rejects",
-)
-_OBJECT = ("name", "size_bytes", "sha256", "num_samples")
-
-
-def _manifest_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    numbers = {"shard", "num_read", "num_written", "num_rejects", "size_bytes", "num_samples"}
-
-    def kind(name: str) -> pa.DataType:
-        """Of a field of a row."""
-        return pa.int64() if name in numbers else pa.string()
-
-    plain = [pa.field(name, kind(name), nullable=False) for name in _PLAIN]
-    data = [pa.field(f"data_{name}", kind(name), nullable=False) for name in _OBJECT]
-    index = [pa.field(f"index_{name}", kind(name)) for name in _OBJECT]
-    return pa.schema([*plain, *data, *index])
-
-
-def _write_manifest(store: ObjectStore, name: str, rows: Sequence[GenerationRow]) -> WrittenObject:
-    """Row group after row group: what is held beside the rows does not grow with them."""
-    import pyarrow.parquet as pq
-
-    schema = _manifest_schema()
-    with store.open_write(name) as target:
-        hashing = HashingWriter(target)
-        with pq.ParquetWriter(hashing, schema, compression="zstd") as writer:
-            for start in range(0, max(1, len(rows)), ROWS_PER_GROUP):
-                writer.write_table(_manifest_table(rows[start : start + ROWS_PER_GROUP], schema))
-    return WrittenObject(name, hashing.num_bytes, hashing.hexdigest(), len(rows))
-
-
-def _manifest_table(rows: Sequence[GenerationRow], schema: pa.Schema) -> pa.Table:
-    table = {name: [getattr(row, name) for row in rows] for name in _PLAIN}
-    for name in _OBJECT:
-        table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
-        table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
-    return table_of(table, schema)
-
-
-@lru_cache(maxsize=2)
-def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
-    """All rows, made from a row group at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows: list[GenerationRow] = []
-    try:
-        with pq.ParquetFile(pa.BufferReader(read_object(store, manifest))) as file:
-            for batch in file.iter_batches(ROWS_PER_GROUP, columns=_manifest_schema().names):
-                rows += _rows_of(batch)
-    except (pa.ArrowException, KeyError) as exc:
-        raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
-    if len(rows) != manifest.num_samples:
-        raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
-    return tuple(rows)
-
-
-def _rows_of(batch: pa.RecordBatch) -> Iterator[GenerationRow]:
-    """Column by column: a dict a row would cost more than the row."""
-    plain = [batch.column(name).to_pylist() for name in _PLAIN]
-    data = [batch.column(f"data_{name}").to_pylist() for name in _OBJECT]
-    index = [batch.column(f"index_{name}").to_pylist() for name in _OBJECT]
-    for values, written, indexed in zip(
-        zip(*plain, strict=True), zip(*data, strict=True), zip(*index, strict=True), strict=True
-    ):
-        shard, column, fingerprint, record, record_sha256, *counts = values
-        yield GenerationRow(
-            shard,
-            intern(column),
-            intern(fingerprint),
-            record,
-            record_sha256,
-            WrittenObject(*written),
-            WrittenObject(*indexed) if indexed[0] is not None else None,
-            *counts,
-        )
-
-
 def named_objects(generation: Generation) -> Iterator[str]:
-    """The names of all data and index objects of a generation, a part of the manifest in memory at a time.
+    """The names of all data and index objects of a generation, a part of its manifest in memory at a time.
 
     Raises:
         DamagedObject, ObjectNotFound: as Generation.rows.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    manifest = generation.manifest
-    data = pa.BufferReader(read_object(generation.store, manifest))
-    try:
-        for batch in pq.ParquetFile(data).iter_batches(columns=["data_name", "index_name"]):
-            for column in batch.columns:
-                yield from (name for name in column.to_pylist() if name is not None)
-    except pa.ArrowException as exc:
-        where = f"{generation.store.root}/{manifest.name}"
-        raise DamagedObject(f"{where}: not a readable manifest ({exc})") from exc
+    return named_in(generation.store, generation.manifest)
 
 
 def _generation_bytes(generation: Generation) -> bytes:
     fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
-    fields["manifest"] = {name: getattr(generation.manifest, name) for name in _OBJECT}
+    fields["manifest"] = {
+        name: getattr(generation.manifest, name) for name in WrittenObject.__dataclass_fields__
+    }
     for name in ("columns", "settings", "models", "totals", "seen"):
         fields[name] = dict(fields[name])
     fields["format_version"] = FORMAT_VERSION

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from maskmill.storage.care.forget import forget
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset import generations
 from maskmill.storage.errors import StorageError
 from maskmill.storage.plan import plan as plans
 from maskmill.storage.plan import tables
+from maskmill.storage.shards import manifest
 from maskmill.workers.exports import ExportError
 from tests.simulation import actors
 from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
@@ -229,7 +229,7 @@ def generate_alone(world: World, store: SimStore) -> None:
 
 def _forget_caches() -> None:
     """What the product remembers of worlds that are gone."""
-    for cached in (plans._parse_part, tables.group_images, tables._metadata, generations._manifest_rows):
+    for cached in (plans._parse_part, tables.group_images, tables._metadata, manifest.manifest_rows):
         cached.cache_clear()
 
 

@@ -19,8 +19,8 @@ from maskmill.workers.run.spec import MASKS
 
 if TYPE_CHECKING:
     from maskmill.storage.care.verify import VerifyReport
-    from maskmill.storage.dataset.carried import Committed
     from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.merge import Committed
     from maskmill.workers.run.spec import RunSpec
 
 
@@ -79,8 +79,8 @@ def publish_and_verify(
 def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
     from maskmill.storage.care.rewrite import settle_forgotten
     from maskmill.storage.care.verify import verify
-    from maskmill.storage.dataset.carried import committed_rows, rejected_images
     from maskmill.storage.dataset.generations import latest
+    from maskmill.storage.dataset.merge import committed_rows, rejected_images
     from maskmill.storage.plan.plan import load_plans
 
     store = open_store(spec.root)
