@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
+from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
@@ -80,7 +81,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget, models, probe):
+for command in (gc, forget, models, fetch, probe):
     app.command()(command)
 app.command("import")(import_column)
 app.command(context_settings=SETTINGS)(prefect)

@@ -18,6 +18,7 @@ from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import PlannedImage
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.jobs.fetch import bring_published
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.spec import RunSpec
 from maskmill.workers.stages import registry
@@ -84,6 +85,7 @@ def build_stages(spec: RunSpec) -> Stages:
     # The store, and the one segmenter that all stages share
     store = open_store(spec.root)
     bring(store, segmenter)
+    bring_published(segmenter)
     embeddings = SharedEmbeddings(
         LazySegmenter(lambda: GuardedSegmenter(segmenters.load_segmenter(segmenter)))
     )
