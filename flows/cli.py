@@ -24,6 +24,7 @@ from maskmill.flows.commands.make.relabel import relabel
 from maskmill.flows.commands.make.settings import config_app
 from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
+from maskmill.flows.commands.operate.doctor import doctor
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
@@ -81,7 +82,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget, models, fetch, probe):
+for command in (gc, forget, models, fetch, probe, doctor):
     app.command()(command)
 app.command("import")(import_column)
 app.command(context_settings=SETTINGS)(prefect)
