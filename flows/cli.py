@@ -14,6 +14,7 @@ import typer
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
+from maskmill.flows.commands.improve.prove import prove
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
 from maskmill.flows.commands.look.inspect import export, preview, status, verify
@@ -82,7 +83,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget, models, fetch, probe, doctor):
+for command in (gc, forget, models, fetch, prove, probe, doctor):
     app.command()(command)
 app.command("import")(import_column)
 app.command(context_settings=SETTINGS)(prefect)
