@@ -87,6 +87,7 @@ RULES = {
                 "click",
                 "rich",
                 "pydantic",
+                "prometheus_client",
                 "uvicorn",
                 "maskmill.storage",
                 "maskmill.workers",
