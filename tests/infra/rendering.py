@@ -52,6 +52,8 @@ def closed(schema: Any) -> Any:
     made = {name: closed(part) for name, part in schema.items()}
     if made.get("x-kubernetes-int-or-string"):
         made.pop("type", None)
+    if isinstance(made.get("pattern"), str):
+        made["pattern"] = made["pattern"].replace("^(?i)", "(?i)^")  # Go's order of them
     if isinstance(made.get("properties"), dict) and not made.get("x-kubernetes-preserve-unknown-fields"):
         made.setdefault("additionalProperties", False)
     return made
