@@ -120,7 +120,7 @@ def _million(num_hashes: int) -> None:
     found = groups(num_hashes, near_pairs(words))
     seconds = time.process_time() - begun
     print(
-        f"\n{num_hashes:,} hashes grouped in {seconds:.1f} s of a core: {len(found):,} groups, {copies:,} made"
+        f"\n{num_hashes:,} hashes grouped in {seconds:.1f} s of a core: {len(found):,} of {copies:,} groups"
     )
 
 
