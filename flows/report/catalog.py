@@ -14,7 +14,8 @@ from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
 
 

@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import making_order
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.stores.base import ObjectStore
 

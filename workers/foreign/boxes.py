@@ -33,7 +33,7 @@ from maskmill.workers.foreign.annotations import (
     score_of,
 )
 from maskmill.workers.foreign.coco import parse_coco
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.matching import Matching, match
 from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
 from maskmill.workers.foreign.shapes import box_xywh, points_K2

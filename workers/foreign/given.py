@@ -35,7 +35,7 @@ from maskmill.workers.foreign.annotations import (
     Tally,
     score_of,
 )
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.json_words import dump_json, printable
 from maskmill.workers.foreign.matching import Matching
 from maskmill.workers.foreign.shapes import fitted, points_K2, shape_of

@@ -23,7 +23,7 @@ from maskmill.pipeline.rle import decode
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import BadAnnotation, ForeignImage, ForeignSet, Id, Tally, score_of
 from maskmill.workers.foreign.coco import id_of, read_bytes, read_coco
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.foreign.json_words import load_list
 from maskmill.workers.foreign.matching import Matching, Picture, match, parts_of
 from maskmill.workers.foreign.shapes import box_xywh, fitted, shape_of

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
+from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.dataset.records import fingerprint, new_attempt
 from maskmill.storage.errors import DatasetError, InputError

@@ -109,7 +109,8 @@ def _publish(
     spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
 ) -> Generation:
     from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over, row_of
+    from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over
+    from maskmill.storage.dataset.manifest import row_of
     from maskmill.storage.dataset.merge import count_rows, merge_rows
 
     store = open_store(spec.root)

@@ -26,7 +26,8 @@ from maskmill.workers.stages.candidates import CANDIDATES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.dataset.stale import StaleShard
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.run.spec import RunSpec

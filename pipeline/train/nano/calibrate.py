@@ -36,10 +36,10 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, generate_scene
 from maskmill.pipeline.segmenters.calibrated import CalibratedHead
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
-from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.iou_head import fit_iou_head
-from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
-from maskmill.pipeline.train.nano.photographs import (
+from maskmill.pipeline.train.nano.pictures.feed import Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.pictures.photo_crops import CropConfig, PhotoStore
+from maskmill.pipeline.train.nano.pictures.photographs import (
     held_apart,
     kept_photographs,
     read_photographs,

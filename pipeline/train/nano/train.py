@@ -42,10 +42,10 @@ from maskmill.pipeline.segmenters.student import (
     stored_config,
 )
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
-from maskmill.pipeline.train.nano.feed import REGION_CROPS, Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.keeper import Keeper, State, fresh_state, load_state
-from maskmill.pipeline.train.nano.photo_crops import LabelledPhoto, PhotoStore
-from maskmill.pipeline.train.nano.photographs import (
+from maskmill.pipeline.train.nano.pictures.feed import REGION_CROPS, Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.pictures.photo_crops import LabelledPhoto, PhotoStore
+from maskmill.pipeline.train.nano.pictures.photographs import (
     keep_photographs,
     kept_photographs,
     read_photographs,
@@ -53,13 +53,13 @@ from maskmill.pipeline.train.nano.photographs import (
     with_regions,
     with_segments,
 )
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.nano.pretrained_trunk import (
     fold_into,
     pretrained_student,
     stored_tensors,
     take_sam_pixels,
 )
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.nano.step import StepConfig, training_step
 
 NANO = StudentConfig(encoder="efficientnet_lite0", iou_knots=17)
