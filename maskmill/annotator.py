@@ -121,7 +121,10 @@ def annotate(  # type: ignore[overload-overlap]
     weights: str | os.PathLike[str] | None = ...,
     device: str | None = ...,
     masks: Mapping[str, Any] | None = ...,
-) -> Masks: ...
+) -> Masks:
+    """Of one picture: its masks."""
+
+
 @overload
 def annotate(
     image: Sequence[Picture],
@@ -131,7 +134,10 @@ def annotate(
     weights: str | os.PathLike[str] | None = ...,
     device: str | None = ...,
     masks: Mapping[str, Any] | None = ...,
-) -> list[Masks]: ...
+) -> list[Masks]:
+    """Of a sequence: the masks of each."""
+
+
 def annotate(
     image: Picture | Sequence[Picture],
     *,

@@ -197,6 +197,7 @@ def observed(
             seers.append(log.see)
 
         def see(event: PoolEvent) -> None:
+            """Hands an event to all who asked for it."""
             for each in seers:
                 each(event)
 
@@ -213,6 +214,7 @@ def serving(text: Callable[[], str], port: int) -> Iterator[int]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            """The metrics, and for every other path a 404 that says where they are."""
             found = self.path.split("?")[0] == "/metrics"
             body = text().encode() if found else b"see /metrics\n"
             self.send_response(200 if found else 404)

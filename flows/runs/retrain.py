@@ -198,6 +198,7 @@ def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
     watcher().step(f"training run {job.run}")
 
     def watch(figures: StepFigures) -> None:
+        """Counts a step of training."""
         watcher().count(figures.step, job.settings.steps)
 
     return watch

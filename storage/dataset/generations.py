@@ -106,6 +106,11 @@ def publish(
     facts = {"columns": columns, "settings": settings, "models": models, "totals": totals}
 
     def make(parent: Generation | None) -> Publication:
+        """What is committed now, whatever the latest generation has.
+
+        Raises:
+            DatasetError: nothing is, or a record was made from another record of its input column.
+        """
         records = {
             (record.shard, column): (version, record)
             for column, fingerprint in columns.items()

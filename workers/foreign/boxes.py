@@ -210,6 +210,7 @@ def _given(annotation: ForeignAnnotation, image: ForeignImage, names: Mapping[Id
         raise BadAnnotation("no_shape", "it has neither bbox nor point_coords")
     if category not in names and (category is not None or words.get("category_id") is not None):
         raise BadAnnotation("no_category", "its category has no name in the file")
+
     found_K2 = labels_K = box_xyxy = None
     if points is not None:
         found_K2 = points_K2(points)
@@ -217,6 +218,7 @@ def _given(annotation: ForeignAnnotation, image: ForeignImage, names: Mapping[Id
     if box is not None:
         x, y, width, height = box_xywh(box, image.height, image.width)
         box_xyxy = np.array([x, y, x + width, y + height])
+
     return Given(
         id=annotation.id if isinstance(annotation.id, int) else None,
         label=None if category is None else names[category],

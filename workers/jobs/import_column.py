@@ -184,6 +184,7 @@ def _publish(
     }
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation with what this import committed in it."""
         made = {
             name: [row_of(version, record) for record in version.records()]
             for name, digits in spec.fingerprints.items()

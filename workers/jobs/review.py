@@ -365,6 +365,7 @@ def _publish(
     """The latest generation with this review column in it."""
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation, its review rows replaced."""
         assert parent is not None
         others = [row for row in parent.rows() if row.column != REVIEW]
         facts = {

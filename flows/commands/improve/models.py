@@ -10,6 +10,7 @@ import typer
 
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
+from maskmill.pipeline.settings.families import FAMILIES, ROLES
 
 
 def models(
@@ -19,16 +20,12 @@ def models(
 ) -> None:
     """The model families by role: names for settings, weights that fit, what is installed and what lacks."""
     with console.clear_errors(debug=debug):
-        from maskmill.flows.config import ConfigError
-        from maskmill.pipeline.settings.families import FAMILIES, ROLES
-
-        if role is not None and role not in ROLES:
-            raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
-        found = [describe(family) for family in FAMILIES if role in (None, family.role)]
+        roles = _roles(role)
+        found = [describe(family) for family in FAMILIES if family.role in roles]
         if json:
             console.print_json({"models": found})
             return
-        for name in ROLES if role is None else (role,):
+        for name in roles:
             console.print_pairs(
                 [(one["name"], _line(one)) for one in found if one["role"] == name], title=name
             )
@@ -41,6 +38,15 @@ def models(
                 )
             ]
         )
+
+
+def _roles(role: str | None) -> tuple[str, ...]:
+    """The one role that was asked for, or all. Raises ConfigError for an unknown one."""
+    from maskmill.flows.config import ConfigError
+
+    if role is not None and role not in ROLES:
+        raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
+    return ROLES if role is None else (role,)
 
 
 def describe(family: Any) -> dict[str, Any]:

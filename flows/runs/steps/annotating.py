@@ -152,6 +152,7 @@ class _Follower:
         self._remarks: Counter[str] = Counter()
 
     def see(self, event: PoolEvent) -> None:
+        """Takes an event into account, and tells who watches what they should know."""
         from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
 
         match event:
@@ -176,6 +177,7 @@ class _Follower:
                 watcher().note(text)
 
     def outcome(self) -> Annotated:
+        """What came of the shards, once no more events come; remarks are told here."""
         seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0
         self._tell_remarks()
         return Annotated(

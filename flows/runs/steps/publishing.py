@@ -123,6 +123,7 @@ def _publish(
     models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation merged with what this run committed."""
         merged = merge_rows(store, made, parent)
         for column, shards in merged.dropped.items():
             watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")

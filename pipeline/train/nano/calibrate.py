@@ -155,12 +155,16 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"))
     parser.add_argument("--batches", type=int, default=40, help="of 4 pictures, to fit the head on")
     given = parser.parse_args()
+
+    # A student, and pictures it never saw
     torch.set_num_threads(1)
     weights = given.run / "student.safetensors"
     sam = load_student(weights)
     pictures = held_apart(read_photographs(*given.photos)) if given.photos else []
     if given.photos and not pictures:
         parser.error(f"{given.photos[0]} names none of the photographs that are held apart from training")
+
+    # Its head, its logits' depth, its curve
     side = sam.image_encoder.img_size
     sys.stdout.write(f"head: {fit_iou_head(sam, fresh_batches(given.run, side, given.batches))}\n")
     pictures = pictures or far_scenes(SCENES, side)

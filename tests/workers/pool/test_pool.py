@@ -20,16 +20,9 @@ import pytest
 
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.pool.pool import (
-    PoolEvent,
-    Progress,
-    RunStopped,
-    ShardDone,
-    ShardFailed,
-    WorkerLost,
-    run_pool,
-)
+from maskmill.workers.pool.pool import run_pool
 from maskmill.workers.run.columns import Sections
+from maskmill.workers.run.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.spec import IMAGES, MASKS, Resources, RunSpec, ShardTask
 from maskmill.workers.shard.turn import CRASHED, run_shard
 from maskmill.workers.stages.build import Stages
