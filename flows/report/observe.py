@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.storage.secret_words import blank_secrets
+from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress, ShardDone
@@ -63,8 +64,6 @@ class RunMetrics:
 
     def see(self, event: PoolEvent) -> None:
         """Takes an event in."""
-        from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
-
         with self._lock:
             match event:
                 case Progress():
@@ -137,8 +136,6 @@ class EventLog:
 
     def see(self, event: PoolEvent) -> None:
         """Writes an event, unless it is mere progress."""
-        from maskmill.workers.run.events import ShardDone, ShardFailed, WorkerLost
-
         match event:
             case ShardDone(report=report, attempts=attempts):
                 self.write(

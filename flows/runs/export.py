@@ -13,6 +13,7 @@ from maskmill.flows.config import ExportSettings
 from maskmill.flows.report.report import watcher
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports import export
 
 if TYPE_CHECKING:
     from maskmill.workers.exports import ExportReport
@@ -33,8 +34,6 @@ def export_generation(
         DatasetError: there is no generation yet.
         ExportError: the destination holds something else.
     """
-    from maskmill.workers.exports import export
-
     store = open_store(dataset)
     return export(
         store,
