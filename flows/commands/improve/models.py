@@ -10,7 +10,6 @@ import typer
 
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
-from maskmill.pipeline.settings.families import FAMILIES, ROLES
 
 
 def models(
@@ -20,6 +19,8 @@ def models(
 ) -> None:
     """The model families by role: names for settings, weights that fit, what is installed and what lacks."""
     with console.clear_errors(debug=debug):
+        from maskmill.pipeline.settings.families import FAMILIES
+
         roles = _roles(role)
         found = [describe(family) for family in FAMILIES if family.role in roles]
         if json:
@@ -43,6 +44,7 @@ def models(
 def _roles(role: str | None) -> tuple[str, ...]:
     """The one role that was asked for, or all. Raises ConfigError for an unknown one."""
     from maskmill.flows.config import ConfigError
+    from maskmill.pipeline.settings.families import ROLES
 
     if role is not None and role not in ROLES:
         raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
