@@ -69,6 +69,12 @@ def test_a_model_is_judged_against_the_one_in_force(
     assert not found["passed"] and "no gain at all" in found["why"]
     assert len(promotions(store)) == 1
 
+    weak = add_model(store, Path(str(lenient.segmenter.weights)), model="nano", trained={}, created_utc=NOW)
+    found = judge(place.dataset, weak.number, shipped, *place.gate, promote=True)
+    assert not found["passed"] and not found["promoted"] and "below the margin" in found["why"]
+    now = promoted(store)
+    assert now is not None and now.model == candidate.number
+
 
 def test_a_candidate_is_not_judged_on_what_it_was_trained_on(
     place: Place, lenient: RunConfig, candidate: ModelCard
