@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
@@ -29,6 +30,17 @@ from tests.flows.runs.places import Place
 from tests.workers.train.training_set import STUDENT
 
 NOW = "2025-01-01T00:00:00+00:00"
+
+
+def test_a_gate_set_of_near_duplicates_is_refused(place: Place, config: RunConfig) -> None:
+    coco, images = place.gate
+    kept = next(path for path in Path(place.inputs[0]).iterdir() if path.suffix in (".jpg", ".png"))
+    listed = sorted(images.iterdir())[0]
+    with Image.open(kept) as picture, Image.open(listed) as other:
+        copy = picture.convert("RGB").resize(other.size)
+    copy.save(listed, **({"quality": 70} if listed.suffix == ".jpg" else {}))
+    with pytest.raises(InputError, match=rf"1 of its pictures .*{listed.name} is 0000000\d\d but for"):
+        plan_training(place.dataset, None, config, gate=(coco, images))
 
 
 def test_a_gate_set_that_overlaps_the_training_set_is_refused(place: Place, config: RunConfig) -> None:
