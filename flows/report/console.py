@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskmill.flows.report.report import Tally, pace
+from maskmill.flows.report.report import Tally, Watcher, pace, watching
 from maskmill.pipeline.checks import finite
 from maskmill.storage.secret_words import blank_secrets
 
@@ -240,6 +240,13 @@ def live_watcher(*, quiet: bool = False) -> LiveDisplay | PlainDisplay:
     from maskmill.flows.report.live import LiveDisplay
 
     return LiveDisplay(_err(), note)
+
+
+@contextmanager
+def watched() -> Iterator[Watcher]:
+    """Runs inside the block show themselves on this terminal."""
+    with live_watcher() as watcher, watching(watcher):
+        yield watcher
 
 
 class PlainDisplay:

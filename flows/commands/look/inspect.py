@@ -146,10 +146,9 @@ def _repair(
     dataset: str, given: RunConfig | None, *, deep: bool, yes: bool, json: bool
 ) -> dict[str, Any] | None:
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
-    from maskmill.flows.report.report import watching
     from maskmill.flows.runs.repair import look_for_damage, repair
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched() as watcher:
         watcher.step("looking for damage")
         found = look_for_damage(dataset, deep=deep)
     if not found.damages and not found.unpublished:
@@ -162,7 +161,7 @@ def _repair(
     question = f"Make {len(found.damages)} damaged column shards again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         report = repair(dataset, found, deep=deep, given=given)
     for left in report.left:
         console.note(f"not repaired: {left}")
@@ -252,13 +251,12 @@ def export(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
         pairs.append(f"export.polygons={str(polygons).lower()}")
         config = load_config(sets=pairs)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched() as watcher:
             watcher.step(f"exporting to {dest}")
             report = export_generation(dataset, generation, config.export, dest)
         if json:
