@@ -22,9 +22,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from maskmill.flows.config import ConfigError
+from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
 
 if TYPE_CHECKING:
-    from maskmill.workers.run.events import PoolEvent, Progress, ShardDone
+    from maskmill.workers.run.events import PoolEvent
 
 HOST = "127.0.0.1"
 PORTS = 32
@@ -50,8 +51,6 @@ class RunMetrics(Collector):
 
     def see(self, event: PoolEvent) -> None:
         """Takes an event in."""
-        from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
-
         with self._lock:
             match event:
                 case Progress():

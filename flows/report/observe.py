@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.storage.secret_words import blank_secrets
+from maskmill.workers.run.events import ShardDone, ShardFailed, WorkerLost
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent
@@ -32,8 +33,6 @@ class EventLog:
 
     def see(self, event: PoolEvent) -> None:
         """Writes an event, unless it is mere progress."""
-        from maskmill.workers.run.events import ShardDone, ShardFailed, WorkerLost
-
         match event:
             case ShardDone(report=report, attempts=attempts):
                 self.write(
@@ -98,6 +97,7 @@ def observed(
             seers.append(log.see)
 
         def see(event: PoolEvent) -> None:
+            """Hands an event to all who asked for it."""
             for each in seers:
                 each(event)
 

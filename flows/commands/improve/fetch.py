@@ -10,6 +10,7 @@ import typer
 
 from maskmill.flows.commands.options import Debug, Json, Yes
 from maskmill.flows.report import console
+from maskmill.pipeline.settings.published import PUBLISHED, published, size_text
 
 if TYPE_CHECKING:
     from maskmill.workers.jobs.fetch import Wanted
@@ -50,7 +51,6 @@ def fetch(
 
 
 def _list(*, json: bool) -> None:
-    from maskmill.pipeline.settings.published import PUBLISHED, size_text
     from maskmill.workers.jobs.fetch import of_published
 
     here = {one.name: of_published(one).path for one in PUBLISHED}
@@ -72,8 +72,6 @@ def _list(*, json: bool) -> None:
 
 def _tell(one: Wanted, *, json: bool) -> None:
     """What is about to come; on standard error where standard output is for JSON."""
-    from maskmill.pipeline.settings.published import size_text
-
     size = size_text(one.size_bytes) if one.size_bytes else "a size that its server will say"
     licence = one.licence or "a licence that its page will say: look before you use it"
     checked = f"checked by {one.told_by}" if one.sha256 else "its sha256 is recorded at this first fetch"
@@ -106,8 +104,6 @@ def _fetched(one: Wanted, *, json: bool) -> dict[str, Any]:
 
 
 def _next(names: list[str], told: list[dict[str, Any]]) -> None:
-    from maskmill.pipeline.settings.published import published
-
     for row in told:
         state = "Here already" if row["was_here"] else "Fetched"
         line = f"{row['path']}; {_checked(row)}"

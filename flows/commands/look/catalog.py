@@ -227,10 +227,9 @@ def import_column(
     `show` and `export --column` use them. What cannot be taken is left out and counted.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import import_column as runs
 
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images)
         if json:
             console.print_json(dataclasses.asdict(report))
