@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskmill.pipeline import segmenters
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import PlannedImage
@@ -20,7 +21,8 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.fetch import bring_published
 from maskmill.workers.run.dataset_models import bring
-from maskmill.workers.run.spec import RunSpec
+from maskmill.workers.run.spec import IMAGES, RunSpec
+from maskmill.workers.run.work_settings import Resolved
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
 from maskmill.workers.stages.embeddings import LazySegmenter, SharedEmbeddings
@@ -39,6 +41,7 @@ class Stages:
         stages: in the order they run.
         embeddings: what they share; None where nothing embeds.
         notes: warnings for people, taken by each shard's report; None where nobody collects them.
+        device: the kind that models compute on, "cpu" where there are none.
     """
 
     spec: RunSpec
@@ -47,6 +50,12 @@ class Stages:
     stages: tuple[Stage, ...]
     embeddings: SharedEmbeddings | None = None
     notes: Notes | None = None
+    device: str = "cpu"
+
+    @property
+    def work(self) -> Resolved:
+        """How the worker shares its machine, nothing left open."""
+        return self.spec.work.on(self.device)
 
     def version(self, column: str) -> ColumnVersion:
         """The column version that this run writes."""
@@ -106,4 +115,5 @@ def build_stages(spec: RunSpec) -> Stages:
     for stage in stages:
         if stage.column not in spec.idle:
             stage.prepare()
-    return Stages(spec, store, load_plans(store), tuple(stages), embeddings, notes)
+    device = choose_device(segmenter.device).type if set(spec.fingerprints) > {IMAGES} else "cpu"
+    return Stages(spec, store, load_plans(store), tuple(stages), embeddings, notes, device)
