@@ -15,7 +15,7 @@ from maskmill.flows.services import state as up_state
 from maskmill.flows.services.doctor.findings import Finding, fine, look, wrong
 from maskmill.flows.services.prefect.api import PrefectApi
 from maskmill.flows.services.ray.address import ClusterError, check_joinable, place_of
-from maskmill.flows.services.ray.cluster import connected
+from maskmill.flows.services.ray.cluster import connected, prepare_environment
 
 if TYPE_CHECKING:
     from maskmill.workers.pool.versions import NodeVersions
@@ -32,6 +32,7 @@ def ray_cluster(address: str | None) -> Iterator[Finding]:
     if address is None:
         yield fine("ray", "no cluster is named: a run starts one on this machine, and ends it")
         return
+    prepare_environment(address)
     try:
         check_joinable(address)
     except ClusterError as exc:
