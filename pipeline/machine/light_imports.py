@@ -24,7 +24,9 @@ def import_torchvision() -> None:
     stand_in = types.ModuleType(_ASKED)
 
     def real(name: str) -> Any:
-        """The real module's attribute, for whatever else is asked of the stand-in."""
+        """The real module's attribute, for whatever else is asked of the stand-in; it has no file."""
+        if name.startswith("__"):
+            raise AttributeError(name)
         if sys.modules.get(_ASKED) is stand_in:
             del sys.modules[_ASKED]
         return getattr(importlib.import_module("torch._dynamo.utils"), name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from maskmill.pipeline import segmenters
 from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.machine.light_imports import import_torchvision
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import PlannedImage
@@ -86,6 +87,8 @@ def build_stages(spec: RunSpec) -> Stages:
     """
     notes = listen()
     segmenter = spec.segmenter
+    if set(spec.fingerprints) > {IMAGES}:
+        import_torchvision()
     if segmenter.threads is not None:
         import torch
 
