@@ -26,6 +26,7 @@ from maskmill.pipeline.settings import (
     BoxSettings,
     CaptionSettings,
     DistillSettings,
+    EmbeddingSettings,
     EvaluateSettings,
     GateSettings,
     LabelSettings,
@@ -116,6 +117,7 @@ class RunConfig(BaseModel):
     recipe: str = DEFAULT_RECIPE
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     segmenter: SegmenterSettings = Field(default_factory=SegmenterSettings)
+    embeddings: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     masks: MaskSettings = Field(default_factory=MaskSettings)
     captions: CaptionSettings = Field(default_factory=CaptionSettings)
     labels: LabelSettings = Field(default_factory=LabelSettings)

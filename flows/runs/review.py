@@ -86,6 +86,7 @@ def take_reviews(
     """
     from maskmill.workers.foreign.truth import TruthSet
     from maskmill.workers.jobs.review import review_by_oracle
+    from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
     from maskmill.workers.reviews.rows import ORACLE
     from maskmill.workers.run import dataset_models as models
     from maskmill.workers.run.columns import segmenter_name
@@ -95,14 +96,16 @@ def take_reviews(
     given = config.loop.review_mode == "given"
 
     watcher().step("reviewing")
+    generation = find_generation(store)
     report = review_by_oracle(
         store,
-        find_generation(store),
+        generation,
         TruthSet(truth[0].stem, *truth),
         None if given else models.load(settings),
         config.loop,
         who=(who or this_person()) if given else ORACLE,
         note="" if given else f"clicks answered by {segmenter_name(settings)}",
+        embeddings=None if given else KeptEmbeddings(store, generation, settings),
         created_utc=now_utc(),
         progress=watcher().count,
     )

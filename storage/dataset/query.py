@@ -15,8 +15,6 @@ It doesn't check sha256 (that would read every file whole): pages carry checksum
 
 from __future__ import annotations
 
-import io
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +26,7 @@ from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.tables import image_schema
+from maskmill.storage.shards.ranged import RangedFile
 from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -241,37 +240,6 @@ def _parquet(
     return ds.FileSystemDataset.from_paths(names, schema=schema, format=file_format, filesystem=filesystem)
 
 
-class _RangedFile(io.RawIOBase):
-    """An object of known size whose every read is one ranged request: Parquet readers jump about."""
-
-    def __init__(self, store: ObjectStore, name: str, size_bytes: int) -> None:
-        self._store, self._name, self._size_bytes, self._at = store, name, size_bytes, 0
-
-    def readable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
-    def seekable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
-    def tell(self) -> int:
-        """See io.IOBase."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See io.IOBase."""
-        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence] + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        """See io.RawIOBase. Raises StorageError."""
-        left = self._size_bytes - self._at
-        data = self._store.read(self._name, self._at, left if size is None or size < 0 else min(size, left))
-        self._at += len(data)
-        return data
-
-
 def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
     """The store as one of pyarrow's file systems, as far as reading these files goes."""
     import pyarrow as pa
@@ -294,7 +262,7 @@ def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
 
         def open_input_file(self, path: str) -> Any:
             """An object, by ranged reads."""
-            return pa.PythonFile(_RangedFile(store, path, sizes[path]), mode="r")
+            return pa.PythonFile(RangedFile(store, path, sizes[path]), mode="r")
 
         def open_input_stream(self, path: str) -> Any:
             """The same, read from its start."""

@@ -172,7 +172,7 @@ def query(
         from maskmill.storage.dataset.query import run_query
         from maskmill.storage.dataset.tags import find_generation
         from maskmill.storage.stores.open import open_store
-        from maskmill.workers.stages.word_rows import rows_for
+        from maskmill.workers.reading.word_rows import rows_for
 
         store = open_store(dataset)
         result = run_query(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskmill.workers.stages.word_rows import ANNOTATION_ROWS, REVIEW_ROWS, WORD_ROWS, rows_for
+from maskmill.workers.reading.word_rows import ANNOTATION_ROWS, REVIEW_ROWS, WORD_ROWS, rows_for
 
 IMAGE = {"image_id": 3, "width": 8, "height": 6, "file_name": "000000003.jpg"}
 
