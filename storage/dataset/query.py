@@ -2,6 +2,7 @@
 
     masks      a row per mask: the index; join with images by key
     images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
+               and, where its shard has an index of pictures, width, height and phash
     shards     a row per (shard, column): the manifest
     saves      a row per save of what people made, and which are in force
     captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
@@ -178,8 +179,8 @@ def _register(
     by_column: dict[str, list[GenerationRow]] = defaultdict(list)
     for row in generation.rows():
         by_column[row.column].append(row)
-    for taken in ("images", SAVES):
-        by_column.pop(taken, None)
+    pictures = by_column.pop("images", [])
+    by_column.pop(SAVES, None)  # of an import that took the name before it was taken
 
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
@@ -189,14 +190,19 @@ def _register(
             connection.register(column, record_table(store, found, rows_for(column)))
     if SAVES in sql.lower():
         connection.register(SAVES, save_table(store))
-    _register_images(connection, store)
+    _register_images(connection, store, [row.index for row in pictures if row.index is not None])
 
 
-def _register_images(connection: Any, store: ObjectStore) -> None:
-    """The planned images of the generation's shards, as a view over the plan's files."""
+def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[WrittenObject]) -> None:
+    """The planned images of the generation's shards, as a view over the plan and the column's index."""
     connection.register("_planned", _planned(store))
+    seen = "select key, width, height, phash from _pictures"
+    if indexes:
+        connection.register("_pictures", _parquet(store, indexes))
+    else:
+        seen = "select null::varchar key, null::int width, null::int height, null::varchar phash limit 0"
     connection.execute(
-        "create view images as select * from _planned "
+        f"create view images as select * from _planned left join ({seen}) using (key) "
         "where shard in (select shard from shards where \"column\" = 'images')"
     )
 
