@@ -26,8 +26,8 @@ from maskmill.workers.run.spec import IMAGES, RunSpec
 from maskmill.workers.run.work_settings import Resolved
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
-from maskmill.workers.stages.embeddings import LazySegmenter, SharedEmbeddings
 from maskmill.workers.stages.guarded import GuardedSegmenter
+from maskmill.workers.stages.shared import LazySegmenter, SharedEmbeddings
 from maskmill.workers.stages.warnings import Notes, listen
 
 
@@ -110,6 +110,7 @@ def build_stages(spec: RunSpec) -> Stages:
                 fingerprint=spec.fingerprints[column.name],
                 segmenter=embeddings,
                 plan=lambda: load_plans(store),
+                keep_embedding=embeddings.keep,
             )
         )
         for column in registry.COLUMNS
