@@ -28,7 +28,7 @@ from maskmill.pipeline.rle import Rle
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prompts, Segmenter
 from maskmill.pipeline.settings.embeddings import FORMS
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.stages.shared import SharedEmbeddings
 
 
