@@ -111,7 +111,7 @@ def run_query(
             raise QueryError(
                 f"the query was stopped after {timeout_s:g} s: narrow it, or give it longer (--timeout)"
             ) from exc
-        raise QueryError(_sentence(exc, table_names(generation))) from exc
+        raise QueryError(query_sentence(exc, table_names(generation))) from exc
     finally:
         if timer is not None:
             timer.cancel()
@@ -119,8 +119,8 @@ def run_query(
     return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
 
 
-def _sentence(exc: Exception, tables: Sequence[str]) -> str:
-    """DuckDB's words in one line, and what would help."""
+def query_sentence(exc: Exception, tables: Sequence[str]) -> str:
+    """DuckDB's words in one line, and what would help; `tables` are those that a query can name."""
     kind, _, words = str(exc).partition("\n\nLINE ")[0].partition(": ")
     told = " ".join((words or kind).split()).rstrip(".!")
     if kind == "Catalog Error" and "Table" in words:
@@ -155,9 +155,9 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
     try:
         if name != "images":
             rows = [row.index for row in generation.rows() if row.column == name and row.index is not None]
-            return _parquet(store, rows).to_table()
+            return parquet_rows(store, rows).to_table()
         shards = sorted({row.shard for row in generation.rows() if row.column == "images"})
-        return _planned(store).to_table(filter=ds.field("shard").isin(shards))
+        return planned_rows(store).to_table(filter=ds.field("shard").isin(shards))
     except (pa.ArrowException, OSError) as exc:
         raise DamagedObject(f"{store.root}: table {name} cannot be read ({exc})") from exc
 
@@ -179,7 +179,7 @@ def _register(
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
         if len(written) == len(found):
-            connection.register(column, _parquet(store, written))
+            connection.register(column, parquet_rows(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
     _register_images(connection, store)
@@ -187,19 +187,24 @@ def _register(
 
 def _register_images(connection: Any, store: ObjectStore) -> None:
     """The planned images of the generation's shards, as a view over the plan's files."""
-    connection.register("_planned", _planned(store))
+    connection.register("_planned", planned_rows(store))
     connection.execute(
         "create view images as select * from _planned "
         "where shard in (select shard from shards where \"column\" = 'images')"
     )
 
 
-def _planned(store: ObjectStore) -> ds.Dataset:
-    """Every planned image, read on demand."""
+def planned_rows(store: ObjectStore) -> ds.Dataset:
+    """Every planned image, read on demand.
+
+    Raises:
+        DatasetError: nothing is planned.
+        DamagedObject: a plan's file cannot be read.
+    """
     written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
     if not written:
         raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
-    return _parquet(store, written, image_schema())
+    return parquet_rows(store, written, image_schema())
 
 
 def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
@@ -212,10 +217,19 @@ def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
 
 
-def _parquet(
+def parquet_rows(
     store: ObjectStore, written: Sequence[WrittenObject], schema: pa.Schema | None = None
 ) -> ds.Dataset:
-    """Parquet files as one table that is read on demand."""
+    """Parquet files as one table that is read on demand, through the dataset's own store.
+
+    Args:
+        store: where they are.
+        written: at least one.
+        schema: of all of them; None takes the first one's.
+
+    Raises:
+        DamagedObject: the first file cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs
@@ -233,7 +247,7 @@ def _parquet(
     return ds.FileSystemDataset.from_paths(names, schema=schema, format=file_format, filesystem=filesystem)
 
 
-class _RangedFile(io.RawIOBase):
+class RangedFile(io.RawIOBase):
     """An object of known size whose every read is one ranged request: Parquet readers jump about."""
 
     def __init__(self, store: ObjectStore, name: str, size_bytes: int) -> None:
@@ -263,6 +277,12 @@ class _RangedFile(io.RawIOBase):
         self._at += len(data)
         return data
 
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase; what a BufferedReader calls. Raises StorageError."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
 
 def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
     """The store as one of pyarrow's file systems, as far as reading these files goes."""
@@ -286,7 +306,7 @@ def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
 
         def open_input_file(self, path: str) -> Any:
             """An object, by ranged reads."""
-            return pa.PythonFile(_RangedFile(store, path, sizes[path]), mode="r")
+            return pa.PythonFile(RangedFile(store, path, sizes[path]), mode="r")
 
         def open_input_stream(self, path: str) -> Any:
             """The same, read from its start."""
