@@ -14,6 +14,7 @@ import typer
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
+from maskmill.flows.commands.look.browse import browse
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
 from maskmill.flows.commands.look.inspect import export, preview, status, verify
 from maskmill.flows.commands.make.demo import demo, photos, scenes
@@ -62,7 +63,7 @@ def maskmill(
 
 
 command: Callable[..., None]
-for command in (generate, ingest, relabel, status, verify, preview, export, log, diff, show, query, tag):
+for command in (generate, ingest, relabel, status, verify, preview, browse, export, log, diff, show, query, tag):
     app.command()(command)
 for command in (
     evaluate,

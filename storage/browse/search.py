@@ -127,14 +127,10 @@ class Search:
         return [str(key) for (key,) in rows]
 
     def close(self) -> None:
-        """Ends the search."""
+        """Has the search end after the shards in hand; pages of what was found can still be asked."""
         with self._changed:
             self._closed = True
-            thread = self._thread
-        self._connection.interrupt()
-        if thread is not None:
-            thread.join()
-        self._connection.close()
+            self._changed.notify_all()
 
     def _is_complete(self) -> bool:
         return self._asked >= len(self._catalogue.shards)

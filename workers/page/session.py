@@ -1,0 +1,113 @@
+"""What a server browses: a generation, the searches that are open in it, and what people made of it.
+
+It does not know: the web (app.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from maskmill.storage.browse.catalogue import Catalogue
+from maskmill.storage.browse.filters import SORTS, Filters
+from maskmill.storage.browse.search import Search
+from maskmill.workers.page.shown import Shown
+from maskmill.workers.run.columns import IMAGES, MASKS
+from maskmill.workers.stages.word_rows import rows_for
+
+if TYPE_CHECKING:
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
+
+MOST_SEARCHES = 6
+
+
+class Session:
+    """A generation in the browser. Safe to share between threads; `close` ends it.
+
+    Args:
+        store: the dataset.
+        generation: what is browsed.
+        person: who reviews, until a page says otherwise.
+        column: that has the masks; None takes `masks`, or the first other one with masks.
+
+    Raises:
+        DatasetError: the generation has no such column.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        generation: Generation,
+        *,
+        person: str,
+        segmenter: SegmenterSettings,
+        column: str | None = None,
+    ) -> None:
+        self.store, self.generation, self.person = store, generation, person
+        self.catalogue = Catalogue(
+            store, generation, rows_for=rows_for, column=column or _column_of(generation), makers=self._makers
+        )
+        self.shown = Shown(self.catalogue, newest=lambda key: None)
+        self._searches: OrderedDict[Filters, Search] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """What the page says of the dataset."""
+        generation = self.generation
+        return {
+            "root": self.store.root,
+            "generation": generation.number,
+            "created_utc": generation.created_utc,
+            "made_by": generation.made_by,
+            "images": self.catalogue.num_images,
+            "shards": len(self.catalogue.shards),
+            "totals": dict(generation.totals),
+            "columns": list(self.catalogue.columns),
+            "column": self.catalogue.column,
+            "models": dict(generation.models),
+            "sorts": list(SORTS),
+            "person": self.person,
+        }
+
+    def pictures(self, filters: Filters, sort: str, *, seed: int, offset: int, limit: int) -> dict[str, Any]:
+        """A page of a search. Raises InputError, StorageError."""
+        page = self.search(filters).page(sort, offset, limit, seed=seed)
+        sources = {one.key: self.catalogue.planned(one.key).label for one in page.pictures}
+        return {
+            "pictures": [{**asdict(one), "source": sources[one.key]} for one in page.pictures],
+            "found": page.found,
+            "searched": page.searched,
+            "complete": page.complete,
+        }
+
+    def search(self, filters: Filters) -> Search:
+        """The search of some filters, begun if it is not open; the ones asked least lately are closed."""
+        old: list[Search] = []
+        with self._lock:
+            search = self._searches.pop(filters, None) or Search(self.catalogue, filters)
+            self._searches[filters] = search
+            while len(self._searches) > MOST_SEARCHES:
+                old.append(self._searches.popitem(last=False)[1])
+        for one in old:
+            one.close()
+        return search
+
+    def close(self) -> None:
+        """Ends what runs."""
+        with self._lock:
+            searches = list(self._searches.values())
+            self._searches.clear()
+        for search in searches:
+            search.close()
+
+    def _makers(self, keys: Any) -> dict[str, str]:
+        return {}
+
+
+def _column_of(generation: Generation) -> str:
+    names = sorted({row.column for row in generation.rows()})
+    others = [name for name in names if name not in (IMAGES, "candidates", "embeddings", "captions")]
+    return MASKS if MASKS in names or not others else others[0]
