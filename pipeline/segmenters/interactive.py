@@ -49,7 +49,9 @@ class Clicks:
         if not self.points and self.box is None:
             raise ValueError("nothing was clicked: give a point or a box")
         if len(self.points) != len(self.labels) or not set(self.labels) <= {0, 1}:
-            raise ValueError(f"{len(self.points)} points and labels {self.labels}: give each point a 1 or a 0")
+            raise ValueError(
+                f"{len(self.points)} points and labels {self.labels}: give each point a 1 or a 0"
+            )
         if self.box is None and self.labels[0] != 1:
             raise ValueError("the first click must be on the mask")
         if self.choice < 0:

@@ -82,7 +82,9 @@ class _Scan:
         member = next(self._ahead, None)
         if isinstance(member, TarDamage):
             self._ahead = None
-            raise DamagedObject(f"{self._store.root}/{self._data.name}: byte {member.offset}: {member.detail}")
+            raise DamagedObject(
+                f"{self._store.root}/{self._data.name}: byte {member.offset}: {member.detail}"
+            )
         key = "" if member is None else member.name.partition(".")[0]
         if self._last and key != self._last:
             self._complete.add(self._last)

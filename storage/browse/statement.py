@@ -37,10 +37,14 @@ def statement(filters: Filters, tables: Mapping[str, Sequence[str]]) -> Conditio
 
     fits, fit_values = _fits(filters)
     rows = _ROWS_WITH_PICTURES if filters.where.strip() else "masks"
-    of_masks = f"left join (select m.key, {_OF_MASKS.format(fits=fits)} from {rows} m group by m.key) a using (key)"
+    of_masks = (
+        f"left join (select m.key, {_OF_MASKS.format(fits=fits)} from {rows} m group by m.key) a using (key)"
+    )
     if fits != "true":
         pictures = [*pictures, "a.matching > 0"]
-    scores = "coalesce(masks, 0), coalesce(matching, 0), min_iou, min_stability, doubt, largest_px, smallest_px"
+    scores = (
+        "coalesce(masks, 0), coalesce(matching, 0), min_iou, min_stability, doubt, largest_px, smallest_px"
+    )
     return Conditions(_insert(scores, of_masks, pictures), (*fit_values, *values))
 
 
@@ -68,7 +72,9 @@ def _picture_conditions(
     """What a picture must be, over `i` and `r`."""
     parts: list[tuple[str, tuple[object, ...]]] = []
     if filters.text:
-        fields = [f"contains(lower(coalesce(i.{name}, '')), lower(?))" for name in ("source", "member", "caption")]
+        fields = [
+            f"contains(lower(coalesce(i.{name}, '')), lower(?))" for name in ("source", "member", "caption")
+        ]
         if "captions" in tables:
             fields.append("i.key in (select key from captions where contains(lower(text), lower(?)))")
         parts.append((f"({' or '.join(fields)})", (filters.text,) * len(fields)))
@@ -84,7 +90,9 @@ def _picture_conditions(
         parts.append((f"({' or '.join(named) or 'false'})", (filters.label,) * len(named)))
 
     if filters.reject:
-        parts.append(("r.word is not null", ()) if filters.reject == "any" else ("r.word = ?", (filters.reject,)))
+        parts.append(
+            ("r.word is not null", ()) if filters.reject == "any" else ("r.word = ?", (filters.reject,))
+        )
     if filters.made_by == "automatic":
         parts.append(("i.key not in (select key from makers)", ()))
     elif filters.made_by:

@@ -85,7 +85,9 @@ class Answers:
         self._encoder.shutdown(wait=False, cancel_futures=True)
 
     def _future(self, key: str) -> Future[PromptableImage]:
-        return self._held.get_or_put(key, lambda: self._encoder.submit(self._embed, key), keep=_has_not_failed)
+        return self._held.get_or_put(
+            key, lambda: self._encoder.submit(self._embed, key), keep=_has_not_failed
+        )
 
     def _embed(self, key: str) -> PromptableImage:
         model = self._model()

@@ -71,7 +71,9 @@ def _add_page(app: FastAPI) -> None:
     def static(name: str) -> Response:
         if name not in parts:
             raise ObjectNotFound(f"the page has no part {name!r}")
-        return Response(parts[name], media_type=KINDS[name.rpartition(".")[2]], headers={"cache-control": "no-cache"})
+        return Response(
+            parts[name], media_type=KINDS[name.rpartition(".")[2]], headers={"cache-control": "no-cache"}
+        )
 
 
 def _add_pictures(app: FastAPI, session: Session) -> None:
@@ -81,7 +83,11 @@ def _add_pictures(app: FastAPI, session: Session) -> None:
 
     @app.get("/api/pictures")
     def pictures(
-        filters: Annotated[Filters, Depends()], sort: str = "key", seed: int = 0, offset: int = 0, limit: int = 60
+        filters: Annotated[Filters, Depends()],
+        sort: str = "key",
+        seed: int = 0,
+        offset: int = 0,
+        limit: int = 60,
     ) -> Response:
         if not 0 <= offset or not 1 <= limit <= MOST_PICTURES:
             raise InputError(f"offset={offset}, limit={limit}: give at least 0, and 1 to {MOST_PICTURES}")

@@ -38,7 +38,9 @@ class Server:
             self._socket.bind((HOST, port))
         except OSError as exc:
             self._socket.close()
-            raise InputError(f"port {port} of {HOST} cannot be used ({exc.strerror}); --port 0 takes a free one") from exc
+            raise InputError(
+                f"port {port} of {HOST} cannot be used ({exc.strerror}); --port 0 takes a free one"
+            ) from exc
         self._port: int = self._socket.getsockname()[1]
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         app = make_app(session, token=self._token, port=self._port)

@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.catalogue import Catalogue
 from maskmill.storage.browse.filters import SORTS, Filters
-from maskmill.storage.browse.search import Search
+from maskmill.storage.browse.search import FoundPicture, Search
+from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.page.answers import Answers
+from maskmill.workers.page.people import People
 from maskmill.workers.page.shown import Shown
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.word_rows import rows_for
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from maskmill.pipeline.segmenters.base import ImageEmbedding, Segmenter
+    from maskmill.pipeline.settings import SegmenterSettings
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
 
@@ -31,6 +39,7 @@ class Session:
         store: the dataset.
         generation: what is browsed.
         person: who reviews, until a page says otherwise.
+        segmenter: answers clicks, where no model of the dataset is in force.
         column: that has the masks; None takes `masks`, or the first other one with masks.
 
     Raises:
@@ -47,10 +56,16 @@ class Session:
         column: str | None = None,
     ) -> None:
         self.store, self.generation, self.person = store, generation, person
+        self.people = People(store)
         self.catalogue = Catalogue(
-            store, generation, rows_for=rows_for, column=column or _column_of(generation), makers=self._makers
+            store,
+            generation,
+            rows_for=rows_for,
+            column=column or _column_of(generation),
+            makers=self.people.makers,
         )
-        self.shown = Shown(self.catalogue, newest=lambda key: None)
+        self.shown = Shown(self.catalogue, self.people.newest)
+        self.answers = Answers(lambda: _load(store, segmenter), _Pictures(self.shown))
         self._searches: OrderedDict[Filters, Search] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -75,13 +90,20 @@ class Session:
     def pictures(self, filters: Filters, sort: str, *, seed: int, offset: int, limit: int) -> dict[str, Any]:
         """A page of a search. Raises InputError, StorageError."""
         page = self.search(filters).page(sort, offset, limit, seed=seed)
-        sources = {one.key: self.catalogue.planned(one.key).label for one in page.pictures}
         return {
-            "pictures": [{**asdict(one), "source": sources[one.key]} for one in page.pictures],
+            "pictures": [self._pictured(one) for one in page.pictures],
             "found": page.found,
             "searched": page.searched,
             "complete": page.complete,
         }
+
+    def _pictured(self, one: FoundPicture) -> dict[str, Any]:
+        """A picture of a page, with its name and what people made of it."""
+        save = self.people.newest(one.key)
+        state = None if save is None else "reviewed" if save.finished else "begun"
+        source = self.catalogue.planned(one.key).label
+        masks = one.masks if save is None else len(save.annotations)
+        return {**asdict(one), "masks": masks, "source": source, "review": state}
 
     def search(self, filters: Filters) -> Search:
         """The search of some filters, begun if it is not open; the ones asked least lately are closed."""
@@ -102,9 +124,29 @@ class Session:
             self._searches.clear()
         for search in searches:
             search.close()
+        self.answers.close()
 
-    def _makers(self, keys: Any) -> dict[str, str]:
-        return {}
+
+class _Pictures:
+    """What a decoder is asked about: the pictures that are shown."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    def pixels(self, key: str) -> NDArray[np.uint8]:
+        """See answers.Pictures."""
+        return decode_image(self._shown.jpeg(key))
+
+    def kept(self, key: str) -> ImageEmbedding | None:
+        """See answers.Pictures."""
+        return None
+
+
+def _load(store: ObjectStore, settings: SegmenterSettings) -> Segmenter:
+    """The segmenter in force."""
+    from maskmill.workers.run import dataset_models as models
+
+    return models.load(models.in_force(store, settings))
 
 
 def _column_of(generation: Generation) -> str:

@@ -29,10 +29,12 @@ from maskmill.workers.pictures.render import mask_colours
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.reading.words import with_words, word_columns
 from maskmill.workers.run.columns import IMAGES
+from maskmill.workers.stages.review import REVIEW
 
 if TYPE_CHECKING:
     from maskmill.storage.browse.catalogue import Catalogue
     from maskmill.storage.dataset.generations import GenerationRow
+    from maskmill.storage.dataset.saves import Save
 
 Record = dict[str, Any]
 
@@ -46,16 +48,16 @@ class Shown:
 
     Args:
         catalogue: the generation.
-        newest: gives the annotations that people made of a picture last, None where nobody did; they stand in
-            place of the automatic ones.
+        newest: gives the save of a picture in force, None where there is none; its masks stand in place of
+            the automatic ones.
     """
 
-    def __init__(self, catalogue: Catalogue, newest: Callable[[str], Record | None]) -> None:
+    def __init__(self, catalogue: Catalogue, newest: Callable[[str], Save | None]) -> None:
         self._catalogue, self._newest = catalogue, newest
         self._members = Members(catalogue.store)
         self.image = lru_cache(maxsize=24)(self._image)
         self.automatic = lru_cache(maxsize=64)(self._automatic)
-        self._thumbs: Callable[[str, int, bool, str], bytes] = lru_cache(maxsize=1500)(self._thumb)
+        self._thumbs: Callable[[str, int, bool, int], bytes] = lru_cache(maxsize=1500)(self._thumb)
 
     def jpeg(self, key: str) -> bytes:
         """The picture as its masks see it: upright, of the record's size.
@@ -78,7 +80,7 @@ class Shown:
     def thumbnail(self, key: str, side_px: int, *, masks: bool) -> bytes:
         """A JPEG that fits a square, its masks painted in on demand. Raises StorageError."""
         newest = self._newest(key) if masks else None
-        return self._thumbs(key, side_px, masks, "" if newest is None else str(newest.get("version")))
+        return self._thumbs(key, side_px, masks, 0 if newest is None else newest.number)
 
     def record(self, key: str) -> Record:
         """Everything that the dataset holds of a picture, for the page.
@@ -94,7 +96,6 @@ class Shown:
         width, height = self.size(key)
         automatic = self.automatic(key)
         newest = self._newest(key)
-        standing = newest or automatic or {"annotations": []}
         words = automatic["image"] if automatic is not None else {}
         return {
             "key": key,
@@ -106,9 +107,21 @@ class Shown:
                 "caption": words.get("caption") or planned.caption,
             },
             "by": "automatic" if newest is None else "people",
-            "annotations": standing["annotations"],
+            "annotations": self.annotations(key),
             "columns": [self._column(row, key) for row in self._catalogue.rows_of(planned.shard)],
         }
+
+    def annotations(self, key: str) -> Sequence[Mapping[str, Any]]:
+        """The masks that stand now: people's where there are any, else the automatic ones."""
+        newest = self._newest(key)
+        if newest is not None:
+            return newest.annotations
+        record = self.reviewed(key) or self.automatic(key)
+        return () if record is None else record["annotations"]
+
+    def reviewed(self, key: str) -> Record | None:
+        """The record of the review column, of reviews from before there were saves; None without."""
+        return self._json(self._catalogue.planned(key).shard, REVIEW, key)
 
     def _image(self, key: str) -> StoredImage:
         return stored_image(self._sample(key, IMAGES))
@@ -126,7 +139,9 @@ class Shown:
         record = self._json(shard, self._catalogue.column, key)
         if record is None:
             return None
-        words = {name: found for name in word_columns() if (found := self._json(shard, name, key)) is not None}
+        words = {
+            name: found for name in word_columns() if (found := self._json(shard, name, key)) is not None
+        }
         return with_words(record, words) if words else record
 
     def _json(self, shard: int, column: str, key: str) -> Record | None:
@@ -164,16 +179,15 @@ class Shown:
             return f"{len(found['annotations'])} masks"
         return json.dumps(found, ensure_ascii=False)[:4000]
 
-    def _thumb(self, key: str, side_px: int, masks: bool, version: str) -> bytes:
+    def _thumb(self, key: str, side_px: int, masks: bool, version: int) -> bytes:
         with Image.open(io.BytesIO(self.jpeg(key))) as image:
             image.draft("RGB", (side_px, side_px))
             small = image.convert("RGB")
         small.thumbnail((side_px, side_px), Image.Resampling.BILINEAR)
-        newest = self._newest(key)
-        record = newest if newest is not None else self.automatic(key)
-        if masks and record is not None:
-            labels_hw = small_labels(record["annotations"], small.height, small.width)
-            small = Image.fromarray(_painted(np.asarray(small), labels_hw, len(record["annotations"])))
+        annotations = self.annotations(key) if masks else ()
+        if annotations:
+            labels_hw = small_labels(annotations, small.height, small.width)
+            small = Image.fromarray(_painted(np.asarray(small), labels_hw, len(annotations)))
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=THUMB_QUALITY)
         return buffer.getvalue()

@@ -15,9 +15,13 @@ def browse(
     dataset: Dataset,
     generation: Which = None,
     column: Annotated[str | None, typer.Option(help="The masks' column; an import has another.")] = None,
-    by: Annotated[str | None, typer.Option(help="Who reviews; your login name by default.", metavar="NAME")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who reviews; your login name by default.", metavar="NAME")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.")] = 0,
-    open: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")] = True,
+    open: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
+    ] = True,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
