@@ -63,7 +63,21 @@ def maskmill(
 
 
 command: Callable[..., None]
-for command in (generate, ingest, relabel, status, verify, preview, browse, export, log, diff, show, query, tag):
+for command in (
+    generate,
+    ingest,
+    relabel,
+    status,
+    verify,
+    preview,
+    browse,
+    export,
+    log,
+    diff,
+    show,
+    query,
+    tag,
+):
     app.command()(command)
 for command in (
     evaluate,

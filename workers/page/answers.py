@@ -58,6 +58,10 @@ class Answers:
         self._answers = _Newest[tuple[str, "Clicks"], "Clicked"](MOST_ANSWERS)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
+    def warm(self) -> None:
+        """Has the segmenter loaded ahead; returns at once."""
+        self._encoder.submit(self._model)
+
     def prepare(self, key: str) -> None:
         """Has a picture embedded ahead; returns at once."""
         self._future(key)

@@ -59,6 +59,7 @@ class Server:
             started: told the address once it listens.
         """
         self._socket.listen(128)
+        self._session.answers.warm()
         started(self.address)
         try:
             self._uvicorn.run(sockets=[self._socket])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.catalogue import Catalogue
@@ -16,6 +16,7 @@ from maskmill.storage.browse.search import FoundPicture, Search
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.page.answers import Answers
 from maskmill.workers.page.people import People
+from maskmill.workers.page.reviewing import Reviewing
 from maskmill.workers.page.shown import Shown
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.word_rows import rows_for
@@ -66,6 +67,7 @@ class Session:
         )
         self.shown = Shown(self.catalogue, self.people.newest)
         self.answers = Answers(lambda: _load(store, segmenter), _Pictures(self.shown))
+        self.reviewing = Reviewing(self)
         self._searches: OrderedDict[Filters, Search] = OrderedDict()
         self._lock = threading.Lock()
 

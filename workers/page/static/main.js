@@ -16,6 +16,7 @@ async function show(about) {
   const [place, page] = PAGES[name] || PAGES.browse;
   await left();
   left = () => {};
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   for (const main of document.querySelectorAll("main")) main.hidden = main.id !== place;
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.dataset.page === (PAGES[name] ? (name === "picture" ? "browse" : name) : "browse");

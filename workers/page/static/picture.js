@@ -26,7 +26,7 @@ export async function show(about, key, query) {
     removeEventListener("keydown", keys);
     delete document.body.dataset.ready;
     $("tip").className = "";
-    $("canvas").replaceWith($("canvas").cloneNode());
+    view.close();
   };
 }
 

@@ -39,8 +39,16 @@ export class View {
     this.frames = [];
     this.pinch = new Map();
     this.listen();
-    new ResizeObserver(() => this.resized()).observe(canvas.parentElement);
+    this.sizes = new ResizeObserver(() => this.resized());
+    this.sizes.observe(canvas.parentElement);
     this.resized();
+  }
+
+  /** Lets the canvas go: another view takes a fresh one. */
+  close() {
+    this.sizes.disconnect();
+    cancelAnimationFrame(this.waiting);
+    this.canvas.replaceWith(this.canvas.cloneNode());
   }
 
   /** Shows a picture; it fits the canvas. */
@@ -126,6 +134,7 @@ export class View {
       this.pinch.set(event.pointerId, [event.clientX, event.clientY]);
       moved = false;
       const free = event.button === 1 || this.held || this.pinch.size > 1;
+      if (this.pinch.size > 1 && this.on.cancel) this.on.cancel();
       panning = free || !(this.on.down && this.on.down(this.at(event), event)) ? [event.clientX, event.clientY] : null;
     });
     canvas.addEventListener("pointermove", (event) => {
@@ -155,7 +164,6 @@ export class View {
       const was = this.pinch.delete(event.pointerId);
       canvas.classList.remove("panning");
       if (was && event.type === "pointerup" && !moved && this.on.up) this.on.up(this.at(event), event);
-      else if (was && moved && !panning && this.on.up) this.on.up(this.at(event), event);
       panning = null;
     };
     canvas.addEventListener("pointerup", ended);
