@@ -8,7 +8,8 @@ It does not know: conditions (filters.py), who asks, and what a column's record 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 IMAGES = "images"
+MOST_REJECTING = 100  # records that are read to know the reasons there are
 WITHOUT_WORDS = frozenset({IMAGES, "masks", "candidates", "embeddings", "captions"})
 
 Makers = Callable[[Sequence[str]], Mapping[str, str]]
@@ -140,6 +142,14 @@ class Catalogue:
             if row.num_rejects
             for reject in read_record(self.store, row).rejects
         ]
+
+    def reject_reasons(self) -> dict[str, int]:
+        """Reasons for which pictures were rejected, and how many, by the first records that have any."""
+        counts = Counter[str]()
+        rows = (row for shard in self.shards for row in self.rows_of(shard) if row.num_rejects)
+        for row in itertools.islice(rows, MOST_REJECTING):
+            counts.update(reject.reason for reject in read_record(self.store, row).rejects)
+        return dict(counts.most_common())
 
     @cached_property
     def _planned(self) -> Any:

@@ -114,7 +114,7 @@ def check_where(where: str) -> None:
 
     try:
         statements = duckdb.extract_statements(f"select * from masks where ({where}\n)")
-        alone = duckdb.extract_statements(f"select ({where}\n)")
+        alone = duckdb.extract_statements(f"select {where}\n")
     except duckdb.Error as exc:
         raise QueryError(f"the SQL condition cannot be read: {' '.join(str(exc).split())[:300]}") from exc
     if len(statements) != 1 or len(alone) != 1:

@@ -20,6 +20,8 @@ from maskmill.storage.dataset.query import LOCKED, QueryError, query_sentence
 from maskmill.storage.errors import StorageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from maskmill.storage.browse.catalogue import Catalogue
 
 MOST_SHARDS = 32  # asked at once
@@ -159,17 +161,18 @@ class Search:
                     self._thread = None
                     return
                 shards = self._catalogue.shards[self._asked : self._asked + size]
-            error: StorageError | None = None
+            error: StorageError | None = StorageError("a search was ended by an error of maskmill's own")
             found = 0
             try:
-                found = self._ask(shards)
+                found, error = self._ask(shards), None
             except StorageError as exc:
                 error = exc
-            with self._changed:
-                self._asked += len(shards)
-                self._found += found
-                self._error = error
-                self._changed.notify_all()
+            finally:
+                with self._changed:
+                    self._asked += len(shards)
+                    self._found += found
+                    self._error = error
+                    self._changed.notify_all()
             size = min(2 * size, MOST_SHARDS)
 
     def _ask(self, shards: Sequence[int]) -> int:

@@ -4,7 +4,7 @@
                      time; without it there is nothing here
     the host         only loopback's own names with this port, so that no other site's name leads here
     the origin       a request that says where it comes from must come from this page
-    the answers      scripts, styles and pictures of this server and nothing else; never in a frame, never kept
+    the answers      scripts, styles and pictures of this server and nothing else; never in a frame
 
 It does not know: what is behind the door (app.py).
 """
@@ -24,8 +24,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BODY_BYTES = 64 << 20
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),

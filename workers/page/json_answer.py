@@ -1,4 +1,4 @@
-"""An answer in JSON: what JSON cannot say (infinity, NaN) is null, dataclasses are objects, nothing is kept."""
+"""An answer in JSON: what JSON cannot say (infinity, NaN) is null, dataclasses are objects."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ class Reviewing:
         number = self._session.generation.number
         if opening.generation != number:
             raise InputError(
-                f"the page shows generation {opening.generation}, the server generation {number}: reload the page"
+                f"the page shows generation {opening.generation}, the server has {number}: reload the page"
             )
         column, record = self._record(key)
         if opening.save is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.catalogue import Catalogue
@@ -68,7 +69,7 @@ class Session:
         self.shown = Shown(self.catalogue, self.people.newest)
         self.answers = Answers(lambda: _load(store, segmenter), _Pictures(self.shown))
         self.reviewing = Reviewing(self)
-        self._searches: OrderedDict[Filters, Search] = OrderedDict()
+        self._searches: OrderedDict[tuple[Filters, object], Search] = OrderedDict()
         self._lock = threading.Lock()
 
     def about(self) -> dict[str, Any]:
@@ -85,9 +86,14 @@ class Session:
             "columns": list(self.catalogue.columns),
             "column": self.catalogue.column,
             "models": dict(generation.models),
+            "rejects": self._rejects,
             "sorts": list(SORTS),
             "person": self.person,
         }
+
+    @cached_property
+    def _rejects(self) -> dict[str, int]:
+        return self.catalogue.reject_reasons()
 
     def pictures(self, filters: Filters, sort: str, *, seed: int, offset: int, limit: int) -> dict[str, Any]:
         """A page of a search. Raises InputError, StorageError."""
@@ -110,9 +116,10 @@ class Session:
     def search(self, filters: Filters) -> Search:
         """The search of some filters, begun if it is not open; the ones asked least lately are closed."""
         old: list[Search] = []
+        as_of = tuple(self.people.numbers().items()) if filters.made_by else ()
         with self._lock:
-            search = self._searches.pop(filters, None) or Search(self.catalogue, filters)
-            self._searches[filters] = search
+            search = self._searches.pop((filters, as_of), None) or Search(self.catalogue, filters)
+            self._searches[filters, as_of] = search
             while len(self._searches) > MOST_SEARCHES:
                 old.append(self._searches.popitem(last=False)[1])
         for one in old:

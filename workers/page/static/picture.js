@@ -11,7 +11,7 @@ export async function show(about, key, query) {
   const record = await get(`api/pictures/${encodeURIComponent(key)}`);
   const masks = masksOf(record);
   const state = { record, masks, chosen: null, values };
-  const view = new View($("canvas"), { hover: (mask, event) => tip(view, mask, event), up: (at) => choose(view, state, view.smallest(at)) });
+  const view = new View($("canvas"), { hover: (mask, event) => tip(view, mask, event), up: (at) => choose(view, state, view.smallest(at)) }, roof);
   $("canvas").className = "select";
   tools(view, state);
   side(view, state);
@@ -29,6 +29,9 @@ export async function show(about, key, query) {
     view.close();
   };
 }
+
+/** The height under the tools, which a picture that fits leaves free. */
+export const roof = () => $("tools").offsetHeight + 20;
 
 /** A record's annotations as masks of the view. */
 export function masksOf(record) {

@@ -3,7 +3,7 @@
 import { $, count, el, get, plural, post, say, score, shortName } from "./api.js";
 import { numbers } from "./browse.js";
 import { Drawing, TOOLS } from "./drawing.js";
-import { facts, tip, wordOf } from "./picture.js";
+import { facts, roof, tip, wordOf } from "./picture.js";
 import { filled, holds, piecesOf, rest, runsOf, unionOf } from "./rle.js";
 import { View, colourOf } from "./view.js";
 import { Work } from "./work.js";
@@ -61,7 +61,7 @@ class Page {
     this.view = new View($("canvas"), {
       hover: (mask, event) => tip(this.view, mask, event),
       down: (at, event) => this.drawing.down(at, event), move: (at) => this.drawing.move(at), up: (at, event) => this.drawing.up(at, event), cancel: () => this.drawing.cancel(),
-    });
+    }, roof);
     this.work = new Work(opened, whoNow, {
       changed: () => this.shown(),
       saved: (kept) => this.saved(kept),

@@ -20,9 +20,11 @@ export function colourOf(place) {
 export class View {
   /**
    * @param canvas fills its parent.
+   * @param roof gives the height in px that lies under something else, at the top.
    * @param on {hover, down, move, up, drawn}: told what the pointer does, in px of the picture.
    */
-  constructor(canvas, on = {}) {
+  constructor(canvas, on = {}, roof = () => 12) {
+    this.roof = roof;
     this.canvas = canvas;
     this.on = on;
     this.context = canvas.getContext("2d");
@@ -77,10 +79,11 @@ export class View {
   fit() {
     const { clientWidth, clientHeight } = this.canvas;
     if (!this.width || !clientWidth) return;
-    const room = Math.min(clientWidth, clientHeight) > 500 ? 0.96 : 1;
-    this.scale = this.fitted = Math.min(clientWidth / this.width, clientHeight / this.height) * room;
-    this.left = (clientWidth - this.width * this.scale) / 2;
-    this.top = (clientHeight - this.height * this.scale) / 2;
+    const roof = this.roof(), edge = Math.min(clientWidth, clientHeight) > 500 ? 12 : 4;
+    const [wide, high] = [clientWidth - 2 * edge, Math.max(50, clientHeight - roof - edge)];
+    this.scale = this.fitted = Math.min(wide / this.width, high / this.height);
+    this.left = edge + (wide - this.width * this.scale) / 2;
+    this.top = roof + (high - this.height * this.scale) / 2;
     this.layer = null;
     this.draw();
   }
