@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -61,6 +62,7 @@ class Server:
         self._socket.listen(128)
         self._session.answers.warm()
         started(self.address)
+        logging.getLogger("uvicorn.error").addFilter(_says_something)
         try:
             self._uvicorn.run(sockets=[self._socket])
         finally:
@@ -70,3 +72,8 @@ class Server:
     def stop(self) -> None:
         """Ends `run`, from another thread."""
         self._uvicorn.should_exit = True
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """A browser keeps its connection open, idle, to the end: that is no error."""
+    return not record.getMessage().startswith("Cancel 0 running task(s)")

@@ -214,12 +214,20 @@ class Page {
 
   undo() {
     if (this.drawing.back()) return;
-    const said = this.work.undo();
+    const said = this.stepped(() => this.work.undo());
     say(said ? `taken back: ${said}` : "Nothing to take back.");
   }
 
+  /** Steps back or on; masks that come back are chosen. */
+  stepped(step) {
+    const before = new Set(this.work.masks), said = step();
+    const news = this.work.masks.filter((mask) => !before.has(mask));
+    if (said && news.length) this.drawing.choose(news.map((mask) => mask.id));
+    return said;
+  }
+
   redo() {
-    const said = this.work.redo();
+    const said = this.stepped(() => this.work.redo());
     say(said ? `done again: ${said}` : "Nothing to do again.");
   }
 
