@@ -16,6 +16,7 @@ from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.browse import browse
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.look.duplicates import duplicates
 from maskmill.flows.commands.look.inspect import export, preview, status, verify
 from maskmill.flows.commands.make.demo import demo, photos, scenes
 from maskmill.flows.commands.make.generate import generate
@@ -76,6 +77,7 @@ for command in (
     diff,
     show,
     query,
+    duplicates,
     tag,
 ):
     app.command()(command)

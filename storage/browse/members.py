@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from maskmill.storage.dataset.generations import GenerationRow
 from maskmill.storage.dataset.images import resolved_sample
-from maskmill.storage.dataset.query import RangedFile
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
+from maskmill.storage.shards.ranged import RangedFile
 from maskmill.storage.shards.shards import Sample, WrittenObject
 from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
 from maskmill.storage.stores.base import ObjectStore

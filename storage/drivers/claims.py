@@ -61,9 +61,12 @@ def claims(
         fresh_s: older claims count as gone.
         clock: seconds since 1970 at the store; None asks it, which is a write: keep one (`store_clock`).
     """
+    listed = list(store.list(f"{FOLDER}/"))
+    if not listed:
+        return {}
     now_s = (clock or store_clock(store))()
     found: dict[str, list[Claim]] = {}
-    for info in store.list(f"{FOLDER}/"):
+    for info in listed:
         age_s = max(0.0, now_s - info.modified_s)
         who = _who(store, info.name) if age_s <= fresh_s else None
         if who is not None:

@@ -19,17 +19,19 @@ from maskmill.workers.page.answers import Answers
 from maskmill.workers.page.people import People
 from maskmill.workers.page.reviewing import Reviewing
 from maskmill.workers.page.shown import Shown
+from maskmill.workers.reading.word_rows import rows_for
+from maskmill.workers.run import dataset_models as models
 from maskmill.workers.run.columns import IMAGES, MASKS
-from maskmill.workers.stages.word_rows import rows_for
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from maskmill.pipeline.segmenters.base import ImageEmbedding, Segmenter
+    from maskmill.pipeline.segmenters.base import ImageEmbedding
     from maskmill.pipeline.settings import SegmenterSettings
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
 
 MOST_SEARCHES = 6
 
@@ -67,7 +69,9 @@ class Session:
             makers=self.people.makers,
         )
         self.shown = Shown(self.catalogue, self.people.newest)
-        self.answers = Answers(lambda: _load(store, segmenter), _Pictures(self.shown))
+        self.answers = Answers(
+            lambda: models.load(models.in_force(store, segmenter)), _Pictures(self, segmenter)
+        )
         self.reviewing = Reviewing(self)
         self._searches: OrderedDict[tuple[Filters, object], Search] = OrderedDict()
         self._lock = threading.Lock()
@@ -137,25 +141,26 @@ class Session:
 
 
 class _Pictures:
-    """What a decoder is asked about: the pictures that are shown."""
+    """What a decoder is asked about: the pictures that are shown, and their embeddings where some are kept."""
 
-    def __init__(self, shown: Shown) -> None:
-        self._shown = shown
+    def __init__(self, session: Session, segmenter: SegmenterSettings) -> None:
+        self._session, self._segmenter = session, segmenter
 
     def pixels(self, key: str) -> NDArray[np.uint8]:
         """See answers.Pictures."""
-        return decode_image(self._shown.jpeg(key))
+        return decode_image(self._session.shown.jpeg(key))
 
     def kept(self, key: str) -> ImageEmbedding | None:
         """See answers.Pictures."""
-        return None
+        return self._kept.get(key)
 
+    @cached_property
+    def _kept(self) -> KeptEmbeddings:
+        from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
 
-def _load(store: ObjectStore, settings: SegmenterSettings) -> Segmenter:
-    """The segmenter in force."""
-    from maskmill.workers.run import dataset_models as models
-
-    return models.load(models.in_force(store, settings))
+        store = self._session.store
+        settings = models.in_force(store, self._segmenter)
+        return KeptEmbeddings(store, self._session.generation, settings)
 
 
 def _column_of(generation: Generation) -> str:

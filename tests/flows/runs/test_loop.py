@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
@@ -75,6 +76,17 @@ def place(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) ->
         run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
     assert is_complete(spec) and publish_and_verify(spec, config).generation == 1
     return Place(dataset, (str(known.images),), (known.coco, known.images), (gate.coco, gate.images))
+
+
+def test_a_gate_set_of_near_duplicates_is_refused(place: Place, config: RunConfig) -> None:
+    coco, images = place.gate
+    kept = next(path for path in Path(place.inputs[0]).iterdir() if path.suffix in (".jpg", ".png"))
+    listed = sorted(images.iterdir())[0]
+    with Image.open(kept) as picture, Image.open(listed) as other:
+        copy = picture.convert("RGB").resize(other.size)
+    copy.save(listed, **({"quality": 70} if listed.suffix == ".jpg" else {}))
+    with pytest.raises(InputError, match=rf"1 of its pictures .*{listed.name} is 0000000\d\d but for"):
+        plan_training(place.dataset, None, config, gate=(coco, images))
 
 
 def test_a_gate_set_that_overlaps_the_training_set_is_refused(place: Place, config: RunConfig) -> None:
