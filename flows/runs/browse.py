@@ -25,6 +25,8 @@ class BrowseOptions:
         person: who reviews.
         port: of loopback; 0 takes a free one.
         opens: whether this machine's browser is opened.
+        order: of review: "key", "random", "hardest", ... (storage/browse/filters.py).
+        reviews: whether the page opens with the first picture to review.
     """
 
     generation: str | None = None
@@ -32,6 +34,8 @@ class BrowseOptions:
     person: str = ""
     port: int = 0
     opens: bool = True
+    order: str = "key"
+    reviews: bool = False
 
 
 def browse(
@@ -47,12 +51,13 @@ def browse(
 
     Raises:
         DatasetError: there is no such generation or column.
-        InputError: the port is taken.
+        InputError: the port is taken, or there is no such order.
     """
     from maskmill.workers.page.serve import Server
     from maskmill.workers.page.session import Session
 
     def told(address: str) -> None:
+        address += "#/review" if options.reviews else ""
         started(address)
         if options.opens:
             webbrowser.open(address)
@@ -64,5 +69,6 @@ def browse(
             person=options.person,
             column=options.column,
             segmenter=config.segmenter,
+            order=options.order,
         )
         Server(session, port=options.port).run(told)

@@ -129,6 +129,10 @@ class Catalogue:
         named = [name for name in self.columns if name not in WITHOUT_WORDS]
         return [table for name in named if (table := self._table(name, shards)) is not None]
 
+    def reviews(self, shards: Sequence[int]) -> pa.Table | ds.Dataset | None:
+        """A row a mask of the column `review`, with `made_by`; None without. Raises DamagedObject."""
+        return self._table("review", shards)
+
     def captions(self, shards: Sequence[int]) -> pa.Table | ds.Dataset | None:
         """The captions of the shards' pictures; None without. Raises DamagedObject."""
         return self._table("captions", shards)

@@ -212,6 +212,8 @@ class Search:
         if filters.made_by:
             makers = catalogue.makers(images["key"].to_pylist())
             yield "makers", _pairs(list(makers), list(makers.values()))
+        if filters.made_by and (reviews := catalogue.reviews(shards)) is not None:
+            yield "reviews", reviews
         if filters.text and (captions := catalogue.captions(shards)) is not None:
             yield "captions", captions
         if filters.label:

@@ -1,7 +1,7 @@
 """The one SQL statement of a search: a short row for each picture of the shards in hand that fits.
 
-Tables that it may name: images, masks, rejects (key, word), makers (key, word), captions, and words0,
-words1, ... of columns with labels or names. Values that people type are placeholders.
+Tables that it may name: images, masks, rejects (key, word), makers (key, word), reviews, captions, and
+words0, words1, ... of columns with labels or names. Values that people type are placeholders.
 """
 
 from __future__ import annotations
@@ -66,6 +66,19 @@ def _fits(filters: Filters) -> tuple[str, tuple[object, ...]]:
     return " and ".join(parts) or "true", masks.values
 
 
+def _by(maker: str, has_reviews: bool) -> tuple[str, tuple[object, ...]]:
+    """Who worked on a picture: its save in force says so, else the reviews from before there were saves."""
+    made = "select key, word from makers"
+    if has_reviews:
+        made += (
+            " union all select key, made_by from reviews where made_by in ('person', 'oracle') "
+            "and key not in (select key from makers)"
+        )
+    if maker == "automatic":
+        return f"i.key not in (select key from ({made}))", ()
+    return f"i.key in (select key from ({made}) where word = ?)", (maker,)
+
+
 def _picture_conditions(
     filters: Filters, tables: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], tuple[object, ...]]:
@@ -93,8 +106,6 @@ def _picture_conditions(
         parts.append(
             ("r.word is not null", ()) if filters.reject == "any" else ("r.word = ?", (filters.reject,))
         )
-    if filters.made_by == "automatic":
-        parts.append(("i.key not in (select key from makers)", ()))
-    elif filters.made_by:
-        parts.append(("i.key in (select key from makers where word = ?)", (filters.made_by,)))
+    if filters.made_by:
+        parts.append(_by(filters.made_by, "reviews" in tables))
     return [sql for sql, _ in parts], tuple(value for _, some in parts for value in some)

@@ -4,7 +4,6 @@
     /api/about           the dataset, its columns, labels, orders, reject reasons
     /api/pictures        a page of a search
     /api/pictures/KEY    one picture: record, image.jpg, thumb.jpg
-    /api/sets            a chosen set, kept under a name
     /api/review/...      queue, clicks, saves, summary (review_routes.py)
 
 Errors come as {"error": a sentence}. It does not know: how anything is found or made.

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.catalogue import Catalogue
-from maskmill.storage.browse.filters import SORTS, Filters
+from maskmill.storage.browse.filters import SORTS, Filters, order_of
 from maskmill.storage.browse.search import FoundPicture, Search
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.page.answers import Answers
@@ -44,10 +44,12 @@ class Session:
         generation: what is browsed.
         person: who reviews, until a page says otherwise.
         segmenter: answers clicks, where no model of the dataset is in force.
+        order: of review, of `SORTS`.
         column: that has the masks; None takes `masks`, or the first other one with masks.
 
     Raises:
         DatasetError: the generation has no such column.
+        InputError: there is no such order.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Session:
         person: str,
         segmenter: SegmenterSettings,
         column: str | None = None,
+        order: str = "key",
     ) -> None:
-        self.store, self.generation, self.person = store, generation, person
+        order_of(order)
+        self.store, self.generation, self.person, self.order = store, generation, person, order
         self.people = People(store)
         self.catalogue = Catalogue(
             store,
@@ -93,6 +97,7 @@ class Session:
             "rejects": self._rejects,
             "sorts": list(SORTS),
             "person": self.person,
+            "order": self.order,
         }
 
     @cached_property
@@ -141,7 +146,7 @@ class Session:
 
 
 class _Pictures:
-    """What a decoder is asked about: the pictures that are shown, and their embeddings where some are kept."""
+    """What a decoder is asked about: pictures as they are shown, and embeddings where some are kept."""
 
     def __init__(self, session: Session, segmenter: SegmenterSettings) -> None:
         self._session, self._segmenter = session, segmenter

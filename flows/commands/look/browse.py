@@ -22,6 +22,10 @@ def browse(
     open: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
     ] = True,
+    review: Annotated[bool, typer.Option("--review", help="Open the first picture to review.")] = False,
+    order: Annotated[
+        str, typer.Option(help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.")
+    ] = "key",
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -41,7 +45,13 @@ def browse(
             dataset,
             run,
             runs.BrowseOptions(
-                generation=generation, column=column, person=by or getpass.getuser(), port=port, opens=open
+                generation=generation,
+                column=column,
+                person=by or getpass.getuser(),
+                port=port,
+                opens=open,
+                order=order,
+                reviews=review,
             ),
             started=_say,
         )

@@ -1,6 +1,6 @@
 // The grid: filters make the address, the address makes a search, pages come as they are scrolled to.
 
-import { $, count, el, get, plural, post, say, score, shortName } from "./api.js";
+import { $, count, el, get, plural, score, shortName } from "./api.js";
 
 const PAGE = 60;
 const RANGES = [["iou", "Predicted IoU", "0.01"], ["stability", "Stability", "0.01"], ["area_px", "Area, px", "1"]];
@@ -78,7 +78,7 @@ function tell(page, state, sorted) {
   const filtered = NAMES.some((name) => !["sort", "seed"].includes(name) && state.values[name]);
   const words = page.complete ? [el("b", {}, plural(page.found, "picture"))] : [el("b", {}, `${count(page.found)} pictures`), ` so far, ${Math.floor(page.searched * 100)} % searched`];
   const line = [el("span", {}, ...words, sorted && !page.complete ? "; the order is of these" : "")];
-  if (page.found) line.push(el("a", { class: "button", href: `#/review?${new URLSearchParams(state.values)}` }, filtered ? "Review these" : "Review"), el("button", { class: "button", type: "button", onclick: () => keep(state.values) }, "Keep this set…"));
+  if (page.found) line.push(el("a", { class: "button", href: `#/review?${new URLSearchParams(state.values)}` }, filtered ? "Review these" : "Review"));
   $("found").replaceChildren(...line);
 }
 
@@ -133,25 +133,6 @@ function draw(about, values) {
   form.onsubmit = (event) => { event.preventDefault(); go(); };
   if (focus && form.elements[focus]) form.elements[focus].focus();
   document.onclick = (event) => { if (!form.contains(event.target)) for (const one of form.querySelectorAll("details[open]")) one.open = false; };
-}
-
-/** Keeps what is found under a name. */
-function keep(values) {
-  const dialog = $("ask");
-  const name = el("input", { class: "field", name: "name", required: true, maxlength: 60, pattern: "[a-z0-9][a-z0-9._\\-]*", placeholder: "odd-ones" });
-  const form = el("form", { method: "dialog" }, el("h2", {}, "Keep this set"), el("p", { class: "hint" }, "The keys of all pictures found, kept with the dataset under a name of small letters, digits and . _ -"), el("p", {}, el("br"), name), el("p", {}, el("br"), el("span", { class: "buttons" }, el("button", { class: "button main" }, "Keep"), el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Cancel"))));
-  form.addEventListener("submit", async () => {
-    try {
-      const { sort, seed, ...filters } = values;
-      const kept = await post("api/sets", { name: name.value, filters: numbers(filters), sort: sort || "key", seed: Number(seed || 0) });
-      say(`${plural(kept.pictures, "picture")} kept as ${kept.name}: ${kept.use}`);
-    } catch (error) {
-      say(error.message, true);
-    }
-  });
-  dialog.replaceChildren(form);
-  dialog.showModal();
-  name.focus();
 }
 
 /** Values of the address as the server's filters: numbers as numbers. */
