@@ -90,7 +90,9 @@ class Filters:
             ("m.area_px >= ?", self.min_area_px),
             ("m.area_px <= ?", self.max_area_px),
         )
-        parts = [(sql, (value,)) for sql, value in bounds if value is not None]
+        parts: list[tuple[str, tuple[Any, ...]]] = [
+            (sql, (value,)) for sql, value in bounds if value is not None
+        ]
         if self.level:
             parts.append((f"m.parent is {'not ' if self.level == 'part' else ''}null", ()))
         return _all_of(parts)

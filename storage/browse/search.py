@@ -182,14 +182,20 @@ class Search:
         tables = dict(self._tables(shards))
         cursor = self._connection.cursor()
         expired = threading.Event()
-        timer = threading.Timer(BATCH_TIMEOUT_S, lambda: (expired.set(), cursor.interrupt()))
+
+        def stop() -> None:
+            """Ends the statement, and says why it ended."""
+            expired.set()
+            cursor.interrupt()
+
+        timer = threading.Timer(BATCH_TIMEOUT_S, stop)
         timer.daemon = True
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
             asked = statement(self._filters, {name: table.schema.names for name, table in tables.items()})
             timer.start()
-            (count,) = cursor.execute(asked.sql, asked.values).fetchone()
+            counted = cursor.execute(asked.sql, asked.values).fetchone()
         except (duckdb.Error, RuntimeError, UnicodeError) as exc:
             if expired.is_set():
                 raise QueryError(f"the search was stopped: a part of it took {BATCH_TIMEOUT_S:g} s") from exc
@@ -197,7 +203,7 @@ class Search:
         finally:
             timer.cancel()
             cursor.close()
-        return int(count)
+        return int(counted[0]) if counted is not None else 0
 
     def _tables(self, shards: Sequence[int]) -> Iterator[tuple[str, Any]]:
         """The tables that the filters need of some shards, by name."""

@@ -27,7 +27,7 @@ class _Tally:
     seconds: float = 0.0
     clicks: int = 0
     fates: Counter[str] = field(default_factory=Counter)
-    seconds_by_fate: Counter[str] = field(default_factory=Counter)
+    seconds_by_fate: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, save: Save) -> None:
         """The last save of a sitting."""
