@@ -53,13 +53,20 @@ def publish_scenes(folder: Path) -> tuple[ObjectStore, Generation, dict[str, Sce
 
 @contextmanager
 def serving(store: ObjectStore, generation: Generation) -> Iterator[tuple[Server, Session]]:
-    """The page's server, in a thread."""
+    """A server of a dataset, with nano behind it, in a thread."""
     session = Session(store, generation, person="ana", segmenter=SegmenterSettings(model="nano"))
+    with serving_session(session) as server:
+        yield server, session
+
+
+@contextmanager
+def serving_session(session: Session) -> Iterator[Server]:
+    """The page's server, in a thread."""
     server = Server(session)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        yield server, session
+        yield server
     finally:
         server.stop()
         thread.join()
