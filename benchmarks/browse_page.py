@@ -26,7 +26,7 @@ from PIL import Image
 from selenium import webdriver
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
-from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask
+from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask, place
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
