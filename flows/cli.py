@@ -60,7 +60,7 @@ def maskmill(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    """What is said before a command's name: --version."""
 
 
 command: Callable[..., None]
