@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.browse.catalogue import Catalogue
 from maskmill.storage.browse.filters import SORTS, Filters, order_of
 from maskmill.storage.browse.search import FoundPicture, Search
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.page.answers import Answers
 from maskmill.workers.page.people import People
 from maskmill.workers.page.reviewing import Reviewing

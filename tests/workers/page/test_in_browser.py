@@ -21,7 +21,7 @@ from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.storage.dataset.saves import saves_of, standing_of
 from maskmill.storage.stores.base import ObjectStore
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from tests.flows.browsing import browser, shown, text
 from tests.workers.page.in_browser import Hand, inside, publish_scenes, serving
 
