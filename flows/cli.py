@@ -16,6 +16,7 @@ from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.prove import prove
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
+from maskmill.flows.commands.look.browse import browse
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
 from maskmill.flows.commands.look.duplicates import duplicates
 from maskmill.flows.commands.look.inspect import export, preview, status, verify
@@ -73,6 +74,7 @@ for command in (
     status,
     verify,
     preview,
+    browse,
     export,
     log,
     diff,

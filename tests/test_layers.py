@@ -71,7 +71,9 @@ RULES = {
         packages=frozenset({"boto3", "botocore", "duckdb", "pyarrow", "webdataset", "urllib3", "_typeshed"})
     ),
     "workers": Rule(
-        packages=ARRAYS | {"ray", "pyarrow", "webdataset", "maskmill.pipeline", "maskmill.storage"}
+        packages=ARRAYS
+        | {"ray", "pyarrow", "webdataset", "maskmill.pipeline", "maskmill.storage"}
+        | {"fastapi", "jinja2", "uvicorn"}
     ),
     "maskmill": Rule(
         packages=ARRAYS
