@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskmill.flows.commands.help import completer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
 from maskmill.flows.report import console
-from maskmill.flows.report.report import duration
-from maskmill.workers.exports.formats import formats_told, without_images
+from maskmill.flows.report.words import choice, count, duration, in_order, moment, size
+from maskmill.workers.exports.formats import format_names, formats_told, without_images
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def status(
     dataset: Dataset,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.5, help="Between two looks.", metavar="SECONDS")] = 5.0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -60,17 +61,18 @@ def _watch(looks: Iterator[dict[str, Any]], *, json: bool) -> None:
 
 
 def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    lines: list[tuple[str, Any]] = [("images planned", f"{found['images']} in {found['shards']} shards")]
-    lines += [(f"  left out: {reason}", count) for reason, count in found["skipped"].items()]
+    planned = f"{found['images']:,} in {count(found['shards'], 'shard')}"
+    lines: list[tuple[str, Any]] = [("images planned", planned)]
+    lines += [(f"  left out: {reason}", number) for reason, number in found["skipped"].items()]
     for version in found["columns"]:
         name = f"{version['column']} {version['fingerprint']}"
-        lines.append((name, f"{version['committed']} of {found['shards']} shards committed"))
+        lines.append((name, f"{version['committed']:,} of {count(found['shards'], 'shard')} committed"))
     generation = found["generation"]
     if generation is None:
         lines.append(("generation", "none yet"))
     else:
-        lines.append(("generation", f"{generation['number']}, published {generation['created_utc']}"))
-        lines += [(f"  {name}", f"{total:,.0f}") for name, total in generation["totals"].items()]
+        lines.append(("generation", f"{generation['number']}, published {moment(generation['created_utc'])}"))
+        lines += [(f"  {name}", f"{total:,.0f}") for name, total in in_order(generation["totals"])]
         lines += [(f"  {role}", name) for role, name in generation["models"].items()]
     lines += [("working on it now", driver) for driver in found["drivers"]]
     return lines
@@ -117,8 +119,8 @@ def verify(
         else:
             _show_verified(report, dataset, deep=deep)
             if orphans["orphans"]:
-                size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
-                console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
+                told, much = count(orphans["orphans"], "object"), size(orphans["orphan_bytes"])
+                console.note(f"{told} named by nothing ({much}); see `maskmill gc`")
         if not report.ok:
             raise typer.Exit(console.NOT_SOUND)
 
@@ -152,9 +154,9 @@ def _repair(
     for damage in found.damages:
         console.note(f"shard {damage.shard}: {damage.column}: {damage.what}: {damage.detail}")
     if found.unpublished:
-        console.note(f"{len(found.unpublished)} shards have records that no generation names yet")
+        console.note(f"records that no generation names yet: {count(len(found.unpublished), 'shard')}")
     again = f"{console.command_line()} --yes"
-    question = f"Make {len(found.damages)} damaged column shards again, and publish?"
+    question = f"Make {count(len(found.damages), 'damaged column shard')} again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
     with console.live_watcher() as watcher, watching(watcher):
@@ -170,7 +172,7 @@ def _repair(
 
 def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
     names = ("images", "annotated", "rejected", "unannotated", "missing", "duplicated", "damaged")
-    console.print_pairs([(name, getattr(report, name)) for name in names], title=dataset)
+    console.print_pairs([(name, f"{getattr(report, name):,}") for name in names], title=dataset)
     for problem in report.problems:
         console.note(problem)
     if report.missing or report.duplicated or report.damaged:
@@ -225,18 +227,22 @@ def write_preview(dataset: str, folder: Path, which: int | str | None = None) ->
 
 def export(
     dataset: Dataset,
-    dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
+    dest: Annotated[
+        str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.", metavar="DEST")
+    ],
     format: Annotated[
         str,
-        typer.Option(help=f"{formats_told()}."),
+        typer.Option(help=f"{formats_told()}.", metavar="FORMAT", autocompletion=completer(format_names())),
     ] = "sa1b",
     generation: Which = None,
     images: Annotated[
-        bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
+        bool, typer.Option(help=f"Write the photographs; only {choice(without_images())} can do without.")
     ] = True,
-    column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
+    column: Annotated[
+        str, typer.Option(help="The column with the masks; imports have another.", metavar="NAME")
+    ] = "masks",
     polygons: Annotated[
-        bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
+        bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
@@ -261,13 +267,12 @@ def export(
             return
         verb = "was there already, complete" if report.already_complete else "written"
         console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
-        size = f"{report.size_bytes / 1e6:,.1f} MB"
         console.print_pairs(
             [
                 ("where", report.destination),
-                ("images", report.num_images),
-                ("masks", report.num_masks),
-                ("size", size),
-                *((f"left out: {reason}", count) for reason, count in report.left_out.items()),
+                ("images", f"{report.num_images:,}"),
+                ("masks", f"{report.num_masks:,}"),
+                ("size", size(report.size_bytes)),
+                *((f"left out: {reason}", f"{number:,}") for reason, number in report.left_out.items()),
             ]
         )
