@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BATCH_ROWS = 10_000
 
@@ -59,8 +63,8 @@ def write_parquet(answer: AbstractContextManager[Any], path: Path, *, max_rows: 
     part = path.with_name(f".{path.name}.part")
     try:
         with answer as cursor:
-            batches = cursor.fetch_record_batch(BATCH_ROWS)
             num_rows = 0
+            batches = _batches(cursor)
             with pq.ParquetWriter(part, batches.schema, compression="zstd") as writer:
                 for batch in batches:
                     kept = batch if max_rows is None else batch.slice(0, max_rows - num_rows)
@@ -72,6 +76,13 @@ def write_parquet(answer: AbstractContextManager[Any], path: Path, *, max_rows: 
     finally:
         part.unlink(missing_ok=True)
     return num_rows
+
+
+def _batches(cursor: Any) -> pa.RecordBatchReader:
+    """The answer by batches. DuckDB advises another call, which would ask the whole again."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Arrow output on a DB-API result", category=UserWarning)
+        return cursor.to_arrow_reader(BATCH_ROWS)
 
 
 def _wanted(num_rows: int, max_rows: int | None) -> int:
