@@ -16,7 +16,8 @@ from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
-from maskmill.flows.commands.look.inspect import export, preview, status, verify
+from maskmill.flows.commands.look.export import export
+from maskmill.flows.commands.look.inspect import preview, status, verify
 from maskmill.flows.commands.make.demo import demo, photos, scenes
 from maskmill.flows.commands.make.generate import generate
 from maskmill.flows.commands.make.ingest import ingest

@@ -94,7 +94,8 @@ class ExportSettings(ExportChoices):
     """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format, images, column, polygons: as `ExportChoices` has them.
+        format, images, column, polygons, where, masks_where, limit, split, classes, class_map,
+            min_label_score: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
     """
@@ -192,8 +193,14 @@ def to_toml(config: RunConfig) -> str:
         settings = getattr(config, section)
         for field in dataclasses.fields(settings):
             value = getattr(settings, field.name)
-            lines.append(f"{field.name} = {json.dumps(UNSET if value is None else value)}")
+            lines.append(f"{field.name} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
+    return json.dumps(UNSET if value is None else value)
 
 
 def sections() -> tuple[str, ...]:

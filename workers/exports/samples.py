@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ class ExportImage:
             `label`, `category_id` and `iscrowd` as far as their file says them (given.py), and sources are
             told without the folders of the machine (foreign/origin.py).
         original, original_annotations: of imported masks: the words of the file they came from.
+        split: train, val or test; "" where nothing is split.
     """
 
     stem: str
@@ -39,6 +40,7 @@ class ExportImage:
     sample: AnnotatedSample
     original: Mapping[str, Any] | None = None
     original_annotations: tuple[Mapping[str, Any], ...] = ()
+    split: str = ""
 
     @cached_property
     def jpeg(self) -> bytes:
@@ -62,6 +64,7 @@ def export_images(
     skip: int = 0,
     pictures: bool = True,
     column: str = "masks",
+    shards: Container[int] | None = None,
 ) -> Iterator[ExportImage]:
     """The generation's annotated images, in key order.
 
@@ -71,6 +74,7 @@ def export_images(
         skip: leave out this many from the start; whole shards of them are not read.
         pictures: False leaves the photographs unread; then neither source nor caption is known.
         column: that has the masks.
+        shards: only these; None reads all.
 
     Raises:
         maskmill.storage.errors.DatasetError: the generation has no masks.
@@ -78,6 +82,8 @@ def export_images(
     """
     told, categories = origins_of(load_plans(store)), given_categories(generation, column)
     for row in mask_rows(store, generation, column):
+        if shards is not None and row.shard not in shards:
+            continue
         if skip >= row.num_written:
             skip -= row.num_written
             continue

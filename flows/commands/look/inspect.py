@@ -1,4 +1,4 @@
-"""`maskmill status`, `verify`, `preview`, `export`: look at a dataset, check it, show it, hand it on."""
+"""`maskmill status`, `verify`, `preview`: look at a dataset, check it, show it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.help import completer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
 from maskmill.flows.report import console
-from maskmill.flows.report.words import choice, count, duration, in_order, moment, size
-from maskmill.workers.exports.formats import format_names, formats_told, without_images
+from maskmill.flows.report.words import count, duration, in_order, moment, size
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -223,56 +221,3 @@ def write_preview(dataset: str, folder: Path, which: int | str | None = None) ->
     page = folder / "index.html"
     page.write_text(preview_page(store, generation, title=Path(dataset).name), encoding="utf-8")
     return page
-
-
-def export(
-    dataset: Dataset,
-    dest: Annotated[
-        str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.", metavar="DEST")
-    ],
-    format: Annotated[
-        str,
-        typer.Option(help=f"{formats_told()}.", metavar="FORMAT", autocompletion=completer(format_names())),
-    ] = "sa1b",
-    generation: Which = None,
-    images: Annotated[
-        bool, typer.Option(help=f"Write the photographs; only {choice(without_images())} can do without.")
-    ] = True,
-    column: Annotated[
-        str, typer.Option(help="The column with the masks; imports have another.", metavar="NAME")
-    ] = "masks",
-    polygons: Annotated[
-        bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
-    ] = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Write a generation out as SA-1B tars, COCO, LVIS, YOLO or Parquet.
-
-    Self-contained files that know nothing of maskmill. An export that was stopped goes on.
-    """
-    with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
-        from maskmill.flows.runs.export import export_generation
-
-        pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
-        pairs.append(f"export.polygons={str(polygons).lower()}")
-        config = load_config(sets=pairs)
-        with console.live_watcher() as watcher, watching(watcher):
-            watcher.step(f"exporting to {dest}")
-            report = export_generation(dataset, generation, config.export, dest)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-            return
-        verb = "was there already, complete" if report.already_complete else "written"
-        console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
-        console.print_pairs(
-            [
-                ("where", report.destination),
-                ("images", f"{report.num_images:,}"),
-                ("masks", f"{report.num_masks:,}"),
-                ("size", size(report.size_bytes)),
-                *((f"left out: {reason}", f"{number:,}") for reason, number in report.left_out.items()),
-            ]
-        )
