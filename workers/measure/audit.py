@@ -19,6 +19,7 @@ import numpy as np
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.evaluate.agreement import best_partners, share_above
+from maskmill.pipeline.evaluate.panoptic import panoptic_quality
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DatasetError, InputError
@@ -47,6 +48,8 @@ class Audit:
         above_90, above_75: share of the masks whose best partner has a higher IoU.
         mean_iou: of masks with their partners.
         found_50: share of the corrected masks that some mask meets with an IoU above 0.5.
+        pq, sq, rq: panoptic quality, of the masks as one map of segments, and its two factors: how well
+            matched segments fit, how many are.
         matched, ambiguous, not_in_dataset: images that the truth names, by whether the dataset has them:
             once, nobody can say which, not at all. 0 against reviews.
         left_out: reason -> annotations of the truth that are no true masks.
@@ -60,6 +63,9 @@ class Audit:
     above_75: float
     mean_iou: float
     found_50: float
+    pq: float = 0.0
+    sq: float = 0.0
+    rq: float = 0.0
     matched: int = 0
     ambiguous: int = 0
     not_in_dataset: int = 0
@@ -121,6 +127,7 @@ def audit(
     partners = [best_partners(ours, theirs) for ours, theirs in drawn]
     ours = np.concatenate([one for one, _ in partners])
     theirs = np.concatenate([one for _, one in partners])
+    panoptic = panoptic_quality(drawn)
     return Audit(
         generation=generation.number,
         against="truth" if truth else REVIEW,
@@ -130,6 +137,9 @@ def audit(
         above_75=_number(share_above(ours, 0.75)),
         mean_iou=float(ours.mean()) if len(ours) else 0.0,
         found_50=_number(share_above(theirs, 0.5)),
+        pq=_number(panoptic.pq),
+        sq=_number(panoptic.sq),
+        rq=_number(panoptic.rq),
         **(known.facts() if known is not None else {}),
     )
 

@@ -1,45 +1,36 @@
-"""Masks that overlap as one map: the smaller lies on the larger.
+"""An exported image's masks as one map; see pipeline/masks/layers.py.
 
 A mask that others hide whole has no pixel in the map; whoever paints is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskmill.pipeline.rle import Rle, decode
+from maskmill.pipeline.masks.layers import painted
+from maskmill.pipeline.rle import Rle
 from maskmill.storage.errors import DamagedObject
+
+if TYPE_CHECKING:
+    from maskmill.workers.exports.samples import ExportImage
 
 HIDDEN = "hidden"
 """Why a mask is left out of which no pixel shows."""
 
 
-def painted(
-    rows: Sequence[Mapping[str, Any]], values: Sequence[int], *, height: int, width: int, key: str
-) -> NDArray[np.uint32]:
-    """A map of masks, each in its value.
-
-    Args:
-        rows: annotations of SA-1B's form.
-        values: of each, at least 1.
-        height, width: of the image, in px.
-        key: of the image, for errors.
-
-    Returns:
-        uint32[height, width]; 0 where no mask is.
+def map_of_masks(image: ExportImage, values: Sequence[int]) -> NDArray[np.uint32]:
+    """A map of an image's masks, each in its value: uint32[height, width].
 
     Raises:
         maskmill.storage.errors.DamagedObject: run lengths that are none, or of another size.
     """
-    map_HW = np.zeros((height, width), np.uint32)
-    order = sorted(range(len(rows)), key=lambda place: (-int(rows[place]["area"]), rows[place]["id"]))
-    for place in order:
-        try:
-            map_HW[decode(Rle.from_coco(rows[place]["segmentation"]))] = values[place]
-        except (ValueError, IndexError) as exc:
-            raise DamagedObject(f"masks of {key}: {exc}") from exc
-    return map_HW
+    info = image.record["image"]
+    try:
+        masks = [Rle.from_coco(row["segmentation"]) for row in image.record["annotations"]]
+        return painted(masks, values, height=int(info["height"]), width=int(info["width"]))
+    except ValueError as exc:
+        raise DamagedObject(f"masks of {image.sample.key}: {exc}") from exc

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.given import given_categories, is_crowd
-from maskmill.workers.exports.maps.layers import HIDDEN, painted
+from maskmill.workers.exports.maps.layers import HIDDEN, map_of_masks
 from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_maps, split_name
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class _Panoptic(MapFormat):
         """See `MapFormat`."""
         info, rows = image.record["image"], image.record["annotations"]
         ids = list(range(1, len(rows) + 1))
-        map_HW = painted(rows, ids, height=info["height"], width=info["width"], key=image.sample.key)
+        map_HW = map_of_masks(image, ids)
         class_ids = self._categories.count([class_of(row) for row in rows])
 
         segments = []

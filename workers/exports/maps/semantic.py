@@ -19,7 +19,7 @@ import numpy as np
 from maskmill.storage.errors import InputError
 from maskmill.workers.exports.categories import OBJECT
 from maskmill.workers.exports.chosen.selection import Selection, class_of
-from maskmill.workers.exports.maps.layers import HIDDEN, painted
+from maskmill.workers.exports.maps.layers import HIDDEN, map_of_masks
 from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_maps
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ class _Semantic(MapFormat):
 
     def map_of(self, image: ExportImage) -> MapOfImage:
         """See `MapFormat`."""
-        info, rows = image.record["image"], image.record["annotations"]
+        rows = image.record["annotations"]
         ids = range(1, len(rows) + 1)
-        map_HW = painted(rows, ids, height=info["height"], width=info["width"], key=image.sample.key)
+        map_HW = map_of_masks(image, ids)
         seen = int(np.count_nonzero(np.bincount(map_HW.ravel(), minlength=len(rows) + 1)[1:]))
         if seen < len(rows):
             self.left_out[HIDDEN] += len(rows) - seen
