@@ -18,6 +18,7 @@ from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
 from maskmill.flows.commands.look.export import export
 from maskmill.flows.commands.look.inspect import preview, status, verify
+from maskmill.flows.commands.look.push import push
 from maskmill.flows.commands.make.demo import demo, photos, scenes
 from maskmill.flows.commands.make.generate import generate
 from maskmill.flows.commands.make.ingest import ingest
@@ -56,6 +57,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "diff": diff,
         "tag": tag,
         "export": export,
+        "push": push,
     },
     "People": {"review": review},
     "Models": {"models": models, "promote": promote, "evaluate": evaluate},

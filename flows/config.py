@@ -35,6 +35,7 @@ from maskmill.pipeline.settings import (
     TrainSettings,
 )
 from maskmill.workers.exports.formats import ExportChoices
+from maskmill.workers.exports.publish.settings import PublishSettings
 from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.loop_settings import LoopSettings
@@ -124,6 +125,7 @@ class RunConfig(BaseModel):
     boxes: BoxSettings = Field(default_factory=BoxSettings)
     run: RunSettings = Field(default_factory=RunSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
+    publish: PublishSettings = Field(default_factory=PublishSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     retrain: TrainSettings = Field(default_factory=TrainSettings)
     distill: DistillSettings = Field(default_factory=DistillSettings)

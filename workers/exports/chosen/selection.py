@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.query import run_query
@@ -145,7 +145,7 @@ class Selection:
         originals = image.original_annotations
         return dataclasses.replace(
             image,
-            record={**image.record, "annotations": [row for _, row in kept]},
+            record={**image.record, "annotations": with_parents([row for _, row in kept], rows)},
             original_annotations=tuple(originals[place] for place, _ in kept) if originals else originals,
         )
 
@@ -162,6 +162,21 @@ class Selection:
         if self._choices.class_map:
             told["class_map"] = json.dumps(dict(self._choices.class_map), sort_keys=True)
         return told
+
+
+def with_parents(
+    kept: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Masks whose parent was left out get its parent, and so on: a `parent` names a mask that is there."""
+    parents = {row["id"]: row.get("parent") for row in rows}
+    there = {row["id"] for row in kept}
+
+    def nearest(parent: int | None) -> int | None:
+        while parent is not None and parent not in there:
+            parent = parents.get(parent)
+        return parent
+
+    return [{**row, "parent": nearest(row["parent"])} if "parent" in row else dict(row) for row in kept]
 
 
 def mask_row_schema() -> pa.Schema:
