@@ -45,7 +45,7 @@ def push_generation(
         ExportError: the staging folder holds something else.
         AccessDenied, StoreUnavailable: the hub refuses, or fails.
     """
-    from maskmill.workers.exports.publish.hub import repo_of
+    from maskmill.storage.stores.hub import repo_of
     from maskmill.workers.exports.publish.push import push, stage
 
     store, watched = open_store(dataset), watcher()

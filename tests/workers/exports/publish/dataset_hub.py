@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -121,9 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "commit" in parts:
             return self._commit(name, [json.loads(line) for line in body.splitlines() if line.strip()])
         if parts[-1] == "paths-info":
-            wanted = json.loads(body)["paths"] if body.startswith(b"{") else []
-            files_there = self.hub.files(name)
-            return self._json([_entry(path, files_there[path]) for path in wanted if path in files_there])
+            asked = json.loads(body) if body.startswith(b"{") else parse_qs(body.decode())
+            tree = {one["path"]: one for one in _tree(self.hub.files(name), "", recursive=True)}
+            return self._json([tree[path] for path in asked["paths"] if path in tree])
         return self._json({"error": "unknown"}, status=404)
 
     def _lfs(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -161,9 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"error": "RepoNotFound"}, status=404, body=body, code="RepoNotFound")
         files, sha = self.hub.files(name), _sha(len(self.hub.commits[name]))
         if is_api and rest[:1] == ["tree"]:
-            under = "/".join(rest[2:])
-            found = [_entry(path, data) for path, data in files.items() if path.startswith(under)]
-            return self._json(found, body=body, sha=sha)
+            recursive = "recursive=true" in urlsplit(self.path).query.lower()
+            return self._json(_tree(files, "/".join(rest[2:]), recursive=recursive), body=body, sha=sha)
         if is_api:
             siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
             return self._json(
@@ -214,6 +213,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if body:
             self.wfile.write(data)
+
+
+def _tree(files: dict[str, bytes], under: str, *, recursive: bool) -> list[dict[str, Any]]:
+    """The entries below a folder; folders have entries of their own."""
+    found: dict[str, dict[str, Any]] = {}
+    for path, data in files.items():
+        parents = ["/".join(path.split("/")[:depth]) for depth in range(1, path.count("/") + 1)]
+        for folder in parents:
+            found[folder] = {"type": "directory", "oid": _sha(0), "size": 0, "path": folder}
+        found[path] = _entry(path, data)
+    prefix = f"{under}/" if under else ""
+    below = {path: one for path, one in found.items() if path.startswith(prefix)}
+    return [one for path, one in below.items() if recursive or "/" not in path.removeprefix(prefix)]
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:
