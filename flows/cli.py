@@ -16,6 +16,7 @@ from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.look.duplicates import duplicates
 from maskmill.flows.commands.look.export import export
 from maskmill.flows.commands.look.inspect import preview, status, verify
 from maskmill.flows.commands.look.push import push
@@ -55,6 +56,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "query": query,
         "log": log,
         "diff": diff,
+        "duplicates": duplicates,
         "tag": tag,
         "export": export,
         "push": push,

@@ -26,6 +26,7 @@ from maskmill.pipeline.settings import (
     BoxSettings,
     CaptionSettings,
     DistillSettings,
+    EmbeddingSettings,
     EvaluateSettings,
     GateSettings,
     LabelSettings,
@@ -95,7 +96,7 @@ class ExportSettings(ExportChoices):
     """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format, images, column, polygons, where, masks_where, limit, split, classes, class_map,
+        format, images, column, polygons, prefer, where, masks_where, limit, split, classes, class_map,
             min_label_score: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
@@ -118,6 +119,7 @@ class RunConfig(BaseModel):
     recipe: str = DEFAULT_RECIPE
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     segmenter: SegmenterSettings = Field(default_factory=SegmenterSettings)
+    embeddings: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     masks: MaskSettings = Field(default_factory=MaskSettings)
     captions: CaptionSettings = Field(default_factory=CaptionSettings)
     labels: LabelSettings = Field(default_factory=LabelSettings)

@@ -98,7 +98,7 @@ class WebSamples(IterableDataset[dict[str, Any]]):
         self._epoch, self._taken = self._epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this reader stands, as JSON values; torchdata's StatefulDataLoader asks each worker for it."""
+        """Where this reader stands, as JSON values; torchdata's StatefulDataLoader asks each worker."""
         return {**self._same(), "epoch": self._epoch, "taken": self._taken}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -111,7 +111,7 @@ class WebSamples(IterableDataset[dict[str, Any]]):
             if state.get(name) != own:
                 raise ValueError(
                     f"this state is of {name}={state.get(name)!r}, here it is {own!r}: the order is "
-                    "another; open the same generation with the same settings and readers, or begin the epoch again"
+                    "another; open the same generation with the same settings and readers, or begin again"
                 )
         self._epoch, self._taken = int(state["epoch"]), int(state["taken"])
 
@@ -133,7 +133,7 @@ class WebSamples(IterableDataset[dict[str, Any]]):
         }
 
     def _shards(self, reader: tuple[int, int]) -> tuple[list[tuple[int, int]], slice]:
-        """This reader's shards with their number of samples, in the epoch's order; which samples of them."""
+        """This reader's shards with their number of samples, in the epoch's order; which of them."""
         part, num_parts = reader
         generation = self._dataset.generation
         rows = mask_rows(generation.store, generation, self._dataset.column)

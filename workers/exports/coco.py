@@ -37,7 +37,7 @@ from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import image_fields, mask_fields
 
@@ -101,7 +101,7 @@ def write_annotations(
         options={
             "images": choices.images,
             **({"polygons": True} if choices.polygons else {}),
-            **column_option(choices.column),
+            **source_options(generation, choices),
             **selection.options(),
         },
     )
@@ -115,6 +115,7 @@ def write_annotations(
         job = _Job(generation, target, choices, selection, lvis)
         files, image_bytes = _write_all(job, spools, progress)
     num_images = sum(file.num_images for file in files)
+    reviewed = selection.reviewed()
     report = ExportReport(
         format=plan.format,
         destination=target.root,
@@ -125,7 +126,9 @@ def write_annotations(
         files=files,
         size_bytes=sum(file.size_bytes for file in files) + image_bytes,
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation, choices.column),
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=num_images if choices.images else 0,
         left_out=dict(selection.left_out + job.left_out),
     )

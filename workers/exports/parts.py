@@ -18,7 +18,7 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.chosen.selection import Selection
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def export_parts(
     options: dict[str, int | bool | str | float] = {
         "max_images": choices.max_images,
         "max_bytes": choices.max_bytes,
-        **column_option(choices.column),
+        **source_options(generation, choices),
         **selection.options(),
     }
     plan = ExportPlan(
@@ -88,6 +88,7 @@ def export_parts(
     if text:
         target.put(CARD, text)
 
+    reviewed = selection.reviewed()
     report = ExportReport(
         format=choices.format,
         destination=target.root,
@@ -95,10 +96,12 @@ def export_parts(
         num_images=sum(file.num_images for file in files),
         num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, choices.column),
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         files=tuple(files),
         size_bytes=sum(file.size_bytes for file in files) + len(text),
         seconds=time.monotonic() - started_s,
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
         left_out=dict(selection.left_out),
     )
     refuse_late(store, generation, target)

@@ -34,7 +34,7 @@ from maskmill.workers.exports.chosen.splits import parse as parse_split
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def write(
         format="yolo",
         dataset=store.root,
         generation=generation.number,
-        options={**column_option(column), **selection.options()},
+        options={**source_options(generation, choices), **selection.options()},
     )
     target = open_store(destination)
     started_s = time.monotonic()
@@ -96,6 +96,7 @@ def write(
 
     settings = _settings(target, written)
     target.put(SETTINGS, settings)
+    reviewed = selection.reviewed()
     report = ExportReport(
         format="yolo",
         destination=target.root,
@@ -114,7 +115,9 @@ def write(
         ),
         size_bytes=written.size_bytes + len(settings),
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation, column),
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=written.num_images,
         left_out=dict(written.left_out + selection.left_out),
     )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskmill.pipeline.evaluate.truth import Boxes, Truth
+from maskmill.pipeline.phash import picture_hash
 from maskmill.pipeline.rle import decode
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import BadAnnotation, ForeignImage, ForeignSet, Id, Tally, score_of
@@ -262,20 +263,22 @@ def read_bsds(images: Path, truth: Path) -> Iterator[tuple[str, NDArray[np.uint8
         yield path.stem, decode_image(picture.read_bytes()), maps
 
 
-def picture_sha256s(coco: Path, images: Path) -> dict[str, str]:
-    """The sha256 of each picture that annotations list, by file name.
+def picture_prints(coco: Path, images: Path) -> dict[str, tuple[str, str | None]]:
+    """What tells the pictures that annotations list from others: sha256 and perceptual hash by file name.
 
     Raises:
-        InputError: a picture that is missing.
+        InputError: a picture that is missing or cannot be decoded.
     """
     index = index_truth(TruthSet(coco.stem, coco, images))
     found = {}
     for image_id, path in picture_paths(index, index.ids):
         try:
-            digits = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as exc:
+            data = path.read_bytes()
+            pixels = decode_image(data)
+        except (OSError, DecodeError) as exc:
             raise InputError(f"{path}: cannot be read ({exc}); is {images} right?") from exc
-        found[index.images[image_id].named.file_name] = digits
+        name = index.images[image_id].named.file_name
+        found[name] = hashlib.sha256(data).hexdigest(), picture_hash(pixels)
     return found
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.commands.help import completer
+from maskmill.flows.commands.help import completer, one_of
 from maskmill.flows.commands.options import Dataset, Debug, Json, Which
 from maskmill.flows.report import console
-from maskmill.flows.report.words import choice, size
+from maskmill.flows.report.words import choice, count, size
 from maskmill.workers.exports.formats import format_names, formats_told, without_images
 
 if TYPE_CHECKING:
@@ -89,6 +89,13 @@ def export(
     polygons: Annotated[
         bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
+    prefer: Annotated[
+        str,
+        typer.Option(
+            help="People's masks where a picture was reviewed, or automatic ones alone.",
+            **one_of("people", "automatic"),
+        ),
+    ] = "people",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -114,6 +121,7 @@ def export(
             "images": images,
             "column": column,
             "polygons": polygons,
+            "prefer": prefer,
             "where": where,
             "masks_where": masks_where,
             "limit": limit,
@@ -140,7 +148,19 @@ def _show(report: ExportReport) -> None:
             ("where", report.destination),
             ("images", f"{report.num_images:,}"),
             ("masks", f"{report.num_masks:,}"),
+            *_reviewed_lines(report),
             ("size", size(report.size_bytes)),
             *((f"left out: {reason}", f"{number:,}") for reason, number in report.left_out.items() if number),
         ]
     )
+
+
+def _reviewed_lines(report: ExportReport) -> list[tuple[str, str]]:
+    """How much of an export is people's; nothing where none of it is."""
+    if not report.num_reviewed_images:
+        return []
+    others = report.num_images - report.num_reviewed_images
+    return [
+        ("  people's", f"{count(report.num_reviewed_masks, 'mask')} drawn or confirmed"),
+        ("  reviewed images", f"{report.num_reviewed_images:,}, the other {others:,} automatic alone"),
+    ]

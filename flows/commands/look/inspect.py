@@ -72,6 +72,10 @@ def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
         lines.append(("generation", f"{generation['number']}, published {moment(generation['created_utc'])}"))
         lines += [(f"  {name}", f"{total:,.0f}") for name, total in in_order(generation["totals"])]
         lines += [(f"  {role}", name) for role, name in generation["models"].items()]
+    reviews = found["reviews"]
+    if reviews["pictures"]:
+        lines.append(("reviewed by people", f"{reviews['pictures']} pictures, {reviews['saves']} saves"))
+    lines += [(f"  open now: {key}", ", ".join(who)) for key, who in reviews["open"].items()]
     lines += [("working on it now", driver) for driver in found["drivers"]]
     return lines
 
@@ -190,6 +194,9 @@ def preview(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
     generation: Which = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -198,7 +205,7 @@ def preview(
     A self-contained HTML page and a contact sheet (PNG).
     """
     with console.clear_errors(debug=debug):
-        page = write_preview(dataset, out, generation)
+        page = write_preview(dataset, out, generation, column)
         if json:
             console.print_json({"page": str(page), "sheet": str(page.with_name("sheet.png"))})
         else:
@@ -207,7 +214,9 @@ def preview(
             )
 
 
-def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
+def write_preview(
+    dataset: str, folder: Path, which: int | str | None = None, column: str | None = None
+) -> Path:
     """Writes index.html and sheet.png of a generation; returns the page."""
     from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.open import open_store
@@ -217,7 +226,9 @@ def write_preview(dataset: str, folder: Path, which: int | str | None = None) ->
     store = open_store(dataset)
     generation = find_generation(store, which)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
+    (folder / "sheet.png").write_bytes(contact_sheet(store, generation, column=column))
     page = folder / "index.html"
-    page.write_text(preview_page(store, generation, title=Path(dataset).name), encoding="utf-8")
+    page.write_text(
+        preview_page(store, generation, title=Path(dataset).name, column=column), encoding="utf-8"
+    )
     return page

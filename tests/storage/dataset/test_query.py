@@ -35,7 +35,7 @@ def local(tmp_path: Path) -> tuple[ObjectStore, Generation]:
 
 def test_tables_are_joined_as_they_are_named(local: tuple[ObjectStore, Generation]) -> None:
     store, generation = local
-    assert table_names(generation) == ("images", "shards", "masks")
+    assert table_names(generation) == ("images", "shards", "masks", "saves")
     result = run_query(
         store,
         generation,

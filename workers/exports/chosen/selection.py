@@ -25,9 +25,10 @@ from maskmill.storage.dataset.query import run_query
 from maskmill.storage.dataset.row_condition import RowCondition
 from maskmill.workers.exports.chosen import splits
 from maskmill.workers.exports.chosen.classes import CLASS, Classes
-from maskmill.workers.exports.samples import ExportImage, export_images
+from maskmill.workers.exports.samples import ExportImage, ReviewedCount, count_reviewed, export_images
+from maskmill.workers.reading.word_rows import rows_for
 from maskmill.workers.reading.words import BROUGHT_BY, category_of
-from maskmill.workers.stages.word_rows import rows_for
+from maskmill.workers.reviews.rows import is_hand_made
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +70,7 @@ class Selection:
             if choices.masks_where
             else None
         )
+        self._reviewed_images = self._reviewed_masks = 0
         self._keys, self._shards = self._asked() if choices.where else (None, None)
 
     @property
@@ -88,14 +90,14 @@ class Selection:
             maskmill.storage.errors.DatasetError: the generation has no masks.
             maskmill.storage.errors.DamagedObject: what is read is not what was written.
         """
-        filters = self._classes.decides or self._condition is not None
-        plain = self._keys is None and self._choices.limit is None and not split and not filters
+        plain = not self._is_partial
         found = export_images(
             self._store,
             self._generation,
             skip=skip if plain else 0,
             pictures=pictures,
             column=self._choices.column,
+            people=self._choices.people,
             shards=self._shards,
         )
         taken = 0
@@ -109,10 +111,28 @@ class Selection:
             if split and own != split:
                 continue
             chosen = self._chosen(dataclasses.replace(image, split=own))  # counts what is left out
+            self._count_review(chosen)
             if not plain and skip:
                 skip -= 1
             else:
                 yield chosen
+
+    def reviewed(self) -> ReviewedCount:
+        """Of the images given so far, skipped ones too: those with people's masks, and how many of these."""
+        if not self._is_partial:
+            return count_reviewed(self._store, self._generation, self._choices)
+        return ReviewedCount(self._reviewed_images, self._reviewed_masks)
+
+    def _count_review(self, image: ExportImage) -> None:
+        if "review" in image.record:
+            self._reviewed_images += 1
+            self._reviewed_masks += sum(is_hand_made(row) for row in image.record["annotations"])
+
+    @property
+    def _is_partial(self) -> bool:
+        """Whether anything but the whole generation is taken, image by image."""
+        asked = self._keys is not None or self._choices.limit is not None or bool(self.shares)
+        return asked or self._classes.decides or self._condition is not None
 
     def _asked(self) -> tuple[frozenset[str], frozenset[int]]:
         """The keys of the images that `where` holds for, and their shards."""

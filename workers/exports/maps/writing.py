@@ -21,7 +21,7 @@ from PIL import Image
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.chosen.selection import Selection
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def export_maps(
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    options = {**column_option(choices.column), **selection.options()}
+    options = {**source_options(generation, choices), **selection.options()}
     options |= {} if choices.images else {"images": False}
     plan = ExportPlan(
         format=choices.format, dataset=store.root, generation=generation.number, options=options
@@ -111,6 +111,7 @@ def export_maps(
                 num_masks=num_masks,
             )
         )
+    reviewed = selection.reviewed()
     report = ExportReport(
         format=choices.format,
         destination=target.root,
@@ -118,10 +119,12 @@ def export_maps(
         num_images=num_images,
         num_masks=num_masks,
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, choices.column),
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         files=tuple(files),
         size_bytes=size_bytes + sum(file.size_bytes for file in files),
         seconds=time.monotonic() - started_s,
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
         num_loose_images=num_images if choices.images else 0,
         left_out=dict(selection.left_out + maps.left_out),
     )
