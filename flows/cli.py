@@ -15,7 +15,7 @@ from maskmill.flows.commands.help import Command, Commands
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
-from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.look.catalog import diff, log, query, show, tag
 from maskmill.flows.commands.look.duplicates import duplicates
 from maskmill.flows.commands.look.export import export
 from maskmill.flows.commands.look.inspect import preview, status, verify
@@ -25,6 +25,7 @@ from maskmill.flows.commands.make.generate import generate
 from maskmill.flows.commands.make.ingest import ingest
 from maskmill.flows.commands.make.relabel import relabel
 from maskmill.flows.commands.make.settings import config_app
+from maskmill.flows.commands.make.take_in import import_column
 from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
 from maskmill.flows.commands.operate.drill import drill

@@ -104,6 +104,18 @@ def _semantic() -> WriteExport:
     return semantic.write
 
 
+def _label_studio() -> WriteExport:
+    from maskmill.workers.tools import label_studio
+
+    return label_studio.write
+
+
+def _cvat() -> WriteExport:
+    from maskmill.workers.tools import cvat
+
+    return cvat.write
+
+
 FORMATS = (
     ExportFormat(name="sa1b", holds="tars of jpg + json", writer=_sa1b),
     ExportFormat(
@@ -124,6 +136,10 @@ FORMATS = (
     ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
     ExportFormat(name="panoptic", holds="COCO's PNGs of segments", writer=_panoptic, images_optional=True),
     ExportFormat(name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True),
+    ExportFormat(
+        name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
+    ),
+    ExportFormat(name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True),
 )
 
 

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.help import one_of
 from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, in_order, listed, moment
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.query import QueryResult
-    from maskmill.workers.jobs.import_column import ImportReport
     from maskmill.workers.measure.compare import DiffReport
 
 Older = Annotated[str, typer.Argument(help="A generation: a number, a tag or latest.")]
@@ -235,71 +233,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
-
-
-def import_column(
-    dataset: Dataset,
-    files: Annotated[
-        list[Path], typer.Argument(help="COCO's JSON, or SA-1B's JSON files, tars or folders.", exists=True)
-    ],
-    format: Annotated[str, typer.Option(help="What the files are.", **one_of("coco", "sa1b"))] = "coco",
-    column: Annotated[str, typer.Option(help="The column's name in the dataset.", metavar="NAME")] = "given",
-    images: Annotated[
-        list[str] | None,
-        typer.Option("--images", help="Where the images are, if they are not in it yet.", metavar="IMAGES"),
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
-    ] = None,
-    who: Annotated[
-        str | None, typer.Option(help="With --by person: whose they are; this account by default.")
-    ] = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Take annotations in as a column: COCO or SA-1B.
-
-    Matched to the dataset's images by file name, whole folders at a time, and published beside its masks:
-    `show` and `export --column` use them. What cannot be taken is left out and counted. Masks `--by person`
-    are reviews as well: training, audits, previews and exports take them before automatic ones.
-    """
-    with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError
-        from maskmill.flows.report.report import watching
-        from maskmill.flows.runs import import_column as runs
-        from maskmill.flows.runs.review import this_person
-
-        if by not in (None, "person") or (who is not None and by is None):
-            raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
-        maker = (who or this_person()) if by is not None else None
-        with console.live_watcher() as watcher, watching(watcher):
-            report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-            return
-        console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
-        console.print_pairs(_import_lines(report))
-
-
-def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
-    """The account of an import: images, then annotations, each with what was left out."""
-    lines: list[tuple[str, Any]] = [("images", report.num_images)]
-    lines += [(f"  without annotations: {reason}", number) for reason, number in report.rejects.items()]
-    lines += [
-        ("images named in the files", report.matched + report.unmatched + report.ambiguous),
-        ("  in the dataset", report.matched),
-        ("  not in the dataset", report.unmatched),
-        ("  ambiguous", report.ambiguous),
-    ]
-    lines += [(f"  left out: {reason}", number) for reason, number in report.images_left_out.items()]
-    lines += [("annotations read", report.num_annotations), ("  taken as masks", report.num_masks)]
-    for reason, number in report.left_out.items():
-        first = ", ".join(report.first_left_out[reason])
-        lines.append((f"  left out: {reason}", f"{number:,} ({first}{', ...' if number > 5 else ''})"))
-    lines += [(f"reviews by people: {what}", f"{number:,}") for what, number in report.reviews.items()]
-    if report.bad_rings:
-        lines.append(("  rings left out of polygons", report.bad_rings))
-    return lines
 
 
 def tag(

@@ -34,9 +34,12 @@ PICTURES = "images"
 
 @dataclass(frozen=True)
 class MapOfImage:
-    """An image's map: uint8[H, W], uint16[H, W] or uint8[H, W, 3], and how many masks are in it."""
+    """An image's map: uint8[H, W], uint16[H, W] or uint8[H, W, 3], and how many masks are in it.
 
-    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    A format without maps has None, and says its masks in its files.
+    """
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16] | None
     num_masks: int
 
 
@@ -90,12 +93,14 @@ def export_maps(
     num_images = num_masks = size_bytes = 0
     for num_images, image in enumerate(selection.images(pictures=choices.images), 1):
         found = maps.map_of(image)
-        png = png_of(found.pixels)
-        target.put(f"{split_name(maps.folder, image.split)}/{image.stem}.png", png)
+        if found.pixels is not None:
+            png = png_of(found.pixels)
+            target.put(f"{split_name(maps.folder, image.split)}/{image.stem}.png", png)
+            size_bytes += len(png)
         if choices.images:
             target.put(f"{PICTURES}/{image.stem}.jpg", image.jpeg)
             size_bytes += len(image.jpeg)
-        num_masks, size_bytes = num_masks + found.num_masks, size_bytes + len(png)
+        num_masks += found.num_masks
         if progress is not None:
             progress(num_images)
 
