@@ -101,7 +101,7 @@ def maskmill(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    """What is said before a command's name: --version."""
 
 
 for _group, _commands in GROUPS.items():

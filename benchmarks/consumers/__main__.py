@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from maskmill.workers.exports import ExportChoices, export
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.formats import ExportChoices
 from maskmill.workers.exports.publish.push import stage
 from maskmill.workers.exports.publish.settings import PublishSettings
 from maskmill.workers.reading.samples import read_annotated

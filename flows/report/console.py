@@ -24,6 +24,7 @@ import typer
 
 from maskmill.flows.report import tables
 from maskmill.flows.report.progress_lines import ProgressLines
+from maskmill.flows.report.report import Watcher, watching
 from maskmill.pipeline.checks import finite
 from maskmill.storage.secret_words import blank_secrets
 
@@ -176,6 +177,9 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
     Args:
         debug: let every error through with its traceback.
         resume: the command that goes on after an interruption, if there is one.
+
+    Raises:
+        typer.Exit: with the exit code, once the error has been told or the interruption answered.
     """
     try:
         yield
@@ -189,6 +193,16 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
             raise
         _err().print(f"[red]error[/red] {plain(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
         raise typer.Exit(exit_code(exc)) from None
+
+
+def exit_unless(sound: bool) -> None:
+    """Ends the command where what it looked at is not sound; its report has said why.
+
+    Raises:
+        typer.Exit: with `NOT_SOUND`, unless it is sound.
+    """
+    if not sound:
+        raise typer.Exit(NOT_SOUND)
 
 
 def stop_signals() -> tuple[type[BaseException], ...]:
@@ -231,6 +245,13 @@ def live_watcher(*, quiet: bool = False) -> LiveDisplay | ProgressLines:
     from maskmill.flows.report.live import LiveDisplay
 
     return LiveDisplay(_err(), note)
+
+
+@contextmanager
+def watched() -> Iterator[Watcher]:
+    """Runs inside the block show themselves on this terminal."""
+    with live_watcher() as watcher, watching(watcher):
+        yield watcher
 
 
 def command_line() -> str:

@@ -19,6 +19,7 @@ from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 
 def review(
@@ -88,7 +89,6 @@ def take_reviews(
     from maskmill.workers.jobs.review import review_by_oracle
     from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
     from maskmill.workers.reviews.rows import ORACLE
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.run.columns import segmenter_name
 
     store = open_store(dataset)

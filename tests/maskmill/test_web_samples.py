@@ -124,7 +124,7 @@ def test_ranks_share_the_samples_and_shuffle_alike(
 def test_webdataset_reads_tars_from_a_bucket(s3_bucket: str, tmp_path: Any) -> None:
     import webdataset
 
-    from maskmill.workers.exports import export
+    from maskmill.workers.exports.export import export
 
     data = publish_dataset(tmp_path)
     report = export(data.store, data.generation, f"{s3_bucket}/export", format="sa1b", max_images=4)

@@ -32,7 +32,7 @@ from maskmill.storage.dataset.join import join
 from maskmill.storage.dataset.saves import saved_numbers
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import truth_of
 from maskmill.workers.reading.samples import upright_jpeg

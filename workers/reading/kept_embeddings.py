@@ -27,7 +27,8 @@ from maskmill.workers.stages.embeddings import EMBEDDINGS, ENDING, embedding_dig
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import ImageEmbedding
     from maskmill.pipeline.settings import SegmenterSettings
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
 
 

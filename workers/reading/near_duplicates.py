@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskmill.pipeline.phash import MAX_DISTANCE, distances, groups, near_pairs, picture_hash, to_words
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.images import resolved_samples, stored_image
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import read_shard
 from maskmill.storage.stores.base import ObjectStore
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.run.columns import IMAGES
 
 

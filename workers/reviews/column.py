@@ -22,15 +22,9 @@ from typing import Any
 
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import (
-    Generation,
-    GenerationRow,
-    Publication,
-    latest,
-    publish_over,
-    row_of,
-)
+from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.merge import count_rows
 from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_attempt
 from maskmill.storage.dataset.saves import Save, Standing, read_standings, saved_numbers

@@ -12,7 +12,7 @@ from maskmill.storage.care.rewrite import forgotten_reject
 from maskmill.storage.dataset.images import to_sample
 from maskmill.storage.dataset.records import Reject
 from maskmill.storage.plan.sources import PlannedImage, SourceRead, read_source, read_sources
-from maskmill.workers.foreign.codec import normalise
+from maskmill.workers.foreign.images.codec import normalise
 from maskmill.workers.run.events import NARROW_RANGE
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, ShardTask

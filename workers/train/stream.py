@@ -28,7 +28,7 @@ from maskmill.storage.dataset.images import StoredImage, stored_image
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.reviews.rows import is_hand_made
 from maskmill.workers.run.columns import IMAGES, MASKS

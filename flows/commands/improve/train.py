@@ -58,11 +58,10 @@ def retrain(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import retrain as runs
 
         run = load_config(recipe, config, set or [])
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             done = runs.retrain(
                 dataset,
                 run,
@@ -123,12 +122,11 @@ def loop(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import loop as runs
 
         run = load_config(recipe, config, set or [])
         plan = runs.LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             report = runs.loop(plan, run, workers=workers, out=out)
         if json:
             console.print_json(dataclasses.asdict(report))
@@ -174,11 +172,10 @@ def distill(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import distill as runs
 
         run = load_config(recipe, config, set or [])
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             card = runs.distill(dataset, generation, run, teacher=teacher, student=student)
         if json:
             console.print_json(dataclasses.asdict(card))
@@ -223,7 +220,6 @@ def review(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import ConfigError, load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import review as runs
 
         if (truth is None) != (images is None):
@@ -232,7 +228,7 @@ def review(
             )
         pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             found = runs.review(dataset, truth, run, who=who)
         if json:
             console.print_json(found)

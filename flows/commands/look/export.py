@@ -15,7 +15,7 @@ from maskmill.flows.report.words import choice, count, size
 from maskmill.workers.exports.formats import format_names, formats_told, without_images
 
 if TYPE_CHECKING:
-    from maskmill.workers.exports import ExportReport
+    from maskmill.workers.exports.report import ExportReport
 
 TAKEN = "What is taken"
 
@@ -112,7 +112,6 @@ def export(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import validate
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs.export import export_generation
         from maskmill.workers.exports.chosen.files import class_names, read_class_map
 
@@ -131,7 +130,7 @@ def export(
             "min_label_score": min_label_score,
         }
         config = validate({"export": choices})
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched() as watcher:
             watcher.step(f"exporting to {dest}")
             report = export_generation(dataset, generation, config.export, dest)
         if json:

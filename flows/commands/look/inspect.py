@@ -100,10 +100,6 @@ def verify(
     ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.verify import verify as verify_dataset
-        from maskmill.storage.errors import InputError
-        from maskmill.storage.stores.open import open_store
-
         repaired = None
         if repair:
             given = None
@@ -112,9 +108,7 @@ def verify(
 
                 given = load_config(recipe, config, set or [])
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
-        report = verify_dataset(open_store(dataset), deep=deep)
-        if not report.images and not report.problems:
-            raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+        report = _verified(dataset, deep=deep)
         orphans = _orphans(dataset)
         if json:
             console.print_json({**dataclasses.asdict(report), **orphans, "repair": repaired})
@@ -123,8 +117,19 @@ def verify(
             if orphans["orphans"]:
                 told, much = count(orphans["orphans"], "object"), size(orphans["orphan_bytes"])
                 console.note(f"{told} named by nothing ({much}); see `maskmill gc`")
-        if not report.ok:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.ok)
+
+
+def _verified(dataset: str, *, deep: bool) -> VerifyReport:
+    """What there is and how sound it is. Raises InputError where nothing is planned."""
+    from maskmill.storage.care.verify import verify as verify_dataset
+    from maskmill.storage.errors import InputError
+    from maskmill.storage.stores.open import open_store
+
+    report = verify_dataset(open_store(dataset), deep=deep)
+    if not report.images and not report.problems:
+        raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+    return report
 
 
 def _orphans(dataset: str) -> dict[str, int]:
@@ -145,10 +150,9 @@ def _repair(
     dataset: str, given: RunConfig | None, *, deep: bool, yes: bool, json: bool
 ) -> dict[str, Any] | None:
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
-    from maskmill.flows.report.report import watching
     from maskmill.flows.runs.repair import look_for_damage, repair
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched() as watcher:
         watcher.step("looking for damage")
         found = look_for_damage(dataset, deep=deep)
     if not found.damages and not found.unpublished:
@@ -161,7 +165,7 @@ def _repair(
     question = f"Make {count(len(found.damages), 'damaged column shard')} again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         report = repair(dataset, found, deep=deep, given=given)
     for left in report.left:
         console.note(f"not repaired: {left}")

@@ -57,7 +57,6 @@ def push(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs.push import push_generation
         from maskmill.storage.errors import InputError
         from maskmill.workers.exports.chosen.files import class_names, read_class_map
@@ -76,7 +75,7 @@ def push(
         run = load_config(None, config, set or [])
         given = {name: value for name, value in taken.items() if value}
         run = run.model_copy(update={"export": changed_settings(run.export, given)})
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             done = push_generation(
                 dataset, generation, dest, run, staging=staging, private=private, dry_run=dry_run
             )

@@ -62,7 +62,6 @@ def import_column(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import ConfigError
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import import_column as runs
         from maskmill.flows.runs.review import this_person
 
@@ -72,7 +71,7 @@ def import_column(
         if by not in (None, "person") or (who is not None and by is None):
             raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
         maker = (who or this_person()) if by is not None else None
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
         if json:
             console.print_json(dataclasses.asdict(report))
@@ -85,10 +84,9 @@ def _take_back(
     dataset: str, files: list[Path], *, format: str, which: str | None, who: str | None, json: bool
 ) -> None:
     """Edits of another editor as reviews, and the account of them."""
-    from maskmill.flows.report.report import watching
     from maskmill.flows.runs.take_back import take_back
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         found = take_back(dataset, files, format=format, which=which, who=who)
     if json:
         console.print_json(found)

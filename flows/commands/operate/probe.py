@@ -41,5 +41,4 @@ def probe(
             if broken:
                 lacking = f"{len(broken)} of {count(len(outcomes), 'promise')} broken"
                 console.note(f"{dest}: no dataset is safe here; {lacking}")
-        if broken:
-            raise typer.Exit(1)
+        console.exit_unless(not broken)

@@ -16,6 +16,7 @@ from maskmill.storage.dataset import model_versions as kept
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -43,7 +44,6 @@ def judge(
         Overtaken: another model was put in force while this one was measured; the decision is kept.
     """
     from maskmill.workers.measure.gate import compare
-    from maskmill.workers.run import dataset_models as models
 
     store = open_store(dataset)
     card = kept.load_model(store, number)

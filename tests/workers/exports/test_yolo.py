@@ -18,8 +18,9 @@ import yaml
 from PIL import Image
 
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.workers.exports import ExportReport, export
 from maskmill.workers.exports.chosen.splits import split_of
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportReport
 from maskmill.workers.exports.yolo import SPLIT, label_line
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset

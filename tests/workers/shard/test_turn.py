@@ -21,7 +21,7 @@ from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, OutOfSpace
 from maskmill.storage.plan.sources import PlannedImage, read_source
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardTask
 from maskmill.workers.shard.column_writer import ColumnWriter

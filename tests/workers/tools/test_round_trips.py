@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from maskmill.pipeline.rle import Rle, decode, encode_mask
 from maskmill.storage.dataset.saves import saved_numbers, standing_of
 from maskmill.storage.errors import InputError
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.reviews.column import publish_saves
 from maskmill.workers.reviews.keep import Work, begin, keep

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.hub import Pushed, page_of, push_folder, repo_of
-from maskmill.workers.exports import ExportChoices, ExportReport, export
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.formats import ExportChoices
 from maskmill.workers.exports.publish import numbers as counting
 from maskmill.workers.exports.publish import pictures
 from maskmill.workers.exports.publish.card import Lineage, card
 from maskmill.workers.exports.publish.croissant import croissant
+from maskmill.workers.exports.report import ExportReport
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation

@@ -14,9 +14,10 @@ import yaml
 from pycocotools import mask as coco_mask
 
 from maskmill.storage.dataset.query import QueryError
-from maskmill.workers.exports import ExportError, export
 from maskmill.workers.exports.chosen.splits import parse, split_of
+from maskmill.workers.exports.export import export
 from maskmill.workers.exports.formats import format_names
+from maskmill.workers.exports.report import ExportError
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.rle import decode
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.exports.maps.panoptic import rgb_of
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.exports.test_given import imported
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
