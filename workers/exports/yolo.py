@@ -31,7 +31,13 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.exports.samples import (
+    ExportImage,
+    count_reviewed,
+    count_unannotated,
+    export_images,
+    source_options,
+)
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of
 
@@ -71,7 +77,10 @@ def write(
     """
     column = choices.column
     plan = ExportPlan(
-        format="yolo", dataset=store.root, generation=generation.number, options=column_option(column)
+        format="yolo",
+        dataset=store.root,
+        generation=generation.number,
+        options=source_options(generation, choices),
     )
     target = open_store(destination)
     started_s = time.monotonic()
@@ -81,13 +90,14 @@ def write(
 
     names = given_categories(generation, column).values()
     written = _Written(classes={name: number for number, name in enumerate(names)})
-    for image in export_images(store, generation, column=column):
+    for image in export_images(store, generation, column=column, people=choices.people):
         _write_image(target, image, written)
         if progress is not None:
             progress(written.num_images)
 
     settings = _settings(target, written)
     target.put(SETTINGS, settings)
+    reviewed = count_reviewed(store, generation, choices)
     report = ExportReport(
         format="yolo",
         destination=target.root,
@@ -106,7 +116,9 @@ def write(
         ),
         size_bytes=written.size_bytes + len(settings),
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation, column),
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=written.num_images,
         left_out=dict(written.left_out),
     )

@@ -176,15 +176,20 @@ def distill(
 def review(
     dataset: Dataset,
     truth: Annotated[
-        tuple[Path, Path],
+        tuple[Path, Path] | None,
         typer.Option(
             help="Masks by people, COCO's JSON, and the folder of their pictures.", metavar="COCO IMAGES"
         ),
-    ],
-    images: Annotated[int, typer.Option(min=1, help="How many images; drawn by loop.seed.")],
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="With --truth: how many images; drawn by loop.seed.")
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="given (the masks as they are), or an oracle: assisted or semi.")
     ] = "given",
+    who: Annotated[
+        str | None, typer.Option(help="Who made the masks; this account's name by default.")
+    ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -193,16 +198,21 @@ def review(
 ) -> None:
     """Put people's masks into the dataset, or an oracle's that clicks as they would.
 
-    They are a column of their own, which nothing overwrites and training weighs most.
+    Alone, it publishes what people saved since. With --truth it saves what a file holds, or an oracle makes
+    of it, first. A save is never overwritten; training weighs reviews most.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import load_config
+        from maskmill.flows.config import ConfigError, load_config
         from maskmill.flows.runs import review as runs
 
-        pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
+        if (truth is None) != (images is None):
+            raise ConfigError(
+                "--truth and --images go together; without both, what people saved is published"
+            )
+        pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
         with console.watched():
-            found = runs.review(dataset, truth, run)
+            found = runs.review(dataset, truth, run, who=who)
         if json:
             console.print_json(found)
         else:

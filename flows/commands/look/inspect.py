@@ -18,6 +18,7 @@ from maskmill.workers.exports.formats import formats_told, without_images
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
     from maskmill.storage.care.verify import VerifyReport
+    from maskmill.workers.exports.report import ExportReport
 
 
 def status(
@@ -72,6 +73,10 @@ def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
         lines.append(("generation", f"{generation['number']}, published {generation['created_utc']}"))
         lines += [(f"  {name}", f"{total:,.0f}") for name, total in generation["totals"].items()]
         lines += [(f"  {role}", name) for role, name in generation["models"].items()]
+    reviews = found["reviews"]
+    if reviews["pictures"]:
+        lines.append(("reviewed by people", f"{reviews['pictures']} pictures, {reviews['saves']} saves"))
+    lines += [(f"  open now: {key}", ", ".join(who)) for key, who in reviews["open"].items()]
     lines += [("working on it now", driver) for driver in found["drivers"]]
     return lines
 
@@ -194,6 +199,9 @@ def preview(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
     generation: Which = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -202,7 +210,7 @@ def preview(
     A self-contained HTML page and a contact sheet (PNG).
     """
     with console.clear_errors(debug=debug):
-        page = write_preview(dataset, out, generation)
+        page = write_preview(dataset, out, generation, column)
         if json:
             console.print_json({"page": str(page), "sheet": str(page.with_name("sheet.png"))})
         else:
@@ -211,7 +219,9 @@ def preview(
             )
 
 
-def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
+def write_preview(
+    dataset: str, folder: Path, which: int | str | None = None, column: str | None = None
+) -> Path:
     """Writes index.html and sheet.png of a generation; returns the page."""
     from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.open import open_store
@@ -221,9 +231,11 @@ def write_preview(dataset: str, folder: Path, which: int | str | None = None) ->
     store = open_store(dataset)
     generation = find_generation(store, which)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
+    (folder / "sheet.png").write_bytes(contact_sheet(store, generation, column=column))
     page = folder / "index.html"
-    page.write_text(preview_page(store, generation, title=Path(dataset).name), encoding="utf-8")
+    page.write_text(
+        preview_page(store, generation, title=Path(dataset).name, column=column), encoding="utf-8"
+    )
     return page
 
 
@@ -242,6 +254,9 @@ def export(
     polygons: Annotated[
         bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
+    prefer: Annotated[
+        str, typer.Option(help="people (their masks where a picture was reviewed) or automatic.")
+    ] = "people",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -254,7 +269,7 @@ def export(
         from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
-        pairs.append(f"export.polygons={str(polygons).lower()}")
+        pairs += [f"export.polygons={str(polygons).lower()}", f"export.prefer={prefer}"]
         config = load_config(sets=pairs)
         with console.watched() as watcher:
             watcher.step(f"exporting to {dest}")
@@ -270,7 +285,19 @@ def export(
                 ("where", report.destination),
                 ("images", report.num_images),
                 ("masks", report.num_masks),
+                *_reviewed_lines(report),
                 ("size", size),
                 *((f"left out: {reason}", count) for reason, count in report.left_out.items()),
             ]
         )
+
+
+def _reviewed_lines(report: ExportReport) -> list[tuple[str, Any]]:
+    """How much of an export is people's; nothing where none of it is."""
+    if not report.num_reviewed_images:
+        return []
+    others = report.num_images - report.num_reviewed_images
+    return [
+        ("  people's", f"{report.num_reviewed_masks} masks drawn or confirmed"),
+        ("  reviewed images", f"{report.num_reviewed_images}, the other {others} with automatic masks alone"),
+    ]
