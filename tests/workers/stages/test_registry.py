@@ -23,7 +23,7 @@ from maskmill.workers.stages.registry import (
 def test_columns_are_made_after_what_they_are_made_from() -> None:
     names = column_names()
     assert len(set(names)) == len(names)
-    assert list(names) == ["images", "candidates", "masks", "captions", "labels", "names", "review"]
+    assert (names[0], names[-1]) == ("images", "review")
     made = facts_of(resolved(sections_of({})))
     for place, column in enumerate(made):
         assert set(made[column].reads) <= set(list(made)[:place]), column
