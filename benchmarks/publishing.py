@@ -3,8 +3,8 @@
     python -m benchmarks.publishing --shards 1000000 --new 1000
     python -m benchmarks.publishing --shards 18300 --new 0        SA-1B's size, nothing new
 
-The store is a stand-in: it lists the commit records of a million shards without holding them, makes up a record
-when it is read, and keeps what is written. Everything between is the product's own publishing and verifying step.
+The store is a stand-in: it lists the commit records of a million shards without holding them, makes up a
+record when it is read, and keeps what is written. Everything between is the product's own step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from unittest import mock
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.steps import publishing
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import GenerationRow, publish_rows, row_of
+from maskmill.storage.dataset.generations import publish_rows
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import CommitRecord, record_bytes
 from maskmill.storage.plan.plan import PlanPart, part_bytes, part_name
 from maskmill.storage.plan.tables import PlanTable

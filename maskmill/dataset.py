@@ -25,7 +25,7 @@ from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from maskmill.storage.dataset.generations import Generation
     from maskmill.torch_samples import TorchSamples
+    from maskmill.web_samples import WebPipeline
 
 T = TypeVar("T")
 
@@ -197,9 +198,13 @@ class Dataset:
         return frame
 
     @overload
-    def to_torch(self, transform: None = None, *, shuffle: int = 0) -> TorchSamples[dict[str, Any]]: ...
+    def to_torch(self, transform: None = None, *, shuffle: int = 0) -> TorchSamples[dict[str, Any]]:
+        """Without a transform: dictionaries of tensors."""
+
     @overload
-    def to_torch(self, transform: Callable[[Sample], T], *, shuffle: int = 0) -> TorchSamples[T]: ...
+    def to_torch(self, transform: Callable[[Sample], T], *, shuffle: int = 0) -> TorchSamples[T]:
+        """With one: what it makes."""
+
     def to_torch(self, transform: Callable[[Sample], Any] | None = None, *, shuffle: int = 0) -> Any:
         """The samples as a `torch.utils.data.IterableDataset`, shared out among workers and ranks.
 
@@ -211,6 +216,22 @@ class Dataset:
         from maskmill.torch_samples import TorchSamples, to_tensors
 
         return TorchSamples(self, transform or to_tensors, shuffle=shuffle)
+
+    def webdataset(self, *, shuffle: int = 0, seed: int = 0) -> WebPipeline:
+        """The samples as a webdataset pipeline: `__key__`, `jpg`, `json` (SA-1B's record), `txt`; all bytes.
+
+        Shared out among workers and ranks; `state_dict` and `load_state_dict` go on within an epoch.
+
+        Args:
+            shuffle: samples that wait to be drawn from, beside shards in another order; 0 keeps the order.
+            seed: of the order; each epoch has another.
+
+        Raises:
+            ValueError: a negative `shuffle`.
+        """
+        from maskmill.web_samples import WebPipeline, WebSamples
+
+        return WebPipeline(WebSamples(self, shuffle=shuffle, seed=seed))
 
 
 def open(

@@ -19,6 +19,7 @@ from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 
 def review(
@@ -86,8 +87,8 @@ def take_reviews(
     """
     from maskmill.workers.foreign.truth import TruthSet
     from maskmill.workers.jobs.review import review_by_oracle
+    from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
     from maskmill.workers.reviews.rows import ORACLE
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.run.columns import segmenter_name
 
     store = open_store(dataset)
@@ -95,14 +96,16 @@ def take_reviews(
     given = config.loop.review_mode == "given"
 
     watcher().step("reviewing")
+    generation = find_generation(store)
     report = review_by_oracle(
         store,
-        find_generation(store),
+        generation,
         TruthSet(truth[0].stem, *truth),
         None if given else models.load(settings),
         config.loop,
         who=(who or this_person()) if given else ORACLE,
         note="" if given else f"clicks answered by {segmenter_name(settings)}",
+        embeddings=None if given else KeptEmbeddings(store, generation, settings),
         created_utc=now_utc(),
         progress=watcher().count,
     )

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_row
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.saves import read_save, save_name, saved_numbers
 from maskmill.storage.errors import StorageError
 from maskmill.storage.json_text import load_json

@@ -13,11 +13,18 @@ It does not know: images that are planned and not yet worked on; `verify` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.manifest import (
+    OBJECT_FIELDS,
+    GenerationRow,
+    manifest_rows,
+    row_of,
+    write_manifest,
+)
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import (
@@ -30,7 +37,6 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
-from maskmill.storage.shards.manifest import GenerationRow, manifest_rows, named_in, write_manifest
 from maskmill.storage.shards.shards import WrittenObject
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import highest_by_log
@@ -100,6 +106,11 @@ def publish(
     facts = {"columns": columns, "settings": settings, "models": models, "totals": totals}
 
     def make(parent: Generation | None) -> Publication:
+        """What is committed now, whatever the latest generation has.
+
+        Raises:
+            DatasetError: nothing is, or a record was made from another record of its input column.
+        """
         records = {
             (record.shard, column): (version, record)
             for column, fingerprint in columns.items()
@@ -279,36 +290,9 @@ def check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRec
                 )
 
 
-def row_of(version: ColumnVersion, record: CommitRecord) -> GenerationRow:
-    """A record as a generation lists it."""
-    return GenerationRow(
-        shard=record.shard,
-        column=record.column,
-        fingerprint=record.fingerprint,
-        record=version.record_name(record.shard, record.repair),
-        record_sha256=record.sha256,
-        data=record.data,
-        index=record.index,
-        num_read=record.num_read,
-        num_written=record.num_written,
-        num_rejects=len(record.rejects),
-    )
-
-
-def named_objects(generation: Generation) -> Iterator[str]:
-    """The names of all data and index objects of a generation, a part of its manifest in memory at a time.
-
-    Raises:
-        DamagedObject, ObjectNotFound: as Generation.rows.
-    """
-    return named_in(generation.store, generation.manifest)
-
-
 def _generation_bytes(generation: Generation) -> bytes:
     fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
-    fields["manifest"] = {
-        name: getattr(generation.manifest, name) for name in WrittenObject.__dataclass_fields__
-    }
+    fields["manifest"] = {name: getattr(generation.manifest, name) for name in OBJECT_FIELDS}
     for name in ("columns", "settings", "models", "totals", "seen"):
         fields[name] = dict(fields[name])
     fields["format_version"] = FORMAT_VERSION

@@ -24,9 +24,10 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import ColumnVersion, making_order
-from maskmill.storage.dataset.generations import Generation, GenerationRow, check_inputs, row_of
+from maskmill.storage.dataset.generations import Generation, check_inputs
 from maskmill.storage.dataset.join import read_record
-from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
+from maskmill.storage.dataset.records import NOT_ANNOTATED, CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import StorageError
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
@@ -221,8 +222,6 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
     An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
     doesn't name is not rejected, and annotated where it has masks beside.
     """
-    from maskmill.storage.dataset.records import NOT_ANNOTATED, first_rejects
-
     by_shard: dict[int, Rows] = defaultdict(dict)
     for row in rows:
         by_shard[row.shard][row.column] = row

@@ -40,7 +40,8 @@ from maskmill.storage.drivers.lease import announce
 from maskmill.storage.errors import LeaseLost, OutOfSpace, Recalled, StorageError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.workers.exports import ExportError, export
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportError
 from maskmill.workers.jobs.repair import in_process, repair
 from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from maskmill.flows.runs.steps import publishing
-from maskmill.storage.dataset import merge, stale
+from maskmill.storage.care import stale
+from maskmill.storage.dataset import merge
 from maskmill.storage.drivers import lease
 from maskmill.storage.stores import in_order
 from maskmill.workers.shard import ahead, column_writer, meter, recalled, turn

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from maskmill.storage.care.forget import forget
 from maskmill.storage.care.verify import verify
+from maskmill.storage.dataset import manifest
 from maskmill.storage.errors import StorageError
 from maskmill.storage.plan import plan as plans
 from maskmill.storage.plan import tables
-from maskmill.storage.shards import manifest
-from maskmill.workers.exports import ExportError
+from maskmill.workers.exports.report import ExportError
 from tests.simulation import actors
 from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
 from tests.simulation.fates import DAY_S, Dice, Fate, Fates

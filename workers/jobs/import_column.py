@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
+from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.dataset.records import fingerprint, new_attempt
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.foreign.annotations import ForeignSet, LeftOut, Tally
-from maskmill.workers.foreign.given import REVISION, GivenMasks, bad_rings_of, left_out_of, read_given
+from maskmill.workers.foreign.given import read_given
 from maskmill.workers.foreign.matching import Matching, match
 from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
 from maskmill.workers.reviews.column import with_reviews
@@ -33,6 +34,7 @@ from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
 from maskmill.workers.stages.images import image_facts
+from maskmill.workers.stages.masks.given import REVISION, GivenMasks, bad_rings_of, left_out_of
 from maskmill.workers.stages.registry import column_names
 
 GIVEN = "given"
@@ -204,6 +206,7 @@ def _publish(
     }
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation with what this import committed in it."""
         made = {
             name: [row_of(version, record) for record in version.records()]
             for name, digits in spec.fingerprints.items()

@@ -32,7 +32,7 @@ from maskmill.storage.dataset.join import join
 from maskmill.storage.dataset.saves import saved_numbers
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import truth_of
 from maskmill.workers.reading.samples import upright_jpeg
@@ -42,6 +42,7 @@ from maskmill.workers.reviews.rows import ADDED, KEPT, ORACLE, PERSON, MaskWork,
 from maskmill.workers.reviews.whole import BESIDE, CORRECTED, GIVEN, take_whole
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.review import REVIEW
+from maskmill.workers.stages.shared import SharedEmbeddings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.foreign.known_truth import KnownTruth
     from maskmill.workers.foreign.truth import TruthSet
+    from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
     from maskmill.workers.run.loop_settings import LoopSettings
 
 SEMI = "semi"
@@ -105,6 +107,7 @@ def review_by_oracle(
     *,
     who: str = ORACLE,
     note: str = "",
+    embeddings: KeptEmbeddings | None = None,
     created_utc: str,
     progress: Progress = lambda done, total: None,
 ) -> ReviewReport:
@@ -122,6 +125,7 @@ def review_by_oracle(
         settings: how many images, how they are worked.
         who: gave the masks; the oracle's own name where it clicks.
         note: kept with each save, such as which model answered.
+        embeddings: of that model, where they are kept: then no picture is encoded.
         created_utc: ISO 8601.
         progress: told images done and to do.
 
@@ -129,7 +133,7 @@ def review_by_oracle(
         InputError: fewer images with truth than are to be reviewed, or a file that cannot be used.
     """
     known = known_truth(store, truth)
-    oracle = _Oracle(segmenter, known, settings, who, note)
+    oracle = _Oracle(segmenter, known, settings, who, note, embeddings)
 
     # Which images, drawn among those that the file has
     annotated, before = _look_through(store, generation)
@@ -196,10 +200,17 @@ class _Oracle:
     """Works on images, or takes what a person made of them."""
 
     def __init__(
-        self, segmenter: Segmenter | None, known: KnownTruth, settings: LoopSettings, who: str, note: str
+        self,
+        segmenter: Segmenter | None,
+        known: KnownTruth,
+        settings: LoopSettings,
+        who: str,
+        note: str,
+        embeddings: KeptEmbeddings | None,
     ) -> None:
-        self._segmenter, self.known, self._settings = segmenter, known, settings
-        self._who, self._note = who, note
+        self._segmenter = SharedEmbeddings(segmenter) if segmenter is not None else None
+        self.known, self._settings = known, settings
+        self._who, self._note, self._kept = who, note, embeddings
 
     @property
     def is_given(self) -> bool:
@@ -244,7 +255,13 @@ class _Oracle:
         if self.is_given:
             return np.zeros((int(info["height"]), int(info["width"]), 3), np.uint8)
         image = stored_image(Sample(sample.key, sample.files[IMAGES]))
-        return decode_image(upright_jpeg(image.jpeg, int(info["width"]), int(info["height"]), image.source))
+        size = int(info["width"]), int(info["height"])
+        pixels_HWC = decode_image(upright_jpeg(image.jpeg, *size, image.source))
+        embedding = self._kept.get(sample.key) if self._kept is not None else None
+        if embedding is not None and self._segmenter is not None:
+            self._segmenter.hold(())
+            self._segmenter.keep(pixels_HWC, embedding)
+        return pixels_HWC
 
     def _work(self, masks: Sequence[MaskWork], finished: bool, ignore: Mapping[str, Any] | None) -> Work:
         return Work(

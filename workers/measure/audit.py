@@ -21,6 +21,7 @@ import numpy as np
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.evaluate.agreement import best_partners, share_above
+from maskmill.pipeline.evaluate.panoptic import panoptic_quality
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DatasetError, InputError
@@ -53,6 +54,8 @@ class Audit:
         above_90, above_75: share of the masks whose best partner has a higher IoU.
         mean_iou: of masks with their partners.
         found_50: share of the corrected masks that some mask meets with an IoU above 0.5.
+        pq, sq, rq: panoptic quality, of the masks as one map of segments, and its two factors: how well
+            matched segments fit, how many are.
         unjudged: masks that nobody drew or confirmed; in no share. 0 against truth.
         matched, ambiguous, not_in_dataset: images that the truth names, by whether the dataset has them:
             once, nobody can say which, not at all. 0 against reviews.
@@ -67,6 +70,9 @@ class Audit:
     above_75: float
     mean_iou: float
     found_50: float
+    pq: float = 0.0
+    sq: float = 0.0
+    rq: float = 0.0
     unjudged: int = 0
     matched: int = 0
     ambiguous: int = 0
@@ -120,16 +126,21 @@ def audit(
     """
     known = known_truth(store, truth) if truth else None
     mask_rows(store, generation)
+
+    # Images that both have
     pairs = list(_reviewed(store, generation) if known is None else _annotated(store, generation, known))
     if not pairs:
         where = "the review column" if known is None else f"{known.index.source.coco}: {known.explain()}"
         raise InputError(
             f"{store.root}: no annotated image of generation {generation.number} has masks in {where}"
         )
+
+    # Each mask's best partner in the other
     drawn = [pairs[i] for i in spread(len(pairs), max_images, seed)]
     partners = [best_partners(one.ours, one.theirs) for one in drawn]
     ours = np.concatenate([of[one.judged_N] for one, (of, _) in zip(drawn, partners, strict=True)])
     theirs = np.concatenate([one for _, one in partners])
+    panoptic = panoptic_quality((_judged(one), one.theirs) for one in drawn)
     unjudged = sum(int((~one.judged_N).sum()) for one in drawn)
     if unjudged and not len(ours):
         raise InputError(
@@ -137,6 +148,7 @@ def audit(
             "that nobody confirmed: held against themselves they would all be right. Confirm masks one by "
             "one, draw them, or audit against --coco"
         )
+
     return Audit(
         generation=generation.number,
         against="truth" if truth else REVIEW,
@@ -146,9 +158,17 @@ def audit(
         above_75=_number(share_above(ours, 0.75)),
         mean_iou=float(ours.mean()) if len(ours) else 0.0,
         found_50=_number(share_above(theirs, 0.5)),
+        pq=_number(panoptic.pq),
+        sq=_number(panoptic.sq),
+        rq=_number(panoptic.rq),
         unjudged=unjudged,
         **(known.facts() if known is not None else {}),
     )
+
+
+def _judged(pair: _Held) -> list[Rle]:
+    """Our masks of an image that count: somebody said something of them, or truth does."""
+    return [mask for mask, judged in zip(pair.ours, pair.judged_N, strict=True) if judged]
 
 
 def put_on_card(store: ObjectStore, found: Audit, *, created_utc: str) -> str:
@@ -177,6 +197,8 @@ def agreement(store: ObjectStore, first: Generation, second: Generation) -> Agre
     others = {sample.key: _masks_of(sample) for sample in read_annotated(store, second, pictures=False)}
     images = masks_first = masks_second = 0
     ious = [np.zeros(0)]
+
+    # Each mask's best partner in the other
     for sample in read_annotated(store, first, pictures=False):
         if sample.key in others:
             ours, theirs = _masks_of(sample), others[sample.key]
@@ -186,10 +208,12 @@ def agreement(store: ObjectStore, first: Generation, second: Generation) -> Agre
                 masks_first + len(ours),
                 masks_second + len(theirs),
             )
+
     if not images:
         raise DatasetError(
             f"{store.root}: generations {first.number} and {second.number} share no annotated image"
         )
+
     both = np.concatenate(ious)
     return Agreement(
         first=first.number,

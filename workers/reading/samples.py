@@ -18,15 +18,16 @@ from maskmill.storage.dataset.images import StoredImage, stored_image
 from maskmill.storage.dataset.join import join_shard
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.reading.words import with_words, word_columns
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.stages.registry import standing_in
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.join import JoinedSample
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
 
 SMALLEST_LIMIT_PX = 64  # `IngestSettings.max_shorter_side_px` starts there

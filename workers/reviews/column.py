@@ -22,15 +22,9 @@ from typing import Any
 
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import (
-    Generation,
-    GenerationRow,
-    Publication,
-    latest,
-    publish_over,
-    row_of,
-)
+from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.merge import count_rows
 from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_attempt
 from maskmill.storage.dataset.saves import Save, Standing, read_standings, saved_numbers
@@ -130,7 +124,11 @@ def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "revie
         return None
 
     def make(parent: Generation | None) -> Publication:
-        """The rows in force, with reviews."""
+        """The rows in force, with reviews.
+
+        Raises:
+            DamagedObject: a save, or a shard that has to be read, is not what was written.
+        """
         assert parent is not None
         made = with_reviews(store, parent.rows(), created_utc=created_utc)
         if made.damage:

@@ -13,22 +13,25 @@ from maskmill.flows.report import console
 
 
 def models(
-    role: Annotated[str | None, typer.Argument(help="One role: segmenter, captioner, ...")] = None,
+    role: Annotated[
+        str | None, typer.Argument(help="Only this role: segmenter, captioner, filter, detector or namer.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The model families by role: names for settings, weights that fit, what is installed and what lacks."""
-    with console.clear_errors(debug=debug):
-        from maskmill.flows.config import ConfigError
-        from maskmill.pipeline.settings.families import FAMILIES, ROLES
+    """List the models that can be used, by role.
 
-        if role is not None and role not in ROLES:
-            raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
-        found = [describe(family) for family in FAMILIES if role in (None, family.role)]
+    With the name that settings give them, weights that fit, and what is not installed.
+    """
+    with console.clear_errors(debug=debug):
+        from maskmill.pipeline.settings.families import FAMILIES
+
+        roles = _roles(role)
+        found = [describe(family) for family in FAMILIES if family.role in roles]
         if json:
             console.print_json({"models": found})
             return
-        for name in ROLES if role is None else (role,):
+        for name in roles:
             console.print_pairs(
                 [(one["name"], _line(one)) for one in found if one["role"] == name], title=name
             )
@@ -41,6 +44,16 @@ def models(
                 )
             ]
         )
+
+
+def _roles(role: str | None) -> tuple[str, ...]:
+    """The one role that was asked for, or all. Raises ConfigError for an unknown one."""
+    from maskmill.flows.config import ConfigError
+    from maskmill.pipeline.settings.families import ROLES
+
+    if role is not None and role not in ROLES:
+        raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
+    return ROLES if role is None else (role,)
 
 
 def describe(family: Any) -> dict[str, Any]:

@@ -11,14 +11,14 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 
 def prefect(context: typer.Context) -> None:
-    """Prefect's own commands, against the server of `maskmill up` (or PREFECT_API_URL).
+    """Prefect's own commands, against the server of `maskmill up`.
 
-    For instance: maskmill prefect deployment ls; maskmill prefect deployment run relabel/NAME.
+    Or that of PREFECT_API_URL. For instance: maskmill prefect deployment ls; maskmill prefect deployment run
+    relabel/NAME.
     """
     from maskmill.flows.services import state as up_state
     from maskmill.flows.services.prefect import pools
 
     up_state.use_server()
-    ours = {**pools.RUN_ENVIRONMENT, "PYTHONSAFEPATH": "1"}  # modules of the current folder would hide ours
     words = [sys.executable, "-m", "prefect", *context.args]
-    os.execve(sys.executable, words, {**ours, **os.environ})
+    os.execve(sys.executable, words, {**pools.RUN_ENVIRONMENT, **os.environ})

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.storage.care.rewrite import settle_forgotten
+from maskmill.storage.care.verify import verify
 from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.generations import Publication, latest, publish_over
+from maskmill.storage.dataset.merge import committed_rows, count_rows, merge_rows, rejected_images
+from maskmill.storage.errors import Overtaken
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import MASKS
 
@@ -66,8 +72,6 @@ def publish_and_verify(
         DamagedObject: a record cannot be read.
         Overtaken: others kept committing or publishing meanwhile.
     """
-    from maskmill.storage.errors import Overtaken
-
     for _ in range(MAX_RACES):
         try:
             return _publish_and_verify(spec, config, made_by, partial)
@@ -77,12 +81,6 @@ def publish_and_verify(
 
 
 def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
-    from maskmill.storage.care.rewrite import settle_forgotten
-    from maskmill.storage.care.verify import verify
-    from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.dataset.merge import committed_rows, rejected_images
-    from maskmill.storage.plan.plan import load_plans
-
     store = open_store(spec.root)
     settle_forgotten(store, created_utc=now_utc())
     before = latest(store)
@@ -104,14 +102,13 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
 
 
 def _publish(spec: RunSpec, config: RunConfig, committed: Committed, made_by: str) -> Generation:
-    from maskmill.storage.dataset.generations import Publication, publish_over
-    from maskmill.storage.dataset.merge import count_rows, merge_rows
     from maskmill.workers.reviews.column import with_reviews
 
     store = open_store(spec.root)
     settings = config.model_dump(mode="json", include={"recipe", *spec.settings})
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation merged with what this run committed."""
         merged = merge_rows(store, committed.rows, parent)
         reviewed = with_reviews(store, merged.rows, created_utc=now_utc())
         for sentence in reviewed.damage:

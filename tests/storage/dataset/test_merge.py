@@ -9,14 +9,8 @@ from typing import Any
 import pytest
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import (
-    Generation,
-    GenerationRow,
-    Publication,
-    publish,
-    publish_over,
-    row_of,
-)
+from maskmill.storage.dataset.generations import Generation, Publication, publish, publish_over
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.merge import committed_rows, count_rows, merge_rows
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DatasetError

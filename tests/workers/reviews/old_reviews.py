@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Generation, latest, publish_rows, row_of
+from maskmill.storage.dataset.generations import Generation, latest, publish_rows
 from maskmill.storage.dataset.join import join, read_record
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.shards.shards import Sample, write_shard
 from maskmill.storage.stores.base import ObjectStore

@@ -16,18 +16,18 @@ from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.jobs.import_column import ImportReport, import_annotations
 from maskmill.workers.jobs.review import ReviewReport, review_by_oracle
 from maskmill.workers.measure.audit import audit
 from maskmill.workers.pictures.preview import preview_page
 from maskmill.workers.pictures.render import contact_sheet
+from maskmill.workers.reading.word_rows import rows_for
 from maskmill.workers.reviews.column import publish_saves
 from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.reviews.rows import MaskWork
 from maskmill.workers.run.loop_settings import LoopSettings
-from maskmill.workers.stages.word_rows import rows_for
 from maskmill.workers.train.stream import Place, TrainStream
 from tests.workers.reviews.old_reviews import publish_old_reviews
 from tests.workers.train.training_set import publish_scenes, write_coco
