@@ -24,6 +24,7 @@ from maskmill.flows.runs.retrain import plan_training, run_training
 from maskmill.flows.runs.review import take_reviews
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
+from maskmill.flows.runs.steps.planning import check_inputs
 from maskmill.pipeline.checks import finite
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, promotions
@@ -97,6 +98,7 @@ def loop(
     """
     if config.loop.reviewed and plan.truth is None:
         raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
+    check_inputs(plan.dataset, plan.inputs)
     with writing(plan.dataset, "loop", wait_s=wait_s):
         return run_loop(plan, config, workers=workers, out=out)
 

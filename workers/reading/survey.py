@@ -23,11 +23,14 @@ from maskmill.storage.dataset.columns import making_order
 from maskmill.storage.dataset.generations import GenerationRow
 from maskmill.storage.dataset.join import check_row, read_record
 from maskmill.storage.dataset.records import first_rejects
-from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.errors import DamagedObject, NoSuchThing
 from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.codec import decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.words import category_of
+from maskmill.workers.run.columns import MASKS
+from maskmill.workers.stages.registry import column_names
+from maskmill.workers.stages.review import REVIEW
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -87,12 +90,15 @@ def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks")
     """The generation's rows of the masks column, or another that has masks, by shard.
 
     Raises:
-        maskmill.storage.errors.DatasetError: there are none.
+        maskmill.storage.errors.NoSuchThing: there are none.
     """
+    if column in column_names() and column not in (MASKS, REVIEW):
+        raise NoSuchThing(f"{store.root}: column {column} holds no masks; name masks, review or an import's")
     rows = tuple(row for row in generation.rows() if row.column == column)
     if not rows:
         cure = "run `generate` first" if column == "masks" else "`maskmill import` makes such a column"
-        raise DatasetError(f"{store.root}: generation {generation.number} has no {column}; {cure}")
+        shown = column if column.isidentifier() else repr(column)
+        raise NoSuchThing(f"{store.root}: generation {generation.number} has no {shown}; {cure}")
     return rows
 
 
@@ -108,7 +114,7 @@ def sample_images(
         seed: draws which.
 
     Raises:
-        maskmill.storage.errors.DatasetError: the generation has no masks column.
+        maskmill.storage.errors.NoSuchThing: the generation has no masks column.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
     rows = mask_rows(store, generation)
@@ -159,7 +165,7 @@ def survey_masks(
     """Counts all masks and reads the index of at most `max_shards` shards.
 
     Raises:
-        maskmill.storage.errors.DatasetError: the generation has no masks column.
+        maskmill.storage.errors.NoSuchThing: the generation has no masks column.
         maskmill.storage.errors.DamagedObject: an index is not what was written.
     """
     rows = mask_rows(store, generation)

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
+from maskmill.flows.commands.options import (
+    MOST_WORKERS,
+    ConfigFile,
+    Dataset,
+    Debug,
+    Inputs,
+    Json,
+    Recipe,
+    Sets,
+    file_and_folder,
+    folder_to_write,
+)
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
@@ -20,10 +31,13 @@ Gate = Annotated[
     tuple[Path, Path] | None,
     typer.Option(
         help="Annotations and pictures that a gate measures on; none may be in DATASET.",
+        callback=file_and_folder,
         metavar="COCO IMAGES",
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Training processes; several share each batch by DDP.")]
+Workers = Annotated[
+    int, typer.Option(min=1, max=MOST_WORKERS, help="Training processes; several share each batch by DDP.")
+]
 
 
 def retrain(
@@ -94,16 +108,25 @@ def loop(
     input: Inputs,
     gate: Annotated[
         tuple[Path, Path],
-        typer.Option(help="Annotations and pictures that rounds are judged on.", metavar="COCO IMAGES"),
+        typer.Option(
+            help="Annotations and pictures that rounds are judged on.",
+            callback=file_and_folder,
+            metavar="COCO IMAGES",
+        ),
     ],
     rounds: Annotated[int, typer.Option(min=1, help="Annotate, retrain, gate, promote: how often.")] = 3,
     truth: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="What the oracle knows, for loop.reviewed images.", metavar="COCO IMAGES"),
+        typer.Option(
+            help="What the oracle knows, for loop.reviewed images.",
+            callback=file_and_folder,
+            metavar="COCO IMAGES",
+        ),
     ] = None,
     workers: Workers = 1,
     out: Annotated[
-        Path | None, typer.Option(help="Write the report and its curve here.", file_okay=False)
+        Path | None,
+        typer.Option(help="Write the report and its curve here.", callback=folder_to_write, file_okay=False),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
@@ -181,7 +204,9 @@ def review(
     truth: Annotated[
         tuple[Path, Path],
         typer.Option(
-            help="Masks by people, COCO's JSON, and the folder of their pictures.", metavar="COCO IMAGES"
+            help="Masks by people, COCO's JSON, and the folder of their pictures.",
+            callback=file_and_folder,
+            metavar="COCO IMAGES",
         ),
     ],
     images: Annotated[int, typer.Option(min=1, help="How many images; drawn by loop.seed.")],

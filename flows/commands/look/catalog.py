@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import Dataset, Debug, Json, Which
+from maskmill.flows.commands.options import Dataset, Debug, Json, Which, file_to_write
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Older = Annotated[str, typer.Argument(help="A generation: number, tag or 'latest'.")]
 Picture = Annotated[
-    Path | None, typer.Option("--picture", help="Write a PNG to look at here.", dir_okay=False)
+    Path | None,
+    typer.Option("--picture", help="Write a PNG to look at here.", callback=file_to_write, dir_okay=False),
 ]
 
 

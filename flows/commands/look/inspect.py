@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
+from maskmill.flows.commands.options import (
+    ConfigFile,
+    Dataset,
+    Debug,
+    Json,
+    Recipe,
+    Sets,
+    Which,
+    Yes,
+    folder_to_write,
+)
 from maskmill.flows.report import console
 from maskmill.flows.report.report import duration
 from maskmill.workers.exports.formats import formats_told, without_images
@@ -97,20 +107,22 @@ def verify(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.storage.care.verify import verify as verify_dataset
-        from maskmill.storage.errors import InputError
+        from maskmill.storage.plan.plan import planned
         from maskmill.storage.stores.open import open_store
 
+        given = None
+        if recipe is not None or config is not None or set:
+            from maskmill.flows.config import ConfigError, load_config
+
+            given = load_config(recipe, config, set or [])
+            if not repair:
+                raise ConfigError("--recipe, --config and --set say how to repair: give --repair with them")
         repaired = None
         if repair:
-            given = None
-            if recipe is not None or config is not None or set:
-                from maskmill.flows.config import load_config
-
-                given = load_config(recipe, config, set or [])
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
         report = verify_dataset(open_store(dataset), deep=deep)
         if not report.images and not report.problems:
-            raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+            planned(open_store(dataset))
         orphans = _orphans(dataset)
         if json:
             console.print_json({**dataclasses.asdict(report), **orphans, "repair": repaired})
@@ -188,7 +200,9 @@ def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
 
 def preview(
     dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
+    out: Annotated[
+        Path, typer.Option(help="The folder to write to.", callback=folder_to_write, file_okay=False)
+    ] = Path("preview"),
     generation: Which = None,
     json: Json = False,
     debug: Debug = False,

@@ -17,6 +17,7 @@ from maskmill.flows.commands.options import (
     RayAddress,
     Recipe,
     Sets,
+    file_to_write,
     run_sets,
 )
 from maskmill.flows.report import console
@@ -48,7 +49,10 @@ def relabel(
     workers: Annotated[int | None, typer.Option(min=1, help="Workers at once.", metavar="N")] = None,
     ray_address: RayAddress = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", help="Write the largest differences as a PNG here.")
+        Path | None,
+        typer.Option(
+            "--picture", help="Write the largest differences as a PNG here.", callback=file_to_write
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets
+from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets, file_to_write
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, help="Draws which images.")] = 0,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", help="Write what the thresholds do to the images as a PNG here."),
+        typer.Option(
+            "--picture",
+            help="Write what the thresholds do to the images as a PNG here.",
+            callback=file_to_write,
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,

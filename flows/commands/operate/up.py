@@ -45,9 +45,6 @@ def up(
         from maskmill.flows.services.prefect import secret as api_secret
 
         place = (home or up_state.home()).absolute()
-        if check or stop:
-            _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
-            return
         settings = services.UpSettings(
             home=place,
             host=host,
@@ -57,6 +54,9 @@ def up(
             pool=pool,
             num_cpus=num_cpus,
         )
+        if check or stop:
+            _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
+            return
 
         def ready() -> None:
             console.out.print(f"[green]Up[/green]: Prefect's pages are at {settings.api_url[:-4]}")
