@@ -3,6 +3,7 @@
 Ray retries nothing here: the driver owns every attempt. What can befall a turn, and what is done:
 
     the worker dies, or passes the deadline   counted against the shard; another worker tries it again
+    Ray itself goes on this machine           the run ends with `NodeLost`: who started it may begin again
     its node goes                             not counted; ray takes a while to notice it, so a death
                                               elsewhere stays in doubt meanwhile (history.py)
     a listed error (store down, object gone)  counted; the worker is fine and goes on
@@ -38,8 +39,17 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
 from maskmill.workers.pool.blame import Doubt, Doubts, History
 from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_start, start_advice
+from maskmill.workers.pool.own_node import check_own_node
 from maskmill.workers.pool.seat import Seat
-from maskmill.workers.run.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
+from maskmill.workers.run.events import (
+    NodeLost,
+    PoolEvent,
+    Progress,
+    RunStopped,
+    ShardDone,
+    ShardFailed,
+    WorkerLost,
+)
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.nodes import live_nodes, room_for
 from maskmill.workers.run.spec import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
@@ -114,6 +124,7 @@ def run_pool(
 
     Raises:
         RunStopped: an error that no retry helps against, or workers that can't start or live.
+        NodeLost: Ray's own processes, which this one started, have ended.
     """
     limits = _Limits(
         resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row, autoscale
@@ -121,6 +132,9 @@ def run_pool(
     pool = _Pool(spec, shards, make_actor or (lambda: start_worker(spec, resources)), limits)
     try:
         yield from pool.events()
+    except NodeLost:
+        pool.leave()
+        raise
     finally:
         pool.stop()
 
@@ -160,6 +174,7 @@ class _Pool:
 
     def events(self) -> Generator[PoolEvent]:
         while self._fill():
+            check_own_node()
             yield from self._settle()
             yield from self._stop_late_ones()
             yield from self._judge()
@@ -172,6 +187,10 @@ class _Pool:
     def stop(self) -> None:
         for seat in self._seats:
             ray.kill(seat.worker.actor)
+        self._seats.clear()
+
+    def leave(self) -> None:
+        """Forgets the workers, whose Ray is gone: nobody is there to end them, and asking would hang."""
         self._seats.clear()
 
     # Hand out work
@@ -218,6 +237,7 @@ class _Pool:
         if now - self._room_asked < 1.0 and self._room_asked:
             return self._room
         self._room_asked = now
+        check_own_node()
         resources = self._limits.resources
         room = room_for(resources)
         self._room_seen = now if room or not self._room_seen else self._room_seen
@@ -291,6 +311,7 @@ class _Pool:
         self, seat: Seat, reason: str, *, sent_away: bool = False, node_lost: bool = False
     ) -> Iterator[PoolEvent]:
         """The worker is gone, or is sent away."""
+        check_own_node()
         self._seats.remove(seat)
         ray.kill(seat.worker.actor)
         node_lost = node_lost or (seat.info is not None and seat.info.node_id not in live_nodes())

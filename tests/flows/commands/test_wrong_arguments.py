@@ -31,7 +31,7 @@ CODES = {"damaged dataset": 3}
 
 
 SLOW = (
-    *("ray", "huggingface_hub", "prefect.client.schemas.schedules", "maskmill.workers.measure.evaluate"),
+    *("ray", "huggingface_hub", "prefect._vendor.croniter", "maskmill.workers.measure.evaluate"),
     *("maskmill.workers.jobs.tune", "maskmill.workers.train.on_ray", "maskmill.workers.exports.hf"),
 )
 
