@@ -47,6 +47,7 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 
 fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
+	$(BIN)/python -m benchmarks.fuzz_annotations --count $(or $(COUNT),50000) --seed $(or $(SEED),0)
 
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHOTOS="COCO IMAGES" adds photographs
 	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume $(if $(PHOTOS),--photos $(PHOTOS))

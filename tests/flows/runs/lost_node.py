@@ -1,7 +1,7 @@
 """A driver whose own Ray loses a process: `python -m tests.flows.runs.lost_node PART TIMES FOLDER`.
 
-A thread kills the PART (raylet, gcs_server, or one of the raylet's agents by its title) once the first shard is committed,
-TIMES times. What it kills are the processes that this driver's own Ray started, by their pids. Prints JSON.
+A thread kills the PART (raylet, gcs_server, or an agent of the raylet's, by its title) once the first shard
+is committed, TIMES times: processes that this driver's own Ray started, by their pids. Prints JSON.
 """
 
 from __future__ import annotations
