@@ -255,7 +255,7 @@ def _masks() -> list[dict[str, Any]]:
     mask_HW[8:30, 10:40] = True
     mask_HW[12:15, 20:25] = False
     packed = encode_mask(mask_HW).to_coco()
-    runs = [8 + 48 * 10, *([22, 26] * 29), 22, 48 * 64 - 48 * 40 + 16]
+    runs = [8 + 48 * 10, *([22, 26] * 29), 22, 48 * 64 - 48 * 40 + 18]
     return [
         {"segmentation": [[4.5, 4.0, 40.0, 4.0, 40.0, 30.0, 4.0, 30.0], [50, 40, 60, 40, 55, 46]]},
         {"segmentation": packed},

@@ -14,6 +14,7 @@ from maskmill.workers.foreign.annotations import Id
 from maskmill.workers.foreign.origin import origins_of
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows
+from maskmill.workers.stages.review import REVIEW
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -78,7 +79,7 @@ def export_images(
     """
     told, categories = origins_of(load_plans(store)), given_categories(generation, column)
     for row in mask_rows(store, generation, column):
-        if skip >= row.num_written:
+        if skip >= row.num_written and column != REVIEW:  # which has images that nobody reviewed
             skip -= row.num_written
             continue
         samples = read_annotated(

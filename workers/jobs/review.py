@@ -40,7 +40,7 @@ from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import truth_of
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
-from maskmill.workers.stages.review import BY_PERSON, REVIEW
+from maskmill.workers.stages.review import BY_PERSON, NOT_REVIEWED, REVIEW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -274,7 +274,7 @@ class _Work:
             self._count()
             return self.corrections[sample.key]
         if sample.key not in self.new:
-            return sample.files.get(REVIEW, {}).get("json", b"null")
+            return sample.files.get(REVIEW, {}).get("json", NOT_REVIEWED)
         masks = json.loads(sample.files[MASKS]["json"])
         pixels_HWC = None
         if not self.oracle.is_given:
@@ -297,8 +297,8 @@ def _look_through(
     corrections: dict[str, bytes] = {}
     for sample in join(store, generation, (MASKS, REVIEW)):
         annotated.add(sample.key)
-        before = sample.files.get(REVIEW, {}).get("json", b"null")
-        if before == b"null":
+        before = sample.files.get(REVIEW, {}).get("json", NOT_REVIEWED)
+        if before == NOT_REVIEWED:
             continue
         reviewed.add(sample.key)
         if oracle.is_given and oracle.known.image_of(sample.key) is not None:

@@ -74,6 +74,7 @@ def preview_page(
     num_images: int = 24,
     seed: int = 0,
     title: str = "maskmill",
+    column: str = "masks",
 ) -> str:
     """The page of a generation.
 
@@ -83,6 +84,7 @@ def preview_page(
         num_images: photographs to show, spread over the dataset.
         seed: draws which.
         title: of the page.
+        column: that has the masks.
 
     Returns:
         An HTML document of about 100 KB a photograph.
@@ -91,7 +93,7 @@ def preview_page(
         maskmill.storage.errors.DatasetError: the generation holds no masks.
         maskmill.storage.errors.DamagedObject: a shard that is read is not what was written.
     """
-    totals = survey_masks(store, generation, seed=seed)
+    totals = survey_masks(store, generation, seed=seed, column=column)
     return render_page(
         PreviewData(
             title=title,
@@ -101,7 +103,7 @@ def preview_page(
             num_masks=totals.num_masks,
             rejects=Counter(count_rejects(store, generation)) + Counter(load_plans(store).rejects_by_reason),
             survey=totals,
-            images=tuple(sample_images(store, generation, num_images, seed=seed)),
+            images=tuple(sample_images(store, generation, num_images, seed=seed, column=column)),
             facts=_facts(generation),
         )
     )

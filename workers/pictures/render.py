@@ -171,6 +171,7 @@ def contact_sheet(
     columns: int = 3,
     cell_px: int = 480,
     seed: int = 0,
+    column: str = "masks",
 ) -> bytes:
     """A PNG for people: photographs and their masks side by side, with key, source name and number of masks.
 
@@ -181,6 +182,7 @@ def contact_sheet(
         columns: cells in a row.
         cell_px: width of a cell, which holds two pictures.
         seed: draws which images.
+        column: that has the masks.
 
     Returns:
         The PNG's bytes.
@@ -194,7 +196,7 @@ def contact_sheet(
         raise ValueError(f"num_images={num_images} and columns={columns} must be at least 1")
     if cell_px < 64:
         raise ValueError(f"cell_px={cell_px} is too narrow: use at least 64")
-    samples = sample_images(store, generation, num_images, seed=seed)
+    samples = sample_images(store, generation, num_images, seed=seed, column=column)
     cells = [_cell_of(sample, cell_px) for sample in samples]
     title = f"Generation {generation.number}   {len(cells)} images, spread over the dataset"
     return png_bytes(draw_sheet(title, cells, columns, cell_px))

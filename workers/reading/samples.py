@@ -21,6 +21,7 @@ from maskmill.workers.foreign.codec import DecodeError, normalise
 from maskmill.workers.reading.words import with_words, word_columns
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.stages.review import NOT_REVIEWED, REVIEW
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -60,7 +61,7 @@ def read_annotated(
     column: str = MASKS,
     words: bool = False,
 ) -> Generator[AnnotatedSample, None, None]:
-    """The images of a generation that have masks, in key order.
+    """The images of a generation that have masks, in key order; of reviews, those that somebody reviewed.
 
     Args:
         store: the dataset.
@@ -78,6 +79,8 @@ def read_annotated(
     columns = (*((IMAGES,) if pictures else ()), column, *wanted)
     for sample in join(store, generation, columns, shards=shards):
         if column not in sample.files:
+            continue
+        if column == REVIEW and sample.files[column].get("json") == NOT_REVIEWED:
             continue
         record = _record_of(sample, column)
         found = {name: _json_of(sample, name) for name in wanted if name in sample.files}

@@ -103,7 +103,7 @@ def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks")
 
 
 def sample_images(
-    store: ObjectStore, generation: Generation, num_images: int, *, seed: int = 0
+    store: ObjectStore, generation: Generation, num_images: int, *, seed: int = 0, column: str = MASKS
 ) -> list[SampledImage]:
     """Images spread over a generation, in key order.
 
@@ -112,12 +112,13 @@ def sample_images(
         generation: what to draw from.
         num_images: how many; fewer come back if there are fewer.
         seed: draws which.
+        column: that has the masks; of reviews, the first of each shard that is drawn.
 
     Raises:
-        maskmill.storage.errors.NoSuchThing: the generation has no masks column.
+        maskmill.storage.errors.NoSuchThing: the generation has no such column.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
-    rows = mask_rows(store, generation)
+    rows = mask_rows(store, generation, column)
     ends = np.cumsum([row.num_written for row in rows])
     places_of: dict[int, list[int]] = {}
     for place in spread(int(ends[-1]), num_images, seed):
@@ -126,18 +127,20 @@ def sample_images(
     sampled: list[SampledImage] = []
     for i, places in places_of.items():
         near = places if len(places) > 1 else [places[0] % NEAR_START]
-        sampled.extend(_take(store, generation, rows[i].shard, near))
+        if column == REVIEW:
+            near = list(range(len(places)))
+        sampled.extend(_take(store, generation, rows[i].shard, near, column))
     return sampled
 
 
 def _take(
-    store: ObjectStore, generation: Generation, shard: int, places: Sequence[int]
+    store: ObjectStore, generation: Generation, shard: int, places: Sequence[int], column: str
 ) -> Iterator[SampledImage]:
     """The samples at these places of a shard, read no further than the last; so it is checked before."""
     for row in generation.rows():
         if row.shard == shard:
             check_row(store, row)
-    with closing(read_annotated(store, generation, shards=[shard], words=True)) as samples:
+    with closing(read_annotated(store, generation, shards=[shard], column=column, words=True)) as samples:
         for place, sample in enumerate(islice(samples, max(places) + 1)):
             if place in places:
                 yield _decode(sample)
@@ -160,7 +163,12 @@ def _decode(sample: AnnotatedSample) -> SampledImage:
 
 
 def survey_masks(
-    store: ObjectStore, generation: Generation, *, max_shards: int = SHARDS_SURVEYED, seed: int = 0
+    store: ObjectStore,
+    generation: Generation,
+    *,
+    max_shards: int = SHARDS_SURVEYED,
+    seed: int = 0,
+    column: str = MASKS,
 ) -> MaskSurvey:
     """Counts all masks and reads the index of at most `max_shards` shards.
 
@@ -168,7 +176,7 @@ def survey_masks(
         maskmill.storage.errors.NoSuchThing: the generation has no masks column.
         maskmill.storage.errors.DamagedObject: an index is not what was written.
     """
-    rows = mask_rows(store, generation)
+    rows = mask_rows(store, generation, column)
     indexed = [row for row in rows if row.index is not None]
     read = [indexed[i] for i in spread(len(indexed), max_shards, seed)]
     tables = [read_index(store, row.index) for row in read if row.index is not None]

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from maskmill.storage.care.verify import VerifyReport
 
 
+Column = Annotated[
+    str, typer.Option(help="The column with the masks: masks, review, or an import's, such as given.")
+]
+
+
 def status(
     dataset: Dataset,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
@@ -204,6 +209,7 @@ def preview(
         Path, typer.Option(help="The folder to write to.", callback=folder_to_write, file_okay=False)
     ] = Path("preview"),
     generation: Which = None,
+    column: Column = "masks",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -212,7 +218,7 @@ def preview(
     A self-contained HTML page and a contact sheet (PNG).
     """
     with console.clear_errors(debug=debug):
-        page = write_preview(dataset, out, generation)
+        page = write_preview(dataset, out, generation, column)
         if json:
             console.print_json({"page": str(page), "sheet": str(page.with_name("sheet.png"))})
         else:
@@ -221,8 +227,8 @@ def preview(
             )
 
 
-def write_preview(dataset: str, folder: Path, which: int | str | None = None) -> Path:
-    """Writes index.html and sheet.png of a generation; returns the page."""
+def write_preview(dataset: str, folder: Path, which: int | str | None = None, column: str = "masks") -> Path:
+    """Writes index.html and sheet.png of a generation's masks in a column; returns the page."""
     from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.preview import preview_page
@@ -230,10 +236,12 @@ def write_preview(dataset: str, folder: Path, which: int | str | None = None) ->
 
     store = open_store(dataset)
     generation = find_generation(store, which)
+    sheet = contact_sheet(store, generation, column=column)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sheet.png").write_bytes(contact_sheet(store, generation))
+    (folder / "sheet.png").write_bytes(sheet)
     page = folder / "index.html"
-    page.write_text(preview_page(store, generation, title=Path(dataset).name), encoding="utf-8")
+    text = preview_page(store, generation, title=Path(dataset).name, column=column)
+    page.write_text(text, encoding="utf-8")
     return page
 
 
@@ -248,7 +256,7 @@ def export(
     images: Annotated[
         bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
     ] = True,
-    column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
+    column: Column = "masks",
     polygons: Annotated[
         bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
