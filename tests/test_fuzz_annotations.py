@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -51,12 +52,16 @@ def test_an_account_that_does_not_add_up_is_found(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_dead_batch_is_halved_to_the_input_that_kills_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(words: list[str], **_: Any) -> Any:
-        start, end = int(words[-2]), int(words[-1])
-        dead = start <= 37 < end
-        told = json.dumps(Counter({"read": end - start}))
-        return type("Done", (), {"returncode": -11 if dead else 0, "stdout": told, "stderr": "killed"})
+    real = fuzz.came_of
 
-    monkeypatch.setattr(fuzz.subprocess, "run", run)
-    counts, bad = fuzz.run_batch(0, 64)
-    assert bad == [{"input": 37, "code": -11, "told": ["killed"]}] and counts["read"] == 63
+    def deadly(number: int, path: Path, format: str) -> Counter[str]:
+        if number == 37:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        assert number != 11, "no such input"
+        return real(number, path, format)
+
+    monkeypatch.setattr(fuzz, "came_of", deadly)
+    counts, bad = fuzz.run_batch(0, 40)
+    assert [(one["input"], one["code"]) for one in bad] == [(11, 1), (37, -signal.SIGSEGV)]
+    assert "no such input" in bad[0]["told"]
+    assert sum(counts[name] for name in fuzz.BASES) == 38

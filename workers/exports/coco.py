@@ -33,7 +33,7 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
+from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of, image_fields, mask_fields
@@ -90,16 +90,12 @@ def write_annotations(
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    plan = ExportPlan(
-        format=choices.format,
-        dataset=store.root,
-        generation=generation.number,
-        options={
-            "images": choices.images,
-            **({"polygons": True} if choices.polygons else {}),
-            **column_option(choices.column),
-        },
-    )
+    options = {
+        "images": choices.images,
+        **({"polygons": True} if choices.polygons else {}),
+        **column_option(choices.column),
+    }
+    plan = plan_of(choices.format, store, generation, options)
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)

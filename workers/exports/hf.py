@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.shards.shards import HashingWriter
 from maskmill.workers.exports.given import is_crowd
 from maskmill.workers.exports.parts import Ahead, export_parts, note_part
-from maskmill.workers.exports.report import ExportedFile, ExportReport
+from maskmill.workers.exports.report import SCHEMA, ExportedFile, ExportReport
 from maskmill.workers.exports.samples import ExportImage
 from maskmill.workers.reading.words import category_of
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportChoices, Progress
 
 GROUP_BYTES = 64 << 20
+SCHEMA_NUMBER = 2
+"""Raised with `row_schema`: files of two schemas in one folder are no dataset of `datasets`."""
 GROUP_IMAGES = 100
 """A row group holds at most so much: readers hold one in memory."""
 
@@ -60,7 +62,17 @@ def write(
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    return export_parts(store, generation, destination, choices, progress, _file_name, _write_file, _card)
+    return export_parts(
+        store,
+        generation,
+        destination,
+        choices,
+        progress,
+        _file_name,
+        _write_file,
+        _card,
+        extra={SCHEMA: SCHEMA_NUMBER},
+    )
 
 
 def row_schema() -> pa.Schema:

@@ -1,7 +1,7 @@
 """A generation as Ultralytics' YOLO segmentation data: photographs, a text file of polygons each,
 `data.yaml`.
 
-    data.yaml                 path, train, val, names
+    data.yaml                 train, val, names
     images/train/sa_1.jpg     labels/train/sa_1.txt      a line per mask: class x1 y1 x2 y2 ..., 0 to 1
     images/val/...            labels/val/...
 
@@ -30,7 +30,7 @@ from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
+from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of
@@ -70,9 +70,7 @@ def write(
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     column = choices.column
-    plan = ExportPlan(
-        format="yolo", dataset=store.root, generation=generation.number, options=column_option(column)
-    )
+    plan = plan_of("yolo", store, generation, column_option(column))
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
@@ -176,7 +174,7 @@ def _settings(target: ObjectStore, written: _Written) -> bytes:
     train = "train" if "train" in written.splits else "val"
     val = "val" if "val" in written.splits else train
     lines = [
-        f"path: {json.dumps(target.root)}  # change it where the data is moved",
+        "# train and val lie beside this file, wherever it is moved",
         f"train: images/{train}",
         f"val: images/{val}",
         "names:",
