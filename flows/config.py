@@ -27,6 +27,7 @@ from maskmill.pipeline.settings import (
     BoxSettings,
     CaptionSettings,
     DistillSettings,
+    EmbeddingSettings,
     EvaluateSettings,
     GateSettings,
     LabelSettings,
@@ -97,7 +98,7 @@ class ExportSettings(ExportChoices):
     """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format, images, column, polygons: as `ExportChoices` has them.
+        format, images, column, polygons, prefer: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
     """
@@ -119,6 +120,7 @@ class RunConfig(BaseModel):
     recipe: str = DEFAULT_RECIPE
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     segmenter: SegmenterSettings = Field(default_factory=SegmenterSettings)
+    embeddings: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     masks: MaskSettings = Field(default_factory=MaskSettings)
     captions: CaptionSettings = Field(default_factory=CaptionSettings)
     labels: LabelSettings = Field(default_factory=LabelSettings)

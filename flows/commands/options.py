@@ -38,6 +38,9 @@ Which = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="The most images the dataset should hold.", metavar="N")
 ]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Workers at once; by default as many as fit.", metavar="N")
+]
 RayAddress = Annotated[
     str | None,
     typer.Option(

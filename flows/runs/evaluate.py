@@ -20,6 +20,7 @@ from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.plan import planned
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings
@@ -133,7 +134,6 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
     """
     from maskmill.workers.measure.evaluate import look_at, write
     from maskmill.workers.measure.evaluate import measure as measure_asked
-    from maskmill.workers.run import dataset_models as models
 
     sets = question.sets()
     if question.dataset is not None:

@@ -17,9 +17,12 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.gate import judge, refuse_overlap
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.taking import step
+from maskmill.flows.services.ray import cluster
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.model_versions import ModelCard
@@ -95,9 +98,15 @@ def train(
 ) -> Retrained:
     """One model version, and what a gate says of it; arguments and errors as `retrain` has them.
 
+    The latest generation is the one with all that people saved so far.
+
     Raises:
         InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
     """
+    from maskmill.workers.reviews.column import publish_saves
+
+    if generation is None:
+        publish_saves(open_store(dataset), created_utc=now_utc())
     job = plan_training(dataset, generation, config, gate=gate, start=start)
     card = run_training(job, config, workers=workers)
     decision = judge(dataset, card.number, config, *gate, promote=promote) if gate else None
@@ -126,7 +135,6 @@ def plan_training(
         InputError: the gate set and the generation share a picture.
         WeightsError: the weights to start from can't be used.
     """
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.loop import TrainJob, weights_of
 
     store = open_store(dataset)
@@ -176,8 +184,6 @@ def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> Model
         assert card is not None
         return card
 
-    from maskmill.flows.services.ray import cluster
-
     with cluster.connected(config.run.ray_address):
         import ray
 
@@ -198,6 +204,7 @@ def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
     watcher().step(f"training run {job.run}")
 
     def watch(figures: StepFigures) -> None:
+        """Counts a step of training."""
         watcher().count(figures.step, job.settings.steps)
 
     return watch

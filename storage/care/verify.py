@@ -8,8 +8,8 @@ columns (captions, labels, names, ...) what is there is checked, and what is not
 imported file doesn't name is not annotated, which is no rejection.
 
 What counts is the latest generation, and beyond it what is committed of its column versions; without a
-generation, the version of each column with the most shards. Plans, generations, models, tags and the marks
-of forgotten images are looked at beside it (record_check.py).
+generation, the version of each column with the most shards. Plans, generations, models, tags, people's saves
+and the marks of forgotten images are looked at beside it (record_check.py, save_check.py).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 
 from maskmill.storage.care.record_check import RESTORE, forgotten_problems, newest_readable, record_problems
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
-from maskmill.storage.dataset.generations import GenerationRow, row_of
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import NOT_ANNOTATED
 from maskmill.storage.errors import (
     DamagedObject,

@@ -2,7 +2,9 @@
 
     masks      a row per mask: the index; join with images by key
     images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
+               and, where its shard has an index of pictures, width, height and phash
     shards     a row per (shard, column): the manifest
+    saves      a row per save of what people made, and which are in force
     captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
 
 Files are read through the dataset's own store, lazily and only the columns and row groups that a query needs,
@@ -14,19 +16,19 @@ It doesn't check sha256 (that would read every file whole): pages carry checksum
 
 from __future__ import annotations
 
-import io
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.generations import Generation, GenerationRow
-from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
+from maskmill.storage.dataset.generations import Generation
+from maskmill.storage.dataset.manifest import GenerationRow
+from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table, save_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.tables import image_schema
+from maskmill.storage.shards.ranged import RangedFile
 from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+SAVES = "saves"
 TIMEOUT_S = 300.0
 LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -132,7 +135,8 @@ def _sentence(exc: Exception, tables: Sequence[str]) -> str:
 
 def table_names(generation: Generation) -> tuple[str, ...]:
     """The tables that a query can name."""
-    return ("images", "shards", *sorted({row.column for row in generation.rows()} - {"images"}))
+    columns = {row.column for row in generation.rows()} - {"images", SAVES}
+    return ("images", "shards", *sorted(columns), SAVES)
 
 
 def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Table:
@@ -150,6 +154,8 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
             f"{store.root}: generation {generation.number} has no table {name!r}; there are "
             f"{', '.join(table_names(generation))}"
         )
+    if name == SAVES:
+        return save_table(store)
     if name == "shards":
         return _manifest(store, generation.manifest)
     try:
@@ -174,7 +180,8 @@ def _register(
     by_column: dict[str, list[GenerationRow]] = defaultdict(list)
     for row in generation.rows():
         by_column[row.column].append(row)
-    by_column.pop("images", None)
+    pictures = by_column.pop("images", [])
+    by_column.pop(SAVES, None)  # of an import that took the name before it was taken
 
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
@@ -182,14 +189,21 @@ def _register(
             connection.register(column, _parquet(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
-    _register_images(connection, store)
+    if SAVES in sql.lower():
+        connection.register(SAVES, save_table(store))
+    _register_images(connection, store, [row.index for row in pictures if row.index is not None])
 
 
-def _register_images(connection: Any, store: ObjectStore) -> None:
-    """The planned images of the generation's shards, as a view over the plan's files."""
+def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[WrittenObject]) -> None:
+    """The planned images of the generation's shards, as a view over the plan and the column's index."""
     connection.register("_planned", _planned(store))
+    seen = "select key, width, height, phash from _pictures"
+    if indexes:
+        connection.register("_pictures", _parquet(store, indexes))
+    else:
+        seen = "select null::varchar key, null::int width, null::int height, null::varchar phash limit 0"
     connection.execute(
-        "create view images as select * from _planned "
+        f"create view images as select * from _planned left join ({seen}) using (key) "
         "where shard in (select shard from shards where \"column\" = 'images')"
     )
 
@@ -233,37 +247,6 @@ def _parquet(
     return ds.FileSystemDataset.from_paths(names, schema=schema, format=file_format, filesystem=filesystem)
 
 
-class _RangedFile(io.RawIOBase):
-    """An object of known size whose every read is one ranged request: Parquet readers jump about."""
-
-    def __init__(self, store: ObjectStore, name: str, size_bytes: int) -> None:
-        self._store, self._name, self._size_bytes, self._at = store, name, size_bytes, 0
-
-    def readable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
-    def seekable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
-    def tell(self) -> int:
-        """See io.IOBase."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See io.IOBase."""
-        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence] + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        """See io.RawIOBase. Raises StorageError."""
-        left = self._size_bytes - self._at
-        data = self._store.read(self._name, self._at, left if size is None or size < 0 else min(size, left))
-        self._at += len(data)
-        return data
-
-
 def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
     """The store as one of pyarrow's file systems, as far as reading these files goes."""
     import pyarrow as pa
@@ -286,7 +269,7 @@ def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
 
         def open_input_file(self, path: str) -> Any:
             """An object, by ranged reads."""
-            return pa.PythonFile(_RangedFile(store, path, sizes[path]), mode="r")
+            return pa.PythonFile(RangedFile(store, path, sizes[path]), mode="r")
 
         def open_input_stream(self, path: str) -> Any:
             """The same, read from its start."""

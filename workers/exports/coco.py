@@ -34,7 +34,13 @@ from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
 from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.exports.samples import (
+    ExportImage,
+    count_reviewed,
+    count_unannotated,
+    export_images,
+    source_options,
+)
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of, image_fields, mask_fields
 
@@ -93,7 +99,7 @@ def write_annotations(
     options = {
         "images": choices.images,
         **({"polygons": True} if choices.polygons else {}),
-        **column_option(choices.column),
+        **source_options(generation, choices),
     }
     plan = plan_of(choices.format, store, generation, options)
     target = open_store(destination)
@@ -104,6 +110,7 @@ def write_annotations(
 
     left_out = Counter[str]()
     file, image_bytes = _write_all(store, generation, target, choices, lvis, left_out, progress)
+    reviewed = count_reviewed(store, generation, choices)
     report = ExportReport(
         format=plan.format,
         destination=target.root,
@@ -114,7 +121,9 @@ def write_annotations(
         files=(file,),
         size_bytes=file.size_bytes + image_bytes,
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation, choices.column),
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=file.num_images if choices.images else 0,
         left_out=dict(left_out),
     )
@@ -142,7 +151,9 @@ def _write_all(
 
         # Images into the file, their annotations aside
         out.write(b'"images": [')
-        for image in export_images(store, generation, pictures=choices.images, column=choices.column):
+        for image in export_images(
+            store, generation, pictures=choices.images, column=choices.column, people=choices.people
+        ):
             if lvis:
                 image = dataclasses.replace(image, original=None)
             entries = list(annotation_entries(image, categories, polygons=choices.polygons))

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.exports.report import ExportReport
 
+PEOPLE, AUTOMATIC = "people", "automatic"
+PREFERENCES = (PEOPLE, AUTOMATIC)
+
 Progress = Callable[[int], None]
 """Called with the number of images written so far."""
 
@@ -144,6 +147,8 @@ class ExportChoices:
         max_bytes: bytes in such a file, at least 1; a single larger image still gets a file of its own.
         images: write the photographs too; only formats whose annotations stand alone can leave them out.
         column: that has the masks: "masks", or one that was imported.
+        prefer: "people": their masks where a picture was reviewed, automatic ones elsewhere; "automatic":
+            these alone. It has no say over another column than "masks".
         polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
             LVIS); COCO of an imported column keeps the words it came in.
 
@@ -158,12 +163,19 @@ class ExportChoices:
     images: bool = True
     column: str = "masks"
     polygons: bool = False
+    prefer: str = PEOPLE
+
+    @property
+    def people(self) -> bool:
+        """Whether people's masks stand in place of automatic ones."""
+        return self.prefer == PEOPLE
 
     def __post_init__(self) -> None:
         chosen = format_named(self.format)
         if self.max_images < 1 or self.max_bytes < 1:
             limits = f"max_images={self.max_images} and max_bytes={self.max_bytes}"
             raise ValueError(f"{limits} must be at least 1")
+        check_choice("prefer", self.prefer, PREFERENCES)
         check_type("images", self.images, bool)
         if not self.images and not chosen.images_optional:
             raise ValueError(

@@ -16,7 +16,13 @@ from maskmill.storage.shards.shards import WrittenObject, check_object
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.exports.samples import (
+    ExportImage,
+    count_reviewed,
+    count_unannotated,
+    export_images,
+    source_options,
+)
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ def export_parts(
     options: dict[str, int | bool | str] = {
         "max_images": choices.max_images,
         "max_bytes": choices.max_bytes,
-        **column_option(choices.column),
+        **source_options(generation, choices),
     }
     plan = plan_of(choices.format, store, generation, {**options, **(extra or {})})
     target = open_store(destination)
@@ -73,13 +79,18 @@ def export_parts(
     # File after file, from the first image that none holds yet
     files = finished_parts(target, file_name)
     first = sum(file.num_images for file in files)
-    images = Ahead(export_images(store, generation, skip=first, column=choices.column), first, progress)
+    images = Ahead(
+        export_images(store, generation, skip=first, column=choices.column, people=choices.people),
+        first,
+        progress,
+    )
     while images.next is not None:
         files.append(write_file(target, len(files), images, choices.max_images, choices.max_bytes))
     text = card(generation, files) if card is not None else b""
     if text:
         target.put(CARD, text)
 
+    reviewed = count_reviewed(store, generation, choices)
     report = ExportReport(
         format=choices.format,
         destination=target.root,
@@ -87,10 +98,12 @@ def export_parts(
         num_images=sum(file.num_images for file in files),
         num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        num_unannotated=count_unannotated(generation, choices.column),
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         files=tuple(files),
         size_bytes=sum(file.size_bytes for file in files) + len(text),
         seconds=time.monotonic() - started_s,
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
     )
     refuse_late(store, generation, target)
     finish(target, plan, report)

@@ -22,6 +22,8 @@ FINISHED = "export.json"
 SCHEMA = "schema"
 """The option that numbers a format's schema: what is half done by another is not gone on with."""
 TOTALS = ("num_images", "num_masks", "num_unannotated", "size_bytes", "num_loose_images")
+LATER_TOTALS = ("num_reviewed_images", "num_reviewed_masks")
+"""Of exports written since there are any."""
 
 
 class ExportError(StorageError, ValueError):
@@ -88,6 +90,8 @@ class ExportReport:
         seconds: of this run; 0 when it found the export complete.
         num_loose_images: image files beside the data files (COCO's `images` folder).
         left_out: reason -> masks that the format cannot hold and that were not written.
+        num_reviewed_images: images whose masks people left so; the others have automatic ones alone.
+        num_reviewed_masks: of these images: masks that a person, or an oracle, drew or confirmed singly.
         already_complete: an earlier run had finished; nothing was written.
     """
 
@@ -103,6 +107,8 @@ class ExportReport:
     seconds: float
     num_loose_images: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    num_reviewed_images: int = 0
+    num_reviewed_masks: int = 0
     already_complete: bool = False
 
 
@@ -133,6 +139,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
     try:
         files = tuple(ExportedFile(**file) for file in record["files"])
         totals = {name: int(record[name]) for name in TOTALS}
+        totals |= {name: int(record.get(name, 0)) for name in LATER_TOTALS}
         rejects = {str(reason): int(number) for reason, number in record["rejects"].items()}
         left_out = {str(reason): int(number) for reason, number in record.get("left_out", {}).items()}
     except (KeyError, TypeError, AttributeError, ValueError) as exc:

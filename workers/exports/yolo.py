@@ -31,7 +31,13 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
-from maskmill.workers.exports.samples import ExportImage, column_option, count_unannotated, export_images
+from maskmill.workers.exports.samples import (
+    ExportImage,
+    count_reviewed,
+    count_unannotated,
+    export_images,
+    source_options,
+)
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import category_of
 
@@ -70,7 +76,7 @@ def write(
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     column = choices.column
-    plan = plan_of("yolo", store, generation, column_option(column))
+    plan = plan_of("yolo", store, generation, source_options(generation, choices))
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
@@ -79,13 +85,14 @@ def write(
 
     names = given_categories(generation, column).values()
     written = _Written(classes={name: number for number, name in enumerate(names)})
-    for image in export_images(store, generation, column=column):
+    for image in export_images(store, generation, column=column, people=choices.people):
         _write_image(target, image, written)
         if progress is not None:
             progress(written.num_images)
 
     settings = _settings(target, written)
     target.put(SETTINGS, settings)
+    reviewed = count_reviewed(store, generation, choices)
     report = ExportReport(
         format="yolo",
         destination=target.root,
@@ -104,7 +111,9 @@ def write(
         ),
         size_bytes=written.size_bytes + len(settings),
         seconds=time.monotonic() - started_s,
-        num_unannotated=count_unannotated(generation, column),
+        num_reviewed_images=reviewed.images,
+        num_reviewed_masks=reviewed.masks,
+        num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=written.num_images,
         left_out=dict(written.left_out),
     )
@@ -151,10 +160,13 @@ def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> 
             lines.append(label_line(class_id, annotation["segmentation"]))
         except ValueError as exc:
             raise DamagedObject(f"masks of {image.sample.key}: {exc}") from exc
+
+    # Picture and labels, side by side
     text = "".join(f"{line}\n" for line in lines if line).encode()
     split = split_of(image.sample.key)
     target.put(f"images/{split}/{image.stem}.jpg", image.jpeg)
     target.put(f"labels/{split}/{image.stem}.txt", text)
+
     written.splits.add(split)
     written.num_images += 1
     num_masks = sum(bool(line) for line in lines)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskmill.storage.errors import InputError
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 
 ENDINGS = (".jpg", ".png")
 

@@ -29,6 +29,7 @@ from maskmill.workers.reading.survey import (
     SampledImage,
     count_rejects,
     sample_images,
+    shown_column,
     survey_masks,
 )
 
@@ -74,7 +75,7 @@ def preview_page(
     num_images: int = 24,
     seed: int = 0,
     title: str = "maskmill",
-    column: str = "masks",
+    column: str | None = None,
 ) -> str:
     """The page of a generation.
 
@@ -84,7 +85,8 @@ def preview_page(
         num_images: photographs to show, spread over the dataset.
         seed: draws which.
         title: of the page.
-        column: that has the masks.
+        column: that has the masks; None is the automatic ones, people's in place of them where they are, or
+            whatever there is where there are none.
 
     Returns:
         An HTML document of about 100 KB a photograph.
@@ -93,6 +95,7 @@ def preview_page(
         maskmill.storage.errors.DatasetError: the generation holds no masks.
         maskmill.storage.errors.DamagedObject: a shard that is read is not what was written.
     """
+    column = shown_column(generation, column)
     totals = survey_masks(store, generation, seed=seed, column=column)
     return render_page(
         PreviewData(

@@ -22,8 +22,8 @@ from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.spec import RunSpec
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
-from maskmill.workers.stages.embeddings import LazySegmenter, SharedEmbeddings
 from maskmill.workers.stages.guarded import GuardedSegmenter
+from maskmill.workers.stages.shared import LazySegmenter, SharedEmbeddings
 from maskmill.workers.stages.warnings import Notes, listen
 
 
@@ -96,6 +96,7 @@ def build_stages(spec: RunSpec) -> Stages:
                 fingerprint=spec.fingerprints[column.name],
                 segmenter=embeddings,
                 plan=lambda: load_plans(store),
+                keep_embedding=embeddings.keep,
             )
         )
         for column in registry.COLUMNS

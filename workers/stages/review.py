@@ -12,7 +12,5 @@ from maskmill.workers.run.columns import Column
 
 REVIEW = "review"
 BY_PERSON = "person"
-NOT_REVIEWED = b"null"
-"""What the column holds of an image that nobody reviewed."""
 
 COLUMN = Column(name=REVIEW, stands_in=True)

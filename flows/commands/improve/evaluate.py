@@ -82,7 +82,6 @@ def evaluate(
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import evaluate as runs
 
         run = load_config(recipe, config, set or [])
@@ -101,7 +100,7 @@ def evaluate(
             text=text,
             out=out,
         )
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             found = runs.evaluate(question, run)
         if json:
             console.print_json(found)

@@ -66,11 +66,10 @@ def retrain(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import retrain as runs
 
         run = load_config(recipe, config, set or [])
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             done = runs.retrain(
                 dataset,
                 run,
@@ -140,12 +139,11 @@ def loop(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import loop as runs
 
         run = load_config(recipe, config, set or [])
         plan = runs.LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             report = runs.loop(plan, run, workers=workers, out=out)
         if json:
             console.print_json(dataclasses.asdict(report))
@@ -186,11 +184,10 @@ def distill(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import distill as runs
 
         run = load_config(recipe, config, set or [])
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             card = runs.distill(dataset, generation, run, teacher=teacher, student=student)
         if json:
             console.print_json(dataclasses.asdict(card))
@@ -202,17 +199,22 @@ def distill(
 def review(
     dataset: Dataset,
     truth: Annotated[
-        tuple[Path, Path],
+        tuple[Path, Path] | None,
         typer.Option(
             help="Masks by people, COCO's JSON, and the folder of their pictures.",
             callback=file_and_folder,
             metavar="COCO IMAGES",
         ),
-    ],
-    images: Annotated[int, typer.Option(min=1, help="How many images; drawn by loop.seed.")],
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="With --truth: how many images; drawn by loop.seed.")
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="given (the masks as they are), or an oracle: assisted or semi.")
     ] = "given",
+    who: Annotated[
+        str | None, typer.Option(help="Who made the masks; this account's name by default.")
+    ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -221,17 +223,21 @@ def review(
 ) -> None:
     """Put people's masks into the dataset, or an oracle's that clicks as they would.
 
-    They are a column of their own, which nothing overwrites and training weighs most.
+    Alone, it publishes what people saved since. With --truth it saves what a file holds, or an oracle makes
+    of it, first. A save is never overwritten; training weighs reviews most.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
+        from maskmill.flows.config import ConfigError, load_config
         from maskmill.flows.runs import review as runs
 
-        pairs = [*(set or []), f"loop.reviewed={images}", f"loop.review_mode={mode}"]
+        if (truth is None) != (images is None):
+            raise ConfigError(
+                "--truth and --images go together; without both, what people saved is published"
+            )
+        pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
-        with console.live_watcher() as watcher, watching(watcher):
-            found = runs.review(dataset, truth, run)
+        with console.watched():
+            found = runs.review(dataset, truth, run, who=who)
         if json:
             console.print_json(found)
         else:

@@ -173,7 +173,7 @@ def query(
         from maskmill.storage.dataset.query import run_query
         from maskmill.storage.dataset.tags import find_generation
         from maskmill.storage.stores.open import open_store
-        from maskmill.workers.stages.word_rows import rows_for
+        from maskmill.workers.reading.word_rows import rows_for
 
         store = open_store(dataset)
         result = run_query(
@@ -219,20 +219,31 @@ def import_column(
     images: Annotated[
         list[str] | None, typer.Option("--images", help="Where the images are, if they are not in it yet.")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
+    ] = None,
+    who: Annotated[
+        str | None, typer.Option(help="With --by person: whose they are; this account by default.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Take annotations in as a column: COCO or SA-1B.
 
     Matched to the dataset's images by file name, whole folders at a time, and published beside its masks:
-    `show` and `export --column` use them. What cannot be taken is left out and counted.
+    `show` and `export --column` use them. What cannot be taken is left out and counted. Masks `--by person`
+    are reviews as well: training, audits, previews and exports take them before automatic ones.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.report.report import watching
+        from maskmill.flows.config import ConfigError
         from maskmill.flows.runs import import_column as runs
+        from maskmill.flows.runs.review import this_person
 
-        with console.live_watcher() as watcher, watching(watcher):
-            report = runs.import_column(dataset, files, format=format, column=column, images=images)
+        if by not in (None, "person") or (who is not None and by is None):
+            raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
+        maker = (who or this_person()) if by is not None else None
+        with console.watched():
+            report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
         if json:
             console.print_json(dataclasses.asdict(report))
             return
@@ -255,6 +266,7 @@ def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
     for reason, count in report.left_out.items():
         first = ", ".join(report.first_left_out[reason])
         lines.append((f"  left out: {reason}", f"{count} ({first}{', ...' if count > 5 else ''})"))
+    lines += [(f"reviews by people: {what}", count) for what, count in report.reviews.items()]
     if report.bad_rings:
         lines.append(("  rings left out of polygons", report.bad_rings))
     return lines

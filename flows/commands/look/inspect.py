@@ -28,11 +28,7 @@ from maskmill.workers.exports.formats import formats_told, without_images
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
     from maskmill.storage.care.verify import VerifyReport
-
-
-Column = Annotated[
-    str, typer.Option(help="The column with the masks: masks, review, or an import's, such as given.")
-]
+    from maskmill.workers.exports.report import ExportReport
 
 
 def status(
@@ -87,6 +83,10 @@ def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
         lines.append(("generation", f"{generation['number']}, published {generation['created_utc']}"))
         lines += [(f"  {name}", f"{total:,.0f}") for name, total in generation["totals"].items()]
         lines += [(f"  {role}", name) for role, name in generation["models"].items()]
+    reviews = found["reviews"]
+    if reviews["pictures"]:
+        lines.append(("reviewed by people", f"{reviews['pictures']} pictures, {reviews['saves']} saves"))
+    lines += [(f"  open now: {key}", ", ".join(who)) for key, who in reviews["open"].items()]
     lines += [("working on it now", driver) for driver in found["drivers"]]
     return lines
 
@@ -111,10 +111,6 @@ def verify(
     ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.verify import verify as verify_dataset
-        from maskmill.storage.plan.plan import planned
-        from maskmill.storage.stores.open import open_store
-
         given = None
         if recipe is not None or config is not None or set:
             from maskmill.flows.config import ConfigError, load_config
@@ -125,9 +121,7 @@ def verify(
         repaired = None
         if repair:
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
-        report = verify_dataset(open_store(dataset), deep=deep)
-        if not report.images and not report.problems:
-            planned(open_store(dataset))
+        report = _verified(dataset, deep=deep)
         orphans = _orphans(dataset)
         if json:
             console.print_json({**dataclasses.asdict(report), **orphans, "repair": repaired})
@@ -136,8 +130,19 @@ def verify(
             if orphans["orphans"]:
                 size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
                 console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
-        if not report.ok:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.ok)
+
+
+def _verified(dataset: str, *, deep: bool) -> VerifyReport:
+    """What there is and how sound it is. Raises NoSuchThing where nothing is planned."""
+    from maskmill.storage.care.verify import verify as verify_dataset
+    from maskmill.storage.plan.plan import planned
+    from maskmill.storage.stores.open import open_store
+
+    report = verify_dataset(open_store(dataset), deep=deep)
+    if not report.images and not report.problems:
+        planned(open_store(dataset))
+    return report
 
 
 def _orphans(dataset: str) -> dict[str, int]:
@@ -158,10 +163,9 @@ def _repair(
     dataset: str, given: RunConfig | None, *, deep: bool, yes: bool, json: bool
 ) -> dict[str, Any] | None:
     """Shows what is damaged, and makes it again if that is wanted; None if nothing was done."""
-    from maskmill.flows.report.report import watching
     from maskmill.flows.runs.repair import look_for_damage, repair
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched() as watcher:
         watcher.step("looking for damage")
         found = look_for_damage(dataset, deep=deep)
     if not found.damages and not found.unpublished:
@@ -174,7 +178,7 @@ def _repair(
     question = f"Make {len(found.damages)} damaged column shards again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         report = repair(dataset, found, deep=deep, given=given)
     for left in report.left:
         console.note(f"not repaired: {left}")
@@ -209,7 +213,9 @@ def preview(
         Path, typer.Option(help="The folder to write to.", callback=folder_to_write, file_okay=False)
     ] = Path("preview"),
     generation: Which = None,
-    column: Column = "masks",
+    column: Annotated[
+        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -227,8 +233,10 @@ def preview(
             )
 
 
-def write_preview(dataset: str, folder: Path, which: int | str | None = None, column: str = "masks") -> Path:
-    """Writes index.html and sheet.png of a generation's masks in a column; returns the page."""
+def write_preview(
+    dataset: str, folder: Path, which: int | str | None = None, column: str | None = None
+) -> Path:
+    """Writes index.html and sheet.png of a generation; returns the page."""
     from maskmill.storage.dataset.tags import find_generation
     from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.preview import preview_page
@@ -236,12 +244,12 @@ def write_preview(dataset: str, folder: Path, which: int | str | None = None, co
 
     store = open_store(dataset)
     generation = find_generation(store, which)
-    sheet = contact_sheet(store, generation, column=column)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sheet.png").write_bytes(sheet)
+    (folder / "sheet.png").write_bytes(contact_sheet(store, generation, column=column))
     page = folder / "index.html"
-    text = preview_page(store, generation, title=Path(dataset).name, column=column)
-    page.write_text(text, encoding="utf-8")
+    page.write_text(
+        preview_page(store, generation, title=Path(dataset).name, column=column), encoding="utf-8"
+    )
     return page
 
 
@@ -256,10 +264,13 @@ def export(
     images: Annotated[
         bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
     ] = True,
-    column: Column = "masks",
+    column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
     polygons: Annotated[
         bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
+    prefer: Annotated[
+        str, typer.Option(help="people (their masks where a picture was reviewed) or automatic.")
+    ] = "people",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -269,13 +280,12 @@ def export(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs.export import export_generation
 
         pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
-        pairs.append(f"export.polygons={str(polygons).lower()}")
+        pairs += [f"export.polygons={str(polygons).lower()}", f"export.prefer={prefer}"]
         config = load_config(sets=pairs)
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched() as watcher:
             watcher.step(f"exporting to {dest}")
             report = export_generation(dataset, generation, config.export, dest)
         if json:
@@ -289,7 +299,19 @@ def export(
                 ("where", report.destination),
                 ("images", report.num_images),
                 ("masks", report.num_masks),
+                *_reviewed_lines(report),
                 ("size", size),
                 *((f"left out: {reason}", count) for reason, count in report.left_out.items()),
             ]
         )
+
+
+def _reviewed_lines(report: ExportReport) -> list[tuple[str, Any]]:
+    """How much of an export is people's; nothing where none of it is."""
+    if not report.num_reviewed_images:
+        return []
+    others = report.num_images - report.num_reviewed_images
+    return [
+        ("  people's", f"{report.num_reviewed_masks} masks drawn or confirmed"),
+        ("  reviewed images", f"{report.num_reviewed_images}, the other {others} with automatic masks alone"),
+    ]

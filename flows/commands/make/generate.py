@@ -18,6 +18,7 @@ from maskmill.flows.commands.options import (
     RayAddress,
     Recipe,
     Sets,
+    Workers,
     run_sets,
 )
 from maskmill.flows.report import console
@@ -34,9 +35,7 @@ def generate(
     config: ConfigFile = None,
     set: Sets = None,
     limit: Limit = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers at once; by default as many as fit.", metavar="N")
-    ] = None,
+    workers: Workers = None,
     ray_address: RayAddress = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Annotate a few images, write nothing, predict time and size.")
@@ -65,8 +64,7 @@ def generate(
             return
         report = run_watched(dataset, input, run, limit=limit, export_to=export)
         show_report(report, json=json)
-        if not report.sound:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.sound)
 
 
 def run_watched(
@@ -74,9 +72,8 @@ def run_watched(
 ) -> RunReport:
     """A run with live progress on standard error."""
     from maskmill.flows.deployments.quick_start import run_generate
-    from maskmill.flows.report.report import watching
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         return run_generate(dataset, inputs, config, limit=limit, export_to=export_to)
 
 

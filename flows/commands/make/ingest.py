@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from maskmill.flows.commands.options import (
     ConfigFile,
@@ -18,6 +16,7 @@ from maskmill.flows.commands.options import (
     RayAddress,
     Recipe,
     Sets,
+    Workers,
     run_sets,
 )
 from maskmill.flows.report import console
@@ -33,9 +32,7 @@ def ingest(
     config: ConfigFile = None,
     set: Sets = None,
     limit: Limit = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers at once; by default one a CPU.", metavar="N")
-    ] = None,
+    workers: Workers = None,
     ray_address: RayAddress = None,
     json: Json = False,
     debug: Debug = False,
@@ -47,18 +44,16 @@ def ingest(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import ingest as runs
 
         run = load_config(recipe, config, run_sets(set, workers, ray_address))
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             report = runs.ingest(dataset, input, run, limit=limit)
         if json:
             console.print_json(dataclasses.asdict(report))
         else:
             _show(report, input)
-        if report.failed_shards:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(not report.failed_shards)
 
 
 def _show(report: IngestReport, inputs: list[str]) -> None:

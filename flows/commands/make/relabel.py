@@ -17,6 +17,7 @@ from maskmill.flows.commands.options import (
     RayAddress,
     Recipe,
     Sets,
+    Workers,
     file_to_write,
     run_sets,
 )
@@ -46,7 +47,7 @@ def relabel(
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for another writer of the dataset.")
     ] = 0.0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers at once.", metavar="N")] = None,
+    workers: Workers = None,
     ray_address: RayAddress = None,
     picture: Annotated[
         Path | None,
@@ -79,8 +80,7 @@ def relabel(
             if png is not None:
                 picture.write_bytes(png)
         _show_report(report, json=json)
-        if not report.sound:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.sound)
 
 
 def _show_plan(dataset: str, run: RunConfig, caps: RelabelCaps, *, json: bool, dry_run: bool) -> None:
@@ -101,9 +101,8 @@ def _run_watched(
     dataset: str, inputs: list[str] | None, run: RunConfig, caps: RelabelCaps, wait_s: float
 ) -> RelabelReport:
     from maskmill.flows.deployments.quick_start import run_relabel
-    from maskmill.flows.report.report import watching
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         return run_relabel(dataset, inputs, run, caps, wait_s=wait_s)
 
 

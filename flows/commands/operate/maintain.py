@@ -44,7 +44,6 @@ def gc(
     no running driver needs. Shows them first.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs.collect import collect, look_for_garbage
 
         found = look_for_garbage(dataset, versions=versions)
@@ -57,7 +56,7 @@ def gc(
             again=f"maskmill gc {shlex.quote(dataset)}{' --versions' if versions else ''} --yes",
         )
         if done:
-            with console.live_watcher() as watcher, watching(watcher):
+            with console.watched():
                 found = collect(dataset, found, versions=versions)
         if json:
             console.print_json(_garbage_json(found, done))

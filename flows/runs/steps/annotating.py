@@ -15,12 +15,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
+from maskmill.flows.report.observe import observed
 from maskmill.flows.report.report import Tally, watcher
 from maskmill.flows.services import state as up_state
+from maskmill.flows.services.ray import cluster
 from maskmill.pipeline.settings import BoxSettings
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.run.events import NodeLost, RunStopped
+from maskmill.workers.run.events import (
+    REMARKS,
+    NodeLost,
+    Progress,
+    RunStopped,
+    ShardDone,
+    ShardFailed,
+    WorkerLost,
+)
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress
@@ -67,8 +79,6 @@ def annotate_shards(
             stays.
         LeaseLost: this driver was silent for so long that others count it as dead; likewise.
     """
-    from maskmill.flows.services.ray import cluster
-
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
@@ -101,8 +111,6 @@ def _work(
         NodeLost: Ray's processes that this one started have ended.
         RunStopped, LeaseLost: as `annotate_shards`; `again`: Ray has ended a second time.
     """
-    from maskmill.flows.report.observe import observed
-    from maskmill.flows.services.ray import cluster
     from maskmill.workers.pool.own_node import check_own_node
     from maskmill.workers.pool.pool import run_pool  # imports Ray, which reads its environment then
 
@@ -140,8 +148,6 @@ def _work(
 
 def left_of(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, int]:
     """Of shards, those that still lack a column of the run."""
-    from maskmill.storage.dataset.columns import ColumnVersion
-
     store = open_store(spec.root)
     done = [ColumnVersion(store, name, digits).committed() for name, digits in spec.fingerprints.items()]
     return {shard: images for shard, images in shards.items() if not all(shard in one for one in done)}
@@ -149,8 +155,6 @@ def left_of(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, int]:
 
 def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
     """The spec with the columns named that none of these shards lacks: workers don't load their models."""
-    from maskmill.storage.dataset.columns import ColumnVersion
-
     store, todo = open_store(spec.root), set(shards)
     idle = [
         name
@@ -166,7 +170,6 @@ def boxes_told(spec: RunSpec) -> str:
     Raises:
         InputError: nothing, or a file that cannot be read.
     """
-    from maskmill.storage.plan.plan import load_plans
     from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes
 
     settings = spec.settings.of(BoxSettings)
@@ -196,8 +199,7 @@ class _Follower:
         self._before: Counter[str] = Counter()
 
     def see(self, event: PoolEvent) -> None:
-        from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
-
+        """Takes an event into account, and tells who watches what they should know."""
         match event:
             case Progress():
                 self._progress(event)
@@ -230,6 +232,7 @@ class _Follower:
         self._before = self._done.copy()
 
     def outcome(self) -> Annotated:
+        """What came of the shards, once no more events come; remarks are told here."""
         seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0
         self._tell_remarks()
         return Annotated(
@@ -240,8 +243,6 @@ class _Follower:
         )
 
     def _tell_remarks(self) -> None:
-        from maskmill.workers.run.events import REMARKS
-
         for name, count in sorted(self._remarks.items()):
             watcher().note(REMARKS[name].format(count=count))
 

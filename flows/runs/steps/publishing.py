@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.storage.care.rewrite import settle_forgotten
+from maskmill.storage.care.verify import verify
 from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.generations import Publication, check_inputs, latest, publish_over
+from maskmill.storage.dataset.manifest import row_of
+from maskmill.storage.dataset.merge import count_rows, merge_rows
+from maskmill.storage.dataset.records import first_rejects
+from maskmill.storage.errors import Overtaken
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import MASKS
 
@@ -65,8 +74,6 @@ def publish_and_verify(
         DamagedObject: a record cannot be read.
         Overtaken: others kept committing or publishing meanwhile.
     """
-    from maskmill.storage.errors import Overtaken
-
     for _ in range(MAX_RACES):
         try:
             return _publish_and_verify(spec, config, made_by, partial)
@@ -76,12 +83,6 @@ def publish_and_verify(
 
 
 def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
-    from maskmill.storage.care.rewrite import settle_forgotten
-    from maskmill.storage.care.verify import verify
-    from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.plan.plan import load_plans
-
     store = open_store(spec.root)
     settle_forgotten(store, created_utc=now_utc())
     records = {
@@ -108,9 +109,7 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
 def _publish(
     spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
 ) -> Generation:
-    from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over, row_of
-    from maskmill.storage.dataset.merge import count_rows, merge_rows
+    from maskmill.workers.reviews.column import with_reviews
 
     store = open_store(spec.root)
     check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
@@ -122,20 +121,24 @@ def _publish(
     models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation merged with what this run committed."""
         merged = merge_rows(store, made, parent)
+        reviewed = with_reviews(store, merged.rows, created_utc=now_utc())
+        for sentence in reviewed.damage:
+            watcher().note(sentence)
         for column, shards in merged.dropped.items():
             watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
-        if parent is not None and parent.rows() == merged.rows:
-            return Publication(merged.rows, {})
+        if parent is not None and parent.rows() == reviewed.rows:
+            return Publication(reviewed.rows, {})
         carried = {row.column for row in merged.rows} - spec.fingerprints.keys()
         kept = {column: parent.columns[column] for column in carried} if parent is not None else {}
         facts = {
-            "columns": {**kept, **spec.fingerprints},
+            "columns": reviewed.columns({**kept, **spec.fingerprints}),
             "settings": {**_sections(parent, carried), **settings},
             "models": {**(parent.models if parent is not None and carried else {}), **models},
-            "totals": count_rows(store, merged.rows),
+            "totals": count_rows(store, reviewed.rows),
         }
-        return Publication(merged.rows, facts)
+        return Publication(reviewed.rows, facts)
 
     return publish_over(store, make, now_utc(), made_by=made_by)
 
@@ -147,8 +150,6 @@ def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, An
 
 def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
     """The rejected images, each once, with the reason of the first column that rejects it."""
-    from maskmill.storage.dataset.records import first_rejects
-
     for shard in _by_shard(records):
         yield from first_rejects(shard).values()
 

@@ -9,72 +9,44 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.runs.distill import run_distillation
 from maskmill.flows.runs.loop import LoopPlan, curves, loop_name, run_loop
-from maskmill.flows.runs.retrain import plan_training, run_training
+from maskmill.flows.runs.retrain import plan_training, retrain, run_training
 from maskmill.flows.runs.steps.gate import judge
-from maskmill.flows.runs.steps.planning import describe_run, is_complete
-from maskmill.flows.runs.steps.publishing import publish_and_verify
+from maskmill.flows.runs.steps.planning import describe_run
+from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.train import distill
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
-from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.run.spec import ShardTask
-from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.stages.build import build_stages
-from tests.workers.train.training_set import STUDENT, write_coco, write_student
+from maskmill.workers.jobs.review import summary
+from maskmill.workers.reading.samples import read_annotated
+from maskmill.workers.reviews.keep import Work, begin, keep
+from maskmill.workers.reviews.rows import MaskWork
+from tests.flows.runs.places import Place
+from tests.workers.train.training_set import STUDENT
 
 NOW = "2025-01-01T00:00:00+00:00"
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    torch.set_num_threads(1)
-    weights = write_student(tmp_path_factory.mktemp("student") / "s.safetensors")
-    sets = [
-        f"segmenter.weights={weights}", "segmenter.device=cpu", "segmenter.threads=1",
-        "masks.points_per_side=3",
-        "masks.predicted_iou=0", "masks.stability=0", "masks.min_area_px=0", "masks.drop_small=false",
-        "run.shard_size=2", "retrain.steps=2", "retrain.batch=2", "retrain.masks=2", "retrain.points=1",
-        "retrain.bare_rounds=0", "retrain.min_area_px=1", "evaluate.measures=points", "evaluate.clicks=1",
-        "gate.bootstrap=100", "gate.margin=1", "loop.reviewed=1", "loop.most_clicks=2",
-    ]  # fmt: skip
-    return load_config("nano", sets=sets)
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A dataset that is annotated by `config`, its truth, and a gate set of other pictures."""
-
-    dataset: str
-    inputs: tuple[str, ...]
-    truth: tuple[Path, Path]
-    gate: tuple[Path, Path]
-
-
-@pytest.fixture
-def place(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("MASKMILL_CACHE", str(tmp_path / "cache"))
-    known = write_coco(tmp_path / "known", first=0, count=4)
-    gate = write_coco(tmp_path / "gate", first=70, count=2)
-    dataset = str(tmp_path / "dataset")
-    store = open_store(dataset)
-    make_plan(store, [str(known.images)], shard_size=2)
-    spec = describe_run(dataset, config)
-    stages = build_stages(spec)
-    for shard in range(2):
-        run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
-    assert is_complete(spec) and publish_and_verify(spec, config).generation == 1
-    return Place(dataset, (str(known.images),), (known.coco, known.images), (gate.coco, gate.images))
+def test_a_gate_set_of_near_duplicates_is_refused(place: Place, config: RunConfig) -> None:
+    coco, images = place.gate
+    kept = next(path for path in Path(place.inputs[0]).iterdir() if path.suffix in (".jpg", ".png"))
+    listed = sorted(images.iterdir())[0]
+    with Image.open(kept) as picture, Image.open(listed) as other:
+        copy = picture.convert("RGB").resize(other.size)
+    copy.save(listed, **({"quality": 70} if listed.suffix == ".jpg" else {}))
+    with pytest.raises(InputError, match=rf"1 of its pictures .*{listed.name} is 0000000\d\d but for"):
+        plan_training(place.dataset, None, config, gate=(coco, images))
 
 
 def test_a_gate_set_that_overlaps_the_training_set_is_refused(place: Place, config: RunConfig) -> None:
@@ -127,6 +99,49 @@ def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
     assert loop_name(plan, other) != loop_name(plan, config) == again.loop
 
 
+def drawn(place: Place, key: str) -> None:
+    """A person draws one mask on a picture of the latest generation, and is done with it."""
+    store = open_store(place.dataset)
+    generation = find_generation(store)
+    (sample,) = [one for one in read_annotated(store, generation, pictures=False) if one.key == key]
+    start = begin(store, key, record=sample.record, generation=generation.number, blank=True)
+    mask_HW = np.zeros((start.image["height"], start.image["width"]), np.bool_)
+    mask_HW[5:30, 5:30] = True
+    mask = MaskWork(how="added", segmentation=encode_mask(mask_HW).to_coco(), drawn=True, clicks=4)
+    keep(store, start, Work(who="Ana", tool="page", masks=[mask], finished=True), created_utc=NOW)
+
+
+def test_a_retraining_learns_from_what_people_saved_so_far(place: Place, config: RunConfig) -> None:
+    drawn(place, "000000001")
+    done = retrain(place.dataset, config)
+    assert done.generation == 2, "published by the way"
+    assert summary(open_store(place.dataset), find_generation(open_store(place.dataset))).images == 1
+    assert retrain(place.dataset, config, generation=1).generation == 1, "one that is named stays"
+
+
+def test_a_loop_without_an_oracle_runs_from_people_s_reviews(place: Place, config: RunConfig) -> None:
+    plan = LoopPlan(dataset=place.dataset, inputs=place.inputs, rounds=1, gate=place.gate)
+    with pytest.raises(InputError, match="0 pictures were reviewed, and 1 are asked for"):
+        run_loop(plan, config)
+    drawn(place, "000000002")
+    found = run_loop(plan, config).rounds[0]
+    assert (found["review"]["images"], found["review"]["clicks"], found["generation"]) == (1, 4, 2)
+
+
+def test_reviewing_alone_publishes_what_was_saved(place: Place) -> None:
+    nothing = CliRunner().invoke(app, ["review", place.dataset])
+    assert nothing.exit_code == 2 and "0 pictures were reviewed" in " ".join(nothing.stderr.split())
+    drawn(place, "000000001")
+    done = json.loads(CliRunner().invoke(app, ["review", place.dataset, "--json"]).stdout)
+    assert (done["generation"], done["published"], done["images"], done["finished"]) == (2, True, 1, 1)
+    again = json.loads(CliRunner().invoke(app, ["review", place.dataset, "--json"]).stdout)
+    assert (again["generation"], again["published"]) == (2, False)
+    half = CliRunner().invoke(app, ["review", place.dataset, "--images", "2"])
+    assert half.exit_code == 2 and "go together" in " ".join(half.stderr.split())
+    told = json.loads(CliRunner().invoke(app, ["status", place.dataset, "--json"]).stdout)
+    assert told["reviews"] == {"pictures": 1, "saves": 1, "open": {}}
+
+
 def test_a_round_that_was_recorded_is_promoted_once(place: Place, config: RunConfig) -> None:
     from maskmill.flows.runs.loop import _settle
 
@@ -160,7 +175,7 @@ def test_commands_refuse_what_makes_no_sense(place: Place, tmp_path: Path) -> No
     loop = ["loop", place.dataset, "--input", place.inputs[0], "--gate", *map(str, place.gate)]
     for command, words in (
         (["retrain", place.dataset, "--promote"], "needs a --gate"),
-        ([*loop, "--set", "loop.reviewed=2"], "give it --truth"),
+        ([*loop, "--set", "loop.reviewed=2"], "0 pictures were reviewed, and 2 are asked for"),
         (["evaluate", "--audit"], "name it first"),
         (["evaluate", "--coco", str(place.gate[0])], "go together"),
         (["evaluate", "--segmenter", "nanno", "--scenes", "1"], "nanno"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from maskmill.workers.stages.word_rows import ANNOTATION_ROWS, WORD_ROWS, rows_for
+from maskmill.workers.reading.word_rows import ANNOTATION_ROWS, REVIEW_ROWS, WORD_ROWS, rows_for
 
 IMAGE = {"image_id": 3, "width": 8, "height": 6, "file_name": "000000003.jpg"}
 
@@ -48,7 +48,7 @@ def test_names_have_a_row_per_name_the_best_first() -> None:
 
 
 def test_other_columns_have_a_row_per_mask_or_none() -> None:
-    assert rows_for("given") is rows_for("review") is ANNOTATION_ROWS
+    assert rows_for("given") is ANNOTATION_ROWS and rows_for("review") is REVIEW_ROWS
     (row,) = ANNOTATION_ROWS.rows({"image": IMAGE, "annotations": [{"id": 9, "area": 4, "label": "cat"}]})
     assert (row["annotation_id"], row["area_px"], row["bbox_x"], row["label"]) == (9, 4, None, "cat")
     assert set(row) == set(ANNOTATION_ROWS.fields)

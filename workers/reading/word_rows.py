@@ -3,7 +3,8 @@
     captions   a row per text: the picture's (annotation_id null) and its crops'; dropped ones have kept 0
     labels     a row per label, with its box in px and the mask it names
     names      a row per name of a mask, the best has place 0
-    and of annotations that were imported or reviewed a row per mask, as in the index of masks
+    and of annotations that were imported a row per mask, as in the index of masks; of reviewed ones also what
+    became of each, and whose it is
 
 It does not know: torch, models, and which columns a dataset has.
 """
@@ -82,6 +83,21 @@ def _annotations(record: Record) -> Iterator[Row]:
         }
 
 
+def _reviewed(record: Record) -> Iterator[Row]:
+    facts = record.get("review") or {}
+    told = {name: facts.get(name) for name in ("who", "tool", "save")}
+    for annotation, row in zip(record.get("annotations") or (), _annotations(record), strict=True):
+        yield {
+            **row,
+            **told,
+            "how": annotation.get("how"),
+            "clicks": annotation.get("clicks"),
+            "seconds": annotation.get("seconds"),
+            "drawn": int(bool(annotation.get("drawn"))),
+            "finished": int(bool(facts.get("complete"))),
+        }
+
+
 _BOX: Mapping[str, Kind] = {
     "bbox_x": "float64",
     "bbox_y": "float64",
@@ -127,6 +143,23 @@ ANNOTATION_ROWS = RecordRows(
 """Of every other column, whose records have SA-1B's annotations, or none."""
 
 
+REVIEW_ROWS = RecordRows(
+    {
+        **ANNOTATION_ROWS.fields,
+        "how": "string",
+        "clicks": "int64",
+        "seconds": "float64",
+        "drawn": "int64",
+        "who": "string",
+        "tool": "string",
+        "save": "int64",
+        "finished": "int64",
+    },
+    _reviewed,
+)
+"""Of what people reviewed; those before there were saves say less."""
+
+
 def rows_for(column: str) -> RecordRows:
     """How a column's records become rows."""
-    return WORD_ROWS.get(column, ANNOTATION_ROWS)
+    return REVIEW_ROWS if column == "review" else WORD_ROWS.get(column, ANNOTATION_ROWS)
