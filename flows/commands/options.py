@@ -84,6 +84,17 @@ def folder_to_write(path: Path | None) -> Path | None:
     return path
 
 
+def a_name(text: str | None) -> str | None:
+    """Whether a name that was given names anybody.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if text is not None and not text.strip():
+        raise typer.BadParameter("an empty name is nobody's: say whose, or leave the option out")
+    return text
+
+
 def file_and_folder(pair: tuple[Path, Path] | None) -> tuple[Path, Path] | None:
     """Whether annotations and the folder of their pictures are there.
 

@@ -18,6 +18,7 @@ from maskmill.flows.commands.options import (
     Json,
     Recipe,
     Sets,
+    a_name,
     file_and_folder,
     folder_to_write,
 )
@@ -213,7 +214,7 @@ def review(
         str, typer.Option(help="given (the masks as they are), or an oracle: assisted or semi.")
     ] = "given",
     who: Annotated[
-        str | None, typer.Option(help="Who made the masks; this account's name by default.")
+        str | None, typer.Option(help="Who made the masks; this account's name by default.", callback=a_name)
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,

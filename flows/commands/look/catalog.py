@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import Dataset, Debug, Json, Which, file_to_write
+from maskmill.flows.commands.options import Dataset, Debug, Json, Which, a_name, file_to_write
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ def import_column(
         str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
     ] = None,
     who: Annotated[
-        str | None, typer.Option(help="With --by person: whose they are; this account by default.")
+        str | None,
+        typer.Option(help="With --by person: whose they are; this account by default.", callback=a_name),
     ] = None,
     json: Json = False,
     debug: Debug = False,
