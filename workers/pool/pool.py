@@ -28,7 +28,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import cycle, islice
 
 import ray
@@ -39,6 +38,7 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
 from maskmill.workers.pool.blame import Doubt, Doubts, History
 from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_start, start_advice
+from maskmill.workers.pool.limits import Limits
 from maskmill.workers.pool.own_node import check_own_node
 from maskmill.workers.pool.seat import Seat
 from maskmill.workers.run.events import (
@@ -116,7 +116,7 @@ def run_pool(
         RunStopped: an error that no retry helps against, or workers that can't start or live.
         NodeLost: Ray's own processes, which this one started, have ended.
     """
-    limits = _Limits(
+    limits = Limits(
         resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row, autoscale
     )
     pool = _Pool(spec, shards, make_actor or (lambda: start_worker(spec, resources)), limits)
@@ -129,22 +129,9 @@ def run_pool(
         pool.stop()
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """`run_pool`'s arguments of these names."""
-
-    resources: Resources
-    num_workers: int | None
-    max_attempts: int
-    deadline_s: float | None
-    progress_every_s: float
-    max_losses_in_a_row: int | None
-    autoscale: bool
-
-
 class _Pool:
     def __init__(
-        self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: _Limits
+        self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: Limits
     ) -> None:
         self._store = open_store(spec.root)
         self._shards = iter(shards)

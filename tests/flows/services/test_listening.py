@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.doors import MARK, Door, answer_to_stranger, doors_of
 from tests.fakes import write_pictures
+from tests.flows.doors import MARK, Door, answer_to_stranger, doors_of
 from tests.flows.running import running_up
 from tests.flows.runs.test_generate import Maskmill
 from tests.ports import free_port
