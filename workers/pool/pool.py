@@ -123,7 +123,7 @@ def run_pool(
     try:
         yield from pool.events()
     except NodeLost:
-        pool.leave()
+        pool.stop(ask=False)
         raise
     finally:
         pool.stop()
@@ -162,14 +162,10 @@ class _Pool:
                 yield self._progress()
         yield self._progress()  # the final sums
 
-    def stop(self) -> None:
-        """Kills the workers that still sit, without waiting for their shards."""
-        for seat in self._seats:
+    def stop(self, *, ask: bool = True) -> None:
+        """Kills the workers that still sit, without waiting; `ask` not where Ray is gone: it would hang."""
+        for seat in self._seats if ask else ():
             ray.kill(seat.worker.actor)
-        self._seats.clear()
-
-    def leave(self) -> None:
-        """Forgets the workers, whose Ray is gone: nobody is there to end them, and asking would hang."""
         self._seats.clear()
 
     # Hand out work
