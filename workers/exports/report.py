@@ -57,11 +57,11 @@ class ExportPlan:
     dataset: str
     generation: int
     manifest_sha256: str
-    options: Mapping[str, int | bool | str]
+    options: Mapping[str, int | bool | str | float]
 
 
 def plan_of(
-    format: str, store: ObjectStore, generation: Generation, options: Mapping[str, int | bool | str]
+    format: str, store: ObjectStore, generation: Generation, options: Mapping[str, int | bool | str | float]
 ) -> ExportPlan:
     """The plan of an export of this generation."""
     return ExportPlan(

@@ -175,6 +175,16 @@ WRONG: Mapping[str, list[Wrong]] = {
     "cron": wrong("bad schedule", "", "daily", "61 * * * *", "* * * *", "a b c d e", "0 3 31 2 x"),
     "timezone": wrong("no such time zone", "Nowhere/X", "", "../x", "{tmp}"),
     "faults": COUNT,
+    "csv": [],
+    "parquet": FILE_OUT,
+    "where": wrong("bad SQL", "", "selec 1", "nosuch = 1", "1 =", "\0"),
+    "masks_where": wrong("bad SQL", "", "selec 1", "nosuch = 1", "1 =", "\0"),
+    "split": wrong("no setting", "", "a/b", "90", "200/5/5", "-1/101"),
+    "classes": wrong("unknown choice", "nosuch", ""),
+    "class_map": TRUTH[:4],
+    "min_label_score": wrong("number out of range", "nan", "-1", "2") + wrong("no number", "abc", ""),
+    "names": wrong("unknown family", "nosuch", ""),
+    "weights": wrong("missing path", "/nowhere/b.pth"),
     "prefer": wrong("unknown choice", "nosuch", ""),
     "max_distance": NATURAL + wrong("number out of range", "129"),
     "by": wrong("unknown choice", "nosuch", ""),
@@ -228,9 +238,13 @@ ONLY: Mapping[tuple[str, str], list[Wrong]] = {
 }
 """Where a command's parameter is another thing than its namesakes, or meets more."""
 
-FREE = {"json", "debug", "yes", "watch", "deep", "repair", "polygons", "remove", "note", "audit", "text"} | {
-    *("why", "promote", "check", "stop", "image", "tag", "sign_off", "versions", "dry_run", "unsafe"),
-}
+FREE = (
+    {"private", "staging", "open", "review", "speeds", "csv"}
+    | {"json", "debug", "yes", "watch", "deep", "repair", "polygons", "remove", "note", "audit", "text"}
+    | {
+        *("why", "promote", "check", "stop", "image", "tag", "sign_off", "versions", "dry_run", "unsafe"),
+    }
+)
 """Switches, and words that are for people alone."""
 
 RIGHT: Mapping[str, Mapping[str, tuple[str, ...]]] = {
