@@ -62,6 +62,7 @@ consumers: setup  ## exports opened by the tools that read them, installed in an
 
 fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
+	$(BIN)/python -m benchmarks.fuzz_annotations --count $(or $(COUNT),50000) --seed $(or $(SEED),0)
 
 simulate: setup  ## schedules of drivers, care and people over a simulated store: SEEDS of them (10000); goes on where it stopped
 	SIMULATE_STRIDE=1 $(BIN)/pytest -q tests/simulation/test_every_order.py --timeout 3600

@@ -216,7 +216,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     places = (
         ("maskmill.flows.config", "ConfigError"),
         ("maskmill.flows.services.prefect.deploy", "DeployError"),
-        ("maskmill.flows.services.ray.cluster", "ClusterError"),
+        ("maskmill.flows.services.ray.address", "ClusterError"),
         ("maskmill.flows.services.prefect.server", "PrefectServerError"),
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),

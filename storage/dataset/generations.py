@@ -30,6 +30,7 @@ from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import (
     DamagedObject,
     DatasetError,
+    NoSuchThing,
     ObjectNotFound,
     Overtaken,
     Recalled,
@@ -44,6 +45,7 @@ from maskmill.storage.stores.numbered import highest_by_log
 FORMAT_VERSION = 1
 FOLDER = "generations"
 MAX_RACES = 20
+MOST_GENERATIONS = 10**9
 
 
 @dataclass(frozen=True)
@@ -251,15 +253,16 @@ def load_generation(store: ObjectStore, number: int) -> Generation:
     """A generation by its number.
 
     Raises:
-        ObjectNotFound: there is no such generation; says which there are.
+        NoSuchThing: there is no such generation; says which there are.
         DamagedObject: its file cannot be read.
     """
+    if not 0 < number < MOST_GENERATIONS:
+        raise _none_of(store, number)
     name = generation_name(number)
     try:
         data = store.read(name)
     except ObjectNotFound as exc:
-        there = list_generations(store)
-        raise ObjectNotFound(f"{store.root}: no generation {number}; there are {there or 'none'}") from exc
+        raise _none_of(store, number) from exc
     try:
         fields = load_object(data)
         if fields.pop("format_version", None) != FORMAT_VERSION:
@@ -270,6 +273,22 @@ def load_generation(store: ObjectStore, number: int) -> Generation:
     if generation.number != number:
         raise DamagedObject(f"{store.root}/{name}: says it is generation {generation.number}")
     return generation
+
+
+def _none_of(store: ObjectStore, number: int) -> NoSuchThing:
+    """Of a number: no such generation, or no dataset at all."""
+    there = list_generations(store)
+    return (
+        NoSuchThing(f"{store.root}: no generation {number}; there are {there}") if there else none_yet(store)
+    )
+
+
+def none_yet(store: ObjectStore) -> NoSuchThing:
+    """What to tell of a dataset without a generation."""
+    return NoSuchThing(
+        f"{store.root} holds no generation: is the path right? "
+        f"`maskmill generate {store.root} --input IMAGES` makes one"
+    )
 
 
 def generation_name(number: int) -> str:

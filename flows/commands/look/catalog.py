@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which
+from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which, file_to_write
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, in_order, listed, moment
 
@@ -23,7 +23,8 @@ SHOWN_ROWS = 1000
 """Of a query, on a terminal and as JSON."""
 
 Picture = Annotated[
-    Path | None, typer.Option("--picture", help="Write a PNG to look at here.", dir_okay=False)
+    Path | None,
+    typer.Option("--picture", help="Write a PNG to look at here.", callback=file_to_write, dir_okay=False),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maskmill.flows.commands.help import one_of
-from maskmill.flows.commands.options import Dataset, Debug, Json
+from maskmill.flows.commands.options import Dataset, Debug, Json, a_name
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count
 
@@ -40,7 +40,8 @@ def import_column(
         str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
     ] = None,
     who: Annotated[
-        str | None, typer.Option(help="With --by person: whose they are; this account by default.")
+        str | None,
+        typer.Option(help="With --by person: whose they are; this account by default.", callback=a_name),
     ] = None,
     generation: Annotated[
         str | None,
