@@ -43,7 +43,7 @@ _CHUNK_NUMBERS_CPU = 2**21
 _CHUNK_NUMBERS_GPU = 2**27
 
 # Above this, lost digits in a norm could show in the results: see ImageKeys.cancellation.
-_MAX_CANCELLATION = 256.0
+MAX_CANCELLATION = 256.0
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -160,6 +160,29 @@ def choose(outputs: IouFirst, choice: StabilityChoice) -> Chosen:
     return Chosen(iou_PM[prompts, best_P][:, None], logits_Phw)
 
 
+@dataclass(frozen=True)
+class DecoderWeights:
+    """What a decoder is made of, for engines that run it in another order (pipeline/gpu/).
+
+    Attributes:
+        prompt_encoder, mask_decoder: the modules.
+        form: what the mask decoder has beside SAM's.
+        position_1CHW: the image tokens' positions.
+        stages, prompt_stages: lowrank_image.py's, for what is computed once an image and for each prompt.
+        head: the mask head, laid out.
+        dtype: of the arithmetic on image tokens and pixels.
+    """
+
+    prompt_encoder: Any
+    mask_decoder: Any
+    form: DecoderForm
+    position_1CHW: Tensor
+    stages: tuple[lowrank_image.Stage, ...]
+    prompt_stages: tuple[lowrank_image.Stage, ...]
+    head: MaskHead
+    dtype: torch.dtype
+
+
 class SharedImageDecoder:
     """A prompt encoder and mask decoder of SAM's family, for many prompts on one image.
 
@@ -201,6 +224,20 @@ class SharedImageDecoder:
         self._stages = lowrank_image.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
         self._prompt_stages = lowrank_image.stages_in(self._stages, dtype)
         self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype, form)
+
+    @property
+    def weights(self) -> DecoderWeights:
+        """The parts, shared and not copied."""
+        return DecoderWeights(
+            self._prompt_encoder,
+            self._mask_decoder,
+            self._form,
+            self._position_1CHW,
+            self._stages,
+            self._prompt_stages,
+            self._head,
+            self._dtype,
+        )
 
     @torch.no_grad()
     def prepare(self, embedding_CHW: Tensor, maps: Sequence[Tensor] = ()) -> ImageState:
@@ -281,7 +318,7 @@ class SharedImageDecoder:
         if prompts.masks_P1hw is None and pays:
             stages, shared = self._prompt_stages, state.shared
             out_PTC, keys = lowrank.transform(transformer, stages, shared, tokens_PTC, scratch)
-            if float(keys.cancellation) <= _MAX_CANCELLATION:
+            if float(keys.cancellation) <= MAX_CANCELLATION:
                 return _Chunk(out_PTC, keys)
             _log.info("%d prompts redone in dense form: cancellation %.3g", len(prompts), keys.cancellation)
         source_PCHW = state.embedding_1CHW + dense_PCHW

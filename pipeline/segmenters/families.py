@@ -33,7 +33,7 @@ from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.forms import SAM2, SAM_HQ, DecoderForm, StabilityChoice
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters import family_decoder
-from maskmill.pipeline.segmenters.base import ImageEmbedding
+from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding
 from maskmill.pipeline.segmenters.family_decoder import DecoderModules
 from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.segmenters.sam import checked_image, images_per_batch
@@ -177,6 +177,10 @@ class FamilySegmenter:
             )
             for i, frame in enumerate(frames)
         ]
+
+    def grid_parts(self) -> GridParts | None:
+        """See `HasGridParts`."""
+        return GridParts(self._decoder.weights, self.device) if self.device.type == "cuda" else None
 
     @torch.inference_mode()
     def prompt(self, embedding: ImageEmbedding) -> SamImage:
