@@ -76,8 +76,8 @@ def tables_of(frame: Frame, low_hw: Sequence[int], device: torch.device) -> Fram
     )
 
 
-ROW_TILE, COLUMN_TILE = 16, 128
-"""Outputs of a tile: 2,048 values for 128 threads."""
+ROW_TILE, COLUMN_TILE = 8, 64
+"""Outputs of a tile: two to four values a thread, whose sixteen taps each then fit the registers."""
 
 
 @lru_cache(maxsize=256)

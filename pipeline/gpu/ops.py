@@ -176,7 +176,7 @@ class Runs:
     places: Tensor
 
 
-MOST_SUPPRESSED = 16_384
+MOST_SUPPRESSED = 4_096
 """Masks of one crop that the suppression kernel holds in registers."""
 
 

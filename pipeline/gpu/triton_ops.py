@@ -77,7 +77,7 @@ class TritonOps:
             POSITIONS=positions,
             BLOCK_M=block,
             PRECISION="ieee",
-            num_warps=4,
+            num_warps=block // 16,
             num_stages=2,
         )
         return out
@@ -155,7 +155,7 @@ class TritonOps:
             TILE_X=columns.tile,
             PATCH_Y=rows.patch,
             PATCH_X=columns.patch,
-            num_warps=4,
+            num_warps=8,
             **UNFUSED,
         )
         return out_N7
@@ -173,7 +173,7 @@ class TritonOps:
             float32_below(max_iou),
             num,
             BLOCK=block,
-            num_warps=min(32, max(4, block // 256)),
+            num_warps=min(32, block // 128),
             **UNFUSED,
         )
         return kept_N
@@ -230,9 +230,9 @@ HEAD_BLOCK = 64
 
 
 def attention_blocks(window: int) -> tuple[int, int, int]:
-    """Keys of a padded row, rows of a block of keys, queries of a block: about 64 keys for 64 or 128 queries."""
+    """Keys of a padded row, rows of a block of keys, queries of a block."""
     padded = max(16, 1 << (window - 1).bit_length())
-    return padded, max(1, 64 // padded), 128 if window >= 32 else 64
+    return (padded, 1, 128) if window >= 32 else (padded, max(1, 32 // padded), 64)
 
 
 def cut_width(channels: int) -> tuple[int, int]:

@@ -17,7 +17,6 @@ Shapes: M queries and N keys of a block, D channels of a head's first part, R of
 
 from __future__ import annotations
 
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -26,7 +25,14 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _keys(pointer: Any, offsets_N: Any, inside_N: Any, within_N: Any, bias: Any, channels_D: Any) -> Any:
+def _keys(
+    pointer: tl.tensor,
+    offsets_N: tl.tensor,
+    inside_N: tl.tensor,
+    within_N: tl.tensor,
+    bias: tl.tensor,
+    channels_D: tl.tensor,
+) -> tl.tensor:
     """[N, D]: keys or values of a block: the image's own, beyond its border the bias."""
     at = pointer + offsets_N[:, None] + channels_D[None, :]
     own = tl.load(at, mask=inside_N[:, None], other=0.0)
@@ -36,16 +42,16 @@ def _keys(pointer: Any, offsets_N: Any, inside_N: Any, within_N: Any, bias: Any,
 
 @triton.jit
 def attention_kernel(
-    qkv: Any,
-    bias: Any,
-    down: Any,
-    across: Any,
-    out: Any,
-    scale: Any,
-    height: Any,
-    width: Any,
-    heads: Any,
-    windows_across: Any,
+    qkv: tl.tensor,
+    bias: tl.tensor,
+    down: tl.tensor,
+    across: tl.tensor,
+    out: tl.tensor,
+    scale: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    heads: tl.tensor,
+    windows_across: tl.tensor,
     WINDOW: tl.constexpr,
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,

@@ -16,39 +16,38 @@ Shapes: P prompts, S image tokens, K rows of Z, E channels of a pixel, G of a fi
 
 from __future__ import annotations
 
-from typing import Any
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _gelu(x: Any) -> Any:
+def _gelu(x: tl.tensor) -> tl.tensor:
     return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
 
 
 @triton.jit
 def head_kernel(
-    rows: Any,
-    rho: Any,
-    weight: Any,
-    mapped: Any,
-    shared: Any,
-    constant: Any,
-    middle: Any,
-    norm_weight: Any,
-    norm_bias: Any,
-    second: Any,
-    second_bias: Any,
-    fine_map: Any,
-    direction: Any,
-    keep: Any,
-    out: Any,
-    eps: Any,
-    tokens: Any,
-    across: Any,
-    row_count: Any,
-    row_step: Any,
+    rows: tl.tensor,
+    rho: tl.tensor,
+    weight: tl.tensor,
+    mapped: tl.tensor,
+    shared: tl.tensor,
+    constant: tl.tensor,
+    middle: tl.tensor,
+    norm_weight: tl.tensor,
+    norm_bias: tl.tensor,
+    second: tl.tensor,
+    second_bias: tl.tensor,
+    fine_map: tl.tensor,
+    direction: tl.tensor,
+    keep: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
+    tokens: tl.tensor,
+    across: tl.tensor,
+    row_count: tl.tensor,
+    row_step: tl.tensor,
     K: tl.constexpr,
     E: tl.constexpr,
     G: tl.constexpr,
@@ -108,8 +107,8 @@ def head_kernel(
             y_S = (s // across) * 4 + (pixel // 2) * 2 + under // 2
             x_S = (s % across) * 4 + (pixel % 2) * 2 + under % 2
             for m in tl.static_range(M):
-                direction_G = tl.load(direction + (prompt * M + m) * G + g)
-                logit_S = tl.sum(fine_SG * direction_G[None, :], axis=1)
-                place = (prompt_at * M + m) * 16 * tokens + y_S * 4 * across + x_S
-                asked = tl.load(keep + prompt * M + m) != 0
-                tl.store(out + place, logit_S, mask=seen_S & asked)
+                if tl.load(keep + prompt * M + m) != 0:
+                    direction_G = tl.load(direction + (prompt * M + m) * G + g)
+                    logit_S = tl.sum(fine_SG * direction_G[None, :], axis=1)
+                    place_S = (prompt_at * M + m) * 16 * tokens + y_S * 4 * across + x_S
+                    tl.store(out + place_S, logit_S, mask=seen_S)

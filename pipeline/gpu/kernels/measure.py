@@ -9,7 +9,6 @@ Shapes: Y rows and X columns of a tile.
 
 from __future__ import annotations
 
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -25,26 +24,26 @@ SIZES = ["low_height", "low", "num_rows", "num_columns", "row_tiles", "column_ti
 
 @triton.jit(do_not_specialize=SIZES)
 def measure_kernel(
-    logits: Any,
-    keep: Any,
-    rows: Any,
-    row_weights: Any,
-    row_bounds: Any,
-    columns: Any,
-    column_weights: Any,
-    column_bounds: Any,
-    out: Any,
-    low_height: Any,
-    low: Any,
-    num_rows: Any,
-    num_columns: Any,
-    row_tiles: Any,
-    column_tiles: Any,
-    outer: Any,
-    level: Any,
-    inner: Any,
-    below: Any,
-    above: Any,
+    logits: tl.tensor,
+    keep: tl.tensor,
+    rows: tl.tensor,
+    row_weights: tl.tensor,
+    row_bounds: tl.tensor,
+    columns: tl.tensor,
+    column_weights: tl.tensor,
+    column_bounds: tl.tensor,
+    out: tl.tensor,
+    low_height: tl.tensor,
+    low: tl.tensor,
+    num_rows: tl.tensor,
+    num_columns: tl.tensor,
+    row_tiles: tl.tensor,
+    column_tiles: tl.tensor,
+    outer: tl.tensor,
+    level: tl.tensor,
+    inner: tl.tensor,
+    below: tl.tensor,
+    above: tl.tensor,
     TILE_Y: tl.constexpr,
     TILE_X: tl.constexpr,
     PATCH_Y: tl.constexpr,

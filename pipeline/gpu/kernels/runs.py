@@ -12,7 +12,6 @@ Shapes: Y rows and X columns of a tile.
 
 from __future__ import annotations
 
-from typing import Any
 
 import triton
 import triton.language as tl
@@ -23,30 +22,30 @@ from maskmill.pipeline.gpu.kernels.taps import patch_extremes, tile_values
 
 @triton.jit(do_not_specialize=[*SIZES, "corner", "image_height", "capacity"])
 def runs_kernel(
-    logits: Any,
-    slots: Any,
-    num_slots: Any,
-    rows: Any,
-    row_weights: Any,
-    row_bounds: Any,
-    columns: Any,
-    column_weights: Any,
-    column_bounds: Any,
-    counts: Any,
-    ends: Any,
-    places: Any,
-    low_height: Any,
-    low: Any,
-    num_rows: Any,
-    num_columns: Any,
-    row_tiles: Any,
-    column_tiles: Any,
-    level: Any,
-    below: Any,
-    above: Any,
-    corner: Any,
-    image_height: Any,
-    capacity: Any,
+    logits: tl.tensor,
+    slots: tl.tensor,
+    num_slots: tl.tensor,
+    rows: tl.tensor,
+    row_weights: tl.tensor,
+    row_bounds: tl.tensor,
+    columns: tl.tensor,
+    column_weights: tl.tensor,
+    column_bounds: tl.tensor,
+    counts: tl.tensor,
+    ends: tl.tensor,
+    places: tl.tensor,
+    low_height: tl.tensor,
+    low: tl.tensor,
+    num_rows: tl.tensor,
+    num_columns: tl.tensor,
+    row_tiles: tl.tensor,
+    column_tiles: tl.tensor,
+    level: tl.tensor,
+    below: tl.tensor,
+    above: tl.tensor,
+    corner: tl.tensor,
+    image_height: tl.tensor,
+    capacity: tl.tensor,
     WRITE: tl.constexpr,
     TILE_Y: tl.constexpr,
     TILE_X: tl.constexpr,

@@ -9,14 +9,15 @@ nothing (0 / 0 is above no limit).
 
 from __future__ import annotations
 
-from typing import Any
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def suppress_kernel(boxes: Any, alive: Any, kept: Any, limit: Any, num: Any, BLOCK: tl.constexpr) -> None:
+def suppress_kernel(
+    boxes: tl.tensor, alive: tl.tensor, kept: tl.tensor, limit: tl.tensor, num: tl.tensor, BLOCK: tl.constexpr
+) -> None:
     """Grid: 1. boxes float32[4, N], best first; alive int32[N]; sets kept int32[N] to 1 for what stays."""
     n = tl.arange(0, BLOCK)
     seen = n < num

@@ -12,33 +12,41 @@ Shapes: Y rows and X columns of a tile; low is the width of the logits.
 
 from __future__ import annotations
 
-from typing import Any
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _blend(a: Any, b: Any, c: Any, d: Any, upper: Any, lower: Any, left: Any, right: Any) -> Any:
+def _blend(
+    a: tl.tensor,
+    b: tl.tensor,
+    c: tl.tensor,
+    d: tl.tensor,
+    upper: tl.tensor,
+    lower: tl.tensor,
+    left: tl.tensor,
+    right: tl.tensor,
+) -> tl.tensor:
     value = tl.fma(a, upper * left, b * (upper * right))
     return tl.fma(d, lower * right, tl.fma(c, lower * left, value))
 
 
 @triton.jit
 def _middle(
-    logits: Any,
-    low: Any,
-    rows: Any,
-    row_weights: Any,
-    num_rows: Any,
-    y: Any,
-    columns: Any,
-    column_weights: Any,
-    num_columns: Any,
-    x: Any,
+    logits: tl.tensor,
+    low: tl.tensor,
+    rows: tl.tensor,
+    row_weights: tl.tensor,
+    num_rows: tl.tensor,
+    y: tl.tensor,
+    columns: tl.tensor,
+    column_weights: tl.tensor,
+    num_columns: tl.tensor,
+    x: tl.tensor,
     which_row: tl.constexpr,
     which_column: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     """[Y, X]: the middle grid at each output's first or second row and column."""
     upper_Y = tl.load(rows + 2 * which_row * num_rows + y)[:, None] * low
     lower_Y = tl.load(rows + (2 * which_row + 1) * num_rows + y)[:, None] * low
@@ -58,17 +66,17 @@ def _middle(
 
 @triton.jit
 def tile_values(
-    logits: Any,
-    low: Any,
-    rows: Any,
-    row_weights: Any,
-    num_rows: Any,
-    y: Any,
-    columns: Any,
-    column_weights: Any,
-    num_columns: Any,
-    x: Any,
-) -> Any:
+    logits: tl.tensor,
+    low: tl.tensor,
+    rows: tl.tensor,
+    row_weights: tl.tensor,
+    num_rows: tl.tensor,
+    y: tl.tensor,
+    columns: tl.tensor,
+    column_weights: tl.tensor,
+    num_columns: tl.tensor,
+    x: tl.tensor,
+) -> tl.tensor:
     """float32[Y, X]: the upsampled logits at rows y and columns x, which lie within the output."""
     a = _middle(logits, low, rows, row_weights, num_rows, y, columns, column_weights, num_columns, x, 0, 0)
     b = _middle(logits, low, rows, row_weights, num_rows, y, columns, column_weights, num_columns, x, 0, 1)
@@ -88,15 +96,15 @@ def tile_values(
 
 @triton.jit
 def patch_extremes(
-    logits: Any,
-    low: Any,
-    top: Any,
-    bottom: Any,
-    left: Any,
-    right: Any,
+    logits: tl.tensor,
+    low: tl.tensor,
+    top: tl.tensor,
+    bottom: tl.tensor,
+    left: tl.tensor,
+    right: tl.tensor,
     PATCH_Y: tl.constexpr,
     PATCH_X: tl.constexpr,
-) -> Any:
+) -> tl.tensor:
     """The least and the greatest of the logits that a tile's taps reach; bounds are inclusive.
 
     An upsampled logit never lies beyond its taps, so a tile all on one side of a level needs no values.
