@@ -43,7 +43,9 @@ def run(ops: DeviceOps, step: str, *inputs: Any) -> Any:
     return getattr(ops, step)(*inputs)
 
 
-def attention(size_hw: tuple[int, int], window: int, channels: int, *, positions: bool = True) -> AttentionInputs:
+def attention(
+    size_hw: tuple[int, int], window: int, channels: int, *, positions: bool = True
+) -> AttentionInputs:
     """Two images, two heads."""
     generator = torch.Generator().manual_seed(0)
 
@@ -64,13 +66,24 @@ def head(*, finer: bool, rows: int = 19) -> tuple[HeadWeights, HeadImage, HeadPr
 
     tokens, pixel, fine = 35, 32, 16
     weights = HeadWeights(
-        values(64, 4, pixel), values(4, pixel), values(pixel), values(pixel), 1e-6, values(4, pixel, fine), values(fine)
+        values(64, 4, pixel),
+        values(4, pixel),
+        values(pixel),
+        values(pixel),
+        1e-6,
+        values(4, pixel, fine),
+        values(fine),
     )
     middle, finest = (values(tokens, 4, pixel), values(tokens, 4, 4, fine)) if finer else (None, None)
     image = HeadImage(values(tokens, 4, pixel), middle, finest, 7)
     keep = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0]], dtype=torch.uint8)
     prompts = HeadPrompts(
-        values(3, rows, tokens), values(3, rows, 4, pixel), values(3, tokens), values(3, tokens), values(3, 3, fine), keep
+        values(3, rows, tokens),
+        values(3, rows, 4, pixel),
+        values(3, tokens),
+        values(3, tokens),
+        values(3, 3, fine),
+        keep,
     )
     return weights, image, prompts, (3, 3, 20, 28)
 
@@ -101,7 +114,9 @@ def slots(of: Frame, masks: list[int], *, room: int, capacity: int = 20_000) -> 
     mask_V = torch.zeros(room, dtype=torch.int32)
     mask_V[: len(masks)] = torch.tensor(masks, dtype=torch.int32)
     x0, y0 = of.crop_xyxy[:2]
-    return Slots(mask_V, torch.tensor([len(masks)], dtype=torch.int32), x0 * of.height + y0, of.height, capacity)
+    return Slots(
+        mask_V, torch.tensor([len(masks)], dtype=torch.int32), x0 * of.height + y0, of.height, capacity
+    )
 
 
 def crowd(count: int, *, seed: int = 3) -> tuple[Tensor, Tensor]:

@@ -47,8 +47,32 @@ def _attention(window: int, channels: int, data: str = BF) -> Case:
 
 
 def _head(rows: int, *, finer: bool, data: str = BF) -> Case:
-    pointers = (data, F32, F32, data, data, F32, data, F32, F32, data, F32, data if finer else data, F32, U8, F32)
-    constants = {"K": rows, "E": 64, "G": 32, "M": 3, "FINER": finer, "BLOCK": HEAD_BLOCK, "PRECISION": "ieee"}
+    pointers = (
+        data,
+        F32,
+        F32,
+        data,
+        data,
+        F32,
+        data,
+        F32,
+        F32,
+        data,
+        F32,
+        data if finer else data,
+        F32,
+        U8,
+        F32,
+    )
+    constants = {
+        "K": rows,
+        "E": 64,
+        "G": 32,
+        "M": 3,
+        "FINER": finer,
+        "BLOCK": HEAD_BLOCK,
+        "PRECISION": "ieee",
+    }
     return Case(head_kernel, (*pointers, "fp32", *("i32",) * 4), constants, {"num_warps": 4, "num_stages": 1})
 
 
