@@ -1,7 +1,7 @@
 """A batch of pictures through an image encoder on a device, the host waiting for nothing.
 
-Resized pictures go up as bytes, from pinned memory, in batches of a power of two; normalising, padding and the
-encoder are one region (region.py). What comes out is the batch's own memory, so embeddings may be kept.
+Resized pictures go up as bytes, from pinned memory, in batches of a power of two; normalising, padding and
+the encoder are one region (region.py). What comes out is the batch's own memory, so embeddings may be kept.
 
 Shapes: B pictures, S the model input's side, C channels.
 """

@@ -80,7 +80,7 @@ class DeviceEncoder(nn.Module):
 
 
 def _position_tables(attention: Any, window: int, side: int) -> tuple[Tensor, Tensor] | None:
-    """For each row of the image and each of its columns, the table of its place in its window: [side, k, D]."""
+    """For each row and each column of the image, the table of its place in its window: [side, k, D]."""
     if not attention.use_rel_pos:
         return None
     places = torch.arange(side, device=attention.rel_pos_h.device) % window

@@ -1,15 +1,15 @@
 """The grid-mask stage on a device: pictures in, survivors' run lengths out, and one wait an image.
 
-The masks are masks/automask.py's, by its rules and in its order. What differs is who waits: the host prepares
-pictures and queues work, image after image, and never looks at a result; a thread beside it waits for the copy
-of each image's survivors and makes annotations of them.
+The masks are masks/automask.py's, by its rules and in its order. What differs is who waits: the host
+prepares pictures and queues work, image after image, and never looks at a result; a thread beside it waits for the
+copy of each image's survivors and makes annotations of them.
 
     for each batch of crops:  the next one is resized on a thread; embed (region)
     for each crop:            grid (region): predicted IoU, mask head; measure; survivors; runs; copy begun
     beside it, each image:    wait; run lengths, suppression across crops, clean-up, parents (masks/select.py)
 
-Regions are graphs on CUDA (region.py). What had no room or lost digits is told and redone by the caller's way,
-one image at a time.
+Regions are graphs on CUDA (region.py). What had no room or lost digits is told and redone by the caller's
+way, one image at a time.
 
 Shapes: P points, M outputs of a point, N = P x M masks.
 """

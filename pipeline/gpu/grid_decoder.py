@@ -1,8 +1,8 @@
 """A grid of points on one embedding, all at once: predicted IoU, then the logits of what passes.
 
 The shared-image decoder's weights (decoder/decoder.py) and its low-rank algebra, with nothing between the
-first operation and the last that looks at a result: no output is sought out, every one has its own place among
-P x M, and those below the threshold are never made. Where the low-rank form would lose digits nothing is done
+first operation and the last that looks at a result: no output is sought out, every one has its own place
+among P x M, and those below the threshold are never made. Where the low-rank form would lose digits nothing is done
 about it here; the largest cancellation goes along, and the engine decides.
 
 What it does not do: prompts other than single points, SAM-HQ's further mask (`serves`).
@@ -29,7 +29,7 @@ from maskmill.pipeline.gpu.axis_tables import to_device
 from maskmill.pipeline.gpu.ops import DeviceOps, HeadImage, HeadPrompts, HeadWeights
 
 _PROMPT_NUMBERS = 2**28
-"""Scores of the prompts that go together: 1,024 points at ViT's shapes, 3 GB in bfloat16 with what is beside."""
+"""Scores of the prompts that go together: 1,024 points at ViT's shapes, about 3 GB in bfloat16 with the rest."""
 
 
 @dataclass(frozen=True, eq=False)

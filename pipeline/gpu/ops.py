@@ -169,7 +169,7 @@ class Runs:
 
     Attributes:
         ends_V: int32, up to where each slot's changes reach in `places`, beyond the capacity too.
-        places: int32[capacity], pixels of the image before each change, column by column, ascending in a slot.
+        places: int32[capacity], pixels of the image before each change, column by column, rising in a slot.
     """
 
     ends_V: Tensor

@@ -3,8 +3,8 @@
     [kept masks, changes, bits of the cancellation, V masks' places, V predicted IoUs' bits, V x 7 measures,
      V ends, places of changes]
 
-The copy is begun and not waited for; waiting for the last grid's copy is the engine's one wait an image. What did not fit (more
-masks than slots, more changes than room) or lost digits is told, never cut off in silence.
+The copy is begun and not waited for; waiting for the last grid's copy is the engine's one wait an image. What
+did not fit (more masks than slots, more changes than room) or lost digits is told, never cut off in silence.
 
 Shapes: V slots.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ def _unpack(packed: Ints32, slots: int, place: GridPlace) -> MaskBatch:
     cut = [0, *ends_V[:num].tolist()]
     rles = [
         from_places(places[first:last], height=place.height, width=place.width)
-        for first, last in zip(cut, cut[1:], strict=False)
+        for first, last in pairwise(cut)
     ]
     prompt_N, token_N = np.divmod(mask_V[:num].astype(np.int64), place.outputs)
     return MaskBatch(

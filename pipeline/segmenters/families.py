@@ -136,6 +136,7 @@ class FamilySegmenter:
         model: its parts; taken over: moved, set to evaluation.
         device: "auto" is CUDA where there is one, else the CPU.
         dtype: as `SamSegmenter` has it; the encoder is in it already.
+        batched: whole grids at once, by pipeline/gpu/; None: where the device is CUDA.
 
     Raises:
         ValueError: a device that this machine lacks.
@@ -143,8 +144,16 @@ class FamilySegmenter:
 
     mask_threshold = 0.0
 
-    def __init__(self, model: FamilyModel, *, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        model: FamilyModel,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        batched: bool | None = None,
+    ) -> None:
         self.device = choose_device(device)
+        self._batched = self.device.type == "cuda" if batched is None else batched
         self._model = model
         self._encoder: Encoder = model.encoder.eval().requires_grad_(False).to(self.device)
         modules = model.modules.to(self.device)
@@ -180,7 +189,7 @@ class FamilySegmenter:
 
     def grid_parts(self) -> GridParts | None:
         """See `HasGridParts`."""
-        return GridParts(self._decoder.weights, self.device) if self.device.type == "cuda" else None
+        return GridParts(self._decoder.weights, self.device) if self._batched else None
 
     @torch.inference_mode()
     def prompt(self, embedding: ImageEmbedding) -> SamImage:
@@ -217,7 +226,7 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
         pixels_B3HW: Tensor = processor(images=own, return_tensors="pt", device=on)["pixel_values"]
         return pixels_B3HW
 
-    of = _sam_hq if family == "sam_hq" else _sam2
+    of = _sam_hq if family == "sam_hq" else sam2_model
     return FamilySegmenter(
         of(model, found.folder, prepare, getattr(torch, dtype)), device=device, dtype=dtype
     )
@@ -228,8 +237,18 @@ def _sam_hq(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> F
     return FamilyModel(SamHqEncoder(model.vision_encoder, dtype), modules, SAM_HQ, prepare, stretches=False)
 
 
-def _sam2(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> FamilyModel:
-    """SAM 2's kind, with the choice of a single mask that the configuration asks for."""
+def sam2_model(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> FamilyModel:
+    """SAM 2's kind, with the choice of a single mask that the configuration asks for.
+
+    Args:
+        model: transformers' `Sam2Model`, `EdgeTamModel` or `Sam3TrackerModel`.
+        folder: of its weights, for messages.
+        prepare: images to the encoder's input.
+        dtype: of the vision encoder.
+
+    Raises:
+        WrongWeights: a configuration that the family's public code has not.
+    """
     decoder, config = model.mask_decoder, model.config.mask_decoder_config
     form = SAM2
     if config.dynamic_multimask_via_stability:

@@ -17,7 +17,6 @@ Shapes: M queries and N keys of a block, D channels of a head's first part, R of
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 
@@ -64,8 +63,8 @@ def attention_kernel(
     """A block of queries of one head of one window.
 
     qkv [B, height, width, 3, heads, D + R], bias [3, heads, D + R], down and across [B, height, width, heads,
-    WINDOW], out [B, height, width, heads, D + R]. A block of keys is ROWS rows of the window, PADDED keys each.
-    Grid: blocks of queries, windows x heads, B.
+    WINDOW], out [B, height, width, heads, D + R]. A block of keys is ROWS rows of the window, PADDED keys
+    each. Grid: blocks of queries, windows x heads, B.
     """
     head = tl.program_id(1) % heads
     window = tl.program_id(1) // heads

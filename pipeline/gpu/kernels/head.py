@@ -16,7 +16,6 @@ Shapes: P prompts, S image tokens, K rows of Z, E channels of a pixel, G of a fi
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 

@@ -1,14 +1,13 @@
 """Counts above three levels and the box of every wanted mask, with no array of the photo's size.
 
 A program takes a band of output rows of one mask and goes along it tile by tile: a tile whose logits all lie
-below the lowest level counts nothing, one whose all lie above the highest counts fully, the rest are computed.
-Bands meet in the mask's row of the result by atomic sums and extremes.
+below the lowest level counts nothing, one whose all lie above the highest counts fully, the rest are
+computed. Bands meet in the mask's row of the result by atomic sums and extremes.
 
 Shapes: Y rows and X columns of a tile.
 """
 
 from __future__ import annotations
-
 
 import triton
 import triton.language as tl
@@ -51,8 +50,8 @@ def measure_kernel(
 ) -> None:
     """Grid: masks, row tiles. out int32[N, 7]: counts above outer, level, inner; left, top, right, bottom.
 
-    `below` and `above` are outer and inner with room for rounding; row_bounds [2, row_tiles] and column_bounds
-    [2, column_tiles] the first and last logit that a tile's taps reach.
+    `below` and `above` are outer and inner with room for rounding; row_bounds [2, row_tiles] and
+    column_bounds [2, column_tiles] the first and last logit that a tile's taps reach.
     """
     mask, tile_y = tl.program_id(0), tl.program_id(1)
     if tl.load(keep + mask) != 0:

@@ -1,8 +1,8 @@
 """Where masks change down their columns: counted for each column, then written where the sums say.
 
 Each column starts with 0s above its first row and is closed with 0s below its last, so it has an even number
-of changes. A change's place is the number of pixels before it in the whole image, column by column: COCO's run
-lengths are the differences (rle.py).
+of changes. A change's place is the number of pixels before it in the whole image, column by column: COCO's
+run lengths are the differences (rle.py).
 
 Two launches of one kernel: one counts, one writes. A program takes a mask's tile of columns from top to
 bottom.
@@ -11,7 +11,6 @@ Shapes: Y rows and X columns of a tile.
 """
 
 from __future__ import annotations
-
 
 import triton
 import triton.language as tl
@@ -53,7 +52,7 @@ def runs_kernel(
     PATCH_X: tl.constexpr,
 ) -> None:
     """Grid: slots, column tiles. counts int32[slots, num_columns]; ends int32 the same, summed up; places
-    int32[capacity]. `slots` names the mask of each slot, `num_slots` (one number on the device) how many count.
+    int32[capacity]. `slots` names the mask of each slot, `num_slots` (one number on the device) how many.
     """
     slot, tile_x = tl.program_id(0), tl.program_id(1)
     if slot < tl.load(num_slots):

@@ -3,12 +3,11 @@
     (1)  the best mask that is still alive is kept
     (2)  what overlaps it by more than the limit dies
 
-The rule is torchvision's: IoU of continuous corners in float32, each step rounded; a box without area overlaps
-nothing (0 / 0 is above no limit).
+The rule is torchvision's: IoU of continuous corners in float32, each step rounded; a box without area
+overlaps nothing (0 / 0 is above no limit).
 """
 
 from __future__ import annotations
-
 
 import triton
 import triton.language as tl

@@ -1,7 +1,7 @@
 """A tile of upsampled logits from the low-resolution ones, by both interpolations composed.
 
-An output pixel has two rows and two columns of the middle grid, each of which has two of the logits (tables of
-axis_tables.py). Each blend is torch's: products of weights, fused multiply-adds in its order
+An output pixel has two rows and two columns of the middle grid, each of which has two of the logits (tables
+of axis_tables.py). Each blend is torch's: products of weights, fused multiply-adds in its order
 
     (1)  blend(a b; c d) = d (lower right) + (c (lower left) + (a (upper left) + b (upper right)))
 
@@ -11,7 +11,6 @@ Shapes: Y rows and X columns of a tile; low is the width of the logits.
 """
 
 from __future__ import annotations
-
 
 import triton
 import triton.language as tl

@@ -157,8 +157,8 @@ HOST_LIMIT_S = 0.010
 
 
 def test_host_time(make_tiny_sam: Any) -> None:
-    """With the arithmetic taken out, an image of 1,024 points and 100 survivors of 300 columns each takes at most
-    10 ms of the host, from the resized picture to its annotations."""
+    """With the arithmetic taken out, an image of 1,024 points and 100 survivors of 300 columns each takes at
+    most 10 ms of the host, from the resized picture to its annotations."""
     height, width, side = 1500, 2250, 64
     segmenter = _segmenter(make_tiny_sam(image_size=side), batched=True)
     segmenter.images_per_batch = 8

@@ -1,4 +1,4 @@
-"""Each kernel on Triton's interpreter beside torch's operations, and each compiled for sm_90 without spills."""
+"""Each kernel on Triton's interpreter beside torch's operations; each compiled for sm_90 without spills."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ FRAMES = [
 
 @pytest.mark.parametrize("frame", FRAMES, ids=str)
 def test_measure(interpreted: Interpreted, frame: Any) -> None:  # noqa: F811
-    """As torch's operations and as the compiled loops of the CPU: the interpreter fuses nothing, so a pixel on
-    the edge may fall on the other side; at exact scales none does."""
+    """As torch's operations and as the compiled loops of the CPU: the interpreter fuses nothing, so a pixel
+    on the edge may fall on the other side; at exact scales none does."""
     logits, keep = cases.blobs(7), torch.tensor([1, 1, 1, 1, 0, 1, 1], dtype=torch.uint8)
     by_kernel, by_torch = interpreted(cases.both, "measure", logits, keep, cases.tables(frame), cases.LEVELS)
     kept = keep.bool()
