@@ -90,7 +90,7 @@ def random_sam2(device: torch.device, *, batched: bool, tiny: bool = False) -> F
     """SAM 2.1-L in bfloat16; `tiny` has four narrow stages. Thresholds are the caller's matter."""
     import transformers
 
-    shape = {"hidden_size": 144, "num_attention_heads": 2, "blocks_per_stage": [2, 6, 36, 4],
+    shape: dict[str, Any] = {"hidden_size": 144, "num_attention_heads": 2, "blocks_per_stage": [2, 6, 36, 4],
              "embed_dim_per_stage": [144, 288, 576, 1152], "num_attention_heads_per_stage": [2, 4, 8, 16],
              "window_size_per_stage": [8, 4, 16, 8], "global_attention_blocks": [23, 33, 43]}  # fmt: skip
     side = 1024

@@ -3,8 +3,8 @@
     benchmarks/gpu/run.sh OUT                     on the GPU; at most five minutes
     python -m benchmarks.gpu.run --out OUT --tiny --device cpu      the rehearsal
 
-Sections follow each other by what would be missed most; each is written when it is done, none begins that would
-end too late, and one that fails leaves its traceback and takes no other along.
+Sections follow each other by what would be missed most; each is written when it is done, none begins that
+would end too late, and one that fails leaves its traceback and takes no other along.
 """
 
 from __future__ import annotations

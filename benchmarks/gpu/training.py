@@ -36,7 +36,7 @@ def step(name: str, device: torch.device, *, tiny: bool) -> dict[str, Any]:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             embedding = sam.image_encoder(pixels_13SS)
             loss = image_loss(sam, embedding.float(), image, settings).loss
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 

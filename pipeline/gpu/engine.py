@@ -1,8 +1,8 @@
 """The grid-mask stage on a device: pictures in, survivors' run lengths out, and one wait an image.
 
 The masks are masks/automask.py's, by its rules and in its order. What differs is who waits: the host
-prepares pictures and queues work, image after image, and never looks at a result; a thread beside it waits for the
-copy of each image's survivors and makes annotations of them.
+prepares pictures and queues work, image after image, and never looks at a result; a thread beside it waits
+for the copy of each image's survivors and makes annotations of them.
 
     for each batch of crops:  the next one is resized on a thread; embed (region)
     for each crop:            grid (region): predicted IoU, mask head; measure; survivors; runs; copy begun

@@ -2,8 +2,8 @@
 
 The shared-image decoder's weights (decoder/decoder.py) and its low-rank algebra, with nothing between the
 first operation and the last that looks at a result: no output is sought out, every one has its own place
-among P x M, and those below the threshold are never made. Where the low-rank form would lose digits nothing is done
-about it here; the largest cancellation goes along, and the engine decides.
+among P x M, and those below the threshold are never made. Where the low-rank form would lose digits
+nothing is done about it here; the largest cancellation goes along, and the engine decides.
 
 What it does not do: prompts other than single points, SAM-HQ's further mask (`serves`).
 
@@ -29,7 +29,7 @@ from maskmill.pipeline.gpu.axis_tables import to_device
 from maskmill.pipeline.gpu.ops import DeviceOps, HeadImage, HeadPrompts, HeadWeights
 
 _PROMPT_NUMBERS = 2**28
-"""Scores of the prompts that go together: 1,024 points at ViT's shapes, about 3 GB in bfloat16 with the rest."""
+"""Scores of the prompts that go together: 1,024 points at ViT's shapes, with the rest 3 GB in bfloat16."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class GridDecoder:
     def _head_image(self, shared: SharedImage, embedding_CHW: Tensor, maps: Sequence[Tensor]) -> HeadImage:
         dtype, head = self._weights.dtype, self._weights.head
         first_C4E = self._head.first_C4E
-        shared_S4E = (shared.last_CS.T @ first_C4E.flatten(1)).unflatten(1, first_C4E.shape[1:])
+        shared_S4E = (shared.last_CS.T @ first_C4E.flatten(1)).view(-1, *first_C4E.shape[1:])
         added = head.maps(embedding_CHW, maps)
         middle = fine = None
         if added.middle is not None:
@@ -162,8 +162,8 @@ class GridDecoder:
         weight_PS = rho_PS if keys.alpha_P1S is None else rho_PS * keys.alpha_P1S[:, 0]
         first = form.iou_place + 1
         mask_tokens_PMC = tokens_PTC[:, first + self._outputs[0] : first + self._outputs[-1] + 1]
-        mapped_PK4E = (keys.factors_PKC @ self._head.first_C4E.flatten(1)).unflatten(
-            -1, self._head.first_C4E.shape[1:]
+        mapped_PK4E = (keys.factors_PKC @ self._head.first_C4E.flatten(1)).view(
+            *keys.factors_PKC.shape[:2], *self._head.first_C4E.shape[1:]
         )
         return HeadPrompts(
             keys.filled_PKS,

@@ -6,6 +6,8 @@ replays: one launch instead of hundreds. On any other device the stretch just ru
 
 The results are the graph's own memory: they hold until the next call of the same region.
 
+Other threads (a copy's wait, pinned memory) may go on while it is captured.
+
 What goes in a region must not look at a result, nor bring anything from the host.
 """
 
@@ -65,15 +67,16 @@ class Region(Generic[Result]):
     def _capture(self, given: tuple[Tensor, ...]) -> _Captured[Result]:
         """See the header."""
         inputs = tuple(one.clone() for one in given)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        cuda: Any = torch.cuda
+        stream = cuda.Stream()
+        stream.wait_stream(cuda.current_stream())
+        with cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 self.work(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        cuda.current_stream().wait_stream(stream)
 
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph, capture_error_mode="thread_local"):
             result = self.work(*inputs)
         _log.info("captured %s for %s", self.name, [tuple(one.shape) for one in inputs])
         return _Captured(graph, inputs, result)

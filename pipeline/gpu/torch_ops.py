@@ -39,18 +39,19 @@ class TorchOps:
         # Beyond the border the projection's bias, then windows: [B x windows, N, window^2, ...]
         beyond = inputs.bias_3ND.expand(batch, height + down_by, width + across_by, -1, -1, -1).clone()
         beyond[:, :height, :width] = qkv
-        query, key, value = (
-            _windows(beyond.flatten(3), window).unflatten(2, (3, heads, channels)).permute(2, 0, 3, 1, 4)
-        )
+        cut = _windows(beyond.flatten(3), window)
+        query, key, value = cut.view(*cut.shape[:2], 3, heads, channels).permute(2, 0, 3, 1, 4)
         scores = (query * channels**-0.5) @ key.transpose(-1, -2)
         if inputs.down_BHWNk is not None and inputs.across_BHWNk is not None:
             terms = [
                 _windows(F.pad(term.flatten(3), (0, 0, 0, across_by, 0, down_by)), window)
-                .unflatten(2, (heads, window))
+                .view(len(cut), window**2, heads, window)
                 .transpose(1, 2)
                 for term in (inputs.down_BHWNk, inputs.across_BHWNk)
             ]
-            by_key = scores.unflatten(-1, (window, window)) + terms[0][..., None] + terms[1][..., None, :]
+            by_key = (
+                scores.view(*scores.shape[:3], window, window) + terms[0][..., None] + terms[1][..., None, :]
+            )
             scores = by_key.flatten(-2)
         mixed = torch.softmax(scores, dim=-1) @ value
 
@@ -58,7 +59,8 @@ class TorchOps:
         grid = (batch, (height + down_by) // window, (width + across_by) // window, heads, window, window)
         image = mixed.reshape(*grid, channels).permute(0, 1, 4, 2, 5, 3, 6)
         whole = image.reshape(batch, height + down_by, width + across_by, heads, channels)
-        return whole[:, :height, :width].contiguous()
+        inside: Tensor = whole[:, :height, :width].contiguous()
+        return inside
 
     def head(self, weights: HeadWeights, image: HeadImage, prompts: HeadPrompts, out_PMhw: Tensor) -> None:
         """See `DeviceOps.head`."""
@@ -67,9 +69,8 @@ class TorchOps:
         for first in range(0, len(out_PMhw), step):
             some = slice(first, first + step)
             rows = prompts.rows_PKS[some] * prompts.rho_PS[some, None].to(prompts.rows_PKS.dtype)
-            pixels = (rows.transpose(1, 2) @ prompts.mapped_PK4E[some].flatten(2)).unflatten(
-                -1, (4, channels)
-            )
+            added = rows.transpose(1, 2) @ prompts.mapped_PK4E[some].flatten(2)
+            pixels = added.view(*added.shape[:2], 4, channels)
             pixels = pixels.float() + image.shared_S4E * prompts.weight_PS[some][..., None, None]
             pixels = pixels + weights.constant_4E
             if image.middle_S4E is not None:
@@ -79,8 +80,8 @@ class TorchOps:
 
             # By pixel under a pixel, then under each direction
             fine = torch.einsum("pste,ueg->pstug", pixels.to(weights.second_4EG.dtype), weights.second_4EG)
-            added = weights.second_bias_G if image.fine_S44G is None else image.fine_S44G
-            fine = F.gelu(fine.float() + added)
+            added_fine = weights.second_bias_G if image.fine_S44G is None else image.fine_S44G
+            fine = F.gelu(fine.float() + added_fine)
             logits = torch.einsum("pstug,pmg->pmstu", fine, prompts.direction_PMG)
             down = tokens // image.across
             by_place = logits.reshape(*logits.shape[:2], down, image.across, 2, 2, 2, 2)

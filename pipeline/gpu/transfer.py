@@ -116,7 +116,8 @@ def send(
     if packed.device.type == "cuda":
         on_host = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
         on_host.copy_(packed, non_blocking=True)
-        event = torch.cuda.Event()
+        cuda: Any = torch.cuda
+        event = cuda.Event()
         event.record()
         packed = on_host
     return Transfer(packed, event, len(mask_V), place)
