@@ -37,7 +37,7 @@ from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano, load_student
-from maskmill.pipeline.train.nano.photographs import read_photographs
+from maskmill.pipeline.train.nano.pictures.photographs import read_photographs
 from maskmill.pipeline.train.nano.thresholds import masks_of
 from maskmill.pipeline.train.prompts import centre_point
 

@@ -117,7 +117,8 @@ def measure(num_workers: int, num_shards: int, seconds: float) -> dict[str, Any]
 
 
 def _drive(workers: list[Any], num_shards: int) -> dict[str, Any]:
-    from maskmill.workers.pool.pool import ShardDone, run_pool
+    from maskmill.workers.pool.pool import run_pool
+    from maskmill.workers.run.events import ShardDone
 
     num_workers, waiting = len(workers), iter(workers)
     with tempfile.TemporaryDirectory() as folder:

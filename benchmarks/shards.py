@@ -262,7 +262,7 @@ def measure_decoding(runs: int) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    from maskmill.workers.foreign.codec import decode_image, normalise
+    from maskmill.workers.foreign.images.codec import decode_image, normalise
     from maskmill.workers.run.ingest_settings import IngestSettings
 
     draw = np.random.default_rng(0)

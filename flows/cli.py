@@ -15,6 +15,7 @@ from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.look.duplicates import duplicates
 from maskmill.flows.commands.look.inspect import export, preview, status, verify
 from maskmill.flows.commands.make.demo import demo, photos, scenes
 from maskmill.flows.commands.make.generate import generate
@@ -58,11 +59,25 @@ def maskmill(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    """What is said before a command's name: --version."""
 
 
 command: Callable[..., None]
-for command in (generate, ingest, relabel, status, verify, preview, export, log, diff, show, query, tag):
+for command in (
+    generate,
+    ingest,
+    relabel,
+    status,
+    verify,
+    preview,
+    export,
+    log,
+    diff,
+    show,
+    query,
+    duplicates,
+    tag,
+):
     app.command()(command)
 for command in (
     evaluate,

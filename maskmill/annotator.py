@@ -25,7 +25,7 @@ from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.storage.errors import InputError, ObjectNotFound
 from maskmill.storage.stores.open import absolute_address, address_store, is_remote
-from maskmill.workers.foreign.codec import DecodeError, decode_image, upright_pixels
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image, upright_pixels
 from maskmill.workers.run.recipe import DEFAULT_RECIPE, mask_settings, segmenter_settings
 
 if TYPE_CHECKING:
@@ -121,7 +121,10 @@ def annotate(  # type: ignore[overload-overlap]
     weights: str | os.PathLike[str] | None = ...,
     device: str | None = ...,
     masks: Mapping[str, Any] | None = ...,
-) -> Masks: ...
+) -> Masks:
+    """Of one picture: its masks."""
+
+
 @overload
 def annotate(
     image: Sequence[Picture],
@@ -131,7 +134,10 @@ def annotate(
     weights: str | os.PathLike[str] | None = ...,
     device: str | None = ...,
     masks: Mapping[str, Any] | None = ...,
-) -> list[Masks]: ...
+) -> list[Masks]:
+    """Of a sequence: the masks of each."""
+
+
 def annotate(
     image: Picture | Sequence[Picture],
     *,

@@ -25,7 +25,7 @@ from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows
 
@@ -197,9 +197,13 @@ class Dataset:
         return frame
 
     @overload
-    def to_torch(self, transform: None = None, *, shuffle: int = 0) -> TorchSamples[dict[str, Any]]: ...
+    def to_torch(self, transform: None = None, *, shuffle: int = 0) -> TorchSamples[dict[str, Any]]:
+        """Without a transform: dictionaries of tensors."""
+
     @overload
-    def to_torch(self, transform: Callable[[Sample], T], *, shuffle: int = 0) -> TorchSamples[T]: ...
+    def to_torch(self, transform: Callable[[Sample], T], *, shuffle: int = 0) -> TorchSamples[T]:
+        """With one: what it makes."""
+
     def to_torch(self, transform: Callable[[Sample], Any] | None = None, *, shuffle: int = 0) -> Any:
         """The samples as a `torch.utils.data.IterableDataset`, shared out among workers and ranks.
 

@@ -57,6 +57,7 @@ def both(coco_name: str, coco: str | None, images_name: str, images: str | None)
 def _take(step: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     @functools.wraps(step.work)  # Prefect names the task's inputs by its parameters
     def work(*args: Any, **kwargs: Any) -> Any:
+        """The step as a task's body, watched by a recorder of its own."""
         recorder = Recorder(watcher())
         with watching(recorder):
             done = step.work(*args, **kwargs)

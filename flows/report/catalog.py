@@ -9,12 +9,18 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.tags import find_generation
+from maskmill.storage.dataset.diff import changed_settings
+from maskmill.storage.dataset.generations import list_generations, load_generation
+from maskmill.storage.dataset.join import check_row, read_record
+from maskmill.storage.dataset.tags import find_generation, tags
 from maskmill.storage.errors import DatasetError, InputError
+from maskmill.storage.plan.plan import image_key, load_plans
+from maskmill.storage.shards.shards import read_shard
 from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
 
 
@@ -24,10 +30,6 @@ def history(dataset: str) -> list[dict[str, Any]]:
     Raises:
         DatasetError: there is none yet.
     """
-    from maskmill.storage.dataset.diff import changed_settings
-    from maskmill.storage.dataset.generations import list_generations, load_generation
-    from maskmill.storage.dataset.tags import tags
-
     store = open_store(dataset)
     find_generation(store)  # says so where there is none
     named: dict[int, list[str]] = defaultdict(list)
@@ -77,8 +79,6 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
     """
     from dataclasses import asdict
 
-    from maskmill.storage.plan.plan import image_key, load_plans
-
     store = open_store(dataset)
     found = find_generation(store, generation)
     plan = load_plans(store)
@@ -103,9 +103,6 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
 
 def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
     """The sample of one column and the record that made it exist."""
-    from maskmill.storage.dataset.join import check_row, read_record
-    from maskmill.storage.shards.shards import read_shard
-
     record = read_record(store, row)
     reject = next((reject for reject in record.rejects if reject.key == key), None)
     value = None
@@ -132,7 +129,6 @@ def image_picture(dataset: str, key: str, shard: int, number: int) -> bytes:
     Raises:
         StorageError: it cannot be read.
     """
-    from maskmill.storage.dataset.generations import load_generation
     from maskmill.workers.pictures.render import image_picture
 
     store = open_store(dataset)

@@ -172,6 +172,9 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
     Args:
         debug: let every error through with its traceback.
         resume: the command that goes on after an interruption, if there is one.
+
+    Raises:
+        typer.Exit: with the exit code, once the error has been told or the interruption answered.
     """
     try:
         yield
@@ -185,6 +188,16 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
             raise
         _err().print(f"[red]error[/red] {plain(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
         raise typer.Exit(exit_code(exc)) from None
+
+
+def exit_unless(sound: bool) -> None:
+    """Ends the command where what it looked at is not sound; its report has said why.
+
+    Raises:
+        typer.Exit: with `NOT_SOUND`, unless it is sound.
+    """
+    if not sound:
+        raise typer.Exit(NOT_SOUND)
 
 
 def stop_signals() -> tuple[type[BaseException], ...]:
@@ -243,17 +256,21 @@ class PlainDisplay:
         return None
 
     def step(self, title: str) -> None:
+        """As `Watcher`."""
         _err().print(plain(title))
 
     def count(self, done: int, total: int | None = None) -> None:
+        """As `Watcher`; told every ten seconds."""
         if self._due():
             _err().print(f"  {done}" if total is None else f"  {done} of {total}")
 
     def tally(self, tally: Tally) -> None:
+        """As `Watcher`; told every ten seconds."""
         if self._due():
             _err().print(f"  {tally.images_done}/{tally.images_total} images, {plain(pace(tally))}")
 
     def note(self, text: str) -> None:
+        """As `Watcher`."""
         note(text)
 
     def record(self, text: str) -> None:

@@ -40,12 +40,15 @@ class LiveDisplay:
         self._progress.stop()
 
     def step(self, title: str) -> None:
+        """As `Watcher`: the bar begins again under this title."""
         self._progress.reset(self._task, total=None, description=escape(title), pace="")
 
     def count(self, done: int, total: int | None = None) -> None:
+        """As `Watcher`."""
         self._progress.update(self._task, completed=done, total=total)
 
     def tally(self, tally: Tally) -> None:
+        """As `Watcher`, with the pace."""
         self._progress.update(
             self._task,
             completed=tally.images_done,
@@ -54,6 +57,7 @@ class LiveDisplay:
         )
 
     def note(self, text: str) -> None:
+        """As `Watcher`: above the bar."""
         self._note(text)
 
     def record(self, text: str) -> None:

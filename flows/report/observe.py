@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.storage.secret_words import blank_secrets
+from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress, ShardDone
@@ -63,8 +64,6 @@ class RunMetrics:
 
     def see(self, event: PoolEvent) -> None:
         """Takes an event in."""
-        from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
-
         with self._lock:
             match event:
                 case Progress():
@@ -137,8 +136,6 @@ class EventLog:
 
     def see(self, event: PoolEvent) -> None:
         """Writes an event, unless it is mere progress."""
-        from maskmill.workers.run.events import ShardDone, ShardFailed, WorkerLost
-
         match event:
             case ShardDone(report=report, attempts=attempts):
                 self.write(
@@ -197,6 +194,7 @@ def observed(
             seers.append(log.see)
 
         def see(event: PoolEvent) -> None:
+            """Hands an event to all who asked for it."""
             for each in seers:
                 each(event)
 
@@ -213,6 +211,7 @@ def serving(text: Callable[[], str], port: int) -> Iterator[int]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            """The metrics, and for every other path a 404 that says where they are."""
             found = self.path.split("?")[0] == "/metrics"
             body = text().encode() if found else b"see /metrics\n"
             self.send_response(200 if found else 404)

@@ -50,10 +50,12 @@ class Tally:
 
     @property
     def images_per_s(self) -> float:
+        """The mean pace since the first worker was ready; 0 before."""
         return self.images_done / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
     def masks_per_s(self) -> float:
+        """Masks kept a second, since the first worker was ready; 0 before."""
         return self.masks_done / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
@@ -130,15 +132,20 @@ class Watcher(Protocol):
 class Silence:
     """A watcher for runs that nobody watches."""
 
-    def step(self, title: str) -> None: ...
+    def step(self, title: str) -> None:
+        """As `Watcher`; tells nobody."""
 
-    def count(self, done: int, total: int | None = None) -> None: ...
+    def count(self, done: int, total: int | None = None) -> None:
+        """As `Watcher`; tells nobody."""
 
-    def tally(self, tally: Tally) -> None: ...
+    def tally(self, tally: Tally) -> None:
+        """As `Watcher`; tells nobody."""
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """As `Watcher`; tells nobody."""
 
-    def record(self, text: str) -> None: ...
+    def record(self, text: str) -> None:
+        """As `Watcher`; tells nobody."""
 
 
 _watcher: ContextVar[Watcher] = ContextVar("maskmill_watcher", default=Silence())  # noqa: B039 - it keeps nothing

@@ -25,6 +25,7 @@ def describe(dataset: str) -> dict[str, Any]:
     versions = [
         version for column in making_order(list_columns(store)) for version in list_versions(store, column)
     ]
+
     return {
         "dataset": store.root,
         "images": plan.num_images,

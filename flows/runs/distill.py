@@ -16,6 +16,7 @@ from maskmill.flows.runs.steps.holding import writing
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.model_versions import ModelCard
@@ -51,7 +52,6 @@ def run_distillation(dataset: str, number: int | None, config: RunConfig, studen
         InputError: an unknown student, or too few images.
         RunStopped: the loss is no number.
     """
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.distill import DistillJob, distill
     from maskmill.workers.train.loop import weights_of
 

@@ -19,6 +19,7 @@ from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings import SegmenterSettings
@@ -128,7 +129,6 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
         InputError, WeightsError: what is to be read can't be.
     """
     from maskmill.workers.measure.evaluate import evaluate, write
-    from maskmill.workers.run import dataset_models as models
 
     sets = question.sets()
     if question.dataset is not None:

@@ -13,9 +13,10 @@ from maskmill.flows.config import ExportSettings
 from maskmill.flows.report.report import watcher
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports.export import export
 
 if TYPE_CHECKING:
-    from maskmill.workers.exports import ExportReport
+    from maskmill.workers.exports.report import ExportReport
 
 
 def export_generation(
@@ -33,8 +34,6 @@ def export_generation(
         DatasetError: there is no generation yet.
         ExportError: the destination holds something else.
     """
-    from maskmill.workers.exports import export
-
     store = open_store(dataset)
     return export(
         store,

@@ -21,6 +21,8 @@ from maskmill.flows.runs.steps.holding import driving
 from maskmill.flows.runs.steps.planning import describe_run, is_complete, pending_shards, plan_images
 from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
 from maskmill.flows.runs.steps.taking import step
+from maskmill.storage.dataset.generations import load_generation
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.workers.run.spec import RunSpec
@@ -131,8 +133,6 @@ def contact_sheet(dataset: str, number: int) -> bytes:
     Raises:
         StorageError: a picture cannot be read.
     """
-    from maskmill.storage.dataset.generations import load_generation
-    from maskmill.storage.stores.open import open_store
     from maskmill.workers.pictures.render import contact_sheet
 
     store = open_store(dataset)

@@ -36,6 +36,7 @@ def import_column(
     from maskmill.workers.jobs.import_column import import_annotations
 
     def plan() -> None:
+        """Plans the images that the annotations come with, if any."""
         if images:
             watcher().step("planning the images")
             plan_images(dataset, images, load_config(), None)

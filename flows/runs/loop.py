@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig
+from maskmill.flows.deployments.quick_start import run_generate  # Prefect's, where its record is kept
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.evaluate import Question, measure
 from maskmill.flows.runs.retrain import plan_training, run_training
@@ -180,8 +181,6 @@ def _round(plan: LoopPlan, config: RunConfig, workers: int) -> dict[str, Any]:
 
 def _annotate(plan: LoopPlan, config: RunConfig) -> int | None:
     """The generation of the model in force; nothing is done where it is there."""
-    from maskmill.flows.deployments.quick_start import run_generate  # Prefect's, where its record is kept
-
     return run_generate(plan.dataset, list(plan.inputs), config, limit=None, export_to=None).generation
 
 

@@ -23,8 +23,13 @@ from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
 from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, RelabelPlan, make_relabel_plan
 from maskmill.flows.runs.steps.taking import step
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.generations import latest, load_generation
+from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import InputError
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.spec import ShardTask
 
 if TYPE_CHECKING:
     from maskmill.workers.measure.compare import DiffReport
@@ -193,8 +198,6 @@ def plan_new_images(dataset: str, inputs: Sequence[str] | None, config: RunConfi
     Raises:
         InputError: a named input cannot be used.
     """
-    from maskmill.storage.plan.plan import load_plans
-
     if inputs is not None:
         return str(planning.plan_images(dataset, inputs, config, None))
 
@@ -217,8 +220,6 @@ def plan_new_images(dataset: str, inputs: Sequence[str] | None, config: RunConfi
 
 def _select_here(spec: RunSpec, plan: RelabelPlan) -> Annotated:
     """Masks from stored candidates, in this process: no Ray, no model."""
-    from maskmill.storage.dataset.records import new_attempt
-    from maskmill.workers.run.spec import ShardTask
     from maskmill.workers.shard.turn import run_shard
     from maskmill.workers.stages.build import build_stages
 
@@ -246,9 +247,6 @@ def would_publish(spec: RunSpec, annotated: Annotated) -> bool:
 
 def is_published(spec: RunSpec) -> bool:
     """Whether the latest generation has everything that is committed of the run's versions."""
-    from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.dataset.generations import latest
-
     store = open_store(spec.root)
     generation = latest(store)
     if generation is None:
@@ -289,7 +287,6 @@ def make_report(
 
 
 def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
-    from maskmill.storage.dataset.generations import load_generation
     from maskmill.workers.measure.compare import compare
 
     assert published.generation is not None
@@ -303,7 +300,6 @@ def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
 
 def difference_picture(diff: DiffReport) -> bytes | None:
     """A PNG of the largest differences; None where no masks differ."""
-    from maskmill.storage.dataset.generations import load_generation
     from maskmill.workers.measure.difference_sheet import difference_sheet
 
     if not diff.largest:

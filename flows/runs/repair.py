@@ -55,6 +55,7 @@ def repair(dataset: str, found: Found, *, deep: bool, given: RunConfig | None) -
     from maskmill.workers.jobs import repair as job
 
     def work(spec: RunSpec, shards: Mapping[int, int]) -> Mapping[int, str]:
+        """Makes shards again by the settings whose fingerprints they carry."""
         config = next(config for config, known in runs if known.fingerprints == spec.fingerprints)
         watcher().step(f"making {len(shards)} shards again")
         return annotate_shards(spec, config, shards).failed_shards

@@ -17,9 +17,11 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.gate import judge, refuse_overlap
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.taking import step
+from maskmill.flows.services.ray import cluster
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.model_versions import ModelCard
@@ -126,7 +128,6 @@ def plan_training(
         InputError: the gate set and the generation share a picture.
         WeightsError: the weights to start from can't be used.
     """
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.loop import TrainJob, weights_of
 
     store = open_store(dataset)
@@ -176,8 +177,6 @@ def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> Model
         assert card is not None
         return card
 
-    from maskmill.flows.services.ray import cluster
-
     with cluster.connected(config.run.ray_address):
         import ray
 
@@ -198,6 +197,7 @@ def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
     watcher().step(f"training run {job.run}")
 
     def watch(figures: StepFigures) -> None:
+        """Counts a step of training."""
         watcher().count(figures.step, job.settings.steps)
 
     return watch

@@ -15,6 +15,7 @@ from maskmill.flows.runs.steps.holding import writing
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 
 def review(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> dict[str, Any]:
@@ -44,7 +45,6 @@ def take_reviews(dataset: str, truth: tuple[Path, Path], config: RunConfig) -> d
     """
     from maskmill.workers.foreign.truth import TruthSet
     from maskmill.workers.jobs.review import review_by_oracle
-    from maskmill.workers.run import dataset_models as models
     from maskmill.workers.train.loop import weights_of
 
     store = open_store(dataset)

@@ -261,6 +261,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
     asked = False
 
     def ask(*_: object) -> None:
+        """The handler of both signals."""
         nonlocal asked
         asked = True
 

@@ -91,25 +91,32 @@ def ask_points(
     rng = np.random.default_rng(seed)
     predicted, true, masks = [], [], []
     count = 0
+
     for picture in pictures:
         held = None
         for part in batches(len(picture.masks_NHW), *picture.image.shape[:2], most=8):
             held = held or segmenter.prompt(segmenter.embed([picture.image])[0])
+
+            # Points inside each mask
             truths_NHW = picture.masks_NHW[part]
             drawn_P2 = [random_point(rng, mask_HW) for mask_HW in truths_NHW for _ in range(points)]
             asked = Prompts(
                 points_PK2=np.array(drawn_P2, dtype=np.float64)[:, None],
                 labels_PK=np.ones((len(drawn_P2), 1), np.int64),
             )
+
+            # What comes of them
             answer = held.predict(asked, multimask=True)
             wanted_PM = torch.ones_like(answer.predicted_iou_PM, dtype=torch.bool)
             full = full_size(answer.masks(wanted_PM).float(), held.embedding) > segmenter.mask_threshold
             per_mask = full.view(len(truths_NHW), -1, *full.shape[1:])
             iou = iou_rows(per_mask, as_tensor(truths_NHW, per_mask)[:, None])
+
             predicted.append(answer.predicted_iou_PM.double().flatten().cpu().numpy())
             true.append(iou.flatten().cpu().numpy())
             masks.append(np.repeat(np.arange(count, count + len(truths_NHW)), per_mask.shape[1]))
             count += len(truths_NHW)
+
     if not true:
         raise ValueError("no picture with a mask was given; there is nothing to ask for")
     return Answers(np.concatenate(predicted), np.concatenate(true), np.concatenate(masks))

@@ -45,6 +45,7 @@ class CalibratedHead(MLP):  # type: ignore[misc]
         return self
 
     def forward(self, token: Tensor) -> Tensor:
+        """float[..., M]: the head's answers, corrected by the curve."""
         return self.corrected(self.raw(token))
 
     def raw(self, token: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class SameConv(nn.Conv2d):
         super().__init__(width_in, width_out, kernel, stride=stride, padding=padding, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
+        """The convolution, padded as TensorFlow pads: an odd rest goes to the end."""
         if self.stride[0] == 2:
             less = (self.kernel_size[0] - 2) // 2
             more = self.kernel_size[0] - 2 - less
@@ -70,6 +71,7 @@ class InvertedResidual(nn.Module):
         self.is_residual = stride == 1 and width_in == width_out
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """B x C x H x W through the block; the input is added where the shape stays."""
         y_BCHW: Tensor = self.layers(x_BCHW)
         return x_BCHW + y_BCHW if self.is_residual else y_BCHW
 
@@ -92,6 +94,7 @@ class Lite0Trunk(nn.Module):
             self.stages.append(nn.Sequential(*stage))
 
     def forward(self, image_B3HW: Tensor) -> list[Tensor]:
+        """The image of B x 3 x S x S at the four strides, finest first."""
         x = self.stem(image_B3HW.contiguous(memory_format=torch.channels_last))
         taps = []
         for number, stage in enumerate(self.stages):
@@ -119,6 +122,7 @@ class Lite0Encoder(nn.Module):
         self.neck = neck(dim)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
+        """The embedding of a batch of images, at stride 8."""
         return self.refined(self.trunk(image_B3HW))
 
     def refined(self, taps: list[Tensor]) -> Tensor:

@@ -149,6 +149,8 @@ def of_transformers(model: Any, form: DecoderForm, folder: Path) -> DecoderModul
     """
     config = model.config
     decoder, prompt = config.mask_decoder_config, config.prompt_encoder_config
+
+    # Sizes as its config tells them
     sizes = DecoderSizes(
         grid=model.prompt_encoder.image_embedding_size[0],
         input_px=prompt.image_size,
@@ -164,12 +166,15 @@ def of_transformers(model: Any, form: DecoderForm, folder: Path) -> DecoderModul
         early_channels=getattr(decoder, "vit_dim", 0),
     )
     _check(config, form, folder)
+
+    # Its tensors under our names
     with torch.device("meta"):
         modules = build(sizes, form)
     named = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("vision_")}
     image_positions = named.pop("shared_image_embedding.positional_embedding")
     tensors = rename(_split_points(named), iou_head_depth=sizes.iou_depth)
     loaded = load(modules, tensors | {IMAGE_POSITIONS: image_positions}, folder)
+
     _take_norms(loaded.mask_decoder, model.mask_decoder)
     return loaded
 

@@ -90,6 +90,8 @@ def build_student(config: StudentConfig | None = None) -> Sam:
     config = config or StudentConfig()
     grid = config.image_size // EMBEDDING_STRIDE
     dim = config.embed_dim
+
+    # SAM's parts, at the student's widths
     sam = Sam(
         image_encoder=Lite0Encoder(config)
         if config.encoder == "efficientnet_lite0"
@@ -110,11 +112,14 @@ def build_student(config: StudentConfig | None = None) -> Sam:
             iou_head_hidden_dim=config.iou_hidden_dim,
         ),
     )
+
+    # Predicted IoU through a curve
     if config.iou_knots:
         head = sam.mask_decoder.iou_prediction_head
         sam.mask_decoder.iou_prediction_head = CalibratedHead(
             dim, config.iou_hidden_dim, sam.mask_decoder.num_mask_tokens, head.num_layers, config.iou_knots
         )
+
     _look_where_told(sam)
     return sam.eval()
 

@@ -22,6 +22,7 @@ class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of B x C x H x W; free of copies when memory is channels-last."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Every position's channels normed, in the shape they came in."""
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -37,6 +38,7 @@ class ConvBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """B x C x H x W through the block, in the same shape."""
         y_BHWC = self.norm(self.mix(x_BCHW).permute(0, 2, 3, 1))
         y_BHWC = self.narrow(F.gelu(self.widen(y_BHWC))) * self.scale
         out_BCHW: Tensor = x_BCHW + y_BHWC.permute(0, 3, 1, 2)
@@ -58,6 +60,7 @@ class AttentionBlock(nn.Module):
         self.narrow = nn.Linear(3 * width, width)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """B x C x H x W through the block, in the same shape: every position sees all."""
         batch, width, height, length = x_BCHW.shape
         x_BNC = (x_BCHW + self.place(x_BCHW)).flatten(2).transpose(1, 2)
         qkv = self.qkv(self.norm1(x_BNC)).view(batch, height * length, 3, self.heads, width // self.heads)
@@ -86,6 +89,8 @@ class StudentEncoder(nn.Module):
         self.img_size = config.image_size
         w4, w8, w16, w32 = config.widths
         d4, d8, d16, d32 = config.depths
+
+        # Four stages, each at half the resolution
         self.stem = nn.Sequential(
             nn.Conv2d(3, w4 // 2, 3, stride=2, padding=1),
             nn.GELU(),
@@ -95,6 +100,8 @@ class StudentEncoder(nn.Module):
         self.stage8 = nn.Sequential(_down(w4, w8), *(ConvBlock(w8) for _ in range(d8)))
         self.stage16 = nn.Sequential(_down(w8, w16), *(ConvBlock(w16) for _ in range(d16)))
         self.stage32 = nn.Sequential(_down(w16, w32), *(AttentionBlock(w32) for _ in range(d32)))
+
+        # All joined at stride 8
         dim = config.embed_dim
         self.from4 = nn.Conv2d(w4, dim, 2, stride=2)
         self.from8, self.from16, self.from32 = (
@@ -105,6 +112,7 @@ class StudentEncoder(nn.Module):
         self.neck = neck(dim)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
+        """The embedding of a batch of images, at stride 8."""
         embedding: Tensor = self.neck(self.fused(image_B3HW))
         return embedding
 

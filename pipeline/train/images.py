@@ -81,6 +81,8 @@ def train_image(
             keep.append(i)
         else:
             counted[why] += 1
+
+    # Turned at random, then scaled
     rng = np.random.default_rng([settings.seed, number, 2])
     image, masks, crowd = given.image, given.masks_NHW[keep], given.crowd_HW
     if settings.flips:
@@ -93,16 +95,21 @@ def train_image(
     counted["vanishes"] += int((~seen).sum())
     if not seen.any():
         return None
+
+    # What is still seen, by who made it
     rows = np.asarray(keep)[seen]
     weight_N = np.where(
         given.by_person_N[rows], 1.0, settings.automatic_weight * np.clip(given.quality_N[rows], 0, 1)
     )
+
+    # On the padded square
     masks_NSS = np.zeros((len(rows), image_size, image_size), np.bool_)
     masks_NSS[:, :height, :width] = small[seen]
     counts_SS = None
     if crowd is not None and crowd.any():
         counts_SS = np.ones((image_size, image_size), np.bool_)
         counts_SS[:height, :width] = ~_scaled(crowd, height, width)
+
     return TrainImage(
         number,
         _normalised(image, height, width, image_size),

@@ -116,15 +116,20 @@ class NamerModel(Protocol):
     image_size: int
     pixel_mean: tuple[int, ...]
 
-    def image_features(self, images: Sequence[Pixels]) -> Tensor: ...
+    def image_features(self, images: Sequence[Pixels]) -> Tensor:
+        """float[N, D]: a feature an image, of length 1."""
 
-    def dense_features(self, image: Pixels, longer_side: int) -> Tensor: ...
+    def dense_features(self, image: Pixels, longer_side: int) -> Tensor:
+        """float[h, w, D]: a feature a cell of the image at that size."""
 
-    def grid_of(self, height: int, width: int, longer_side: int) -> Grid: ...
+    def grid_of(self, height: int, width: int, longer_side: int) -> Grid:
+        """The cells that `dense_features` has for an image of this size."""
 
-    def text_features(self, words: Sequence[str], templates: Sequence[str]) -> Tensor: ...
+    def text_features(self, words: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """float[W, D]: a feature a word, over all templates."""
 
-    def scores(self, features_ND: Tensor, words_WD: Tensor) -> tuple[Tensor, Tensor]: ...
+    def scores(self, features_ND: Tensor, words_WD: Tensor) -> tuple[Tensor, Tensor]:
+        """float[N, W] twice: see `Namer.scores`."""
 
 
 class MaskNamer:

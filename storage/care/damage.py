@@ -15,8 +15,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
-from maskmill.storage.dataset.generations import GenerationRow, latest, row_of
+from maskmill.storage.dataset.generations import latest
 from maskmill.storage.dataset.join import read_row
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import StorageError
 from maskmill.storage.plan.plan import Plan, load_plans

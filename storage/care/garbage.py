@@ -27,7 +27,8 @@ from hashlib import blake2b
 
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
 from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
-from maskmill.storage.dataset.generations import list_generations, load_generation, named_objects
+from maskmill.storage.dataset.generations import list_generations, load_generation
+from maskmill.storage.dataset.manifest import named_objects
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.drivers.lease import SLACK_S, check_lease, others
 from maskmill.storage.drivers.store_time import FOLDER as DRIVERS
@@ -89,7 +90,7 @@ def find_garbage(
     # What generations name stays
     kept, published = DigestTable(16, 1), set[str]()
     for number in list_generations(store):
-        for name in named_objects(load_generation(store, number)):
+        for name in named_objects(store, load_generation(store, number).manifest):
             kept.put(_digest(name), b"g")
             published.add(name.rsplit("/", 2)[0])
 

@@ -16,14 +16,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
-from maskmill.storage.dataset.generations import (
-    Generation,
-    GenerationRow,
-    Publication,
-    latest,
-    publish_over,
-    row_of,
-)
+from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
 from maskmill.storage.errors import DamagedObject, Overtaken, StorageError
 from maskmill.storage.plan.marks import holding, marked_shards, marks_of

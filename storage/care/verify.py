@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 
 from maskmill.storage.care.record_check import RESTORE, forgotten_problems, newest_readable, record_problems
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
-from maskmill.storage.dataset.generations import GenerationRow, row_of
 from maskmill.storage.dataset.join import read_record, read_row
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import NOT_ANNOTATED
 from maskmill.storage.errors import (
     DamagedObject,

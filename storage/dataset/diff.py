@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
+from maskmill.storage.dataset.manifest import GenerationRow
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,18 @@ It does not know: images that are planned and not yet worked on; `verify` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.manifest import (
+    OBJECT_FIELDS,
+    GenerationRow,
+    manifest_bytes,
+    manifest_rows,
+    row_of,
+)
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import (
@@ -31,40 +37,13 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
-from maskmill.storage.shards.arrow import read_table, table_of
-from maskmill.storage.shards.shards import WrittenObject, read_object, write_object
+from maskmill.storage.shards.shards import WrittenObject, write_object
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import highest_by_log
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FORMAT_VERSION = 1
 FOLDER = "generations"
 MAX_RACES = 20
-
-
-@dataclass(frozen=True)
-class GenerationRow:
-    """A shard of a column, as a generation has it.
-
-    Attributes:
-        shard, column, fingerprint: which.
-        record, record_sha256: the commit record's object and bytes.
-        data, index: what the record names.
-        num_read, num_written, num_rejects: its counts.
-    """
-
-    shard: int
-    column: str
-    fingerprint: str
-    record: str
-    record_sha256: str
-    data: WrittenObject
-    index: WrittenObject | None
-    num_read: int
-    num_written: int
-    num_rejects: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +78,7 @@ class Generation:
 
     def rows(self) -> tuple[GenerationRow, ...]:
         """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
-        return _manifest_rows(self.store, self.manifest)
+        return manifest_rows(self.store, self.manifest)
 
 
 def publish(
@@ -127,6 +106,11 @@ def publish(
     facts = {"columns": columns, "settings": settings, "models": models, "totals": totals}
 
     def make(parent: Generation | None) -> Publication:
+        """What is committed now, whatever the latest generation has.
+
+        Raises:
+            DatasetError: nothing is, or a record was made from another record of its input column.
+        """
         records = {
             (record.shard, column): (version, record)
             for column, fingerprint in columns.items()
@@ -188,7 +172,7 @@ def publish_over(
         _refuse_superseded(store, set(wanted.rows).difference(parent.rows() if parent else ()))
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = write_object(store, name, _manifest_bytes(wanted.rows), len(wanted.rows))
+        manifest = write_object(store, name, manifest_bytes(wanted.rows), len(wanted.rows))
         generation = Generation(
             number,
             parent.number if parent else None,
@@ -301,111 +285,9 @@ def check_inputs(store: ObjectStore, records: Mapping[tuple[int, str], CommitRec
                 )
 
 
-def row_of(version: ColumnVersion, record: CommitRecord) -> GenerationRow:
-    """A record as a generation lists it."""
-    return GenerationRow(
-        shard=record.shard,
-        column=record.column,
-        fingerprint=record.fingerprint,
-        record=version.record_name(record.shard, record.repair),
-        record_sha256=record.sha256,
-        data=record.data,
-        index=record.index,
-        num_read=record.num_read,
-        num_written=record.num_written,
-        num_rejects=len(record.rejects),
-    )
-
-
-_PLAIN = (
-    "shard",
-    "column",
-    "fingerprint",
-    "record",
-    "record_sha256",
-    "num_read",
-    "num_written",
-    "num_rejects",
-)
-_OBJECT = ("name", "size_bytes", "sha256", "num_samples")
-
-
-def _manifest_schema() -> pa.Schema:
-    import pyarrow as pa
-
-    numbers = {"shard", "num_read", "num_written", "num_rejects", "size_bytes", "num_samples"}
-
-    def kind(name: str) -> pa.DataType:
-        """Of a field of a row."""
-        return pa.int64() if name in numbers else pa.string()
-
-    plain = [pa.field(name, kind(name), nullable=False) for name in _PLAIN]
-    data = [pa.field(f"data_{name}", kind(name), nullable=False) for name in _OBJECT]
-    index = [pa.field(f"index_{name}", kind(name)) for name in _OBJECT]
-    return pa.schema([*plain, *data, *index])
-
-
-def _manifest_bytes(rows: Sequence[GenerationRow]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = {name: [getattr(row, name) for row in rows] for name in _PLAIN}
-    for name in _OBJECT:
-        table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
-        table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table_of(table, _manifest_schema()), sink, compression="zstd")
-    return bytes(sink.getvalue())
-
-
-@lru_cache(maxsize=4)
-def _manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
-    import pyarrow as pa
-
-    try:
-        table = read_table(read_object(store, manifest)).select(_manifest_schema().names)
-    except (pa.ArrowException, KeyError) as exc:
-        raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
-    rows = tuple(
-        GenerationRow(**{name: row[name] for name in _PLAIN}, data=_object(row, "data"), index=_index(row))
-        for row in table.to_pylist()
-    )
-    if len(rows) != manifest.num_samples:
-        raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
-    return rows
-
-
-def named_objects(generation: Generation) -> Iterator[str]:
-    """The names of all data and index objects of a generation, a part of the manifest in memory at a time.
-
-    Raises:
-        DamagedObject, ObjectNotFound: as Generation.rows.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    manifest = generation.manifest
-    data = pa.BufferReader(read_object(generation.store, manifest))
-    try:
-        for batch in pq.ParquetFile(data).iter_batches(columns=["data_name", "index_name"]):
-            for column in batch.columns:
-                yield from (name for name in column.to_pylist() if name is not None)
-    except pa.ArrowException as exc:
-        where = f"{generation.store.root}/{manifest.name}"
-        raise DamagedObject(f"{where}: not a readable manifest ({exc})") from exc
-
-
-def _index(row: Mapping[str, Any]) -> WrittenObject | None:
-    return _object(row, "index") if row["index_name"] is not None else None
-
-
-def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
-    return WrittenObject(**{name: row[f"{prefix}_{name}"] for name in _OBJECT})
-
-
 def _generation_bytes(generation: Generation) -> bytes:
     fields = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "store"}
-    fields["manifest"] = {name: getattr(generation.manifest, name) for name in _OBJECT}
+    fields["manifest"] = {name: getattr(generation.manifest, name) for name in OBJECT_FIELDS}
     for name in ("columns", "settings", "models", "totals", "seen"):
         fields[name] = dict(fields[name])
     fields["format_version"] = FORMAT_VERSION

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.images import resolved_samples
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject, Forgotten, ObjectNotFound
 from maskmill.storage.plan.plan import load_plans

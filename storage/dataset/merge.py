@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import making_order
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
-from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.dataset.manifest import GenerationRow
+from maskmill.storage.dataset.records import NOT_ANNOTATED, CommitRecord, first_rejects
 from maskmill.storage.stores.base import ObjectStore
 
 Rows = dict[str, GenerationRow]
@@ -106,8 +107,6 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
     An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
     doesn't name is not rejected, and annotated where it has masks beside.
     """
-    from maskmill.storage.dataset.records import NOT_ANNOTATED, first_rejects
-
     by_shard: dict[int, Rows] = defaultdict(dict)
     for row in rows:
         by_shard[row.shard][row.column] = row

@@ -2,6 +2,7 @@
 
     masks      a row per mask: the index; join with images by key
     images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
+               and, where its shard has an index of pictures, width, height and phash
     shards     a row per (shard, column): the manifest
     captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
 
@@ -22,7 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
@@ -174,7 +176,7 @@ def _register(
     by_column: dict[str, list[GenerationRow]] = defaultdict(list)
     for row in generation.rows():
         by_column[row.column].append(row)
-    by_column.pop("images", None)
+    pictures = by_column.pop("images", [])
 
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
@@ -182,14 +184,19 @@ def _register(
             connection.register(column, _parquet(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
-    _register_images(connection, store)
+    _register_images(connection, store, [row.index for row in pictures if row.index is not None])
 
 
-def _register_images(connection: Any, store: ObjectStore) -> None:
-    """The planned images of the generation's shards, as a view over the plan's files."""
+def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[WrittenObject]) -> None:
+    """The planned images of the generation's shards, as a view over the plan and the column's index."""
     connection.register("_planned", _planned(store))
+    seen = "select key, width, height, phash from _pictures"
+    if indexes:
+        connection.register("_pictures", _parquet(store, indexes))
+    else:
+        seen = "select null::varchar key, null::int width, null::int height, null::varchar phash limit 0"
     connection.execute(
-        "create view images as select * from _planned "
+        f"create view images as select * from _planned left join ({seen}) using (key) "
         "where shard in (select shard from shards where \"column\" = 'images')"
     )
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from maskmill.storage.dataset.generations import GenerationRow
 from maskmill.storage.dataset.join import read_row
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.json_text import load_object
 from maskmill.storage.shards.arrow import table_of

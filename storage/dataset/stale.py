@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.plan import Plan
 from maskmill.storage.shards.index import read_index

@@ -158,6 +158,8 @@ def _examine_tar(file: InputFile, known: Known, photograph: str | None) -> Itera
     if already is not None:
         yield already
         return
+
+    # Members of one key, until another key comes
     group, skipped = Group[_Member](), Counter[str]()
     try:
         with open_patiently(file.source) as stream:
@@ -177,6 +179,7 @@ def _examine_tar(file: InputFile, known: Known, photograph: str | None) -> Itera
         yield from _captioned(group, photograph, skipped)
         yield _problem(file, exc)
         return
+
     yield from _captioned(group, photograph, skipped)
     yield ScannedTar(file.source, file.etag, skipped)
 

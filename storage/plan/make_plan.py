@@ -156,6 +156,8 @@ class _Planning:
             rows = tables.enter_context(RowWriter(self._store, f"{base}.parquet", image_schema()))
             rejects = tables.enter_context(RowWriter(self._store, f"{base}.rejects.parquet", reject_schema()))
             tars = tables.enter_context(RowWriter(self._store, f"{base}.tars.parquet", tar_schema()))
+
+            # Every input's rows, as they are found
             with closing(
                 examine(self._listing, self._ledger, num_threads, photograph=self._photograph)
             ) as examined:
@@ -163,10 +165,13 @@ class _Planning:
                     self._take(found, rows, rejects, tars)
             if self._plan.num_images + self._num_images == 0:
                 raise self._nothing_usable()
+
+        # The part, if there is anything new
         part = self._part(rows.written, tuple(rows.group_shards), rejects.written, tars.written)
         if rows.written is None and rejects.written is None:
             self._discard(part)
             return self._summary(self._plan, None)
+
         check_lease(self._store)
         if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
             self._discard(part)

@@ -36,7 +36,7 @@ IMAGE_FORMATS = {
     "AVIF": (".avif",),
 }
 """What can be taken in: Pillow's name of a format and the endings of its files. The codec opens these formats
-and no others (workers/foreign/codec.py), and files with these endings are inputs: one list for both."""
+and no others (workers/foreign/images), and files with these endings are inputs: one list for both."""
 
 IMAGE_ENDINGS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
 CAPTION_ENDINGS = (".txt", ".json")  # the first one found is used

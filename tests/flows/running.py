@@ -88,6 +88,7 @@ def running_up(folder: Path, database: str | None = None, *, cwd: Path | None = 
     """
     port = free_port()
     environment = {**os.environ, "MASKMILL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1"}  # Prefect's own is 10: every run would wait for it
     environment |= {"MASKMILL_DATABASE": database} if database else {}
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
         environment.pop(name, None)

@@ -20,7 +20,7 @@ from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.recipe import ConfigError, mask_settings, segmenter_settings
 from maskmill.workers.run.spec import MASKS, ShardTask, make_spec

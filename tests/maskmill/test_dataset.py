@@ -14,7 +14,7 @@ from maskmill.storage.dataset.generations import Publication, publish_over
 from maskmill.storage.dataset.tags import set_tag
 from maskmill.storage.errors import DatasetError, InputError, ObjectNotFound
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from tests.workers.published import CAPTION, HOSTILE_NAME, NUM_ANNOTATED, Published, publish_dataset
 
 

@@ -19,7 +19,8 @@ from maskmill.storage.care.rewrite import rewrite_shard
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset import model_versions as models
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import latest, list_generations, publish_rows, row_of
+from maskmill.storage.dataset.generations import latest, list_generations, publish_rows
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.dataset.tags import set_tag, tags
 from maskmill.storage.drivers.lease import announce

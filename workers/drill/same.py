@@ -21,7 +21,7 @@ from maskmill.storage.shards.shards import Sample
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.drill.stages import POISON, Builder, drill_spec
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.run.spec import MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 

@@ -153,10 +153,13 @@ def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> 
             lines.append(label_line(class_id, annotation["segmentation"]))
         except ValueError as exc:
             raise DamagedObject(f"masks of {image.sample.key}: {exc}") from exc
+
+    # Picture and labels, side by side
     text = "".join(f"{line}\n" for line in lines if line).encode()
     split = split_of(image.sample.key)
     target.put(f"images/{split}/{image.stem}.jpg", image.jpeg)
     target.put(f"labels/{split}/{image.stem}.txt", text)
+
     written.splits.add(split)
     written.num_images += 1
     num_masks = sum(bool(line) for line in lines)

@@ -33,7 +33,7 @@ from maskmill.workers.foreign.annotations import (
     score_of,
 )
 from maskmill.workers.foreign.coco import parse_coco
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.matching import Matching, match
 from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
 from maskmill.workers.foreign.shapes import box_xywh, points_K2
@@ -210,6 +210,7 @@ def _given(annotation: ForeignAnnotation, image: ForeignImage, names: Mapping[Id
         raise BadAnnotation("no_shape", "it has neither bbox nor point_coords")
     if category not in names and (category is not None or words.get("category_id") is not None):
         raise BadAnnotation("no_category", "its category has no name in the file")
+
     found_K2 = labels_K = box_xyxy = None
     if points is not None:
         found_K2 = points_K2(points)
@@ -217,6 +218,7 @@ def _given(annotation: ForeignAnnotation, image: ForeignImage, names: Mapping[Id
     if box is not None:
         x, y, width, height = box_xywh(box, image.height, image.width)
         box_xyxy = np.array([x, y, x + width, y + height])
+
     return Given(
         id=annotation.id if isinstance(annotation.id, int) else None,
         label=None if category is None else names[category],

@@ -35,7 +35,7 @@ from maskmill.workers.foreign.annotations import (
     Tally,
     score_of,
 )
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.json_words import dump_json, printable
 from maskmill.workers.foreign.matching import Matching
 from maskmill.workers.foreign.shapes import fitted, points_K2, shape_of
@@ -159,10 +159,13 @@ def _row(
     words = annotation.words
     shape = shape_of(words, *given_hw)
     scores = score_of(words, "predicted_iou", "score"), score_of(words, "stability_score")
+
+    # Fitted to the stored size
     rle = fitted(shape.rle, *stored_hw)
     area = shape.area_px if rle is shape.rle else _area(rle)
     x0, y0, x1, y1 = box_xyxy(rle)
     token = words.get("output_token")
+
     row = {
         "segmentation": rle.to_coco(),
         "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)],

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskmill.pipeline.evaluate.truth import Boxes, Truth
+from maskmill.pipeline.phash import picture_hash
 from maskmill.pipeline.rle import decode
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import BadAnnotation, ForeignImage, ForeignSet, Id, Tally, score_of
 from maskmill.workers.foreign.coco import id_of, read_bytes, read_coco
-from maskmill.workers.foreign.codec import DecodeError, decode_image
+from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.foreign.json_words import load_list
 from maskmill.workers.foreign.matching import Matching, Picture, match, parts_of
 from maskmill.workers.foreign.shapes import box_xywh, fitted, shape_of
@@ -133,10 +134,12 @@ def index_truth(source: TruthSet) -> TruthIndex:
             f"{source.coco}: all its annotations are of images that it doesn't list "
             f"({', '.join(given.left_out.first['unknown_image'])}); use the annotations of {source.images}"
         )
+
     images = {image.id: image for image in sorted(given.images, key=lambda image: _in_order(image.id))}
     number = _numbers(given)
     kinds = {number[id_]: kind for id_, kind in given.categories.items()}
     left_out = Tally(given.left_out)
+
     return TruthIndex(
         source,
         given.sha256,
@@ -208,6 +211,8 @@ def truth_of(index: TruthIndex, image_id: Id, image: NDArray[np.uint8]) -> Truth
     height, width = image.shape[:2]
     masks, categories, frequency = [], [], []
     crowd_HW: Bools | None = None
+
+    # Masks, and crowds apart
     for one in entry.annotations:
         try:
             shape = shape_of(one.words, entry.height or height, entry.width or width, boxes=one.crowd)
@@ -223,6 +228,7 @@ def truth_of(index: TruthIndex, image_id: Id, image: NDArray[np.uint8]) -> Truth
             frequency.append(index.frequency.get(categories[-1], ""))
         else:
             index.left_out.add("empty_mask", one.name)
+
     stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)
     known = tuple(frequency) if index.frequency else ()
     return Truth(entry.named.file_name, image, stacked, tuple(categories), crowd_HW, known)
@@ -262,20 +268,22 @@ def read_bsds(images: Path, truth: Path) -> Iterator[tuple[str, NDArray[np.uint8
         yield path.stem, decode_image(picture.read_bytes()), maps
 
 
-def picture_sha256s(coco: Path, images: Path) -> dict[str, str]:
-    """The sha256 of each picture that annotations list, by file name.
+def picture_prints(coco: Path, images: Path) -> dict[str, tuple[str, str | None]]:
+    """What tells the pictures that annotations list from others: sha256 and perceptual hash by file name.
 
     Raises:
-        InputError: a picture that is missing.
+        InputError: a picture that is missing or cannot be decoded.
     """
     index = index_truth(TruthSet(coco.stem, coco, images))
     found = {}
     for image_id, path in picture_paths(index, index.ids):
         try:
-            digits = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as exc:
+            data = path.read_bytes()
+            pixels = decode_image(data)
+        except (OSError, DecodeError) as exc:
             raise InputError(f"{path}: cannot be read ({exc}); is {images} right?") from exc
-        found[index.images[image_id].named.file_name] = digits
+        name = index.images[image_id].named.file_name
+        found[name] = hashlib.sha256(data).hexdigest(), picture_hash(pixels)
     return found
 
 
@@ -320,6 +328,7 @@ def _given_boxes(path: Path, number: Mapping[Id, int], left_out: Tally) -> dict[
             raise InputError(f"{path}: not COCO results with bbox, score and category_id ({exc!r})") from exc
         except BadAnnotation as exc:
             left_out.add(exc.reason, f"box at place {place} of {path.name}")
+
     return {
         image_id: Boxes(
             np.array([box for box, _, _ in some]),

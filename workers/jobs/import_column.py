@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over, row_of
+from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.dataset.records import fingerprint, new_attempt
 from maskmill.storage.errors import DatasetError, InputError
@@ -183,6 +184,7 @@ def _publish(
     }
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation with what this import committed in it."""
         made = {
             name: [row_of(version, record) for record in version.records()]
             for name, digits in spec.fingerprints.items()

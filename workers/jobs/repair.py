@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 
 from maskmill.storage.care.damage import Damage, Found, find_damage
 from maskmill.storage.care.rewrite import republish, rewrite_shard
-from maskmill.storage.dataset.generations import GenerationRow, latest
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.plan.plan import load_plans

@@ -29,13 +29,14 @@ from maskmill.pipeline.evaluate.oracle import Corrected, correct, missing_from
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, encode_mask
 from maskmill.pipeline.train.prompts import centre_point
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Publication, publish_over, row_of
+from maskmill.storage.dataset.generations import Publication, publish_over
 from maskmill.storage.dataset.images import stored_image
 from maskmill.storage.dataset.join import join, read_record
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_attempt
 from maskmill.storage.errors import InputError
 from maskmill.storage.shards.shards import Sample, write_shard
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.foreign.known_truth import known_truth
 from maskmill.workers.foreign.truth import truth_of
 from maskmill.workers.reading.samples import upright_jpeg
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
 
     from maskmill.pipeline.evaluate.truth import Truth
     from maskmill.pipeline.segmenters.base import Segmenter
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.join import JoinedSample
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.foreign.known_truth import KnownTruth
     from maskmill.workers.foreign.truth import TruthSet
@@ -363,6 +365,7 @@ def _publish(
     """The latest generation with this review column in it."""
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation, its review rows replaced."""
         assert parent is not None
         others = [row for row in parent.rows() if row.column != REVIEW]
         facts = {

@@ -28,7 +28,7 @@ from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.errors import InputError
-from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import InputSample, sample_inputs
 from maskmill.workers.pictures.render import Cell, draw_sheet, png_bytes, thumbnail
 from maskmill.workers.run.ingest_settings import IngestSettings

@@ -111,16 +111,21 @@ def audit(
     """
     known = known_truth(store, truth) if truth else None
     mask_rows(store, generation)
+
+    # Images that both have
     pairs = list(_reviewed(store, generation) if known is None else _annotated(store, generation, known))
     if not pairs:
         where = "the review column" if known is None else f"{known.index.source.coco}: {known.explain()}"
         raise InputError(
             f"{store.root}: no annotated image of generation {generation.number} has masks in {where}"
         )
+
+    # Each mask's best partner in the other
     drawn = [pairs[i] for i in spread(len(pairs), max_images, seed)]
     partners = [best_partners(ours, theirs) for ours, theirs in drawn]
     ours = np.concatenate([one for one, _ in partners])
     theirs = np.concatenate([one for _, one in partners])
+
     return Audit(
         generation=generation.number,
         against="truth" if truth else REVIEW,
@@ -160,6 +165,8 @@ def agreement(store: ObjectStore, first: Generation, second: Generation) -> Agre
     others = {sample.key: _masks_of(sample) for sample in read_annotated(store, second, pictures=False)}
     images = masks_first = masks_second = 0
     ious = [np.zeros(0)]
+
+    # Each mask's best partner in the other
     for sample in read_annotated(store, first, pictures=False):
         if sample.key in others:
             ours, theirs = _masks_of(sample), others[sample.key]
@@ -169,10 +176,12 @@ def agreement(store: ObjectStore, first: Generation, second: Generation) -> Agre
                 masks_first + len(ours),
                 masks_second + len(theirs),
             )
+
     if not images:
         raise DatasetError(
             f"{store.root}: generations {first.number} and {second.number} share no annotated image"
         )
+
     both = np.concatenate(ious)
     return Agreement(
         first=first.number,

@@ -26,7 +26,8 @@ from maskmill.storage.errors import DamagedObject
 from maskmill.workers.reading.survey import spread
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.shards.shards import Sample
     from maskmill.storage.stores.base import ObjectStore
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.storage.errors import DamagedObject
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.measure.compare import ImageChange
 from maskmill.workers.pictures.render import Cell, draw_sheet, png_bytes, thumbnail
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated

@@ -105,6 +105,8 @@ def evaluate(
     total = sum(len(ids) for ids in chosen) + scenes
     if not total and bsds is None:
         raise InputError("nothing to measure: give --coco and --images, a --suite, --scenes or --bsds")
+
+    # Given sets, a picture at a time
     done = itertools.count(1)
     meters, worst = [], _Worst(settings.failures)
     for index, ids in zip(indexes, chosen, strict=True):
@@ -113,6 +115,8 @@ def evaluate(
             _measure(segmenter, truth, settings, meter, worst, index, image_id)
             progress(next(done), total)
         meters.append(meter)
+
+    # Scenes of which nothing was trained on
     if scenes:
         meter = SetMeter("scenes")
         for i, scene in enumerate(held_back_scenes(scenes)):
@@ -120,6 +124,7 @@ def evaluate(
             _measure(segmenter, truth, settings, meter, worst)
             progress(next(done), total)
         meters.append(meter)
+
     found = measure_edges(segmenter, *bsds, grid=settings.edge_grid) if bsds else {}
     left_out = {index.source.name: index.left_out.left_out().counts for index in indexes}
     return Evaluation(
@@ -148,6 +153,8 @@ def write(found: Evaluation, folder: Path) -> list[Path]:
     files: dict[str, bytes] = {"results.json": _json(found.figures())}
     rows = [{"set": one.name, **as_dict(row)} for one in found.sets for row in one.rows]
     files["masks.jsonl"] = b"".join(json.dumps(row, sort_keys=True).encode() + b"\n" for row in rows)
+
+    # Plots, where there is something to plot
     if found.sets and (lines := _click_lines(found.sets)):
         files["clicks.png"] = line_chart(
             "Mean IoU over clicks", lines, x_label="clicks on each mask", y_label="mean IoU", y_range=(0, 1)
@@ -169,6 +176,7 @@ def write(found: Evaluation, folder: Path) -> list[Path]:
     if found.failures:
         title = "Worst answers to one click: truth in white, answer in orange"
         files["failures.png"] = png_bytes(draw_sheet(title, found.failures, 4, SHEET_PX))
+
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return [folder / name for name in files]
@@ -213,6 +221,7 @@ class _Worst:
         push(self._heap, (*key, next(self._order), cell))
 
     def cells(self) -> tuple[Cell, ...]:
+        """The pictures kept, worst first."""
         return tuple(entry[3] for entry in sorted(self._heap, reverse=True))
 
 
@@ -248,6 +257,7 @@ def _drawn(index: TruthIndex, settings: EvaluateSettings) -> list[Id]:
 
 def _click_lines(sets: Sequence[SetResult]) -> list[Line]:
     def line(one: SetResult, kind: str) -> Line:
+        """One set's IoU after k points, of the best answer or of the chosen one."""
         found = {
             int(name.split("_")[1]): value
             for name, value in one.figures.items()

@@ -67,6 +67,8 @@ def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -
     kinds = {name.lower(): kind for kind, name in known.index.names.items()}
     if not kinds:
         raise InputError(f"{source.coco}: its categories have no names; text has nothing to be held against")
+
+    # Every labelled image that truth knows
     ledger, ious, counts = MaskLedger(), list[float](), [0, 0, 0]
     for sample in join(store, generation, (MASKS, LABELS)):
         image_id = known.image_of(sample.key)
@@ -79,11 +81,13 @@ def text_to_mask(store: ObjectStore, generation: Generation, source: TruthSet) -
         ledger.add(truth, [one[0] for one in found], [one[1] for one in found], [one[2] for one in found])
         ious += _union_ious(truth, found)
         counts = [counts[0] + 1, counts[1] + len(found), counts[2] + len(labels["labels"]) - len(found)]
+
     if not counts[0]:
         raise InputError(
             f"{store.root}: no image of generation {generation.number} has labels, and truth in "
             f"{source.coco}: label it first ([labels]); {known.explain()}"
         )
+
     precision = ledger.average_precision()
     return TextFigures(
         generation=generation.number,

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.pipeline.rle import decode
 from maskmill.storage.errors import DatasetError
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.reading.survey import SampledImage, sample_images
 

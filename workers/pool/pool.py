@@ -44,16 +44,6 @@ from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.nodes import live_nodes, room_for
 from maskmill.workers.run.spec import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
 
-__all__ = [
-    "PoolEvent",
-    "Progress",
-    "RunStopped",
-    "ShardDone",
-    "ShardFailed",
-    "WorkerLost",
-    "run_pool",
-]
-
 log = logging.getLogger(__name__)
 
 RETRIED = (
@@ -159,6 +149,7 @@ class _Pool:
         self._done: Counter[str] = Counter()
 
     def events(self) -> Generator[PoolEvent]:
+        """What happens, until every shard is done or given up; sums of progress in between and last."""
         while self._fill():
             yield from self._settle()
             yield from self._stop_late_ones()
@@ -170,6 +161,7 @@ class _Pool:
         yield self._progress()  # the final sums
 
     def stop(self) -> None:
+        """Kills the workers that still sit, without waiting for their shards."""
         for seat in self._seats:
             ray.kill(seat.worker.actor)
         self._seats.clear()
@@ -238,10 +230,14 @@ class _Pool:
         waiting = {seat.waiting: seat for seat in self._seats if seat.waiting is not None}
         if not waiting:
             return time.sleep(0.1)
+
+        # One that is done, and all that are done with it
         refs = list(waiting)
         finished, _ = ray.wait(refs, num_returns=1, timeout=min(0.5, self._limits.progress_every_s))
         if finished and len(refs) > 1:
             finished, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+
+        # A result, an error of ours, or a death
         for ref in finished:
             seat = waiting[ref]
             try:
@@ -295,6 +291,8 @@ class _Pool:
         ray.kill(seat.worker.actor)
         node_lost = node_lost or (seat.info is not None and seat.info.node_id not in live_nodes())
         self._losses += 1
+
+        # Its shard: tried again, or held against it
         history, task = seat.history, seat.task
         shard = history.shard if history else None
         yield WorkerLost(worker=seat.number, shard=shard, reason=reason, node_lost=node_lost)
@@ -306,6 +304,8 @@ class _Pool:
                 yield from self._died(
                     history, task, reason, seat.info.node_id if doubtful and seat.info else None
                 )
+
+        # More than bad luck
         allowed = self._limits.max_losses_in_a_row
         if self._losses > (8 + 4 * max(1, self._room) if allowed is None else allowed):
             raise RunStopped(

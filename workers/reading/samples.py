@@ -17,7 +17,7 @@ from maskmill.storage.dataset.images import StoredImage, stored_image
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.reading.words import with_words, word_columns
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings

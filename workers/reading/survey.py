@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.storage.dataset.columns import making_order
-from maskmill.storage.dataset.generations import GenerationRow
 from maskmill.storage.dataset.join import check_row, read_record
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import first_rejects
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.shards.index import read_index
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.words import category_of
 

@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.storage.dataset.model_versions import SHIPPED, fetch, list_models, load_model, promoted
 from maskmill.storage.errors import InputError
 
@@ -81,6 +82,4 @@ def bring(store: ObjectStore, settings: SegmenterSettings) -> None:
 
 def load(settings: SegmenterSettings) -> Segmenter:
     """The segmenter itself; imports torch."""
-    from maskmill.pipeline.segmenters import load_segmenter
-
     return load_segmenter(settings)

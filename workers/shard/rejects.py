@@ -18,7 +18,7 @@ from maskmill.storage.errors import (
     SourceSilent,
     SourceTooLarge,
 )
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.run.spec import ShardTask
 
 T = TypeVar("T")

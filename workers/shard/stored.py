@@ -14,7 +14,7 @@ from maskmill.storage.dataset.images import StoredImage, read_images
 from maskmill.storage.dataset.records import CommitRecord, Reject
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.run.spec import IMAGES
 from maskmill.workers.shard.meter import Meter
 from maskmill.workers.shard.read_back import ReadBack

@@ -7,11 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+from maskmill.pipeline.phash import picture_hash
 from maskmill.storage.care.rewrite import forgotten_reject
 from maskmill.storage.dataset.images import to_sample
 from maskmill.storage.dataset.records import Reject
 from maskmill.storage.plan.sources import PlannedImage, SourceRead, read_source, read_sources
-from maskmill.workers.foreign.codec import normalise
+from maskmill.workers.foreign.images.codec import normalise
 from maskmill.workers.run.events import NARROW_RANGE
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, ShardTask
@@ -69,7 +70,7 @@ def take_in(
         ingest: how images are taken in.
         forgotten: keys that were removed on request.
         task: the turn, for rejects and errors.
-        meter: gets "images.read" and "images.normalise".
+        meter: gets "images.read", "images.normalise" and "images.hash".
 
     Raises:
         StorageError: the store failed; any error but those of a bad sample.
@@ -105,4 +106,13 @@ def _normalised(source: Source, ingest: IngestSettings, meter: Meter) -> TakenIn
         caption=planned.caption,
         source=planned.label,
     )
-    return TakenIn(EncodedSample(sample), picture)
+    with meter.step("images.hash"):
+        row = {
+            "key": planned.key,
+            "image_id": planned.image_id,
+            "width": image.width,
+            "height": image.height,
+            "sha256": planned.sha256,
+            "phash": picture_hash(image.pixels_HWC),
+        }
+    return TakenIn(EncodedSample(sample, (row,)), picture)

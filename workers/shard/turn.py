@@ -31,7 +31,7 @@ from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import DamagedObject, Recalled
 from maskmill.storage.plan.marks import marks_of
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.run.in_hand import Announcement, announce, withdraw
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.ahead import map_ahead, read_ahead
@@ -41,6 +41,7 @@ from maskmill.workers.shard.recalled import settle, take_back
 from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
 from maskmill.workers.shard.stored import Stored, StoredPictures
 from maskmill.workers.shard.taken_in import sources_of, take_in
+from maskmill.workers.stages import images
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
 from maskmill.workers.stages.build import Stages
 
@@ -160,7 +161,7 @@ class _Turn:
         )
         rejects: list[Reject] = []
         with (
-            self._writer(IMAGES, ()) as writer,
+            self._writer(IMAGES, images.INDEX) as writer,
             closing(sources_of(planned, min(self.depth, _READ_DEPTH), max_bytes=ingest.max_bytes)) as sources,
         ):
             announced = self._announced(IMAGES, sources, lambda source: source.planned.key)

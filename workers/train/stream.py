@@ -27,8 +27,8 @@ from maskmill.pipeline.train.images import Labelled, teaching
 from maskmill.storage.dataset.images import StoredImage, stored_image
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
-from maskmill.storage.shards.shards import Sample, read_shard
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.storage.shards.shards import Sample
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.registry import standing_in
@@ -188,16 +188,6 @@ def parsed(key: str, record: dict[str, Any]) -> AnnotatedImage:
         return from_sa1b(record)
     except ValueError as exc:
         raise DamagedObject(f"labels of {key}: {exc}") from exc
-
-
-def source_sha256s(store: ObjectStore, generation: Generation, shards: list[int] | None = None) -> set[str]:
-    """The sha256 of every picture file a generation was made from."""
-    found: set[str] = set()
-    for row in generation.rows():
-        if row.column == IMAGES and (shards is None or row.shard in shards):
-            for sample in read_shard(store, row.data):  # their json alone: no picture is fetched
-                found.add(str(json.loads(sample.files["json"])["sha256"]))
-    return found
 
 
 def _record(sample: JoinedSample) -> dict[str, Any] | None:

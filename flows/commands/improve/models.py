@@ -19,16 +19,14 @@ def models(
 ) -> None:
     """The model families by role: names for settings, weights that fit, what is installed and what lacks."""
     with console.clear_errors(debug=debug):
-        from maskmill.flows.config import ConfigError
-        from maskmill.pipeline.settings.families import FAMILIES, ROLES
+        from maskmill.pipeline.settings.families import FAMILIES
 
-        if role is not None and role not in ROLES:
-            raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
-        found = [describe(family) for family in FAMILIES if role in (None, family.role)]
+        roles = _roles(role)
+        found = [describe(family) for family in FAMILIES if family.role in roles]
         if json:
             console.print_json({"models": found})
             return
-        for name in ROLES if role is None else (role,):
+        for name in roles:
             console.print_pairs(
                 [(one["name"], _line(one)) for one in found if one["role"] == name], title=name
             )
@@ -41,6 +39,16 @@ def models(
                 )
             ]
         )
+
+
+def _roles(role: str | None) -> tuple[str, ...]:
+    """The one role that was asked for, or all. Raises ConfigError for an unknown one."""
+    from maskmill.flows.config import ConfigError
+    from maskmill.pipeline.settings.families import ROLES
+
+    if role is not None and role not in ROLES:
+        raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
+    return ROLES if role is None else (role,)
 
 
 def describe(family: Any) -> dict[str, Any]:

@@ -96,10 +96,6 @@ def verify(
     ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.storage.care.verify import verify as verify_dataset
-        from maskmill.storage.errors import InputError
-        from maskmill.storage.stores.open import open_store
-
         repaired = None
         if repair:
             given = None
@@ -108,9 +104,7 @@ def verify(
 
                 given = load_config(recipe, config, set or [])
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
-        report = verify_dataset(open_store(dataset), deep=deep)
-        if not report.images and not report.problems:
-            raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+        report = _verified(dataset, deep=deep)
         orphans = _orphans(dataset)
         if json:
             console.print_json({**dataclasses.asdict(report), **orphans, "repair": repaired})
@@ -119,8 +113,19 @@ def verify(
             if orphans["orphans"]:
                 size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
                 console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
-        if not report.ok:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.ok)
+
+
+def _verified(dataset: str, *, deep: bool) -> VerifyReport:
+    """What there is and how sound it is. Raises InputError where nothing is planned."""
+    from maskmill.storage.care.verify import verify as verify_dataset
+    from maskmill.storage.errors import InputError
+    from maskmill.storage.stores.open import open_store
+
+    report = verify_dataset(open_store(dataset), deep=deep)
+    if not report.images and not report.problems:
+        raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+    return report
 
 
 def _orphans(dataset: str) -> dict[str, int]:

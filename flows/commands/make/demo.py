@@ -102,8 +102,7 @@ def _annotate(folder: Path) -> None:
     _say("generate", dataset, "--input", inputs, "--recipe", "nano", "--set", *pairs, "--export", export)
     report = run_watched(dataset, [inputs], load_config("nano", sets=pairs), limit=None, export_to=export)
     show_report(report, json=False)
-    if not report.sound:
-        raise typer.Exit(console.NOT_SOUND)
+    console.exit_unless(report.sound)
 
 
 def _say(*words: str) -> None:

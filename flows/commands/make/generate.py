@@ -62,8 +62,7 @@ def generate(
             return
         report = run_watched(dataset, input, run, limit=limit, export_to=export)
         show_report(report, json=json)
-        if not report.sound:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.sound)
 
 
 def run_watched(

@@ -57,8 +57,7 @@ def ingest(
             console.print_json(dataclasses.asdict(report))
         else:
             _show(report, input)
-        if report.failed_shards:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(not report.failed_shards)
 
 
 def _show(report: IngestReport, inputs: list[str]) -> None:

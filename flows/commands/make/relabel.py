@@ -75,8 +75,7 @@ def relabel(
             if png is not None:
                 picture.write_bytes(png)
         _show_report(report, json=json)
-        if not report.sound:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.sound)
 
 
 def _show_plan(dataset: str, run: RunConfig, caps: RelabelCaps, *, json: bool, dry_run: bool) -> None:

@@ -60,8 +60,7 @@ def drill(
             console.print_json({**dataclasses.asdict(report), "ok": report.ok})
         else:
             _show(report)
-        if not report.ok:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(report.ok)
 
 
 def _tell(text: str) -> None:

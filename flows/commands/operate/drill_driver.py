@@ -65,6 +65,7 @@ def drive(job: DriverJob) -> bool:
     with driving(job.dataset), Path(job.events, f"{os.getpid()}.jsonl").open("a") as events:
 
         def tell(**event: object) -> None:
+            """An event as a line of JSON, flushed: this process may be killed next."""
             events.write(json.dumps(event) + "\n")
             events.flush()
 

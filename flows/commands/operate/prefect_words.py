@@ -19,6 +19,5 @@ def prefect(context: typer.Context) -> None:
     from maskmill.flows.services.prefect import pools
 
     up_state.use_server()
-    ours = {**pools.RUN_ENVIRONMENT, "PYTHONSAFEPATH": "1"}  # modules of the current folder would hide ours
     words = [sys.executable, "-m", "prefect", *context.args]
-    os.execve(sys.executable, words, {**ours, **os.environ})
+    os.execve(sys.executable, words, {**pools.RUN_ENVIRONMENT, **os.environ})

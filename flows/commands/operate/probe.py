@@ -39,5 +39,4 @@ def probe(
             console.print_table(("promise", "", "took", "what it says"), rows_shown)
             if broken:
                 console.note(f"{dest}: no dataset is safe here; {len(broken)} of {len(outcomes)} are broken")
-        if broken:
-            raise typer.Exit(1)
+        console.exit_unless(not broken)

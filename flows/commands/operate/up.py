@@ -59,6 +59,7 @@ def up(
         )
 
         def ready() -> None:
+            """Says where the pages are, how to log in and what to do next."""
             console.out.print(f"[green]Up[/green]: Prefect's pages are at {settings.api_url[:-4]}")
             secret = shlex.quote(str(api_secret.secret_path(place)))
             pairs = [("log in with", f"what `cat {secret}` prints; commands find it by themselves")]

@@ -15,11 +15,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
+from maskmill.flows.report.observe import observed
 from maskmill.flows.report.report import Tally, watcher
 from maskmill.flows.services import state as up_state
+from maskmill.flows.services.ray import cluster
 from maskmill.pipeline.settings import BoxSettings
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.events import REMARKS, Progress, ShardDone, ShardFailed, WorkerLost
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress
@@ -65,9 +70,6 @@ def annotate_shards(
         RunStopped: an error in our code, or workers that cannot start; what is committed stays.
         LeaseLost: this driver was silent for so long that others count it as dead; likewise.
     """
-    from maskmill.flows.report.observe import observed
-    from maskmill.flows.services.ray import cluster
-
     if not shards:
         return Annotated()
     spec = without_idle(spec, shards)
@@ -107,8 +109,6 @@ def annotate_shards(
 
 def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
     """The spec with the columns named that none of these shards lacks: workers don't load their models."""
-    from maskmill.storage.dataset.columns import ColumnVersion
-
     store, todo = open_store(spec.root), set(shards)
     idle = [
         name
@@ -124,7 +124,6 @@ def boxes_told(spec: RunSpec) -> str:
     Raises:
         InputError: nothing, or a file that cannot be read.
     """
-    from maskmill.storage.plan.plan import load_plans
     from maskmill.workers.foreign.boxes import check_boxes, read_given_boxes
 
     settings = spec.settings.of(BoxSettings)
@@ -152,8 +151,7 @@ class _Follower:
         self._remarks: Counter[str] = Counter()
 
     def see(self, event: PoolEvent) -> None:
-        from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
-
+        """Takes an event into account, and tells who watches what they should know."""
         match event:
             case Progress():
                 self._progress(event)
@@ -176,6 +174,7 @@ class _Follower:
                 watcher().note(text)
 
     def outcome(self) -> Annotated:
+        """What came of the shards, once no more events come; remarks are told here."""
         seconds = time.monotonic() - self._ready_s if self._ready_s is not None else 0.0
         self._tell_remarks()
         return Annotated(
@@ -186,8 +185,6 @@ class _Follower:
         )
 
     def _tell_remarks(self) -> None:
-        from maskmill.workers.run.events import REMARKS
-
         for name, count in sorted(self._remarks.items()):
             watcher().note(REMARKS[name].format(count=count))
 

@@ -16,6 +16,7 @@ from maskmill.storage.dataset import model_versions as kept
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -43,7 +44,6 @@ def judge(
         Overtaken: another model was put in force while this one was measured; the decision is kept.
     """
     from maskmill.workers.measure.gate import compare
-    from maskmill.workers.run import dataset_models as models
 
     store = open_store(dataset)
     card = kept.load_model(store, number)
@@ -82,19 +82,23 @@ def judge(
 
 
 def refuse_overlap(store: ObjectStore, generation: Generation, coco: Path, images: Path) -> None:
-    """Sees that no picture of the gate set is in the generation, byte for byte.
+    """Sees that no picture of the gate set is in the generation, as the same bytes or as a near-duplicate.
 
     Raises:
         InputError: some are, or the gate set cannot be read.
     """
-    from maskmill.workers.foreign.truth import picture_sha256s
-    from maskmill.workers.train.stream import source_sha256s
+    from maskmill.workers.foreign.truth import picture_prints
+    from maskmill.workers.reading.near_duplicates import known_pictures, overlaps
 
-    trained = source_sha256s(store, generation)
-    shared = sorted(name for name, sha256 in picture_sha256s(coco, images).items() if sha256 in trained)
+    known = known_pictures(store, generation, decode=False)
+    shared = overlaps(known, picture_prints(coco, images))
     if shared:
+        named = ", ".join(
+            f"{one.name} is {one.key}" + (" but for its encoding or size" if one.distance is not None else "")
+            for one in shared[:3]
+        )
         raise InputError(
             f"the gate set {coco} overlaps the training set: {len(shared)} of its pictures are in "
-            f"generation {generation.number} of {store.root} ({', '.join(shared[:3])}). Gate on pictures "
+            f"generation {generation.number} of {store.root} ({named}). Gate on pictures "
             "that are not in the dataset, or leave these out of it"
         )

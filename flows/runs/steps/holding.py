@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from maskmill.flows.report.report import watcher
+from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
 from maskmill.storage.clock import now_utc
 from maskmill.storage.drivers import one_writer
 from maskmill.storage.drivers.lease import announce, others
@@ -82,8 +83,6 @@ def visiting(dataset: str, owner: str) -> Iterator[ObjectStore]:
 
 def _settle(store: ObjectStore) -> None:
     """Takes forgotten images out of what is in force, where a `forget` was refused and only marked them."""
-    from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
-
     shards = set(still_holding(store))
     if shards:
         now = now_utc()

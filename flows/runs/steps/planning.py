@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.plan.inputs import list_inputs, most_of
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.dataset_models import in_force
+from maskmill.workers.run.spec import make_spec
 
 if TYPE_CHECKING:
     from maskmill.storage.plan.make_plan import PlanSummary
@@ -28,9 +34,6 @@ def describe_run(dataset: str, config: RunConfig) -> RunSpec:
         WeightsError: a model's weights are missing or damaged.
         ValueError: a vocabulary has no phrases.
     """
-    from maskmill.workers.run.dataset_models import in_force
-    from maskmill.workers.run.spec import make_spec
-
     return make_spec(
         dataset,
         work=config.run.work(),
@@ -44,8 +47,6 @@ def check_inputs(dataset: str, inputs: Sequence[str]) -> None:
     Raises:
         InputError: one cannot.
     """
-    from maskmill.storage.plan.inputs import list_inputs
-
     list_inputs(inputs, dataset_root=dataset)
 
 
@@ -57,9 +58,6 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
-    from maskmill.storage.plan.inputs import most_of
-    from maskmill.storage.plan.make_plan import make_plan
-
     summary = make_plan(
         open_store(dataset),
         inputs,
@@ -75,16 +73,11 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
 
 def is_complete(spec: RunSpec) -> bool:
     """Whether there is a plan and every shard of it has all columns of this run."""
-    from maskmill.storage.plan.plan import load_plans
-
     return load_plans(open_store(spec.root)).num_shards > 0 and not pending_shards(spec)
 
 
 def pending_shards(spec: RunSpec) -> dict[int, int]:
     """Planned shards that lack a column of this run: shard -> images planned in it."""
-    from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.plan.plan import load_plans
-
     store = open_store(spec.root)
     plan = load_plans(store)
     columns = [ColumnVersion(store, name, digits) for name, digits in spec.fingerprints.items()]

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.storage.care.rewrite import settle_forgotten
+from maskmill.storage.care.verify import verify
 from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.generations import Publication, check_inputs, latest, publish_over
+from maskmill.storage.dataset.manifest import row_of
+from maskmill.storage.dataset.merge import count_rows, merge_rows
+from maskmill.storage.dataset.records import first_rejects
+from maskmill.storage.errors import Overtaken
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import MASKS
 
@@ -65,8 +74,6 @@ def publish_and_verify(
         DamagedObject: a record cannot be read.
         Overtaken: others kept committing or publishing meanwhile.
     """
-    from maskmill.storage.errors import Overtaken
-
     for _ in range(MAX_RACES):
         try:
             return _publish_and_verify(spec, config, made_by, partial)
@@ -76,12 +83,6 @@ def publish_and_verify(
 
 
 def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
-    from maskmill.storage.care.rewrite import settle_forgotten
-    from maskmill.storage.care.verify import verify
-    from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.plan.plan import load_plans
-
     store = open_store(spec.root)
     settle_forgotten(store, created_utc=now_utc())
     records = {
@@ -108,10 +109,6 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
 def _publish(
     spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
 ) -> Generation:
-    from maskmill.storage.dataset.columns import ColumnVersion
-    from maskmill.storage.dataset.generations import Publication, check_inputs, publish_over, row_of
-    from maskmill.storage.dataset.merge import count_rows, merge_rows
-
     store = open_store(spec.root)
     check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
     made = {
@@ -122,6 +119,7 @@ def _publish(
     models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
 
     def make(parent: Generation | None) -> Publication:
+        """The latest generation merged with what this run committed."""
         merged = merge_rows(store, made, parent)
         for column, shards in merged.dropped.items():
             watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
@@ -147,8 +145,6 @@ def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, An
 
 def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
     """The rejected images, each once, with the reason of the first column that rejects it."""
-    from maskmill.storage.dataset.records import first_rejects
-
     for shard in _by_shard(records):
         yield from first_rejects(shard).values()
 

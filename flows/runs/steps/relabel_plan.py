@@ -17,8 +17,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.config import ConfigError, RunConfig, load_config, validate
+from maskmill.flows.config import ConfigError, RunConfig, load_config, parse_sets, validate
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.diff import changed_settings
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.stale import ages, qualities, seconds_per_image, stale_shards
 from maskmill.storage.dataset.tags import find_generation
+from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import MASKS, segmenter_name
 from maskmill.workers.stages.candidates import CANDIDATES
@@ -26,7 +31,8 @@ from maskmill.workers.stages.candidates import CANDIDATES
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from maskmill.storage.dataset.generations import Generation, GenerationRow
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.dataset.stale import StaleShard
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.run.spec import RunSpec
@@ -132,8 +138,6 @@ def with_sets(config: RunConfig, sets: Iterable[str]) -> RunConfig:
     Raises:
         ConfigError: a pair of another form, an unknown section or field, a value out of range.
     """
-    from maskmill.flows.config import parse_sets
-
     values = config.model_dump(mode="json")
     for section, fields in parse_sets(sets).items():
         if section not in values or not isinstance(values[section], dict):
@@ -148,10 +152,6 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
     Raises:
         StorageError: the dataset cannot be read.
     """
-    from maskmill.storage.dataset.generations import latest
-    from maskmill.storage.dataset.stale import stale_shards
-    from maskmill.storage.plan.plan import load_plans
-
     store = open_store(spec.root)
     generation = latest(store)
     stale = stale_shards(store, spec.fingerprints, generation, load_plans(store))
@@ -211,8 +211,6 @@ def _stored(
     store: ObjectStore, spec: RunSpec, rows: Mapping[str, Mapping[int, GenerationRow]]
 ) -> dict[str, int]:
     """Shards by column whose version of the run is committed, while the generation has another one."""
-    from maskmill.storage.dataset.columns import ColumnVersion
-
     found = {}
     for column, digits in spec.fingerprints.items():
         other = {shard for shard, row in rows.get(column, {}).items() if row.fingerprint != digits}
@@ -237,8 +235,6 @@ def _in_order(
     order: str,
 ) -> list[StaleShard]:
     """New shards first, then by age or quality of the masks they have; equals by number."""
-    from maskmill.storage.dataset.stale import ages, qualities
-
     masks = rows.get(MASKS, {})
     old = [masks[found.shard] for found in stale if found.shard in masks]
     rank: Mapping[int, float | str] = ages(store, old) if order == "oldest" else qualities(store, old)
@@ -253,7 +249,6 @@ def _prices(
     store: ObjectStore, spec: RunSpec, rows: Mapping[str, Mapping[int, GenerationRow]]
 ) -> tuple[dict[str, float | None], tuple[str, ...]]:
     """Predicted seconds an image by column, from a part of the records; and what that doesn't know."""
-    from maskmill.storage.dataset.stale import seconds_per_image
     from maskmill.workers.reading.survey import spread
 
     prices: dict[str, float | None] = {}
@@ -313,8 +308,6 @@ def _reasons(
     stored: Mapping[str, int],
 ) -> tuple[str, ...]:
     """What is new, what changed in settings and models since the generation."""
-    from maskmill.storage.dataset.diff import changed_settings
-
     num_new = sum(found.is_new for found in stale)
     reasons = [f"{num_new} shards are new"] if num_new else []
     if generation is None or (num_new == len(stale) and not stored):

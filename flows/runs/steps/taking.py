@@ -53,10 +53,12 @@ def step(title: str, *, may_pass: bool = False) -> Callable[[Callable[P, R]], Ca
     """Marks a function as a step of a run; see `Step`."""
 
     def mark(work: Callable[P, R]) -> Callable[P, R]:
+        """The function, to be taken as this step."""
         found = Step(title=title, work=work, may_pass=may_pass)
 
         @functools.wraps(work)
         def take(*args: P.args, **kwargs: P.kwargs) -> R:
+            """Hands the step and its arguments to who takes steps now."""
             taken: R = _taker.get()(found, args, kwargs)
             return taken
 

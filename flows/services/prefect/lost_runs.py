@@ -127,7 +127,11 @@ def make_automation() -> None:
 
 
 def main() -> None:
-    """`python -m maskmill.flows.services.prefect.lost_runs setup POOL`."""
+    """`python -m maskmill.flows.services.prefect.lost_runs setup POOL`.
+
+    Raises:
+        SystemExit: other words on the command line; says which to use.
+    """
     from maskmill.flows.services.prefect.entrypoints import mend_entrypoints
     from maskmill.flows.services.prefect.register import left_from_before
 

@@ -225,6 +225,7 @@ def worker_source(
     from maskmill.workers.pool.actors import start_worker
 
     def next_worker() -> Worker:
+        """One warmed up for the same work, else a new one; others that wait are dismissed."""
         while _warm:
             warmed_spec, warmed_resources, worker = _warm.popleft()
             if (warmed_spec, warmed_resources) == (spec, resources):

@@ -36,10 +36,10 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, generate_scene
 from maskmill.pipeline.segmenters.calibrated import CalibratedHead
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student, save_student, stored_config
-from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.iou_head import fit_iou_head
-from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
-from maskmill.pipeline.train.nano.photographs import (
+from maskmill.pipeline.train.nano.pictures.feed import Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.pictures.photo_crops import CropConfig, PhotoStore
+from maskmill.pipeline.train.nano.pictures.photographs import (
     held_apart,
     kept_photographs,
     read_photographs,
@@ -155,12 +155,16 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"))
     parser.add_argument("--batches", type=int, default=40, help="of 4 pictures, to fit the head on")
     given = parser.parse_args()
+
+    # A student, and pictures it never saw
     torch.set_num_threads(1)
     weights = given.run / "student.safetensors"
     sam = load_student(weights)
     pictures = held_apart(read_photographs(*given.photos)) if given.photos else []
     if given.photos and not pictures:
         parser.error(f"{given.photos[0]} names none of the photographs that are held apart from training")
+
+    # Its head, its logits' depth, its curve
     side = sam.image_encoder.img_size
     sys.stdout.write(f"head: {fit_iou_head(sam, fresh_batches(given.run, side, given.batches))}\n")
     pictures = pictures or far_scenes(SCENES, side)

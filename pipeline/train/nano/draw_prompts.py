@@ -73,13 +73,19 @@ def draw_prompts(pictures: Pictures, config: PromptConfig, generator: torch.Gene
     batch, count = len(pictures), config.count
     target_BP = _targets(solid_BNss, count, generator)
     own_BPss = solid_BNss[torch.arange(batch, device=target_BP.device)[:, None], target_BP]
+
+    # What each prompt is: a box, a deep point, a point
     kind_BP = _draw(generator, batch, count)
     is_box_BP = kind_BP < config.box_share
     is_deep_BP = (kind_BP >= config.box_share) & (kind_BP < config.box_share + config.deep_share)
+
+    # Some points go where nothing is
     void_Bss = ~(pictures.cells_BNss > 0).any(1) & pictures.inside_BSS()[:, ::2, ::2]
     has_void_B = pictures.is_void_known_B & (void_Bss.float().mean((1, 2)) > 0.05)
     is_void_BP = (_draw(generator, batch, count) < config.void_share) & has_void_B[:, None]
     is_box_BP = is_box_BP & ~is_void_BP
+
+    # Where the points are, and all masks under them
     region_BPss = torch.where(is_void_BP[..., None, None], void_Bss[:, None], own_BPss)
     cell_BP = points_in(region_BPss.flatten(0, 1), (is_deep_BP & ~is_void_BP).flatten(), generator)
     cell_BP = cell_BP.view(batch, count)
@@ -88,6 +94,8 @@ def draw_prompts(pictures: Pictures, config: PromptConfig, generator: torch.Gene
         .transpose(1, 2)
         .gather(1, cell_BP[..., None].expand(-1, -1, solid_BNss.shape[1]))
     )
+
+    # Points and boxes as SAM's corner tokens
     point_BP2 = _pixels(cell_BP, solid_BNss.shape[-1], generator)
     box_BP4 = _noised_boxes(own_BPss, pictures.size_B2, generator)
     coords_BPT2 = torch.stack([point_BP2, torch.zeros_like(point_BP2)], dim=2)
@@ -95,6 +103,7 @@ def draw_prompts(pictures: Pictures, config: PromptConfig, generator: torch.Gene
     labels_BPT = torch.tensor([FOREGROUND, PAD], device=cell_BP.device).expand(batch, count, 2)
     corners = torch.tensor([BOX_START, BOX_END], device=cell_BP.device)
     labels_BPT = torch.where(is_box_BP[..., None], corners, labels_BPT)
+
     return FirstPrompts(
         coords_BPT2, labels_BPT, target_BP, is_box_BP, is_void_BP, under_BPN & ~is_box_BP[..., None]
     )

@@ -91,6 +91,8 @@ def _tokens(sam: Sam, batches: Iterable[Pictures], generator: torch.Generator) -
     hook = sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
         lambda _, given: seen.append(given[0])
     )
+
+    # Fresh pictures: the tokens seen, the IoUs that are true
     wanted, kept = [], []
     for number, pictures in enumerate(batches):
         prompts = draw_prompts(pictures, PROMPTS, generator)
@@ -101,6 +103,7 @@ def _tokens(sam: Sam, batches: Iterable[Pictures], generator: torch.Generator) -
         is_box_R, is_void_R = prompts.is_box_BP.flatten(), prompts.is_void_BP.flatten()
         wanted.append(iou_target(iou_RMN, target_R, under_RN, is_box_R, is_void_R))
         kept.append(torch.full_like(is_box_R, number % KEEP_EVERY == KEEP_EVERY - 1))
+
     hook.remove()
     if len(wanted) < KEEP_EVERY:
         raise ValueError(

@@ -30,7 +30,7 @@ from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano, load_student
 from maskmill.pipeline.settings import MaskSettings
-from maskmill.pipeline.train.nano.photographs import held_apart, read_photographs
+from maskmill.pipeline.train.nano.pictures.photographs import held_apart, read_photographs
 
 PREDICTED_IOUS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 STABILITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

@@ -42,10 +42,10 @@ from maskmill.pipeline.segmenters.student import (
     stored_config,
 )
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
-from maskmill.pipeline.train.nano.feed import REGION_CROPS, Feed, FeedConfig, Stream
 from maskmill.pipeline.train.nano.keeper import Keeper, State, fresh_state, load_state
-from maskmill.pipeline.train.nano.photo_crops import LabelledPhoto, PhotoStore
-from maskmill.pipeline.train.nano.photographs import (
+from maskmill.pipeline.train.nano.pictures.feed import REGION_CROPS, Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.pictures.photo_crops import LabelledPhoto, PhotoStore
+from maskmill.pipeline.train.nano.pictures.photographs import (
     keep_photographs,
     kept_photographs,
     read_photographs,
@@ -53,13 +53,13 @@ from maskmill.pipeline.train.nano.photographs import (
     with_regions,
     with_segments,
 )
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.nano.pretrained_trunk import (
     fold_into,
     pretrained_student,
     stored_tensors,
     take_sam_pixels,
 )
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.nano.step import StepConfig, training_step
 
 NANO = StudentConfig(encoder="efficientnet_lite0", iou_knots=17)
@@ -195,14 +195,17 @@ def _one_step(state: State, config: TrainConfig, feed: Feed, generator: torch.Ge
     progress = state.seconds / (60 * config.minutes)
     side, rate = picture_size(config, progress), learning_rate(config, state.step, progress)
     slow = trunk_rate(config, state.step, progress)
+
     pictures = feed.take(side)
     prompts = draw_prompts(pictures, config.prompts, generator)
     drawn = torch.rand(2, generator=generator, device=generator.device).tolist()
     clicks = 1 + int(drawn[1] * config.most_corrections) if drawn[0] < config.correction_share else 0
+
     how = StepConfig(clicks, config.bfloat16, freeze_trunk=slow == 0.0)
     result = training_step(state.sam, pictures, prompts, generator, how, state.heads)
     state.optimisers.descend(result.loss, rate, slow)
     state.step += 1
+
     return {
         "loss": float(result.loss.detach()),
         "best": result.best_iou,
@@ -238,15 +241,21 @@ def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resu
         dist.init_process_group(
             "gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes
         )
+
+    # Where it begins, or goes on
     state = fresh_state(load_student(out / "start.safetensors").to(device))
     if resume and (out / "checkpoint.pt").is_file():
         load_state(state, out / "checkpoint.pt")
     generator = torch.Generator(device).manual_seed(1000 * state.step + rank)
     feed = _feed(config, out, rank, state.step, generator)
+
+    # What is kept, and until when
     clock = time.process_time if config.cpu_clock else time.monotonic
     earlier, begun = state.seconds, clock()
     falls_at = 60 * config.minutes * (1 - config.decay_share)
     keeper = Keeper(out, student, falls_at, config.eval_minutes, config.eval_scenes, state.seconds)
+
+    # Own steps, then the average of all
     while state.seconds < 60 * config.minutes:
         until, first = state.seconds + config.average_seconds, state.step
         while state.seconds < until or state.step == first:
@@ -258,6 +267,7 @@ def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resu
             decay = config.ema ** (config.processes * (state.step - first))
             _follow(state.average, state.sam, min(decay, 1 - 1 / (1 + state.step / 50)))
             keeper.look_after(state)
+
     if rank == 0:
         keeper.finish(state)
     if config.processes > 1:
@@ -329,6 +339,8 @@ def main() -> None:
         "--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"), help="photographs with segments"
     )
     given = parser.parse_args()
+
+    # What this machine has decides the rest
     on_gpu = given.device != "cpu" and torch.cuda.is_available()
     feed = FeedConfig(workers=given.workers if given.workers is not None else 8 if on_gpu else 0)
     processes = given.processes or (torch.cuda.device_count() if on_gpu else 2)

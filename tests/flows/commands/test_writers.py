@@ -53,6 +53,7 @@ READ = (
     ("diff", "{dataset}", "1", "1"),
     ("show", "{dataset}", "1"),
     ("query", "{dataset}", "select count(*) from masks"),
+    ("duplicates", "{dataset}"),
     ("tag", "{dataset}"),
     ("promote", "{dataset}"),
     ("evaluate", "{dataset}", "--agree", "1", "1"),

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
@@ -19,62 +19,28 @@ from maskmill.flows.runs.distill import run_distillation
 from maskmill.flows.runs.loop import LoopPlan, curves, loop_name, run_loop
 from maskmill.flows.runs.retrain import plan_training, run_training
 from maskmill.flows.runs.steps.gate import judge
-from maskmill.flows.runs.steps.planning import describe_run, is_complete
-from maskmill.flows.runs.steps.publishing import publish_and_verify
+from maskmill.flows.runs.steps.planning import describe_run
 from maskmill.pipeline.train import distill
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
-from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.run.spec import ShardTask
-from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.stages.build import build_stages
-from tests.workers.train.training_set import STUDENT, write_coco, write_student
+from tests.flows.runs.places import Place
+from tests.workers.train.training_set import STUDENT
 
 NOW = "2025-01-01T00:00:00+00:00"
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    torch.set_num_threads(1)
-    weights = write_student(tmp_path_factory.mktemp("student") / "s.safetensors")
-    sets = [
-        f"segmenter.weights={weights}", "segmenter.device=cpu", "segmenter.threads=1",
-        "masks.points_per_side=3",
-        "masks.predicted_iou=0", "masks.stability=0", "masks.min_area_px=0", "masks.drop_small=false",
-        "run.shard_size=2", "retrain.steps=2", "retrain.batch=2", "retrain.masks=2", "retrain.points=1",
-        "retrain.bare_rounds=0", "retrain.min_area_px=1", "evaluate.measures=points", "evaluate.clicks=1",
-        "gate.bootstrap=100", "gate.margin=1", "loop.reviewed=1", "loop.most_clicks=2",
-    ]  # fmt: skip
-    return load_config("nano", sets=sets)
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A dataset that is annotated by `config`, its truth, and a gate set of other pictures."""
-
-    dataset: str
-    inputs: tuple[str, ...]
-    truth: tuple[Path, Path]
-    gate: tuple[Path, Path]
-
-
-@pytest.fixture
-def place(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("MASKMILL_CACHE", str(tmp_path / "cache"))
-    known = write_coco(tmp_path / "known", first=0, count=4)
-    gate = write_coco(tmp_path / "gate", first=70, count=2)
-    dataset = str(tmp_path / "dataset")
-    store = open_store(dataset)
-    make_plan(store, [str(known.images)], shard_size=2)
-    spec = describe_run(dataset, config)
-    stages = build_stages(spec)
-    for shard in range(2):
-        run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
-    assert is_complete(spec) and publish_and_verify(spec, config).generation == 1
-    return Place(dataset, (str(known.images),), (known.coco, known.images), (gate.coco, gate.images))
+def test_a_gate_set_of_near_duplicates_is_refused(place: Place, config: RunConfig) -> None:
+    coco, images = place.gate
+    kept = next(path for path in Path(place.inputs[0]).iterdir() if path.suffix in (".jpg", ".png"))
+    listed = sorted(images.iterdir())[0]
+    with Image.open(kept) as picture, Image.open(listed) as other:
+        copy = picture.convert("RGB").resize(other.size)
+    copy.save(listed, **({"quality": 70} if listed.suffix == ".jpg" else {}))
+    with pytest.raises(InputError, match=rf"1 of its pictures .*{listed.name} is 0000000\d\d but for"):
+        plan_training(place.dataset, None, config, gate=(coco, images))
 
 
 def test_a_gate_set_that_overlaps_the_training_set_is_refused(place: Place, config: RunConfig) -> None:

@@ -12,7 +12,8 @@ from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.runs.steps import planning, publishing
 from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
-from maskmill.storage.dataset.generations import GenerationRow, latest
+from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.stores.open import open_store

@@ -15,9 +15,9 @@ from maskmill.storage.dataset.generations import (
     list_generations,
     load_generation,
     publish_rows,
-    row_of,
 )
 from maskmill.storage.dataset.join import join
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.records import parse_record, record_bytes
 from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from maskmill.storage.shards.shards import Sample

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import (
-    Generation,
-    GenerationRow,
-    Publication,
-    publish,
-    publish_over,
-    row_of,
-)
+from maskmill.storage.dataset.generations import Generation, Publication, publish, publish_over
+from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.stores.base import ObjectStore

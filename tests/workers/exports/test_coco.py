@@ -17,7 +17,8 @@ from pycocotools.cocoeval import COCOeval
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.rle import decode
-from maskmill.workers.exports import ExportError, ExportReport, export
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportError, ExportReport
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
 

@@ -17,7 +17,7 @@ from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.exports.given import words_of
 from maskmill.workers.jobs.import_column import import_annotations
 from tests.fakes import write_pictures

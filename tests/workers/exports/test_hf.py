@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from maskmill.workers.exports import ExportReport, export
 from maskmill.workers.exports import hf as hf_module
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportReport
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import CAPTION, NUM_ANNOTATED, Published, publish_dataset
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import ExportError, export
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportError
 from tests.storage.conftest import moto_endpoint, s3_bucket  # noqa: F401 - fixtures
 from tests.workers.published import NUM_ANNOTATED, publish_dataset
 

@@ -23,9 +23,10 @@ from maskmill.storage.dataset.generations import latest
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import ExportError, export
 from maskmill.workers.exports import parts as parts_module
 from maskmill.workers.exports import sa1b as sa1b_module
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportError
 from tests.workers.published import (
     CAPTION,
     HOSTILE_NAME,

@@ -18,7 +18,8 @@ import yaml
 from PIL import Image
 
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.workers.exports import ExportReport, export
+from maskmill.workers.exports.export import export
+from maskmill.workers.exports.report import ExportReport
 from maskmill.workers.exports.yolo import label_line, split_of
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset

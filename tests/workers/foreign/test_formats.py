@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from maskmill.storage.plan.walk import IMAGE_ENDINGS, IMAGE_FORMATS
-from maskmill.workers.foreign.codec import FORMATS, decode_image
+from maskmill.workers.foreign.images.codec import FORMATS, decode_image
 
 
 def test_the_codec_opens_the_formats_whose_endings_are_inputs() -> None:

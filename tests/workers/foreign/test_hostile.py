@@ -13,8 +13,8 @@ import pytest
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import LeftOut
 from maskmill.workers.foreign.coco import parse_coco
-from maskmill.workers.foreign.codec import DecodeError
 from maskmill.workers.foreign.given import left_out_of, to_record
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.json_words import dump_json
 from maskmill.workers.stages.base import Picture
 

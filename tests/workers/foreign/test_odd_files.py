@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.jobs.ingest import ingest_spec, ingest_stages
 from maskmill.workers.run.ingest_settings import INGEST_REVISION, IngestSettings
 from maskmill.workers.run.spec import ShardTask

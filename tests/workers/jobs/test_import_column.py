@@ -19,7 +19,7 @@ from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.jobs.import_column import import_annotations
 from maskmill.workers.measure.compare import compare
 from maskmill.workers.reading.samples import read_annotated

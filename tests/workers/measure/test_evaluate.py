@@ -20,7 +20,7 @@ from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import latest, load_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.truth import TruthSet, index_truth, picture_sha256s, read_manifest, read_truths
+from maskmill.workers.foreign.truth import TruthSet, index_truth, picture_prints, read_manifest, read_truths
 from maskmill.workers.jobs.review import review_by_oracle, summary
 from maskmill.workers.measure.audit import agreement, audit, audits, put_on_card
 from maskmill.workers.measure.evaluate import evaluate, write
@@ -104,7 +104,8 @@ def test_truth_that_cannot_be_used_is_named(truth: TruthSet, tmp_path: Path, seg
         read_manifest(tmp_path / "m.toml")
     (tmp_path / "m.toml").write_text('[[set]]\nname = "a"\ncoco = "t.json"\nimages = "i"\n')
     assert read_manifest(tmp_path / "m.toml")[0].coco == tmp_path / "t.json"
-    assert len(picture_sha256s(truth.coco, truth.images)) == 2
+    prints = picture_prints(truth.coco, truth.images)
+    assert len(prints) == 2 and all(len(one) == 64 for both in prints.values() for one in both if one)
 
 
 def test_polygons_crowds_and_empty_masks_are_understood(tmp_path: Path) -> None:

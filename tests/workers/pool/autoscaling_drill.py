@@ -25,7 +25,8 @@ from typing import Any
 import ray
 
 from maskmill.workers.pool.actors import Worker, start_worker
-from maskmill.workers.pool.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
+from maskmill.workers.pool.pool import run_pool
+from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.nodes import room_for
 from maskmill.workers.run.spec import Resources, RunSpec
 from tests import fakes

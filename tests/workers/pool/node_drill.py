@@ -14,7 +14,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from maskmill.workers.pool.actors import start_worker
-from maskmill.workers.pool.pool import Progress, ShardDone, ShardFailed, WorkerLost, run_pool
+from maskmill.workers.pool.pool import run_pool
+from maskmill.workers.run.events import Progress, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.spec import Resources, RunSpec
 from tests import fakes
 

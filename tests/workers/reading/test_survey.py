@@ -8,7 +8,7 @@ import pytest
 
 from maskmill.storage.dataset.generations import publish
 from maskmill.storage.errors import DamagedObject, DatasetError
-from maskmill.workers.foreign.codec import decode_image
+from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.reading.survey import count_rejects, sample_images, spread, survey_masks
 from maskmill.workers.run.spec import IMAGES

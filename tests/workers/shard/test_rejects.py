@@ -7,7 +7,7 @@ import torch
 
 from maskmill.storage.dataset.records import Reject
 from maskmill.storage.errors import DamagedObject, InputError, ObjectNotFound, SourceChanged
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.rejects import CRASHED, check_sources, or_reject
 

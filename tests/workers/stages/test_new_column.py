@@ -27,7 +27,7 @@ from maskmill.storage.dataset.query import run_query
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.shards.index import IndexField, read_index
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.run.columns import IMAGES, MASKS, Column, ColumnFacts, Join, Record, Sections
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec

@@ -29,7 +29,7 @@ from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.pictures.preview import preview_page
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask, make_spec

@@ -16,7 +16,7 @@ from maskmill.pipeline.masks.boxes import check_prompts, masks_of_prompts
 from maskmill.pipeline.segmenters.base import PromptableImage, Prompts
 from maskmill.storage.shards.index import MASK_INDEX
 from maskmill.workers.foreign.boxes import Given, GivenBoxes, GivenImage, read_given_boxes, scaled
-from maskmill.workers.foreign.codec import DecodeError
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.matching import Matching
 from maskmill.workers.run.columns import MASKS
 from maskmill.workers.stages.base import Picture, Stage, StageResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, correct, deepest, draw_prompts, points_in
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.pictures import Pictures, cells_of, together
 from maskmill.pipeline.train.prompts import BACKGROUND, BOX_END, BOX_START, FOREGROUND, PAD
 

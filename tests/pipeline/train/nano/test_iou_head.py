@@ -9,7 +9,7 @@ import torch
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 from maskmill.pipeline.train.nano.iou_head import PROMPTS, fit_iou_head
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 
 TINY = StudentConfig(
     image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2, iou_knots=5

@@ -9,7 +9,7 @@ import torch
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 from maskmill.pipeline.train.nano.dense import dense_heads
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.nano.step import StepConfig, training_step
 from maskmill.pipeline.train.pictures import together
 

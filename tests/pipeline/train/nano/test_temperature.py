@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.segmenters.student import load_nano
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.nano.temperature import deepen, scale_logits
 
 

@@ -14,10 +14,10 @@ from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.photo_regions import photo_regions
 from maskmill.pipeline.scenes.textures import photo
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
-from maskmill.pipeline.train.nano import photographs
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig
-from maskmill.pipeline.train.nano.feed import FeedConfig
-from maskmill.pipeline.train.nano.photographs import with_regions
+from maskmill.pipeline.train.nano.pictures import photographs
+from maskmill.pipeline.train.nano.pictures.feed import FeedConfig
+from maskmill.pipeline.train.nano.pictures.photographs import with_regions
 from maskmill.pipeline.train.nano.train import (
     TrainConfig,
     begun_student,

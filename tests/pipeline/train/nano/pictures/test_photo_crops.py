@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.pipeline.train.nano.photo_crops import (
+from maskmill.pipeline.train.nano.pictures.photo_crops import (
     LABELS_A_PHOTO,
     MOST_MASKS,
     CropConfig,

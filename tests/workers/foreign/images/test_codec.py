@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from maskmill.workers.foreign.codec import DecodeError, IngestSettings, decode_image, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, IngestSettings, decode_image, normalise
 
 SETTINGS = IngestSettings()
 

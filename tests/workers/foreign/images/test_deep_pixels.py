@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.run.ingest_settings import IngestSettings
 
 Values = npt.NDArray[np.generic]

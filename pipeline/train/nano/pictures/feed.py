@@ -16,9 +16,9 @@ from itertools import count
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from maskmill.pipeline.train.nano.photo_crops import CropConfig, PhotoStore
-from maskmill.pipeline.train.nano.photo_looks import changed_looks
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures.photo_crops import CropConfig, PhotoStore
+from maskmill.pipeline.train.nano.pictures.photo_looks import changed_looks
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.pictures import Pictures, together
 
 AHEAD = 8  # pictures of a kind drawn at a time

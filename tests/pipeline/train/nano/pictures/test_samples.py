@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
-from maskmill.pipeline.train.nano import samples
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures import samples
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 
 SMALL = SceneConfig(side=64)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import encode_mask
-from maskmill.pipeline.train.nano.photographs import (
+from maskmill.pipeline.train.nano.pictures.photographs import (
     HELD_APART,
     held_apart,
     read_photographs,

@@ -41,7 +41,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
 from maskmill.storage.plan.walk import IMAGE_FORMATS
-from maskmill.workers.foreign import deep_pixels, profiles, unended
+from maskmill.workers.foreign.images import deep_pixels, profiles, unended
 from maskmill.workers.run.ingest_settings import (
     FULL,
     INGEST_REVISION,
@@ -193,6 +193,7 @@ def _open(data: bytes, rules: int) -> Image.Image:
         raise DecodeError(
             "heic", "a HEIC picture, which cannot be read: convert it first (heif-convert in.heic out.jpg)"
         )
+
     try:
         with _quiet():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -204,6 +205,7 @@ def _open(data: bytes, rules: int) -> Image.Image:
     except _BROKEN as error:
         reason = "truncated" if "runcated" in str(error) else "not_an_image"
         raise DecodeError(reason, f"{len(data)} bytes: {_words(error)}") from error
+
     if num_frames > 1:
         raise DecodeError("animated", f"{num_frames} frames or pages in a {image.format}")
     return image

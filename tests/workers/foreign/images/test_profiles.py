@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from maskmill.workers.foreign import profiles
-from maskmill.workers.foreign.codec import normalise
+from maskmill.workers.foreign.images import profiles
+from maskmill.workers.foreign.images.codec import normalise
 from maskmill.workers.run.ingest_settings import IngestSettings
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.pipeline.train.nano.feed import Feed, FeedConfig, SceneStream, Stream
-from maskmill.pipeline.train.nano.photo_crops import LabelledPhoto, PhotoStore
-from maskmill.pipeline.train.nano.samples import SceneConfig
+from maskmill.pipeline.train.nano.pictures.feed import Feed, FeedConfig, SceneStream, Stream
+from maskmill.pipeline.train.nano.pictures.photo_crops import LabelledPhoto, PhotoStore
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.scenes.photo_regions import load_region_photos, photo_regions
-from maskmill.pipeline.train.nano.photo_crops import LABELS_A_PHOTO, LabelledPhoto
+from maskmill.pipeline.train.nano.pictures.photo_crops import LABELS_A_PHOTO, LabelledPhoto
 
 REGION_SIDE_PX = 480
 HELD_APART = (

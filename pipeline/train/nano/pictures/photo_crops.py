@@ -136,6 +136,8 @@ class PhotoStore:
         """Random windows, each scaled to fit the side."""
         row_B = torch.randint(len(self), (count,), generator=generator, device=self.device)
         full_B2 = self._size_R2[row_B].float()
+
+        # A window of each, stretched a little
         scale_B = config.most_scale ** _uniform(generator, count)
         window_B2 = full_B2 / scale_B[:, None]
         stretch_B = torch.exp(config.stretch * (2 * _uniform(generator, count) - 1))
@@ -147,6 +149,8 @@ class PhotoStore:
         if square:
             size_B2 = torch.full_like(size_B2, side)
         mirrored_B = _uniform(generator, count) < 0.5
+
+        # Its pixels, from a finer grid
         image_BRGB = self._images_R3HW[row_B].float()
         fine = [
             _source_places(start_B2, window_B2, size_B2, side, step, mirrored_B)
@@ -154,6 +158,7 @@ class PhotoStore:
         ]
         image_B3SS = F.avg_pool2d(_sample(image_BRGB, fine[0], "bilinear"), SUPERSAMPLING)
         labels_BLSS = _sample(self._labels_RLHW[row_B].float(), fine[1], "nearest").to(torch.int32)
+
         inside_B1SS = _inside(size_B2, side)[:, None]
         return _Crops(image_B3SS * inside_B1SS, labels_BLSS * inside_B1SS, size_B2)
 

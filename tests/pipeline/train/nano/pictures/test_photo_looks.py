@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from maskmill.pipeline.train.nano.photo_looks import changed_looks
-from maskmill.pipeline.train.nano.samples import SceneConfig, scene_sample
+from maskmill.pipeline.train.nano.pictures.photo_looks import changed_looks
+from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
 from maskmill.pipeline.train.pictures import together
 
 

@@ -1,0 +1,1 @@
+"""What nano is shown: generated scenes and cropped photographs, mixed into batches."""

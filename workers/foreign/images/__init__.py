@@ -1,0 +1,1 @@
+"""Image files to arrays and back: the codec, and what it must know of pixels, profiles and endings."""
