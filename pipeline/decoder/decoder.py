@@ -34,7 +34,7 @@ from maskmill.pipeline.decoder.lowrank import ImageKeys, Scratch
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
 from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead
 from maskmill.pipeline.decoder.prompts import Prompts, encode
-from maskmill.pipeline.machine.torch_threads import map_jobs
+from maskmill.pipeline.machine.torch_threads import map_jobs, one_thread
 
 _log = logging.getLogger(__name__)
 
@@ -287,7 +287,8 @@ class SharedImageDecoder:
         transformed = map_jobs(partial(self._transform_all, state), parts, threads)
         chunks = tuple(chunk for part in transformed for chunk in part)
 
-        iou_parts = [self._form.predicted_iou(self._mask_decoder, chunk.tokens_PTC) for chunk in chunks]
+        with one_thread():
+            iou_parts = [self._form.predicted_iou(self._mask_decoder, chunk.tokens_PTC) for chunk in chunks]
         iou_PM = torch.cat(iou_parts)[:, list(output_tokens)]
         return IouFirst(iou_PM, output_tokens, self, state, chunks)
 
@@ -332,11 +333,12 @@ class SharedImageDecoder:
             return []
         first = self._form.iou_place + 1
         mask_tokens_PMC = chunk.tokens_PTC[:, [first + token for token in output_tokens]]
-        hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
-        hyper_hq_PG: Sequence[Tensor | None] = [None] * len(hyper_PMG)
-        if self._form.hq_token:
-            hq_place = first + self._mask_decoder.num_mask_tokens
-            hyper_hq_PG = self._mask_decoder.hf_mlp(chunk.tokens_PTC[:, hq_place])
+        with one_thread():
+            hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
+            hyper_hq_PG: Sequence[Tensor | None] = [None] * len(hyper_PMG)
+            if self._form.hq_token:
+                hq_place = first + self._mask_decoder.num_mask_tokens
+                hyper_hq_PG = self._mask_decoder.hf_mlp(chunk.tokens_PTC[:, hq_place])
         jobs, made = [], 0
         for prompt in keep_PM.any(dim=1).nonzero().flatten().tolist():
             hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]
