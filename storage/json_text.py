@@ -39,11 +39,18 @@ def load_json(data: bytes | str) -> Any:
         raise ValueError("nested too deep") from exc
 
 
-def sealed(fields: Mapping[str, Any]) -> bytes:
-    """A record as it is stored: JSON, keys sorted, the seal on the last line."""
-    body = json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n"
+def sealed(fields: Mapping[str, Any], *, compact: bool = False) -> bytes:
+    """A record as it is stored: JSON, keys sorted, the seal on the last line.
+
+    Args:
+        fields: what it says.
+        compact: all of it on one line, for records of many numbers.
+    """
     assert len(fields), "an empty record says nothing"
-    return _with_seal(body.encode())
+    if compact:
+        body = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _with_seal(body[:-1].encode() + _END)
+    return _with_seal((json.dumps(fields, sort_keys=True, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _with_seal(body: bytes) -> bytes:

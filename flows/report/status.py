@@ -8,8 +8,11 @@ from typing import Any
 
 from maskmill.storage.dataset.columns import list_columns, list_versions, making_order
 from maskmill.storage.dataset.generations import latest, list_generations
+from maskmill.storage.dataset.saves import saved_numbers
+from maskmill.storage.drivers.claims import claims
 from maskmill.storage.drivers.lease import others
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 
 
@@ -50,6 +53,17 @@ def describe(dataset: str) -> dict[str, Any]:
             "columns": dict(generation.columns),
         },
         "drivers": [driver.owner for driver in others(store)],
+        "reviews": _reviews(store),
+    }
+
+
+def _reviews(store: ObjectStore) -> dict[str, Any]:
+    """What people saved, and what they have open now, from names and claims alone."""
+    numbers = saved_numbers(store)
+    return {
+        "pictures": len(numbers),
+        "saves": sum(len(some) for some in numbers.values()),
+        "open": {key: [one.who for one in some] for key, some in sorted(claims(store).items())},
     }
 
 

@@ -5,7 +5,6 @@ Named by a fingerprint of what changes the outcome, as a retraining is. The writ
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
@@ -13,6 +12,7 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.evaluate import named
 from maskmill.flows.runs.retrain import NEUTRAL
 from maskmill.flows.runs.steps.holding import writing
+from maskmill.pipeline.settings import output_settings
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
@@ -60,7 +60,7 @@ def run_distillation(dataset: str, number: int | None, config: RunConfig, studen
     teacher = models.in_force(store, config.segmenter)
 
     # the run's name, of all that changes what comes of it
-    counted = {key: value for key, value in dataclasses.asdict(config.distill).items() if key not in NEUTRAL}
+    counted = {key: value for key, value in output_settings(config.distill).items() if key not in NEUTRAL}
     weights = weights_of(teacher)
     facts = {**counted, "teacher": teacher.model, "student": student}
     run = fingerprint(

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def import_column(
-    dataset: str, files: Sequence[Path], *, format: str, column: str, images: Sequence[str] | None = None
+    dataset: str,
+    files: Sequence[Path],
+    *,
+    format: str,
+    column: str,
+    images: Sequence[str] | None = None,
+    by: str | None = None,
 ) -> ImportReport:
     """Takes annotations in, and publishes them beside the dataset's masks.
 
@@ -28,6 +34,7 @@ def import_column(
         format: "coco" or "sa1b".
         column: its name in the dataset.
         images: where the images are, if they are not in the dataset yet.
+        by: the person who made the masks, so that they count as reviews; None: nobody knows who did.
 
     Raises:
         WriterBusy: another writer works on the dataset.
@@ -50,6 +57,7 @@ def import_column(
             format=format,
             column=column,
             created_utc=now_utc(),
+            by=by,
             prepare=plan,
             progress=watcher().count,
         )

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskmill.flows.config import ConfigError, RunConfig
+from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.quick_start import run_generate  # Prefect's, where its record is kept
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.evaluate import Question, measure
 from maskmill.flows.runs.retrain import plan_training, run_training
-from maskmill.flows.runs.review import take_reviews
+from maskmill.flows.runs.review import take_reviews, take_saves
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.pipeline.checks import finite
@@ -47,7 +47,7 @@ class LoopPlan:
         inputs: images to annotate.
         rounds: how many.
         gate: annotations and pictures that rounds are judged on; none of them may be among the inputs.
-        truth: what the oracle knows: annotations and pictures; None without an oracle.
+        truth: what the oracle knows: annotations and pictures; None without an oracle: people review.
     """
 
     dataset: str
@@ -93,11 +93,9 @@ def loop(
 
     Raises:
         WriterBusy: another writer works on the dataset.
-        ConfigError: [loop] asks for reviews, and there is no truth to review by.
-        InputError, StorageError, RunStopped: with the cause and the cure.
+        InputError: [loop] asks for more reviews than people made, and there is no oracle to make them.
+        StorageError, RunStopped: with the cause and the cure.
     """
-    if config.loop.reviewed and plan.truth is None:
-        raise ConfigError("loop.reviewed asks for an oracle: give it --truth COCO IMAGES")
     with writing(plan.dataset, "loop", wait_s=wait_s):
         return run_loop(plan, config, workers=workers, out=out)
 
@@ -109,6 +107,8 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
         ConfigError, InputError, StorageError, RunStopped: with the cause and the cure.
     """
     store = open_store(plan.dataset)
+    if config.loop.reviewed and plan.truth is None:
+        take_saves(plan.dataset, least=config.loop.reviewed)  # too few: said before any work
     name = loop_name(plan, config)
     before = _once(store, name, 0, lambda: {"figures": _figures(plan, config), "created_utc": now_utc()})
 
@@ -185,8 +185,11 @@ def _annotate(plan: LoopPlan, config: RunConfig) -> int | None:
 
 
 def _review(plan: LoopPlan, config: RunConfig) -> dict[str, Any] | None:
-    if plan.truth is None or not config.loop.reviewed:
+    """By the oracle, or what people saved: at least so many pictures."""
+    if not config.loop.reviewed:
         return None
+    if plan.truth is None:
+        return take_saves(plan.dataset, least=config.loop.reviewed)
     return take_reviews(plan.dataset, plan.truth, config)
 
 

@@ -18,6 +18,7 @@ from maskmill.flows.runs.steps.gate import judge, refuse_overlap
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.taking import step
 from maskmill.flows.services.ray import cluster
+from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.stores.open import open_store
@@ -97,9 +98,15 @@ def train(
 ) -> Retrained:
     """One model version, and what a gate says of it; arguments and errors as `retrain` has them.
 
+    The latest generation is the one with all that people saved so far.
+
     Raises:
         InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
     """
+    from maskmill.workers.reviews.column import publish_saves
+
+    if generation is None:
+        publish_saves(open_store(dataset), created_utc=now_utc())
     job = plan_training(dataset, generation, config, gate=gate, start=start)
     card = run_training(job, config, workers=workers)
     decision = judge(dataset, card.number, config, *gate, promote=promote) if gate else None

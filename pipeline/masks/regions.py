@@ -75,14 +75,6 @@ def clean(rles: Sequence[Rle], min_area_px: float, *, threads: int | None = None
     return map_in_threads(job, rles, threads)
 
 
-def intersection_px(first: Rle, second: Rle) -> int:
-    """How many pixels both masks hold. Raises ValueError when their sizes differ."""
-    _same_size([first, second])
-    starts, stops, offsets = _joined_runs([first, second])
-    cut = offsets[1]
-    return int(_intersection(starts[:cut], stops[:cut], starts[cut:], stops[cut:]))
-
-
 def parents(rles: Sequence[Rle], *, containment: float = 0.95) -> list[int | None]:
     """For each mask the smallest larger mask that holds at least `containment` of its area.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from maskmill.pipeline.machine.light_imports import import_torchvision
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.families import family_of
 from maskmill.pipeline.weights import pretrained, weights
@@ -30,6 +31,7 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         import torch
 
         torch.set_num_threads(settings.threads)
+    import_torchvision()
     from maskmill.pipeline.machine.devices import choose_device
     from maskmill.pipeline.machine.formats import format_for
 

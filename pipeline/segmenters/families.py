@@ -217,8 +217,8 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
         "sam3": ("Sam3TrackerModel", "Sam3ImageProcessor"),
     }
     model_class, processor_class = (getattr(transformers, name) for name in names[family])
-    model: Any = pretrained.load_model(model_class, found, dtype=torch.float32)
-    processor: Any = pretrained.load_processor(processor_class, found)
+    made: tuple[Any, Any] = pretrained.load(model_class, processor_class, found, dtype="float32")
+    model, processor = made
 
     def prepare(images: Sequence[Pixels], on: torch.device) -> Tensor:
         """By transformers' processor."""

@@ -5,6 +5,7 @@ names are importable from here. Nothing in this room imports torch, numpy or a m
 drivers read it at once, and no layer needs a copy.
 """
 
+from maskmill.pipeline.settings.embeddings import EmbeddingSettings
 from maskmill.pipeline.settings.evaluate import EvaluateSettings, GateSettings
 from maskmill.pipeline.settings.families import FAMILIES, ROLES, SEGMENTERS, Family, families_of, family_of
 from maskmill.pipeline.settings.masks import FAST, MASKS_REVISION, SA1B, MaskSettings
@@ -24,6 +25,7 @@ __all__ = [
     "BoxSettings",
     "CaptionSettings",
     "DistillSettings",
+    "EmbeddingSettings",
     "EvaluateSettings",
     "Family",
     "GateSettings",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from maskmill.pipeline.checks import check_choice, check_fields, check_within
+from maskmill.pipeline.checks import check_choice, check_fields, check_type, check_within
+from maskmill.pipeline.settings.roles import LATER
 
 ENCODERS = ("frozen", "lora", "all")
 NUMBERS = ("float32", "bfloat16")
@@ -134,6 +135,8 @@ class DistillSettings:
         iou_weight: weight of predicted IoU's MSE; EdgeSAM leaves it out and warns of it.
         checkpoint_every: steps between checkpoints.
         seed: of everything drawn.
+        kept: read the teacher's embeddings where the dataset keeps them (`embeddings.keep`); pictures are
+            then neither turned nor mirrored, as the teacher saw them.
 
     Raises:
         ValueError: a value out of its range.
@@ -153,8 +156,10 @@ class DistillSettings:
     iou_weight: float = 1.0
     checkpoint_every: int = 100
     seed: int = 0
+    kept: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, _DISTILL_RANGES)
+        check_type("kept", self.kept, bool)
         if self.encoder_steps + self.prompt_steps == 0:
             raise ValueError("encoder_steps and prompt_steps are both 0: there is nothing to train")

@@ -89,9 +89,8 @@ class Namer:
             "siglip": (transformers.SiglipModel, transformers.SiglipImageProcessor),
         }
         model_class, processor_class = classes[found.model_type]
-        model: Any = pretrained.load_model(model_class, found, dtype=self._dtype)
-        maker: Any = processor_class
-        self._images: Any = pretrained.load_processor(maker, found)
+        made: tuple[Any, Any] = pretrained.load(model_class, processor_class, found, dtype=dtype)
+        model, self._images = made
         self._texts: Any = pretrained.load_processor(transformers.AutoTokenizer, found)
         towers = ClipTowers if found.model_type == "clip" else SiglipTowers
         self._towers: _Towers = towers(model.to(self.device))

@@ -8,8 +8,9 @@ In this order, so that a stopped run leaves nothing that the same command does n
     2. a look for others at work: they may still hold the bytes, so the rest waits for them
     3. new records and objects without them, in every version of every column (rewrite.py)
     4. a generation that names the new records
-    5. every other data object of those shards is removed: of earlier records, lost races and killed writers,
-       so older generations can no longer read these shards, and say why; and the tables with the captions
+    5. what people saved of these images is removed, and every other data object of those shards: of earlier
+       records, lost races and killed writers, so older generations can no longer read these shards, and say
+       why; and the tables with the captions
 
 What stays: in the plan where the image lay and its sha256 (to know it again); and the input itself, which is
 not ours. A bucket that keeps old versions keeps these objects too.
@@ -25,6 +26,8 @@ from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard,
 from maskmill.storage.dataset.columns import list_columns, list_versions
 from maskmill.storage.dataset.generations import list_generations, load_generation
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
+from maskmill.storage.dataset.saves import FOLDER as SAVES
+from maskmill.storage.drivers.claims import FOLDER as CLAIMS
 from maskmill.storage.drivers.lease import check_lease, others
 from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.drivers.store_time import steady_time
@@ -36,6 +39,8 @@ from maskmill.storage.plan.tables import IMAGE_COLUMNS, RewrittenRows, image_sch
 from maskmill.storage.stores.base import ObjectStore, Unfinished
 
 MAX_RACES = 20
+PEOPLE = (SAVES, CLAIMS)
+"""Folders with a folder for each picture: what people made of it, and who has it open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
     held = [one for shard in shards for one in stored_shards(store, shard)]
     marked = set(wanted) <= plan.forgotten
     marked = marked and not _captioned(plan, wanted)
-    left = marked and any(True for _ in _all_leftovers(store, shards))
+    left = marked and any(True for _ in _all_leftovers(store, wanted, shards))
 
     return ForgetPlan(
         keys=wanted,
@@ -160,7 +165,7 @@ def _remove(
     ]
     generation = republish(store, set(shards), made_by="forget", created_utc=created_utc)
     removed = 0
-    for left in list(_all_leftovers(store, shards)):
+    for left in list(_all_leftovers(store, wanted, shards)):
         check_lease(store)
         store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
         removed += 1
@@ -254,8 +259,12 @@ def _without_captions(
     return RewrittenRows(part.number, table.written, tuple(table.group_shards))
 
 
-def _all_leftovers(store: ObjectStore, shards: Collection[int]) -> Iterator[str | Unfinished]:
+def _all_leftovers(
+    store: ObjectStore, keys: Collection[str], shards: Collection[int]
+) -> Iterator[str | Unfinished]:
     """Everything that may still hold the images, though nothing in force names it."""
+    for key in keys:
+        yield from (info.name for folder in PEOPLE for info in store.list(f"{folder}/{key}/"))
     for shard in shards:
         yield from _leftovers(store, shard)
     yield from (info.name for info in lost_tables(store))

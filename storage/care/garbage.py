@@ -5,14 +5,15 @@
     manifest     of generations that lost their race
     plan         tables of plans that lost theirs
     driver       heartbeats of drivers that were killed
+    claim        what people said that they had open (review/claims/), and never took back
     unfinished   multipart uploads on S3, temporary files on a disk
     version      only if asked for: all of a column version that no generation names, its records first
 
 Spared: whatever a generation or a record in force names, all of a shard whose records cannot be read,
 anything younger than `min_age_s`, and anything written since the oldest living driver started; whole
-versions while any driver lives, who may be about to resume one. Commit records, models and tags are never
-garbage. Each removal stands alone: a stopped run leaves the rest. One that slept stops before the next one:
-its lease is lost, and whoever waited for it goes on (one_writer.py).
+versions while any driver lives, who may be about to resume one. Commit records, models, tags and what people
+saved are never garbage. Each removal stands alone: a stopped run leaves the rest. One that slept stops before
+the next one: its lease is lost, and whoever waited for it goes on (one_writer.py).
 
 Memory: a digest for each named object (about 50 bytes), and what is found.
 """
@@ -30,6 +31,7 @@ from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
 from maskmill.storage.dataset.generations import list_generations, load_generation
 from maskmill.storage.dataset.manifest import named_objects
 from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.drivers.claims import FOLDER as CLAIMS
 from maskmill.storage.drivers.lease import SLACK_S, check_lease, others
 from maskmill.storage.drivers.store_time import FOLDER as DRIVERS
 from maskmill.storage.drivers.store_time import store_clock
@@ -105,6 +107,7 @@ def find_garbage(
     for kind, listed in (
         ("attempt", store.list("attempts/")),
         ("driver", store.list(f"{DRIVERS}/")),
+        ("claim", store.list(f"{CLAIMS}/")),
         ("manifest", _lost_manifests(store)),
         ("plan", lost_tables(store)),
     ):

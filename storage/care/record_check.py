@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from maskmill.storage.care.rewrite import still_holding
+from maskmill.storage.care.save_check import save_problems
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
 from maskmill.storage.dataset.generations import Generation, latest, list_generations, load_generation
 from maskmill.storage.dataset.model_versions import FOLDER as MODELS
@@ -57,6 +58,7 @@ def record_problems(store: ObjectStore, plan: Plan, *, deep: bool) -> Iterator[s
     yield from _models(store, check)
     for name in store.folders(f"{TAGS}/"):
         yield from _told(store, partial(tag_history, store, name))
+    yield from save_problems(store, plan, newest, deep=deep)
 
 
 def _generations(store: ObjectStore, check: Check) -> tuple[Generation | None, list[str]]:

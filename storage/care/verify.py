@@ -8,8 +8,8 @@ columns (captions, labels, names, ...) what is there is checked, and what is not
 imported file doesn't name is not annotated, which is no rejection.
 
 What counts is the latest generation, and beyond it what is committed of its column versions; without a
-generation, the version of each column with the most shards. Plans, generations, models, tags and the marks
-of forgotten images are looked at beside it (record_check.py).
+generation, the version of each column with the most shards. Plans, generations, models, tags, people's saves
+and the marks of forgotten images are looked at beside it (record_check.py, save_check.py).
 """
 
 from __future__ import annotations

@@ -295,6 +295,6 @@ def list_columns(store: ObjectStore) -> list[str]:
 
 
 def making_order(columns: Iterable[str]) -> list[str]:
-    """Columns as they are made: images, candidates, masks, then those made from them, by name."""
-    first = ("images", "candidates", "masks")
+    """Columns as they are made: images, embeddings, candidates, masks, then those made from them, by name."""
+    first = ("images", "embeddings", "candidates", "masks")
     return sorted(columns, key=lambda name: (first.index(name) if name in first else len(first), name))

@@ -4,6 +4,7 @@
     images     a row per image of the generation, from the plan: key, image_id, shard, source, size_bytes, ...
                and, where its shard has an index of pictures, width, height and phash
     shards     a row per (shard, column): the manifest
+    saves      a row per save of what people made, and which are in force
     captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
 
 Files are read through the dataset's own store, lazily and only the columns and row groups that a query needs,
@@ -15,20 +16,20 @@ It doesn't check sha256 (that would read every file whole): pages carry checksum
 
 from __future__ import annotations
 
-import io
-import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.manifest import GenerationRow
-from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table
+from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table, save_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.tables import image_schema
+from maskmill.storage.shards.ranged import RangedFile
 from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
+SAVES = "saves"
 TIMEOUT_S = 300.0
 LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -86,6 +88,29 @@ def run_query(
         QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
         DamagedObject: a manifest or file cannot be read.
     """
+    asked = answering(store, generation, sql, timeout_s=timeout_s, unsafe=unsafe, rows_for=rows_for)
+    with asked as cursor:
+        rows = cursor.fetchmany(max_rows + 1)
+        columns = tuple(str(column[0]) for column in cursor.description)
+    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
+
+
+@contextmanager
+def answering(
+    store: ObjectStore,
+    generation: Generation,
+    sql: str,
+    *,
+    timeout_s: float | None = TIMEOUT_S,
+    unsafe: bool = False,
+    rows_for: Callable[[str], RecordRows] = lambda column: WHOLE,
+) -> Iterator[Any]:
+    """DuckDB's cursor with the answer to a statement, to be read inside the block; see `run_query`.
+
+    Raises:
+        QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
+        DamagedObject: a manifest or file cannot be read.
+    """
     if not sql.strip():
         raise QueryError('the query is empty: ask in SQL, such as "select count(*) from masks"')
     import duckdb
@@ -106,23 +131,21 @@ def run_query(
         cursor = connection.execute(sql)
         if cursor is None or cursor.description is None:
             raise QueryError('the query has no statement: ask in SQL, such as "select count(*) from masks"')
-        rows = cursor.fetchmany(max_rows + 1)
-        columns = tuple(str(column[0]) for column in cursor.description)
+        yield cursor
     except (duckdb.Error, RuntimeError, UnicodeError) as exc:
         if expired.is_set():
             raise QueryError(
                 f"the query was stopped after {timeout_s:g} s: narrow it, or give it longer (--timeout)"
             ) from exc
-        raise QueryError(_sentence(exc, table_names(generation))) from exc
+        raise QueryError(query_sentence(exc, table_names(generation))) from exc
     finally:
         if timer is not None:
             timer.cancel()
         connection.close()
-    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
 
 
-def _sentence(exc: Exception, tables: Sequence[str]) -> str:
-    """DuckDB's words in one line, and what would help."""
+def query_sentence(exc: Exception, tables: Sequence[str]) -> str:
+    """DuckDB's words in one line, and what would help; `tables` are those that a query can name."""
     kind, _, words = str(exc).partition("\n\nLINE ")[0].partition(": ")
     told = " ".join((words or kind).split()).rstrip(".!")
     if kind == "Catalog Error" and "Table" in words:
@@ -134,7 +157,8 @@ def _sentence(exc: Exception, tables: Sequence[str]) -> str:
 
 def table_names(generation: Generation) -> tuple[str, ...]:
     """The tables that a query can name."""
-    return ("images", "shards", *sorted({row.column for row in generation.rows()} - {"images"}))
+    columns = {row.column for row in generation.rows()} - {"images", SAVES}
+    return ("images", "shards", *sorted(columns), SAVES)
 
 
 def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Table:
@@ -152,14 +176,16 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
             f"{store.root}: generation {generation.number} has no table {name!r}; there are "
             f"{', '.join(table_names(generation))}"
         )
+    if name == SAVES:
+        return save_table(store)
     if name == "shards":
         return _manifest(store, generation.manifest)
     try:
         if name != "images":
             rows = [row.index for row in generation.rows() if row.column == name and row.index is not None]
-            return _parquet(store, rows).to_table()
+            return parquet_rows(store, rows).to_table()
         shards = sorted({row.shard for row in generation.rows() if row.column == "images"})
-        return _planned(store).to_table(filter=ds.field("shard").isin(shards))
+        return planned_rows(store).to_table(filter=ds.field("shard").isin(shards))
     except (pa.ArrowException, OSError) as exc:
         raise DamagedObject(f"{store.root}: table {name} cannot be read ({exc})") from exc
 
@@ -177,22 +203,25 @@ def _register(
     for row in generation.rows():
         by_column[row.column].append(row)
     pictures = by_column.pop("images", [])
+    by_column.pop(SAVES, None)  # of an import that took the name before it was taken
 
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
         if len(written) == len(found):
-            connection.register(column, _parquet(store, written))
+            connection.register(column, parquet_rows(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
+    if SAVES in sql.lower():
+        connection.register(SAVES, save_table(store))
     _register_images(connection, store, [row.index for row in pictures if row.index is not None])
 
 
 def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[WrittenObject]) -> None:
     """The planned images of the generation's shards, as a view over the plan and the column's index."""
-    connection.register("_planned", _planned(store))
+    connection.register("_planned", planned_rows(store))
     seen = "select key, width, height, phash from _pictures"
     if indexes:
-        connection.register("_pictures", _parquet(store, indexes))
+        connection.register("_pictures", parquet_rows(store, indexes))
     else:
         seen = "select null::varchar key, null::int width, null::int height, null::varchar phash limit 0"
     connection.execute(
@@ -201,12 +230,17 @@ def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[Writ
     )
 
 
-def _planned(store: ObjectStore) -> ds.Dataset:
-    """Every planned image, read on demand."""
+def planned_rows(store: ObjectStore) -> ds.Dataset:
+    """Every planned image, read on demand.
+
+    Raises:
+        DatasetError: nothing is planned.
+        DamagedObject: a plan's file cannot be read.
+    """
     written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
     if not written:
         raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
-    return _parquet(store, written, image_schema())
+    return parquet_rows(store, written, image_schema())
 
 
 def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
@@ -219,10 +253,19 @@ def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
 
 
-def _parquet(
+def parquet_rows(
     store: ObjectStore, written: Sequence[WrittenObject], schema: pa.Schema | None = None
 ) -> ds.Dataset:
-    """Parquet files as one table that is read on demand."""
+    """Parquet files as one table that is read on demand, through the dataset's own store.
+
+    Args:
+        store: where they are.
+        written: at least one.
+        schema: of all of them; None takes the first one's.
+
+    Raises:
+        DamagedObject: the first file cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs
@@ -238,37 +281,6 @@ def _parquet(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     )
     return ds.FileSystemDataset.from_paths(names, schema=schema, format=file_format, filesystem=filesystem)
-
-
-class _RangedFile(io.RawIOBase):
-    """An object of known size whose every read is one ranged request: Parquet readers jump about."""
-
-    def __init__(self, store: ObjectStore, name: str, size_bytes: int) -> None:
-        self._store, self._name, self._size_bytes, self._at = store, name, size_bytes, 0
-
-    def readable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
-    def seekable(self) -> bool:
-        """See io.RawIOBase."""
-        return True
-
-    def tell(self) -> int:
-        """See io.IOBase."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """See io.IOBase."""
-        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence] + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        """See io.RawIOBase. Raises StorageError."""
-        left = self._size_bytes - self._at
-        data = self._store.read(self._name, self._at, left if size is None or size < 0 else min(size, left))
-        self._at += len(data)
-        return data
 
 
 def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
@@ -293,7 +305,7 @@ def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
 
         def open_input_file(self, path: str) -> Any:
             """An object, by ranged reads."""
-            return pa.PythonFile(_RangedFile(store, path, sizes[path]), mode="r")
+            return pa.PythonFile(RangedFile(store, path, sizes[path]), mode="r")
 
         def open_input_stream(self, path: str) -> Any:
             """The same, read from its start."""

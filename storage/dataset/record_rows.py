@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from maskmill.storage.dataset.join import read_row
 from maskmill.storage.dataset.manifest import GenerationRow
+from maskmill.storage.dataset.saves import read_standings, saved_numbers, saves_of
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.json_text import load_object
 from maskmill.storage.shards.arrow import table_of
@@ -77,8 +78,8 @@ def record_table(store: ObjectStore, rows: Sequence[GenerationRow], how: RecordR
     columns: dict[str, list[object]] = {name: [] for name in schema.names}
     for row in rows:
         for sample in read_row(store, row):
-            if "json" not in sample.files:
-                continue  # what has no record, such as embeddings, has no rows
+            if sample.files.get("json", b"null") == b"null":
+                continue  # what has no record, such as embeddings or a picture nobody reviewed, has no rows
             try:
                 for found in how.rows(load_object(sample.files["json"])):
                     columns["key"].append(sample.key)
@@ -87,8 +88,57 @@ def record_table(store: ObjectStore, rows: Sequence[GenerationRow], how: RecordR
             except (KeyError, TypeError, ValueError) as exc:
                 where = f"{store.root}/{row.data.name}: {sample.key}"
                 raise DamagedObject(f"{where} is no record of {row.column} ({exc})") from exc
+    return _table(store, columns, schema, rows[0].column if rows else "column")
+
+
+def save_table(store: ObjectStore) -> pa.Table:
+    """A row per save of what people made, all of them, in the order of keys and numbers.
+
+    Raises:
+        DamagedObject: a save cannot be read.
+    """
+    found = [save for key in saved_numbers(store) for save in saves_of(store, key)]
+    in_force = {
+        (key, of.in_force.number)
+        for key, of in read_standings(store, saved_numbers(store))
+        if of.in_force is not None
+    }
+    columns: dict[str, list[object]] = {name: [] for name in ("key", *SAVE_FIELDS)}
+    for save in found:
+        row = {
+            **{name: getattr(save, name, None) for name in columns},
+            "finished": int(save.finished),
+            "in_force": int((save.key, save.number) in in_force),
+            "masks": len(save.annotations),
+            "rejected": len(save.rejected),
+            "generation": save.base.generation,
+        }
+        for name, values in columns.items():
+            values.append(row[name])
+    return _table(store, columns, rows_schema(RecordRows(SAVE_FIELDS, _whole)), "saves")
+
+
+SAVE_FIELDS: Mapping[str, Kind] = {
+    "number": "int64",
+    "in_force": "int64",
+    "who": "string",
+    "made_by": "string",
+    "tool": "string",
+    "created_utc": "string",
+    "seconds": "float64",
+    "clicks": "int64",
+    "finished": "int64",
+    "masks": "int64",
+    "rejected": "int64",
+    "generation": "int64",
+    "note": "string",
+}
+"""Of a row of `save_table`, beside `key`."""
+
+
+def _table(store: ObjectStore, columns: Mapping[str, list[object]], schema: pa.Schema, name: str) -> pa.Table:
+    """Raises DamagedObject."""
     try:
         return table_of(columns, schema)
     except (TypeError, ValueError, OverflowError) as exc:  # pyarrow's own errors are among these
-        name = rows[0].column if rows else "column"
         raise DamagedObject(f"{store.root}: a record of {name} has a value of another kind ({exc})") from exc

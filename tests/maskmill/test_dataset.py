@@ -67,7 +67,7 @@ def test_parts_are_read_apart_and_without_pictures(dataset: maskmill.Dataset) ->
 
 
 def test_tables_are_data_frames(dataset: maskmill.Dataset) -> None:
-    assert dataset.tables == ("images", "shards", "masks")
+    assert dataset.tables == ("images", "shards", "masks", "saves")
     frame = dataset.to_pandas()
     samples = {sample.key: sample.masks for sample in dataset}
     assert frame.groupby("key").size().to_dict() == {key: len(each) for key, each in samples.items() if each}

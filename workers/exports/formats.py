@@ -10,16 +10,21 @@ record says. It is imported when the format is used: this list costs nothing to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from maskmill.pipeline.checks import check_choice, check_type
+from maskmill.pipeline.checks import check_choice, check_int, check_range, check_type
+from maskmill.workers.exports.chosen.splits import parse as parse_split
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.exports.report import ExportReport
+
+PEOPLE, AUTOMATIC = "people", "automatic"
+PREFERENCES = (PEOPLE, AUTOMATIC)
 
 Progress = Callable[[int], None]
 """Called with the number of images written so far."""
@@ -87,6 +92,30 @@ def _hf() -> WriteExport:
     return hf.write
 
 
+def _panoptic() -> WriteExport:
+    from maskmill.workers.exports.maps import panoptic
+
+    return panoptic.write
+
+
+def _semantic() -> WriteExport:
+    from maskmill.workers.exports.maps import semantic
+
+    return semantic.write
+
+
+def _label_studio() -> WriteExport:
+    from maskmill.workers.tools import label_studio
+
+    return label_studio.write
+
+
+def _cvat() -> WriteExport:
+    from maskmill.workers.tools import cvat
+
+    return cvat.write
+
+
 FORMATS = (
     ExportFormat(name="sa1b", holds="tars of jpg + json", writer=_sa1b),
     ExportFormat(
@@ -105,6 +134,12 @@ FORMATS = (
     ),
     ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo),
     ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
+    ExportFormat(name="panoptic", holds="COCO's PNGs of segments", writer=_panoptic, images_optional=True),
+    ExportFormat(name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True),
+    ExportFormat(
+        name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
+    ),
+    ExportFormat(name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True),
 )
 
 
@@ -144,12 +179,21 @@ class ExportChoices:
         max_bytes: bytes in such a file, at least 1; a single larger image still gets a file of its own.
         images: write the photographs too; only formats whose annotations stand alone can leave them out.
         column: that has the masks: "masks", or one that was imported.
+        prefer: "people": their masks where a picture was reviewed, automatic ones elsewhere; "automatic":
+            these alone. It has no say over another column than "masks".
         polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
             LVIS); COCO of an imported column keeps the words it came in.
+        where: SQL on the generation's tables, rows of `images`: which images; "" takes all.
+        masks_where: SQL on a mask's numbers and words: which masks; "" takes all.
+        limit: the first so many of these images, at least 1; None takes all.
+        split: percents of train, val and test, such as "90/5/5"; "" splits nothing, but for YOLO (95/5).
+        classes: the classes there are; masks of others are left out. None listed: all that turn up.
+        class_map: class by word; "*" is for words that aren't listed, "" says nothing.
+        min_label_score: grounded labels below this don't count, 0 to 1.
 
     Raises:
-        ValueError: an unknown format, a limit below 1, a format without the images it needs, or polygons
-            where they aren't a choice.
+        ValueError: an unknown format, a limit below 1, a format without the images it needs, polygons
+            where they aren't a choice, a split that is none, or classes given twice.
     """
 
     format: str = "sa1b"
@@ -158,12 +202,26 @@ class ExportChoices:
     images: bool = True
     column: str = "masks"
     polygons: bool = False
+    where: str = ""
+    masks_where: str = ""
+    limit: int | None = None
+    split: str = ""
+    classes: tuple[str, ...] = ()
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    min_label_score: float = 0.0
+    prefer: str = PEOPLE
+
+    @property
+    def people(self) -> bool:
+        """Whether people's masks stand in place of automatic ones."""
+        return self.prefer == PEOPLE
 
     def __post_init__(self) -> None:
         chosen = format_named(self.format)
         if self.max_images < 1 or self.max_bytes < 1:
             limits = f"max_images={self.max_images} and max_bytes={self.max_bytes}"
             raise ValueError(f"{limits} must be at least 1")
+        check_choice("prefer", self.prefer, PREFERENCES)
         check_type("images", self.images, bool)
         if not self.images and not chosen.images_optional:
             raise ValueError(
@@ -179,3 +237,16 @@ class ExportChoices:
                 f"polygons=True: COCO of column={self.column!r} is written in the words it came in; leave "
                 'polygons off, or use format="lvis"'
             )
+        self._check_selection()
+
+    def _check_selection(self) -> None:
+        if self.limit is not None:
+            check_int("limit", self.limit, 1, 2**40)
+        parse_split(self.split)
+        check_range("min_label_score", self.min_label_score, 0.0, 1.0)
+        twice = [name for name, times in Counter(self.classes).items() if times > 1 or not name.strip()]
+        if twice:
+            raise ValueError(f"classes={twice[0]!r}: each class has a name of its own")
+        unknown = sorted({name for name in self.class_map.values() if name} - set(self.classes))
+        if self.classes and unknown:
+            raise ValueError(f"class_map gives {unknown[0]!r}, which classes doesn't list")

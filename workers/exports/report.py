@@ -20,6 +20,8 @@ FORMAT_VERSION = 1
 STARTED = "export.started.json"
 FINISHED = "export.json"
 TOTALS = ("num_images", "num_masks", "num_unannotated", "size_bytes", "num_loose_images")
+LATER_TOTALS = ("num_reviewed_images", "num_reviewed_masks")
+"""Of exports written since there are any."""
 
 
 class ExportError(StorageError, ValueError):
@@ -44,7 +46,7 @@ class ExportPlan:
     format: str
     dataset: str
     generation: int
-    options: Mapping[str, int | bool | str]
+    options: Mapping[str, int | bool | str | float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class ExportReport:
         seconds: of this run; 0 when it found the export complete.
         num_loose_images: image files beside the data files (COCO's `images` folder).
         left_out: reason -> masks that the format cannot hold and that were not written.
+        num_reviewed_images: images whose masks people left so; the others have automatic ones alone.
+        num_reviewed_masks: of these images: masks that a person, or an oracle, drew or confirmed singly.
         already_complete: an earlier run had finished; nothing was written.
     """
 
@@ -79,6 +83,8 @@ class ExportReport:
     seconds: float
     num_loose_images: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    num_reviewed_images: int = 0
+    num_reviewed_masks: int = 0
     already_complete: bool = False
 
 
@@ -109,6 +115,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
     try:
         files = tuple(ExportedFile(**file) for file in record["files"])
         totals = {name: int(record[name]) for name in TOTALS}
+        totals |= {name: int(record.get(name, 0)) for name in LATER_TOTALS}
         rejects = {str(reason): int(number) for reason, number in record["rejects"].items()}
         left_out = {str(reason): int(number) for reason, number in record.get("left_out", {}).items()}
     except (KeyError, TypeError, AttributeError, ValueError) as exc:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
+from maskmill.pipeline.rle import Rle, area_px, box_xyxy
 from maskmill.storage.plan.plan import load_plans
 from maskmill.workers.exports.given import given_categories, words_of
 from maskmill.workers.foreign.annotations import Id
 from maskmill.workers.foreign.origin import origins_of
-from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+from maskmill.workers.reading.samples import AnnotatedSample, mask_columns, read_annotated
 from maskmill.workers.reading.survey import mask_rows
+from maskmill.workers.reviews.rows import is_hand_made
+from maskmill.workers.stages.registry import standing_in
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.formats import ExportChoices
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class ExportImage:
             `label`, `category_id` and `iscrowd` as far as their file says them (given.py), and sources are
             told without the folders of the machine (foreign/origin.py).
         original, original_annotations: of imported masks: the words of the file they came from.
+        split: train, val or test; "" where nothing is split.
     """
 
     stem: str
@@ -39,6 +45,7 @@ class ExportImage:
     sample: AnnotatedSample
     original: Mapping[str, Any] | None = None
     original_annotations: tuple[Mapping[str, Any], ...] = ()
+    split: str = ""
 
     @cached_property
     def jpeg(self) -> bytes:
@@ -62,6 +69,8 @@ def export_images(
     skip: int = 0,
     pictures: bool = True,
     column: str = "masks",
+    shards: Container[int] | None = None,
+    people: bool = False,
 ) -> Iterator[ExportImage]:
     """The generation's annotated images, in key order.
 
@@ -71,18 +80,29 @@ def export_images(
         skip: leave out this many from the start; whole shards of them are not read.
         pictures: False leaves the photographs unread; then neither source nor caption is known.
         column: that has the masks.
+        shards: only these; None reads all.
+        people: prefer people's masks; see reading/samples.py.
 
     Raises:
         maskmill.storage.errors.DatasetError: the generation has no masks.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
     told, categories = origins_of(load_plans(store)), given_categories(generation, column)
-    for row in mask_rows(store, generation, column):
-        if skip >= row.num_written:
+    whole = mask_columns(generation, column, people=people) == ("masks",)  # a row is an image there
+    for row in mask_rows(store, generation, column, people=people):
+        if shards is not None and row.shard not in shards:
+            continue
+        if whole and skip >= row.num_written:
             skip -= row.num_written
             continue
         samples = read_annotated(
-            store, generation, shards=[row.shard], pictures=pictures, column=column, words=True
+            store,
+            generation,
+            shards=[row.shard],
+            pictures=pictures,
+            column=column,
+            people=people,
+            words=True,
         )
         for sample in samples:
             if skip:
@@ -98,6 +118,7 @@ def _export_image(
     stem = f"sa_{info['image_id']}"
     info |= {"file_name": f"{stem}.jpg", "key": sample.key}
     original = info.pop("original", None)
+    sample = _told_of_review(sample)
     if sample.image is not None:
         info["source"] = told(sample.image.source)
         if sample.image.caption is not None:
@@ -110,14 +131,77 @@ def _export_image(
     return ExportImage(stem, {"image": info, "annotations": rows}, sample, original, originals)
 
 
-def count_unannotated(generation: Generation, column: str = "masks") -> int:
-    """Images whose shard has no masks in this generation yet."""
-    annotated = {row.shard for row in generation.rows() if row.column == column}
-    return sum(
-        row.num_written for row in generation.rows() if row.column == "images" and row.shard not in annotated
-    )
+def _told_of_review(sample: AnnotatedSample) -> AnnotatedSample:
+    """A reviewed picture without its people's names, and with what counts nowhere as a crowd of its own."""
+    facts = sample.record.get("review")
+    if not isinstance(facts, Mapping):
+        return sample
+    rows = list(sample.record["annotations"])
+    if facts.get("ignore"):
+        rows.append(_crowd(facts["ignore"], sample.record["image"], len(rows)))
+    told = {name: facts[name] for name in ("by", "tool", "complete") if name in facts}
+    return replace(sample, record={**sample.record, "annotations": rows, "review": told})
 
 
-def column_option(column: str) -> dict[str, str]:
-    """What an export's plan says of the column it read: nothing of the masks column."""
-    return {} if column == "masks" else {"column": column}
+def _crowd(ignore: Mapping[str, Any], info: Mapping[str, Any], place: int) -> dict[str, Any]:
+    mask = Rle.from_coco(ignore)
+    left, top, right, bottom = (float(side) for side in box_xyxy(mask))
+    return {
+        "id": int(info["image_id"]) * ANNOTATION_IDS_PER_IMAGE + place,
+        "segmentation": mask.to_coco(),
+        "bbox": [left, top, right - left, bottom - top],
+        "area": area_px(mask),
+        "predicted_iou": 1.0,
+        "stability_score": 1.0,
+        "crop_box": [0.0, 0.0, float(info["width"]), float(info["height"])],
+        "point_coords": [],
+        "output_token": None,
+        "parent": None,
+        "iscrowd": 1,
+    }
+
+
+def count_unannotated(generation: Generation, choices: ExportChoices, reviewed: ReviewedCount) -> int:
+    """Images without masks yet: of a review those without one, else those of shards that have no masks."""
+    images = {row.shard: row.num_written for row in generation.rows() if row.column == "images"}
+    if choices.column in standing_in():
+        return sum(images.values()) - reviewed.images
+    columns = mask_columns(generation, choices.column, people=choices.people)
+    annotated = {row.shard for row in generation.rows() if row.column in columns}
+    return sum(count for shard, count in images.items() if shard not in annotated)
+
+
+def source_options(generation: Generation, choices: ExportChoices) -> dict[str, str]:
+    """What an export's plan says of where its masks are from: nothing of the masks column alone."""
+    if choices.column != "masks":
+        return {"column": choices.column}
+    columns = mask_columns(generation, choices.column, people=choices.people)
+    return {"prefer": choices.prefer} if len(columns) > 1 else {}
+
+
+@dataclass(frozen=True)
+class ReviewedCount:
+    """Images of an export whose masks people left so, and masks that people drew or confirmed singly."""
+
+    images: int
+    masks: int
+
+
+def count_reviewed(store: ObjectStore, generation: Generation, choices: ExportChoices) -> ReviewedCount:
+    """How many images of an export have people's masks, and how many masks people made or confirmed.
+
+    Args:
+        store: the dataset.
+        generation: that was exported.
+        choices: of the export.
+
+    Raises:
+        maskmill.storage.errors.DamagedObject: a review is not what was written.
+    """
+    reviews = set(mask_columns(generation, choices.column, people=choices.people)) & set(standing_in())
+    images = masks = 0
+    for name in reviews & generation.columns.keys():
+        for sample in read_annotated(store, generation, pictures=False, column=name):
+            images += 1
+            masks += sum(is_hand_made(row) for row in sample.record["annotations"])
+    return ReviewedCount(images, masks)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.foreign.annotations import ForeignSet, LeftOut, Tally
-from maskmill.workers.foreign.given import REVISION, GivenMasks, bad_rings_of, left_out_of, read_given
+from maskmill.workers.foreign.given import read_given
 from maskmill.workers.foreign.matching import Matching, match
 from maskmill.workers.foreign.pictures import nothing_matched, pictures_of
+from maskmill.workers.reviews.column import with_reviews
+from maskmill.workers.reviews.imported import take_imported
 from maskmill.workers.run.columns import IMAGES, Sections
 from maskmill.workers.run.columns import fingerprints as fingerprints_of
 from maskmill.workers.run.ingest_settings import IngestSettings
@@ -32,12 +34,16 @@ from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
 from maskmill.workers.stages.images import image_facts
+from maskmill.workers.stages.masks.given import REVISION, GivenMasks, bad_rings_of, left_out_of
 from maskmill.workers.stages.registry import column_names
 
 GIVEN = "given"
 
 NO_NAMES = frozenset({"true", "false", "nan", "inf", "infinity", "none", "null"})
 """What TOML or JSON would take for a value where a column's name is asked for."""
+
+TABLES = frozenset({"shards", "saves"})
+"""What a query has beside columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,8 @@ class ImportReport:
         left_out: reason -> annotations that were not taken; first_left_out: the first few of each.
         images_left_out: reason -> image entries of the files that say too little to be used.
         bad_rings: rings left out of polygons that were taken.
+        reviews: of masks by a person, images by what became of them: new, corrected, same as before, or kept
+            beside what was saved since.
     """
 
     dataset: str
@@ -73,6 +81,7 @@ class ImportReport:
     first_left_out: Mapping[str, tuple[str, ...]]
     images_left_out: Mapping[str, int]
     bad_rings: int
+    reviews: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_column(column: str) -> None:
@@ -84,6 +93,7 @@ def check_column(column: str) -> None:
     if (
         column in column_names()
         or column in NO_NAMES
+        or column in TABLES
         or not column.isidentifier()
         or column != column.lower()
     ):
@@ -106,6 +116,7 @@ def import_annotations(
     column: str = GIVEN,
     ingest: IngestSettings | None = None,
     created_utc: str,
+    by: str | None = None,
     prepare: Callable[[], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
@@ -118,6 +129,7 @@ def import_annotations(
         column: its name.
         ingest: how images are taken in that are not yet; None is as the latest generation has them.
         created_utc: ISO 8601.
+        by: the person who made the masks: they count as reviews too. None: nobody knows who did.
         prepare: called when the files are found good, before the dataset is looked at: plans its images.
         progress: called with the shards done, and in all.
 
@@ -144,8 +156,14 @@ def import_annotations(
         run_shard(stages, ShardTask(shard=shard, attempt=new_attempt()))
         if progress is not None:
             progress(shard + 1, plan.num_shards)
+    saved = Counter[str]()
+    if by is not None:
+        names = {id_: str(id_) if one.name is None else one.name for id_, one in given.categories.items()}
+        version = _version(store, spec, column)
+        saved = take_imported(version, before, names, who=by, created_utc=created_utc)
     generation = _publish(store, spec, column, given, stage.models, created_utc)
-    return _report(store, spec, column, given, matching, generation, before)
+    report = _report(store, spec, column, given, matching, generation, before)
+    return replace(report, reviews=dict(saved))
 
 
 def _spec(
@@ -171,6 +189,10 @@ def _spec(
     )
 
 
+def _version(store: ObjectStore, spec: RunSpec, column: str) -> ColumnVersion:
+    return ColumnVersion(store, column, spec.fingerprints[column])
+
+
 def _publish(
     store: ObjectStore,
     spec: RunSpec,
@@ -190,9 +212,9 @@ def _publish(
             for name, digits in spec.fingerprints.items()
             for version in [ColumnVersion(store, name, digits)]
         }
-        merged = merge_rows(store, made, parent)
+        merged = with_reviews(store, merge_rows(store, made, parent).rows, created_utc=created_utc)
         facts: dict[str, Mapping[str, Any]] = {
-            "columns": {**(parent.columns if parent else {}), **spec.fingerprints},
+            "columns": merged.columns({**(parent.columns if parent else {}), **spec.fingerprints}),
             "settings": {**(parent.settings if parent else {}), **settings},
             "models": {**(parent.models if parent else {}), **models},
             "totals": count_rows(store, merged.rows),
@@ -211,7 +233,7 @@ def _report(
     generation: Generation,
     before: Generation | None,
 ) -> ImportReport:
-    version = ColumnVersion(store, column, spec.fingerprints[column])
+    version = _version(store, spec, column)
     rejects, stored, left_out = dict[str, str](), set[str](), Tally(given.left_out)
     masks = bad_rings = 0
     for record in version.records():

@@ -29,6 +29,7 @@ from maskmill.workers.reading.survey import (
     SampledImage,
     count_rejects,
     sample_images,
+    shown_column,
     survey_masks,
 )
 
@@ -74,6 +75,7 @@ def preview_page(
     num_images: int = 24,
     seed: int = 0,
     title: str = "maskmill",
+    column: str | None = None,
 ) -> str:
     """The page of a generation.
 
@@ -83,6 +85,8 @@ def preview_page(
         num_images: photographs to show, spread over the dataset.
         seed: draws which.
         title: of the page.
+        column: that has the masks; None is the automatic ones, people's in place of them where they are, or
+            whatever there is where there are none.
 
     Returns:
         An HTML document of about 100 KB a photograph.
@@ -91,7 +95,8 @@ def preview_page(
         maskmill.storage.errors.DatasetError: the generation holds no masks.
         maskmill.storage.errors.DamagedObject: a shard that is read is not what was written.
     """
-    totals = survey_masks(store, generation, seed=seed)
+    column = shown_column(generation, column)
+    totals = survey_masks(store, generation, seed=seed, column=column)
     return render_page(
         PreviewData(
             title=title,
@@ -101,7 +106,7 @@ def preview_page(
             num_masks=totals.num_masks,
             rejects=Counter(count_rejects(store, generation)) + Counter(load_plans(store).rejects_by_reason),
             survey=totals,
-            images=tuple(sample_images(store, generation, num_images, seed=seed)),
+            images=tuple(sample_images(store, generation, num_images, seed=seed, column=column)),
             facts=_facts(generation),
         )
     )

@@ -27,7 +27,7 @@ from maskmill.pipeline.rle import decode
 from maskmill.storage.errors import DatasetError
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import read_annotated
-from maskmill.workers.reading.survey import SampledImage, sample_images
+from maskmill.workers.reading.survey import SampledImage, sample_images, shown_column
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -171,6 +171,7 @@ def contact_sheet(
     columns: int = 3,
     cell_px: int = 480,
     seed: int = 0,
+    column: str | None = None,
 ) -> bytes:
     """A PNG for people: photographs and their masks side by side, with key, source name and number of masks.
 
@@ -181,6 +182,7 @@ def contact_sheet(
         columns: cells in a row.
         cell_px: width of a cell, which holds two pictures.
         seed: draws which images.
+        column: that has the masks; None as in `preview_page`.
 
     Returns:
         The PNG's bytes.
@@ -194,7 +196,7 @@ def contact_sheet(
         raise ValueError(f"num_images={num_images} and columns={columns} must be at least 1")
     if cell_px < 64:
         raise ValueError(f"cell_px={cell_px} is too narrow: use at least 64")
-    samples = sample_images(store, generation, num_images, seed=seed)
+    samples = sample_images(store, generation, num_images, seed=seed, column=shown_column(generation, column))
     cells = [_cell_of(sample, cell_px) for sample in samples]
     title = f"Generation {generation.number}   {len(cells)} images, spread over the dataset"
     return png_bytes(draw_sheet(title, cells, columns, cell_px))

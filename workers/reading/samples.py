@@ -1,30 +1,33 @@
 """Samples of a generation as readers of pictures want them: the photograph, upright, and its masks' record.
 
 Images whose masks were rejected, or not made yet, are passed over here; whoever counts does so by records.
+Where people's masks are preferred, a picture that was reviewed has theirs, any other its automatic ones.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image
 
 from maskmill.storage.dataset.images import StoredImage, stored_image
-from maskmill.storage.dataset.join import join
+from maskmill.storage.dataset.join import join_shard
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.reading.words import with_words, word_columns
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.stages.registry import standing_in
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.join import JoinedSample
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
 
 SMALLEST_LIMIT_PX = 64  # `IngestSettings.max_shorter_side_px` starts there
@@ -38,17 +41,33 @@ class AnnotatedSample:
         key: of the sample.
         image: the photograph as stored, None where only masks were asked for.
         record: the SA-1B record, as stored, or with the words of other columns put in.
+        column: that the record is from.
     """
 
     key: str
     image: StoredImage | None
     record: dict[str, Any]
+    column: str = MASKS
 
     def jpeg(self) -> bytes:
         """The photograph as a JPEG of the record's size; see `upright_jpeg`."""
         assert self.image is not None
         info = self.record["image"]
         return upright_jpeg(self.image.jpeg, int(info["width"]), int(info["height"]), self.image.source)
+
+
+def mask_columns(generation: Generation, column: str = MASKS, *, people: bool = False) -> tuple[str, ...]:
+    """The columns that an image's masks are read from: the first that has a record of it.
+
+    Args:
+        generation: what is read.
+        column: that was asked for.
+        people: prefer what people made, where `column` is the automatic masks'.
+    """
+    if column != MASKS or not people:
+        return (column,)
+    there = generation.columns
+    return (*(name for name in standing_in() if name in there), MASKS)
 
 
 def read_annotated(
@@ -58,6 +77,7 @@ def read_annotated(
     shards: Sequence[int] | None = None,
     pictures: bool = True,
     column: str = MASKS,
+    people: bool = False,
     words: bool = False,
 ) -> Generator[AnnotatedSample, None, None]:
     """The images of a generation that have masks, in key order.
@@ -68,20 +88,50 @@ def read_annotated(
         shards: only these, in this order.
         pictures: False leaves the photographs unread.
         column: that has the masks; imported ones have another.
+        people: prefer people's masks; see `mask_columns`.
         words: put what other columns say of the masks in, as far as the generation has them; see words.py.
 
     Raises:
         maskmill.storage.errors.DamagedObject: a shard or a record is not what was written.
         maskmill.storage.errors.StorageError: a picture kept at its source isn't there as planned.
     """
+    sources = mask_columns(generation, column, people=people)
     wanted = word_columns() if words and column == MASKS else ()
-    columns = (*((IMAGES,) if pictures else ()), column, *wanted)
-    for sample in join(store, generation, columns, shards=shards):
-        if column not in sample.files:
+    columns = (*((IMAGES,) if pictures else ()), *sources, *wanted)
+    for sample in _joined(store, generation, columns, sources, shards):
+        source = next((name for name in sources if _has_record(sample, name)), None)
+        if source is None:
             continue
-        record = _record_of(sample, column)
+        record = _record_of(sample, source)
         found = {name: _json_of(sample, name) for name in wanted if name in sample.files}
-        yield AnnotatedSample(sample.key, _image_of(sample), with_words(record, found) if found else record)
+        if found and source == MASKS:
+            record = with_words(record, found)
+        elif found and MASKS in sample.files:  # words name automatic masks; the picture's own stay with it
+            joined = with_words(_record_of(sample, MASKS), found)
+            record = {**record, "image": {**joined["image"], **record["image"]}}
+        yield AnnotatedSample(sample.key, _image_of(sample), record, source)
+
+
+def _joined(
+    store: ObjectStore,
+    generation: Generation,
+    columns: Sequence[str],
+    sources: Sequence[str],
+    shards: Sequence[int] | None,
+) -> Iterator[JoinedSample]:
+    """The samples of shards that have any of the sources; the first column that a shard has leads."""
+    by_shard: dict[int, dict[str, GenerationRow]] = {}
+    for row in generation.rows():
+        by_shard.setdefault(row.shard, {})[row.column] = row
+    for shard in sorted(by_shard) if shards is None else shards:
+        rows = by_shard.get(shard, {})
+        if any(name in rows for name in sources):
+            yield from join_shard(store, [rows[name] for name in columns if name in rows])
+
+
+def _has_record(sample: JoinedSample, column: str) -> bool:
+    """Whether a picture has masks there: a review may be null."""
+    return sample.files.get(column, {}).get("json", b"null") != b"null"
 
 
 def _image_of(sample: JoinedSample) -> StoredImage | None:

@@ -26,8 +26,10 @@ from maskmill.storage.dataset.records import first_rejects
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.images.codec import decode_image
-from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+from maskmill.workers.reading.samples import AnnotatedSample, mask_columns, read_annotated
 from maskmill.workers.reading.words import category_of
+from maskmill.workers.run.columns import MASKS
+from maskmill.workers.stages.registry import column_names, standing_in
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -83,13 +85,24 @@ def spread(num_items: int, num_wanted: int, seed: int) -> list[int]:
     return [draw.randrange(low, high) for low, high in pairwise(edges)]
 
 
-def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks") -> tuple[GenerationRow, ...]:
+def mask_rows(
+    store: ObjectStore, generation: Generation, column: str = "masks", *, people: bool = False
+) -> tuple[GenerationRow, ...]:
     """The generation's rows of the masks column, or another that has masks, by shard.
+
+    Args:
+        store: the dataset.
+        generation: of it.
+        column: that has the masks.
+        people: where people's masks are preferred, a shard that has them alone has its review's row.
 
     Raises:
         maskmill.storage.errors.DatasetError: there are none.
     """
-    rows = tuple(row for row in generation.rows() if row.column == column)
+    by_shard: dict[int, GenerationRow] = {}
+    for name in mask_columns(generation, column, people=people):
+        by_shard |= {row.shard: row for row in generation.rows() if row.column == name}
+    rows = tuple(by_shard[shard] for shard in sorted(by_shard))
     if not rows:
         cure = "run `generate` first" if column == "masks" else "`maskmill import` makes such a column"
         raise DatasetError(f"{store.root}: generation {generation.number} has no {column}; {cure}")
@@ -97,7 +110,7 @@ def mask_rows(store: ObjectStore, generation: Generation, column: str = "masks")
 
 
 def sample_images(
-    store: ObjectStore, generation: Generation, num_images: int, *, seed: int = 0
+    store: ObjectStore, generation: Generation, num_images: int, *, seed: int = 0, column: str = MASKS
 ) -> list[SampledImage]:
     """Images spread over a generation, in key order.
 
@@ -106,32 +119,43 @@ def sample_images(
         generation: what to draw from.
         num_images: how many; fewer come back if there are fewer.
         seed: draws which.
+        column: that has the masks; of the automatic ones, people's stand in where they are.
 
     Raises:
-        maskmill.storage.errors.DatasetError: the generation has no masks column.
+        maskmill.storage.errors.DatasetError: the generation has no such column.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
-    rows = mask_rows(store, generation)
-    ends = np.cumsum([row.num_written for row in rows])
+    rows = mask_rows(store, generation, column, people=True)
+    counts = [_num_images(store, generation, row, column) for row in rows]
+    ends = np.cumsum(counts)
     places_of: dict[int, list[int]] = {}
     for place in spread(int(ends[-1]), num_images, seed):
         i = int(np.searchsorted(ends, place, side="right"))
-        places_of.setdefault(i, []).append(place - int(ends[i] - rows[i].num_written))
+        places_of.setdefault(i, []).append(place - int(ends[i] - counts[i]))
     sampled: list[SampledImage] = []
     for i, places in places_of.items():
         near = places if len(places) > 1 else [places[0] % NEAR_START]
-        sampled.extend(_take(store, generation, rows[i].shard, near))
+        sampled.extend(_take(store, generation, rows[i].shard, near, column))
     return sampled
 
 
+def _num_images(store: ObjectStore, generation: Generation, row: GenerationRow, column: str) -> int:
+    """Pictures of a row that have masks: of reviews those that somebody reviewed."""
+    if column not in standing_in():
+        return row.num_written
+    samples = read_annotated(store, generation, shards=[row.shard], pictures=False, column=column)
+    return sum(1 for _ in samples)
+
+
 def _take(
-    store: ObjectStore, generation: Generation, shard: int, places: Sequence[int]
+    store: ObjectStore, generation: Generation, shard: int, places: Sequence[int], column: str
 ) -> Iterator[SampledImage]:
     """The samples at these places of a shard, read no further than the last; so it is checked before."""
     for row in generation.rows():
         if row.shard == shard:
             check_row(store, row)
-    with closing(read_annotated(store, generation, shards=[shard], words=True)) as samples:
+    found = read_annotated(store, generation, shards=[shard], column=column, people=True, words=True)
+    with closing(found) as samples:
         for place, sample in enumerate(islice(samples, max(places) + 1)):
             if place in places:
                 yield _decode(sample)
@@ -154,15 +178,29 @@ def _decode(sample: AnnotatedSample) -> SampledImage:
 
 
 def survey_masks(
-    store: ObjectStore, generation: Generation, *, max_shards: int = SHARDS_SURVEYED, seed: int = 0
+    store: ObjectStore,
+    generation: Generation,
+    *,
+    max_shards: int = SHARDS_SURVEYED,
+    seed: int = 0,
+    column: str = MASKS,
 ) -> MaskSurvey:
-    """Counts all masks and reads the index of at most `max_shards` shards.
+    """Counts all masks and reads the index of at most `max_shards` shards; records where there is no index.
+
+    Args:
+        store: the dataset.
+        generation: of it.
+        max_shards: whose values are read.
+        seed: draws which.
+        column: that has the masks.
 
     Raises:
-        maskmill.storage.errors.DatasetError: the generation has no masks column.
-        maskmill.storage.errors.DamagedObject: an index is not what was written.
+        maskmill.storage.errors.DatasetError: the generation has no such column.
+        maskmill.storage.errors.DamagedObject: an index, or a record, is not what was written.
     """
-    rows = mask_rows(store, generation)
+    rows = mask_rows(store, generation, column)
+    if all(row.index is None for row in rows):
+        return _survey_records(store, generation, rows, column)
     indexed = [row for row in rows if row.index is not None]
     read = [indexed[i] for i in spread(len(indexed), max_shards, seed)]
     tables = [read_index(store, row.index) for row in read if row.index is not None]
@@ -179,6 +217,44 @@ def survey_masks(
         num_shards_read=len(read),
         num_shards=len(rows),
     )
+
+
+def _survey_records(
+    store: ObjectStore, generation: Generation, rows: Sequence[GenerationRow], column: str
+) -> MaskSurvey:
+    """The same of a column without an index: all its records are read."""
+    masks: list[tuple[float, float, int]] = []
+    per_image: list[int] = []
+    for sample in read_annotated(store, generation, pictures=False, column=column):
+        found = sample.record["annotations"]
+        per_image.append(len(found))
+        masks += [(row["predicted_iou"], row["stability_score"], row["area"]) for row in found]
+    values_N3 = np.array(masks, np.float64).reshape(-1, 3)
+    return MaskSurvey(
+        num_images=len(per_image),
+        num_masks=len(masks),
+        predicted_iou=values_N3[:, 0],
+        stability=values_N3[:, 1],
+        area_px=values_N3[:, 2].astype(np.int64),
+        masks_per_image=np.array(per_image, np.int64),
+        num_shards_read=len(rows),
+        num_shards=len(rows),
+    )
+
+
+def shown_column(generation: Generation, column: str | None) -> str:
+    """The column to show: as asked for, else the automatic masks, else people's, else the first import.
+
+    Args:
+        generation: to be shown.
+        column: None leaves the choice.
+    """
+    if column is not None:
+        return column
+    own = set(column_names())
+    imported = sorted({row.column for row in generation.rows()} - own)
+    there = [name for name in (MASKS, *standing_in(), *imported) if name in generation.columns]
+    return there[0] if there else MASKS
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -1,16 +1,37 @@
 """Why an image has no sample, or an object no mask: every reason, with what it means and what helps.
 
 A reason is a short word to count by; a reject's own detail says what exactly. docs/troubleshooting.md shows
-this list (`reasons_table`), and a test holds it against every reason that the code gives.
+this list (`reasons_table`), and a test holds it against every reason that the code gives. What a picture is
+refused for by its header stands here whole: the reason with its check (`refuses`), first match counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from maskmill.storage.dataset.records import NOT_ANNOTATED
+from maskmill.workers.run.ingest_settings import JPEG_MAX_SIDE_PX, IngestSettings
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of its picture before anything is decoded.
+
+    Attributes:
+        width, height: in px, as stored; not turned upright yet.
+        format: Pillow's name of it, "JPEG".
+        mode: Pillow's name of its kind of pixels, "RGB".
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} px"
 
 
 @dataclass(frozen=True)
@@ -22,12 +43,33 @@ class Reason:
         means: a sentence, without the full stop.
         cure: what to do, without the full stop.
         of: "image", which is then a reject, or "object", which is left out of its image's record.
+        refuses: what exactly it refuses of a header, None where it doesn't; a reason without one is given by
+            the code that finds it.
     """
 
     name: str
     means: str
     cure: str
     of: Literal["image", "object"] = "image"
+    refuses: Callable[[Header, IngestSettings], str | None] | None = None
+
+
+def _too_many_pixels(header: Header, settings: IngestSettings) -> str | None:
+    if header.width * header.height <= settings.max_pixels:
+        return None
+    return f"{header}, more than max_pixels={settings.max_pixels}"
+
+
+def _too_small(header: Header, settings: IngestSettings) -> str | None:
+    if min(header.width, header.height) >= settings.min_side_px:
+        return None
+    return f"{header}, a side under min_side_px={settings.min_side_px}"
+
+
+def _too_long(header: Header, settings: IngestSettings) -> str | None:
+    if max(header.width, header.height) <= JPEG_MAX_SIDE_PX:
+        return None
+    return f"{header}, JPEG holds {JPEG_MAX_SIDE_PX} at most"
 
 
 REASONS = (
@@ -78,16 +120,23 @@ REASONS = (
         "a model raised an error for this picture, and works with others; the detail has its words",
         "look at the picture",
     ),
-    Reason("too_small", "a side is below `ingest.min_side_px`", "lower it, or leave the image out"),
-    Reason(
-        "too_long",
-        "a side is longer than a JPEG can hold, 65,535 px",
-        "scale the image, or cut it into several",
-    ),
     Reason(
         "too_many_pixels",
         "more than `ingest.max_pixels`, told from the header before anything is decoded",
         "raise it, up to what Pillow opens, or scale the image",
+        refuses=_too_many_pixels,
+    ),
+    Reason(
+        "too_small",
+        "a side is below `ingest.min_side_px`",
+        "lower it, or leave the image out",
+        refuses=_too_small,
+    ),
+    Reason(
+        "too_long",
+        "a side is longer than a JPEG can hold, 65,535 px",
+        "scale the image, or cut it into several",
+        refuses=_too_long,
     ),
     Reason(
         "unsupported_pixels",
@@ -185,6 +234,22 @@ REASONS = (
     ),
     Reason("empty_mask", "no pixel of the picture is in the mask", "look at the box or outline", of="object"),
 )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A reason's name, and what exactly was refused."""
+
+    reason: str
+    detail: str
+
+
+def refused(header: Header, settings: IngestSettings) -> Refusal | None:
+    """Why a picture is not taken in, told by its header; None where nothing speaks against it."""
+    for one in REASONS:
+        if one.refuses is not None and (detail := one.refuses(header, settings)) is not None:
+            return Refusal(one.name, detail)
+    return None
 
 
 def reason_names() -> frozenset[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from maskmill.pipeline.segmenters.base import Segmenter
+    from maskmill.pipeline.segmenters.base import ImageEmbedding, Segmenter
     from maskmill.storage.plan.plan import Plan
     from maskmill.storage.shards.index import IndexField
     from maskmill.workers.run.columns import Sections
@@ -116,6 +116,10 @@ class Stage(Protocol):
         ...
 
 
+def _forget(pixels_HWC: npt.NDArray[np.uint8], embedding: ImageEmbedding) -> None:
+    """Of a bench whose stages share nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """What a worker has for a stage that it is about to make.
@@ -125,12 +129,14 @@ class Bench:
         fingerprint: of the column version to be written.
         segmenter: shared by all stages; loads when first asked for.
         plan: gives the dataset's plan as it is now.
+        keep_embedding: told a picture's embedding that stages after this one use in place of the encoder's.
     """
 
     settings: Sections
     fingerprint: str
     segmenter: Segmenter
     plan: Callable[[], Plan]
+    keep_embedding: Callable[[npt.NDArray[np.uint8], ImageEmbedding], None] = _forget
 
 
 def encode_record(key: str, record: Mapping[str, Any], *, ascii_only: bool = True) -> EncodedSample:

@@ -18,6 +18,7 @@ from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.run.columns import Column, ColumnFacts, Sections, segmenter_name
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
+from maskmill.workers.stages.embeddings import embedding_reads, reading
 from maskmill.workers.stages.masks.grid import grid_facts, load_and_warm_up
 
 if TYPE_CHECKING:
@@ -119,20 +120,22 @@ def candidate_facts(masks: MaskSettings, segmenter: SegmenterSettings) -> Column
 
 
 def _facts(settings: Sections) -> ColumnFacts:
-    return candidate_facts(settings.of(MaskSettings), settings.of(SegmenterSettings))
+    facts = candidate_facts(settings.of(MaskSettings), settings.of(SegmenterSettings))
+    return dataclasses.replace(facts, reads=embedding_reads(settings))
 
 
 def _stage(bench: Bench) -> Stage:
     from maskmill.pipeline.masks.automask import AutomaticMasks  # imports torch
 
     masks = bench.settings.of(MaskSettings)
-    return CandidateMasks(
+    stage = CandidateMasks(
         AutomaticMasks(bench.segmenter, masks),
         masks,
         fingerprint=bench.fingerprint,
         models={"segmenter": segmenter_name(bench.settings.of(SegmenterSettings))},
         prepare=partial(load_and_warm_up, bench.segmenter),
     )
+    return reading(stage, bench.settings)
 
 
 COLUMN = Column(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from maskmill.workers.run.columns import (
     with_pinned,
 )
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
+from maskmill.workers.stages.word_stage import WordStage
 
 if TYPE_CHECKING:
     from maskmill.pipeline.words.caption import BoxXyxy, CapFilt, ImageCaptions, Subject
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CAPTIONS = "captions"
 
 
-class CaptionStage(Stage):
+class CaptionStage(WordStage["CapFilt"]):
     """See `Stage`.
 
     Args:
@@ -51,25 +51,15 @@ class CaptionStage(Stage):
         fingerprint: str,
         models: Mapping[str, str],
     ) -> None:
+        super().__init__(load, fingerprint=fingerprint, models=models)
         self._settings = settings
-        self._load = load
-        self.fingerprint = fingerprint
-        self.models = models
         self.reads = caption_reads(settings)
 
-    @cached_property
-    def _captioned(self) -> CapFilt:
-        return self._load()
-
-    def prepare(self) -> None:
-        """See `Stage.prepare`."""
-        _ = self._captioned
-
-    def decode(self, files: Mapping[str, bytes]) -> ImageCaptions:
-        """See `Stage.decode`. Raises ValueError, KeyError."""
+    def from_record(self, record: Any) -> ImageCaptions:
+        """See `WordStage.from_record`."""
         from maskmill.pipeline.words.caption import captions_from_record  # imports numpy
 
-        return captions_from_record(json.loads(files["json"]))
+        return captions_from_record(record)
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
         """See `Stage.run`."""
@@ -82,7 +72,7 @@ class CaptionStage(Stage):
             for picture, picture_crops in zip(pictures, crops, strict=True)
             for subject in _subjects(picture, picture_crops)
         ]
-        texts = iter(self._captioned(subjects))
+        texts = iter(self.model(subjects))
 
         # Captions back to their pictures
         outputs = [

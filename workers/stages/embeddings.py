@@ -1,120 +1,170 @@
-"""A segmenter that is loaded when first asked for, and one that embeds each picture once for all stages."""
+"""The embeddings column: what the segmenter's encoder saw of each whole picture, kept (`embeddings.keep`).
+
+    images -> embeddings (the encoder) -> masks, where `embeddings.reuse` says so
+
+A sample is one file, `<key>.safetensors` (pipeline/decoder/kept.py). Made in the turn that makes the masks it
+costs no second encoding; where masks are there already it is made alone. Review and the page decode clicks
+from it at once. With `reuse`, masks are made from what is kept, the first time too: then they are the same
+whether the embedding is fresh or read back, and other settings of masks, new boxes or another threshold need
+no encoder. Crops of a picture are never kept.
+
+The fingerprint covers the model, its number format and the form that is kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from maskmill.workers.stages.base import Picture
+from maskmill.pipeline.segmenters import weights_identity
+from maskmill.pipeline.settings import SegmenterSettings, output_settings
+from maskmill.pipeline.settings.embeddings import EMBEDDINGS_REVISION, OFF, EmbeddingSettings
+from maskmill.storage.dataset.records import fingerprint
+from maskmill.storage.shards.shards import Sample
+from maskmill.workers.run.columns import (
+    IMAGES,
+    Column,
+    ColumnFacts,
+    Sections,
+    segmenter_name,
+    weights_digits,
+)
+from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding, PromptableImage, Segmenter
+    import numpy as np
+    import numpy.typing as npt
+
+    from maskmill.pipeline.segmenters.base import ImageEmbedding, Segmenter
+    from maskmill.workers.stages.base import Bench
+
+EMBEDDINGS = "embeddings"
+ENDING = "safetensors"
 
 
-class LazySegmenter:
-    """A segmenter that is loaded when first asked for; see `Segmenter`."""
+class EmbeddingStage(Stage):
+    """See `Stage`.
 
-    def __init__(self, load: Callable[[], Segmenter]) -> None:
-        self._load = load
-
-    @cached_property
-    def loaded(self) -> Segmenter:
-        """The segmenter itself."""
-        return self._load()
-
-    @property
-    def image_size(self) -> int:
-        """See `Segmenter`."""
-        return self.loaded.image_size
-
-    @property
-    def mask_threshold(self) -> float:
-        """See `Segmenter`."""
-        return self.loaded.mask_threshold
-
-    @property
-    def images_per_batch(self) -> int:
-        """See `Segmenter`."""
-        return self.loaded.images_per_batch
-
-    def grid_parts(self) -> GridParts | None:
-        """See `HasGridParts`."""
-        from maskmill.pipeline.segmenters.base import grid_parts_of
-
-        return grid_parts_of(self.loaded)
-
-    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
-        """See `Segmenter.embed`."""
-        return self.loaded.embed(images)
-
-    def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
-        """See `Segmenter.prompt`."""
-        return self.loaded.prompt(embedding)
-
-
-class SharedEmbeddings:
-    """A segmenter that embeds each picture of the batch in hand once, for all stages.
-
-    Crops and other images pass through. Pictures are known by their memory, so `hold` them for a batch's
-    time.
+    Args:
+        segmenter: shared with the other stages, so that a picture is encoded once.
+        settings: in which form.
+        keep: told each picture's embedding as it is kept, for later stages to use.
+        fingerprint, models: of the column version.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
-        self._held: dict[tuple[int, tuple[int, ...]], ImageEmbedding | None] = {}
+    column = EMBEDDINGS
 
-    @property
-    def image_size(self) -> int:
-        """See `Segmenter`."""
-        return self._segmenter.image_size
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        settings: EmbeddingSettings,
+        keep: Callable[[npt.NDArray[np.uint8], ImageEmbedding], None],
+        *,
+        fingerprint: str,
+        models: Mapping[str, str],
+    ) -> None:
+        self._segmenter, self._settings, self._keep = segmenter, settings, keep
+        self.fingerprint = fingerprint
+        self.models = models
 
-    @property
-    def mask_threshold(self) -> float:
-        """See `Segmenter`."""
-        return self._segmenter.mask_threshold
+    def prepare(self) -> None:
+        """See `Stage.prepare`."""
+        self._segmenter.image_size  # noqa: B018  (asking loads it)
 
-    @property
-    def images_per_batch(self) -> int:
-        """See `Segmenter`."""
-        return self._segmenter.images_per_batch
+    def decode(self, files: Mapping[str, bytes]) -> ImageEmbedding:
+        """See `Stage.decode`. Raises ValueError, KeyError."""
+        from maskmill.pipeline.decoder.kept import from_bytes  # imports torch
 
-    def grid_parts(self) -> GridParts | None:
-        """See `HasGridParts`."""
-        from maskmill.pipeline.segmenters.base import grid_parts_of
+        return from_bytes(files[ENDING])
 
-        return grid_parts_of(self._segmenter)
+    def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
+        """See `Stage.run`."""
+        from maskmill.pipeline.decoder.kept import from_bytes, to_bytes  # imports torch
+        from maskmill.pipeline.machine.clock import StepClock
 
-    def hold(self, pictures: Sequence[Picture]) -> None:
-        """Forgets the last batch; embeddings of these pictures are kept until the next call."""
-        self._held = {_place(picture.pixels_HWC): None for picture in pictures}
+        clock = StepClock()
+        with clock.step("encode"):
+            made = self._segmenter.embed([picture.pixels_HWC for picture in pictures])
+        share = {name: seconds / len(pictures) for name, seconds in clock.seconds.items()}
 
-    def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
-        """See `Segmenter.embed`."""
-        places = [_place(image) for image in images]
-        missing = [i for i, place in enumerate(places) if self._held.get(place) is None]
-        found: dict[int, ImageEmbedding] = dict(
-            zip(missing, self._segmenter.embed([images[i] for i in missing]) if missing else [], strict=True)
-        )
-        for i, embedding in found.items():
-            if places[i] in self._held:
-                self._held[places[i]] = embedding
-        held = (self._held.get(place) for place in places)
-        return [found[i] if i in found else _known(embedding) for i, embedding in enumerate(held)]
-
-    def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
-        """See `Segmenter.prompt`."""
-        return self._segmenter.prompt(embedding)
+        results = []
+        for picture, embedding in zip(pictures, made, strict=True):
+            data = to_bytes(embedding, self._settings.keep)
+            kept = from_bytes(data)
+            if self._settings.reuse:
+                self._keep(picture.pixels_HWC, kept)
+            results.append(StageResult(partial(_encode, picture.key, data), share, kept))
+        return results
 
 
-def _known(embedding: ImageEmbedding | None) -> ImageEmbedding:
-    assert embedding is not None
-    return embedding
+def _encode(key: str, data: bytes) -> EncodedSample:
+    return EncodedSample(Sample(key, {ENDING: data}))
 
 
-def _place(image: npt.NDArray[np.uint8]) -> tuple[int, tuple[int, ...]]:
-    """Where an image lies in memory: the same for an image and a view of all of it."""
-    return int(image.__array_interface__["data"][0]), (*image.shape, *image.strides)
+def embedding_reads(settings: Sections) -> tuple[str, ...]:
+    """What masks are made from beside images: kept embeddings, where they are to be reused."""
+    return (EMBEDDINGS,) if settings.of(EmbeddingSettings).reuse else ()
+
+
+def reading(stage: Stage, settings: Sections) -> Stage:
+    """The stage, reading kept embeddings where they are to be reused."""
+    stage.reads = (*embedding_reads(settings), *stage.reads)
+    return stage
+
+
+def embedding_facts(settings: EmbeddingSettings, segmenter: SegmenterSettings) -> ColumnFacts:
+    """What the fingerprint is made of.
+
+    Raises:
+        WeightsError: the segmenter's weights are missing or damaged.
+    """
+    return ColumnFacts(
+        settings={**output_settings(settings), **output_settings(segmenter)},
+        revision=EMBEDDINGS_REVISION,
+        models={"segmenter": weights_identity(segmenter)},
+    )
+
+
+def embedding_digits(form: str, segmenter: SegmenterSettings, images: str) -> str:
+    """The fingerprint of embeddings that a segmenter made, kept in a form.
+
+    Args:
+        form: one of `pipeline.settings.embeddings.FORMS`.
+        segmenter: the model, with resolved weights.
+        images: fingerprint of the images column.
+
+    Raises:
+        WeightsError: the segmenter's weights are missing or damaged.
+    """
+    facts = embedding_facts(EmbeddingSettings(keep=form), segmenter)
+    return fingerprint(
+        facts.settings,
+        weights=weights_digits(facts.models),
+        revision=facts.revision,
+        inputs={IMAGES: images},
+    )
+
+
+def _facts(settings: Sections) -> ColumnFacts:
+    return embedding_facts(settings.of(EmbeddingSettings), settings.of(SegmenterSettings))
+
+
+def _stage(bench: Bench) -> Stage:
+    return EmbeddingStage(
+        bench.segmenter,
+        bench.settings.of(EmbeddingSettings),
+        bench.keep_embedding,
+        fingerprint=bench.fingerprint,
+        models={"segmenter": segmenter_name(bench.settings.of(SegmenterSettings))},
+    )
+
+
+COLUMN = Column(
+    name=EMBEDDINGS,
+    sections={"embeddings": EmbeddingSettings},
+    is_made=lambda settings: settings.of(EmbeddingSettings).keep != OFF,
+    resolved=lambda settings: {"embeddings": settings.of(EmbeddingSettings)},
+    facts=_facts,
+    stage=_stage,
+)

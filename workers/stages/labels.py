@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.annotation import AnnotatedImage
@@ -26,6 +25,7 @@ from maskmill.workers.run.columns import (
 )
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
 from maskmill.workers.stages.captions import CAPTIONS
+from maskmill.workers.stages.word_stage import WordStage
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import Segmenter
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LABELS = "labels"
 
 
-class LabelStage(Stage):
+class LabelStage(WordStage["Grounder"]):
     """See `Stage`.
 
     Args:
@@ -54,28 +54,18 @@ class LabelStage(Stage):
         fingerprint: str,
         models: Mapping[str, str],
     ) -> None:
-        self._load = load
-        self.fingerprint = fingerprint
-        self.models = models
+        super().__init__(load, fingerprint=fingerprint, models=models)
         self.reads = label_reads(settings)
 
-    @cached_property
-    def _ground(self) -> Grounder:
-        return self._load()
-
-    def prepare(self) -> None:
-        """See `Stage.prepare`."""
-        _ = self._ground
-
-    def decode(self, files: Mapping[str, bytes]) -> ImageLabels:
-        """See `Stage.decode`. Raises ValueError, KeyError."""
+    def from_record(self, record: Any) -> ImageLabels:
+        """See `WordStage.from_record`."""
         from maskmill.pipeline.words.ground import labels_from_record  # imports torch
 
-        return labels_from_record(json.loads(files["json"]))
+        return labels_from_record(record)
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
         """See `Stage.run`."""
-        found = self._ground([self._input(picture) for picture in pictures])
+        found = self.model([self._input(picture) for picture in pictures])
         return [
             StageResult(partial(encode_labels, picture, labels), labels.seconds_by_step, labels)
             for picture, labels in zip(pictures, found, strict=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.annotation import AnnotatedImage
@@ -24,6 +23,7 @@ from maskmill.workers.run.columns import (
     with_pinned,
 )
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
+from maskmill.workers.stages.word_stage import WordStage
 
 if TYPE_CHECKING:
     from maskmill.pipeline.words.name import MaskNamer, NamedImage
@@ -32,35 +32,17 @@ if TYPE_CHECKING:
 NAMES = "names"
 
 
-class NameStage(Stage):
-    """See `Stage`.
-
-    Args:
-        load: gives what names masks; called once.
-        fingerprint, models: of the column version.
-    """
+class NameStage(WordStage["MaskNamer"]):
+    """See `WordStage`; the model names masks."""
 
     column = NAMES
     reads = (MASKS,)
 
-    def __init__(self, load: Callable[[], MaskNamer], *, fingerprint: str, models: Mapping[str, str]) -> None:
-        self._load = load
-        self.fingerprint = fingerprint
-        self.models = models
-
-    @cached_property
-    def _name(self) -> MaskNamer:
-        return self._load()
-
-    def prepare(self) -> None:
-        """See `Stage.prepare`."""
-        _ = self._name
-
-    def decode(self, files: Mapping[str, bytes]) -> NamedImage:
-        """See `Stage.decode`. Raises ValueError, KeyError."""
+    def from_record(self, record: Any) -> NamedImage:
+        """See `WordStage.from_record`."""
         from maskmill.pipeline.words.name import names_from_record  # imports torch
 
-        return names_from_record(json.loads(files["json"]))
+        return names_from_record(record)
 
     def run(self, pictures: Sequence[Picture]) -> list[StageResult]:
         """See `Stage.run`."""
@@ -68,7 +50,7 @@ class NameStage(Stage):
         for picture in pictures:
             masks = picture.given[MASKS]
             assert isinstance(masks, AnnotatedImage)
-            named = self._name(picture.pixels_HWC, masks)
+            named = self.model(picture.pixels_HWC, masks)
             results.append(StageResult(partial(encode_names, picture, named), named.seconds_by_step, named))
         return results
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskmill.workers.run.columns import Column, ColumnFacts, Sections
-from maskmill.workers.stages import candidates, captions, images, labels, names, review
+from maskmill.workers.stages import candidates, captions, embeddings, images, labels, names, review
 from maskmill.workers.stages.masks import column as masks
 
 COLUMNS: tuple[Column, ...] = (
     images.COLUMN,
+    embeddings.COLUMN,
     candidates.COLUMN,
     masks.COLUMN,
     captions.COLUMN,

@@ -1,7 +1,7 @@
 """The distillation loop: teacher and student over a generation's pictures, checkpointed like a training.
 
-One process; the teacher's embeddings are made as they are needed. It doesn't know several machines: a student
-is small, and what takes the time is the teacher's encoder.
+One process; the teacher's embeddings are made as they are needed, or read where they are kept. It doesn't
+know several machines: a student is small, and what takes the time is the teacher's encoder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from maskmill.pipeline.machine.devices import choose_device
@@ -37,6 +39,7 @@ from maskmill.storage.dataset.model_versions import (
 )
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
 from maskmill.workers.train.loop import TrainingDiverged
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 
@@ -78,7 +81,7 @@ def distill(job: DistillJob, *, watch: Watch = lambda step, loss: None) -> Model
         The student's card; it is kept as a model of the dataset.
 
     Raises:
-        InputError: an unknown student, or fewer images than a batch.
+        InputError: an unknown student, fewer images than a batch, or no kept embeddings to read.
         TrainingDiverged: a loss that is no number.
     """
     if job.student not in STUDENTS:
@@ -97,8 +100,15 @@ class _Loop:
         s = job.settings
 
         # What is learned from
-        self.reads = TrainSettings(batch=s.batch, masks=s.masks, seed=s.seed, min_area_px=4)
-        self.stream = TrainStream(self.store, load_generation(self.store, job.generation), self.reads)
+        generation = load_generation(self.store, job.generation)
+        self.reads = TrainSettings(batch=s.batch, masks=s.masks, seed=s.seed, min_area_px=4, flips=not s.kept)
+        self.stream = TrainStream(self.store, generation, self.reads)
+        self.kept = KeptEmbeddings(self.store, generation, job.teacher) if s.kept else None
+        if self.kept is not None and not self.kept.shards:
+            raise InputError(
+                f"{job.root}: generation {job.generation} keeps no embeddings of the teacher "
+                f"{job.teacher.model}; make them (--set embeddings.keep=float16), or leave distill.kept off"
+            )
         if last_checkpoint(self.store, job.run) is None:
             self.stream.check_enough(s.batch)
 
@@ -205,12 +215,20 @@ class _Loop:
         large = image if theirs == own else train_image(labelled, number, theirs, self.reads)
         if image is None or large is None:
             return None
-        with torch.no_grad():
-            wanted = self.teacher.image_encoder(torch.from_numpy(large.image_3SS)[None].to(self.device))
+        wanted = self._wanted(raw.key, large.image_3SS)
         got = self.student.image_encoder(torch.from_numpy(image.image_3SS)[None].to(self.device))
         if not in_prompts:
             return encoder_loss(self.projection(got, wanted.shape[-1]), wanted)
         return prompt_loss(self.teacher, self.student, wanted, got, image, self.settings)
+
+    @torch.no_grad()
+    def _wanted(self, key: str, image_3SS: NDArray[np.float32]) -> Tensor:
+        """The teacher's embedding of a picture: float32[1, C, h, w]."""
+        kept = self.kept.get(key) if self.kept is not None else None
+        if kept is not None:
+            return kept.features_CHW[None].to(self.device)
+        embedding: Tensor = self.teacher.image_encoder(torch.from_numpy(image_3SS)[None].to(self.device))
+        return embedding
 
     def _save(self) -> None:
         buffer = io.BytesIO()

@@ -30,9 +30,9 @@ from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import upright_jpeg
+from maskmill.workers.reviews.rows import is_hand_made
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.registry import standing_in
-from maskmill.workers.stages.review import BY_PERSON as BY_PERSON
 from maskmill.workers.stages.review import REVIEW as REVIEW
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RawImage:
             decode_image(jpeg),
             np.stack(masks) if masks else np.zeros((0, annotated.height, annotated.width), np.bool_),
             np.array([one.predicted_iou * one.stability_score for one in annotated.annotations], np.float32),
-            np.array([row.get("made_by") == BY_PERSON for row in rows], np.bool_),
+            np.array([is_hand_made(row) for row in rows], np.bool_),
             bool(facts.get("complete", False)),
             decode(Rle.from_coco(ignored)) if ignored else None,
         )
@@ -97,7 +97,7 @@ class TrainStream:
         settings: of the training.
 
     Raises:
-        DatasetError: the generation has no masks.
+        DatasetError: the generation has no masks, neither automatic nor by people.
     """
 
     def __init__(self, store: ObjectStore, generation: Generation, settings: TrainSettings) -> None:
@@ -106,10 +106,17 @@ class TrainStream:
         self._columns = tuple(
             name for name in (IMAGES, MASKS, *standing_in()) if any(row.column == name for row in rows)
         )
-        self._shards = sorted({row.shard for row in rows if row.column == MASKS and row.num_written})
+        with_masks = (MASKS, *standing_in())
+        self._shards = sorted({row.shard for row in rows if row.column in with_masks and row.num_written})
         if not self._shards:
+            others = sorted({row.column for row in rows} - {IMAGES})
             raise DatasetError(
                 f"{store.root}: generation {generation.number} has no masks to train on; annotate first"
+                + (
+                    f", or, where people made those of {others[0]}, import the same file `--by person`"
+                    if others
+                    else ""
+                )
             )
         self.left_out: Counter[str] = Counter()
 

@@ -18,9 +18,11 @@ from maskmill.flows.commands.options import (
     RayAddress,
     Recipe,
     Sets,
+    Workers,
     run_sets,
 )
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -34,9 +36,7 @@ def generate(
     config: ConfigFile = None,
     set: Sets = None,
     limit: Limit = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers at once; by default as many as fit.", metavar="N")
-    ] = None,
+    workers: Workers = None,
     ray_address: RayAddress = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Annotate a few images, write nothing, predict time and size.")
@@ -70,9 +70,8 @@ def run_watched(
 ) -> RunReport:
     """A run with live progress on standard error."""
     from maskmill.flows.deployments.quick_start import run_generate
-    from maskmill.flows.report.report import watching
 
-    with console.live_watcher() as watcher, watching(watcher):
+    with console.watched():
         return run_generate(dataset, inputs, config, limit=limit, export_to=export_to)
 
 
@@ -96,15 +95,17 @@ def show_report(report: RunReport, *, json: bool) -> None:
 
 def _verdict(report: RunReport) -> str:
     if not report.sound:
-        return f"[red]Not complete[/red]: {report.missing} images are missing, {report.damaged} damaged."
+        lacking = count(report.missing, "image")
+        return f"[red]Not complete[/red]: {lacking} missing, {report.damaged:,} damaged."
     if report.new_images:
-        return f"[green]Done[/green]: {report.new_images} new images, in generation {report.generation}."
+        new = count(report.new_images, "new image")
+        return f"[green]Done[/green]: {new}, in generation {report.generation}."
     if report.published:
         return (
             f"[green]Done[/green]: published as generation {report.generation}; nothing had to be annotated."
         )
     return (
-        f"[green]Nothing to do[/green]: all {report.images} images are in generation {report.generation}; "
+        f"[green]Nothing to do[/green]: {count(report.images, 'image')} in generation {report.generation}; "
         "nothing was recomputed."
     )
 

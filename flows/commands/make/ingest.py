@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from maskmill.flows.commands.options import (
     ConfigFile,
@@ -18,9 +16,11 @@ from maskmill.flows.commands.options import (
     RayAddress,
     Recipe,
     Sets,
+    Workers,
     run_sets,
 )
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, duration
 
 if TYPE_CHECKING:
     from maskmill.flows.runs.ingest import IngestReport
@@ -33,25 +33,23 @@ def ingest(
     config: ConfigFile = None,
     set: Sets = None,
     limit: Limit = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers at once; by default one a CPU.", metavar="N")
-    ] = None,
+    workers: Workers = None,
     ray_address: RayAddress = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Take images in without annotating them: plan, check, normalise, store.
+    """Take images in without annotating them.
 
-    Needs no GPU and no model. `generate` does it too; ahead of it, on cheaper machines, a GPU need not wait
-    for decoding and scaling. Give it the settings that generate will have. Safe to stop and to repeat.
+    They are planned, checked, normalised and stored. Needs no GPU and no model. `generate` does it too; ahead
+    of it, on cheaper machines, a GPU need not wait for decoding and scaling. Give it the settings that
+    generate will have. Safe to stop and to repeat.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.report.report import watching
         from maskmill.flows.runs import ingest as runs
 
         run = load_config(recipe, config, run_sets(set, workers, ray_address))
-        with console.live_watcher() as watcher, watching(watcher):
+        with console.watched():
             report = runs.ingest(dataset, input, run, limit=limit)
         if json:
             console.print_json(dataclasses.asdict(report))
@@ -63,9 +61,9 @@ def ingest(
 def _show(report: IngestReport, inputs: list[str]) -> None:
     console.print_pairs(
         [
-            ("images", f"{report.images} in {report.shards} shards"),
-            ("taken in now", report.new_images),
-            ("seconds", report.seconds),
+            ("images", f"{report.images:,} in {count(report.shards, 'shard')}"),
+            ("taken in now", f"{report.new_images:,}"),
+            ("took", duration(report.seconds)),
         ],
         title=report.dataset,
     )

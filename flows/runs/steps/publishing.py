@@ -109,6 +109,8 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
 def _publish(
     spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
 ) -> Generation:
+    from maskmill.workers.reviews.column import with_reviews
+
     store = open_store(spec.root)
     check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
     made = {
@@ -121,19 +123,22 @@ def _publish(
     def make(parent: Generation | None) -> Publication:
         """The latest generation merged with what this run committed."""
         merged = merge_rows(store, made, parent)
+        reviewed = with_reviews(store, merged.rows, created_utc=now_utc())
+        for sentence in reviewed.damage:
+            watcher().note(sentence)
         for column, shards in merged.dropped.items():
             watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
-        if parent is not None and parent.rows() == merged.rows:
-            return Publication(merged.rows, {})
+        if parent is not None and parent.rows() == reviewed.rows:
+            return Publication(reviewed.rows, {})
         carried = {row.column for row in merged.rows} - spec.fingerprints.keys()
         kept = {column: parent.columns[column] for column in carried} if parent is not None else {}
         facts = {
-            "columns": {**kept, **spec.fingerprints},
+            "columns": reviewed.columns({**kept, **spec.fingerprints}),
             "settings": {**_sections(parent, carried), **settings},
             "models": {**(parent.models if parent is not None and carried else {}), **models},
-            "totals": count_rows(store, merged.rows),
+            "totals": count_rows(store, reviewed.rows),
         }
-        return Publication(merged.rows, facts)
+        return Publication(reviewed.rows, facts)
 
     return publish_over(store, make, now_utc(), made_by=made_by)
 

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -17,15 +18,20 @@ from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.runs.distill import run_distillation
 from maskmill.flows.runs.loop import LoopPlan, curves, loop_name, run_loop
-from maskmill.flows.runs.retrain import plan_training, run_training
+from maskmill.flows.runs.retrain import plan_training, retrain, run_training
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.planning import describe_run
+from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.train import distill
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.model_versions import list_models, load_model, promote, promoted
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.jobs.review import summary
+from maskmill.workers.reading.samples import read_annotated
+from maskmill.workers.reviews.keep import Work, begin, keep
+from maskmill.workers.reviews.rows import MaskWork
 from tests.flows.runs.places import Place
 from tests.workers.train.training_set import STUDENT
 
@@ -93,6 +99,49 @@ def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
     assert loop_name(plan, other) != loop_name(plan, config) == again.loop
 
 
+def drawn(place: Place, key: str) -> None:
+    """A person draws one mask on a picture of the latest generation, and is done with it."""
+    store = open_store(place.dataset)
+    generation = find_generation(store)
+    (sample,) = [one for one in read_annotated(store, generation, pictures=False) if one.key == key]
+    start = begin(store, key, record=sample.record, generation=generation.number, blank=True)
+    mask_HW = np.zeros((start.image["height"], start.image["width"]), np.bool_)
+    mask_HW[5:30, 5:30] = True
+    mask = MaskWork(how="added", segmentation=encode_mask(mask_HW).to_coco(), drawn=True, clicks=4)
+    keep(store, start, Work(who="Ana", tool="page", masks=[mask], finished=True), created_utc=NOW)
+
+
+def test_a_retraining_learns_from_what_people_saved_so_far(place: Place, config: RunConfig) -> None:
+    drawn(place, "000000001")
+    done = retrain(place.dataset, config)
+    assert done.generation == 2, "published by the way"
+    assert summary(open_store(place.dataset), find_generation(open_store(place.dataset))).images == 1
+    assert retrain(place.dataset, config, generation=1).generation == 1, "one that is named stays"
+
+
+def test_a_loop_without_an_oracle_runs_from_people_s_reviews(place: Place, config: RunConfig) -> None:
+    plan = LoopPlan(dataset=place.dataset, inputs=place.inputs, rounds=1, gate=place.gate)
+    with pytest.raises(InputError, match="0 pictures were reviewed, and 1 are asked for"):
+        run_loop(plan, config)
+    drawn(place, "000000002")
+    found = run_loop(plan, config).rounds[0]
+    assert (found["review"]["images"], found["review"]["clicks"], found["generation"]) == (1, 4, 2)
+
+
+def test_reviewing_alone_publishes_what_was_saved(place: Place) -> None:
+    nothing = CliRunner().invoke(app, ["review", place.dataset])
+    assert nothing.exit_code == 2 and "0 pictures were reviewed" in " ".join(nothing.stderr.split())
+    drawn(place, "000000001")
+    done = json.loads(CliRunner().invoke(app, ["review", place.dataset, "--json"]).stdout)
+    assert (done["generation"], done["published"], done["images"], done["finished"]) == (2, True, 1, 1)
+    again = json.loads(CliRunner().invoke(app, ["review", place.dataset, "--json"]).stdout)
+    assert (again["generation"], again["published"]) == (2, False)
+    half = CliRunner().invoke(app, ["review", place.dataset, "--images", "2"])
+    assert half.exit_code == 2 and "go together" in " ".join(half.stderr.split())
+    told = json.loads(CliRunner().invoke(app, ["status", place.dataset, "--json"]).stdout)
+    assert told["reviews"] == {"pictures": 1, "saves": 1, "open": {}}
+
+
 def test_a_round_that_was_recorded_is_promoted_once(place: Place, config: RunConfig) -> None:
     from maskmill.flows.runs.loop import _settle
 
@@ -126,7 +175,7 @@ def test_commands_refuse_what_makes_no_sense(place: Place, tmp_path: Path) -> No
     loop = ["loop", place.dataset, "--input", place.inputs[0], "--gate", *map(str, place.gate)]
     for command, words in (
         (["retrain", place.dataset, "--promote"], "needs a --gate"),
-        ([*loop, "--set", "loop.reviewed=2"], "give it --truth"),
+        ([*loop, "--set", "loop.reviewed=2"], "0 pictures were reviewed, and 2 are asked for"),
         (["evaluate", "--audit"], "name it first"),
         (["evaluate", "--coco", str(place.gate[0])], "go together"),
         (["evaluate", "--segmenter", "nanno", "--scenes", "1"], "nanno"),

@@ -12,7 +12,6 @@ from segment_anything.utils import amg
 
 from maskmill.pipeline.masks.regions import (
     clean,
-    intersection_px,
     largest_island_px,
     parents,
     remove_small_regions,
@@ -127,8 +126,6 @@ def test_parents_equal_the_plain_search(stack: list[BoolHW], containment: float)
     rles = [encode_mask(mask_HW) for mask_HW in stack]
     expected = [plain_parent(stack, child, containment) for child in range(len(stack))]
     assert parents(rles, containment=containment) == expected
-    for first, second in zip(range(len(stack)), range(1, len(stack)), strict=False):
-        assert intersection_px(rles[first], rles[second]) == (stack[first] & stack[second]).sum()
 
 
 def test_masks_of_two_sizes_have_no_parents() -> None:

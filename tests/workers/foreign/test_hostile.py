@@ -13,10 +13,10 @@ import pytest
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import LeftOut
 from maskmill.workers.foreign.coco import parse_coco
-from maskmill.workers.foreign.given import left_out_of, to_record
 from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.foreign.json_words import dump_json
 from maskmill.workers.stages.base import Picture
+from maskmill.workers.stages.masks.given import left_out_of, to_record
 
 POLYGON = [[5.0, 5.0, 30.0, 5.0, 30.0, 20.0, 5.0, 20.0], [40, 10, 50, 10, 50, 30]]
 RUNS = {"size": [48, 64], "counts": [10, 50, 3012]}

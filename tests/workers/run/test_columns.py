@@ -57,6 +57,7 @@ def test_sections_are_found_by_name_and_by_kind() -> None:
 def test_columns_have_names_and_sections_of_their_own() -> None:
     assert registry.column_names() == (
         "images",
+        "embeddings",
         "candidates",
         "masks",
         "captions",

@@ -6,7 +6,10 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from maskmill.workers.run.reject_reasons import REASONS, reason_names, reasons_table
+import pytest
+
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.reject_reasons import REASONS, Header, reason_names, reasons_table, refused
 
 ROOT = Path(__file__).parents[3]
 PLACE = {
@@ -22,6 +25,7 @@ PLACE = {
 
 def test_every_reason_that_the_code_gives_is_in_the_list() -> None:
     given = {reason for layer in ("pipeline", "storage", "workers") for reason in given_reasons(ROOT / layer)}
+    given |= checked()
     assert {"too_small", "tar_damaged", "crashed_the_worker", "out_of_memory", "duplicate"} <= given
     assert given - reason_names() == set()
 
@@ -33,7 +37,8 @@ def test_every_reason_of_the_list_is_given_somewhere() -> None:
         for path in (ROOT / layer).rglob("*.py")
         if path.name != "reject_reasons.py"
     )
-    assert [one.name for one in REASONS if one.name != "no_<column>" and f'"{one.name}"' not in text] == []
+    found = checked() | {"no_<column>"}
+    assert [one.name for one in REASONS if one.name not in found and f'"{one.name}"' not in text] == []
 
 
 def test_each_reason_is_told_once_with_its_cure() -> None:
@@ -43,6 +48,32 @@ def test_each_reason_is_told_once_with_its_cure() -> None:
 
 def test_the_docs_show_the_list() -> None:
     assert f"\n{reasons_table()}\n" in (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reason"),
+    [
+        (640, 480, None),
+        (16, 16, None),
+        (15, 480, "too_small"),
+        (480, 15, "too_small"),
+        (65_500, 16, None),
+        (16, 65_501, "too_long"),
+        (20_000, 20_000, "too_many_pixels"),
+        (1, 200_000_000, "too_many_pixels"),
+    ],
+)
+def test_a_header_is_refused_by_the_first_reason_that_speaks_against_it(
+    width: int, height: int, reason: str | None
+) -> None:
+    found = refused(Header(width, height, "JPEG", "RGB"), IngestSettings(min_side_px=16))
+    assert (found.reason if found else None) == reason
+    assert found is None or found.detail.startswith(f"{width}x{height} px, ")
+
+
+def checked() -> set[str]:
+    """The reasons that stand in the list with their check."""
+    return {one.name for one in REASONS if one.refuses is not None}
 
 
 def given_reasons(folder: Path) -> Iterator[str]:

@@ -9,8 +9,8 @@ import torch
 
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage
 from maskmill.workers.stages.base import Picture
-from maskmill.workers.stages.embeddings import SharedEmbeddings
 from maskmill.workers.stages.masks.grid import GridMasks
+from maskmill.workers.stages.shared import SharedEmbeddings
 from tests.fakes import FakeMasks, Pixels
 
 

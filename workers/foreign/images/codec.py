@@ -45,10 +45,10 @@ from maskmill.workers.foreign.images import deep_pixels, profiles, unended
 from maskmill.workers.run.ingest_settings import (
     FULL,
     INGEST_REVISION,
-    JPEG_MAX_SIDE_PX,
     PILLOW_MAX_PIXELS,
     IngestSettings,
 )
+from maskmill.workers.run.reject_reasons import Header, refused
 
 __all__ = [
     "FORMATS",
@@ -228,19 +228,15 @@ def _to_full_page(image: Image.Image, num_pages: int) -> int:
     return 1
 
 
-def _check_size(image: Image.Image, min_side_px: int, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise DecodeError("too_many_pixels", f"{width}x{height} px, more than max_pixels={max_pixels}")
-    if min(width, height) < min_side_px:
-        raise DecodeError("too_small", f"{width}x{height} px, a side under min_side_px={min_side_px}")
-    if max(width, height) > JPEG_MAX_SIDE_PX:
-        raise DecodeError("too_long", f"{width}x{height} px, JPEG holds {JPEG_MAX_SIDE_PX} at most")
+def _check_header(image: Image.Image, settings: IngestSettings) -> None:
+    found = refused(Header(*image.size, str(image.format), image.mode), settings)
+    if found is not None:
+        raise DecodeError(found.reason, found.detail)
 
 
 def _upright_rgb_or_grey(image: Image.Image, data: bytes | None, settings: IngestSettings) -> _Decoded:
     """Decodes; gives the picture in mode RGB or L, turned upright, in sRGB, and what that took."""
-    _check_size(image, settings.min_side_px, settings.max_pixels)
+    _check_header(image, settings)
     is_jpeg = image.format == "JPEG"
     try:
         converted, done, narrow = _loaded(image, data, settings)

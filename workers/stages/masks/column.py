@@ -14,6 +14,7 @@ from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings, output_settings
 from maskmill.pipeline.settings.words import BOXES_REVISION, BoxSettings
 from maskmill.workers.run.columns import MASKS, Column, ColumnFacts, Sections, segmenter_name, with_pinned
+from maskmill.workers.stages.embeddings import embedding_reads, reading
 from maskmill.workers.stages.masks.grid import grid_facts, grid_stage
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ def _check(settings: Sections) -> None:
 def _facts(settings: Sections) -> ColumnFacts:
     boxes, segmenter = settings.of(BoxSettings), settings.of(SegmenterSettings)
     if boxes.file is not None:
-        return box_facts(boxes, segmenter)
-    return grid_facts(settings.of(MaskSettings), segmenter)
+        facts = box_facts(boxes, segmenter)
+    else:
+        facts = grid_facts(settings.of(MaskSettings), segmenter)
+    return dataclasses.replace(facts, reads=embedding_reads(settings))
 
 
 def _stage(bench: Bench) -> Stage:
@@ -69,12 +72,12 @@ def _stage(bench: Bench) -> Stage:
     if boxes.file is not None:
         from maskmill.workers.stages.masks.boxes import box_stage
 
-        return box_stage(bench, boxes, models)
+        return reading(box_stage(bench, boxes, models), bench.settings)
     if masks.keep_candidates:
         from maskmill.workers.stages.masks.selected import SelectedMasks
 
         return SelectedMasks(masks, fingerprint=bench.fingerprint, models=models)
-    return grid_stage(bench, masks, models)
+    return reading(grid_stage(bench, masks, models), bench.settings)
 
 
 COLUMN = Column(
