@@ -7,8 +7,8 @@ Peers: for SAM 2 the sam2 package's `SAM2AutomaticMaskGenerator`, for SAM-HQ seg
 `SamAutomaticMaskGenerator`, for EdgeTAM and SAM 3's tracker transformers' `mask-generation` pipeline, each
 with its own rules and the same thresholds. Weights are random, heads adjusted until masks pass
 (`adjust_family`); the peer shares them. Runs are paired, the peer first; `speedup` is the median of the
-pairs' ratios of wall time, `speedup_cpu` that of CPU time. Masks are paired by IoU: the count, the worst pair's IoU
-and how many boxes differ are told.
+pairs' ratios of wall time, `speedup_cpu` that of CPU time. Masks are paired by IoU: the count, the worst
+pair's IoU and how many boxes differ are told.
 
 `--points-per-side` shortens a run. It needs the peers extra (CONTRIBUTING.md).
 """

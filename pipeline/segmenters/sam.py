@@ -23,13 +23,13 @@ from maskmill.pipeline.decoder import decoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
 from maskmill.pipeline.decoder.resize import resize
 from maskmill.pipeline.frame import Frame
+from maskmill.pipeline.gpu.ahead import ResizedAhead
 from maskmill.pipeline.gpu.batch_encoder import BatchEncoder
 from maskmill.pipeline.gpu.encoder import on_device
 from maskmill.pipeline.gpu.ops import choose_ops
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.segmenters import from_transformers, mobile, student
-from maskmill.pipeline.segmenters.ahead import ResizedAhead
 from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.segmenters.image import SamImage
