@@ -192,6 +192,7 @@ def with_parents(
     there = {row["id"] for row in kept}
 
     def nearest(parent: int | None) -> int | None:
+        """The first that is there, going up; None where none is."""
         while parent is not None and parent not in there:
             parent = parents.get(parent)
         return parent
