@@ -62,16 +62,12 @@ def import_column(
     are reviews as well: training, audits, previews and exports take them before automatic ones.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError
         from maskmill.flows.runs import import_column as runs
-        from maskmill.flows.runs.review import this_person
 
         if format in EDITORS:
             _take_back(dataset, files, format=format, which=generation, who=who, json=json)
             return
-        if by not in (None, "person") or (who is not None and by is None):
-            raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
-        maker = (who or this_person()) if by is not None else None
+        maker = _maker(by, who)
         with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
         if json:
@@ -118,3 +114,13 @@ def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
     if report.bad_rings:
         lines.append(("  rings left out of polygons", report.bad_rings))
     return lines
+
+
+def _maker(by: str | None, who: str | None) -> str | None:
+    """The person whose masks these are, None where nobody is named. Raises ConfigError for other makers."""
+    from maskmill.flows.config import ConfigError
+    from maskmill.flows.runs.review import this_person
+
+    if by not in (None, "person") or (who is not None and by is None):
+        raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
+    return (who or this_person()) if by is not None else None
