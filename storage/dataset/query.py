@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,29 @@ def run_query(
         QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
         DamagedObject: a manifest or file cannot be read.
     """
+    asked = answering(store, generation, sql, timeout_s=timeout_s, unsafe=unsafe, rows_for=rows_for)
+    with asked as cursor:
+        rows = cursor.fetchmany(max_rows + 1)
+        columns = tuple(str(column[0]) for column in cursor.description)
+    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
+
+
+@contextmanager
+def answering(
+    store: ObjectStore,
+    generation: Generation,
+    sql: str,
+    *,
+    timeout_s: float | None = TIMEOUT_S,
+    unsafe: bool = False,
+    rows_for: Callable[[str], RecordRows] = lambda column: WHOLE,
+) -> Iterator[Any]:
+    """DuckDB's cursor with the answer to a statement, to be read inside the block; see `run_query`.
+
+    Raises:
+        QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
+        DamagedObject: a manifest or file cannot be read.
+    """
     if not sql.strip():
         raise QueryError('the query is empty: ask in SQL, such as "select count(*) from masks"')
     import duckdb
@@ -107,23 +131,21 @@ def run_query(
         cursor = connection.execute(sql)
         if cursor is None or cursor.description is None:
             raise QueryError('the query has no statement: ask in SQL, such as "select count(*) from masks"')
-        rows = cursor.fetchmany(max_rows + 1)
-        columns = tuple(str(column[0]) for column in cursor.description)
+        yield cursor
     except (duckdb.Error, RuntimeError, UnicodeError) as exc:
         if expired.is_set():
             raise QueryError(
                 f"the query was stopped after {timeout_s:g} s: narrow it, or give it longer (--timeout)"
             ) from exc
-        raise QueryError(_sentence(exc, table_names(generation))) from exc
+        raise QueryError(query_sentence(exc, table_names(generation))) from exc
     finally:
         if timer is not None:
             timer.cancel()
         connection.close()
-    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
 
 
-def _sentence(exc: Exception, tables: Sequence[str]) -> str:
-    """DuckDB's words in one line, and what would help."""
+def query_sentence(exc: Exception, tables: Sequence[str]) -> str:
+    """DuckDB's words in one line, and what would help; `tables` are those that a query can name."""
     kind, _, words = str(exc).partition("\n\nLINE ")[0].partition(": ")
     told = " ".join((words or kind).split()).rstrip(".!")
     if kind == "Catalog Error" and "Table" in words:
@@ -161,9 +183,9 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
     try:
         if name != "images":
             rows = [row.index for row in generation.rows() if row.column == name and row.index is not None]
-            return _parquet(store, rows).to_table()
+            return parquet_rows(store, rows).to_table()
         shards = sorted({row.shard for row in generation.rows() if row.column == "images"})
-        return _planned(store).to_table(filter=ds.field("shard").isin(shards))
+        return planned_rows(store).to_table(filter=ds.field("shard").isin(shards))
     except (pa.ArrowException, OSError) as exc:
         raise DamagedObject(f"{store.root}: table {name} cannot be read ({exc})") from exc
 
@@ -186,7 +208,7 @@ def _register(
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
         if len(written) == len(found):
-            connection.register(column, _parquet(store, written))
+            connection.register(column, parquet_rows(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
     if SAVES in sql.lower():
@@ -196,10 +218,10 @@ def _register(
 
 def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[WrittenObject]) -> None:
     """The planned images of the generation's shards, as a view over the plan and the column's index."""
-    connection.register("_planned", _planned(store))
+    connection.register("_planned", planned_rows(store))
     seen = "select key, width, height, phash from _pictures"
     if indexes:
-        connection.register("_pictures", _parquet(store, indexes))
+        connection.register("_pictures", parquet_rows(store, indexes))
     else:
         seen = "select null::varchar key, null::int width, null::int height, null::varchar phash limit 0"
     connection.execute(
@@ -208,12 +230,17 @@ def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[Writ
     )
 
 
-def _planned(store: ObjectStore) -> ds.Dataset:
-    """Every planned image, read on demand."""
+def planned_rows(store: ObjectStore) -> ds.Dataset:
+    """Every planned image, read on demand.
+
+    Raises:
+        DatasetError: nothing is planned.
+        DamagedObject: a plan's file cannot be read.
+    """
     written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
     if not written:
         raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
-    return _parquet(store, written, image_schema())
+    return parquet_rows(store, written, image_schema())
 
 
 def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
@@ -226,10 +253,19 @@ def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
 
 
-def _parquet(
+def parquet_rows(
     store: ObjectStore, written: Sequence[WrittenObject], schema: pa.Schema | None = None
 ) -> ds.Dataset:
-    """Parquet files as one table that is read on demand."""
+    """Parquet files as one table that is read on demand, through the dataset's own store.
+
+    Args:
+        store: where they are.
+        written: at least one.
+        schema: of all of them; None takes the first one's.
+
+    Raises:
+        DamagedObject: the first file cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs
