@@ -78,7 +78,7 @@ class RunMetrics(Collector):
             lost = CounterMetricFamily(
                 "maskmill_workers_lost",
                 "Workers that died, hung or went with their node.",
-                labels=self._labels,
+                labels=list(self._labels),
             )
             lost.add_metric(list(self._labels.values()), self._lost)
             yield lost
