@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver
+SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver kubernetes-client iproute2
 
 .PHONY: help setup demo check test test-all bench fuzz simulate nano lock clean
 
@@ -38,7 +38,7 @@ test-all: setup services  ## what `make test` leaves out: a real S3 store, Postg
 
 .PHONY: services
 services:
-	{ which radosgw chromedriver && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
+	{ which radosgw chromedriver kubectl ip && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SERVICES) >/dev/null; }
 
 bench: setup  ## the benchmarks, side by side with their peers; results are printed
@@ -73,9 +73,12 @@ nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHO
 	$(BIN)/python -m maskmill.pipeline.train.nano.calibrate --run build/nano \
 	  --out build/nano/nano.safetensors $(if $(PHOTOS),--photos $(PHOTOS))
 
-lock: setup  ## resolve requirements.lock again from pyproject.toml
-	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --upgrade \
+lock: setup  ## resolve requirements.lock again from pyproject.toml, and the images' locks (with hashes, without test tools)
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
 	  pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate --no-emit-index-url --generate-hashes --upgrade \
+	  --constraint requirements.lock pyproject.toml --output-file infra/locks/cuda.lock
+	awk '/^[a-z0-9]/ {cuda = ($$0 ~ /^(torch|torchvision|triton|nvidia-|cuda-)/)} !cuda' infra/locks/cuda.lock > infra/locks/cpu.lock
 
 clean:  ## remove what the targets made, the dataset of the demo included
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
