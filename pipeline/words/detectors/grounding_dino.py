@@ -1,4 +1,4 @@
-"""Grounding DINO by transformers: boxes, scores and phrases are its processor's own.
+"""Grounding DINO and MM-Grounding-DINO by transformers: boxes, scores and phrases are their processor's own.
 
 Phrases of a vocabulary are joined as the model was trained to read them ("cat. red ball."); a box is called
 after the phrase that holds its best token. A caption is read as it is, and a box is called by the words that
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import GroundingDinoForObjectDetection
+from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = 2
 MAX_PHRASE_CHARS = 200
 
-NETWORKS = {"grounding-dino": GroundingDinoForObjectDetection}
+NETWORKS: dict[str, Any] = {
+    "grounding-dino": GroundingDinoForObjectDetection,
+    "mm-grounding-dino": MMGroundingDinoForObjectDetection,
+}
 """What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
@@ -49,12 +52,9 @@ class GroundingDino:
         ValueError: a device that this machine lacks.
     """
 
-    def __init__(
-        self, model: GroundingDinoForObjectDetection, processor: Any, settings: LabelSettings
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, settings: LabelSettings) -> None:
         self._device = choose_device(settings.device)
-        network: Any = model
-        self._model = network.to(self._device)
+        self._model = model.to(self._device)
         self._processor = processor
         self._settings = settings
         self.max_tokens = int(self._model.config.max_text_len)
