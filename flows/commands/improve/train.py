@@ -205,7 +205,7 @@ def review(
         ),
     ] = "given",
     who: Annotated[
-        str | None, typer.Option(help="Who made the masks; this account's name by default.")
+        str | None, typer.Option(help="Who made the masks; this account's name by default.", metavar="NAME")
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,

@@ -199,7 +199,8 @@ def preview(
     out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
     generation: Which = None,
     column: Annotated[
-        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+        str | None,
+        typer.Option(help="The column with the masks: masks, review or an import's.", metavar="NAME"),
     ] = None,
     json: Json = False,
     debug: Debug = False,
