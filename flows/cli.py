@@ -13,8 +13,11 @@ import typer
 
 from maskmill.flows.commands.help import Command, Commands
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
+from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
+from maskmill.flows.commands.improve.prove import prove
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
+from maskmill.flows.commands.look.browse import browse
 from maskmill.flows.commands.look.catalog import diff, log, query, show, tag
 from maskmill.flows.commands.look.duplicates import duplicates
 from maskmill.flows.commands.look.export import export
@@ -28,6 +31,7 @@ from maskmill.flows.commands.make.settings import config_app
 from maskmill.flows.commands.make.take_in import import_column
 from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
+from maskmill.flows.commands.operate.doctor import doctor
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
@@ -62,8 +66,14 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "export": export,
         "push": push,
     },
-    "People": {"review": review},
-    "Models": {"models": models, "promote": promote, "evaluate": evaluate},
+    "People": {"browse": browse, "review": review},
+    "Models": {
+        "models": models,
+        "fetch": fetch,
+        "prove": prove,
+        "promote": promote,
+        "evaluate": evaluate,
+    },
     "Improve": {"retrain": retrain, "distill": distill, "loop": loop},
     "Operate": {
         "verify": verify,
@@ -71,6 +81,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "gc": gc,
         "up": up,
         "deploy": deploy,
+        "doctor": doctor,
         "probe": probe,
         "drill": drill,
     },

@@ -74,8 +74,8 @@ def test_it_has_one_package_at_its_top(wheel: Path) -> None:
 
 
 def test_it_has_every_file_of_the_tree(wheel: Path) -> None:
-    """Code, and the data that code reads: weights, vocabularies, recipes, the mark of types."""
-    ending = (".py", ".toml", ".txt", ".safetensors", ".json", ".typed")
+    """Code, and the data that code reads: weights, vocabularies, recipes, the page, types."""
+    ending = (".py", ".toml", ".txt", ".safetensors", ".json", ".typed", ".html", ".js", ".css", ".svg")
     wanted = {
         f"maskmill/{path.relative_to(ROOT)}"
         for layer in LAYERS

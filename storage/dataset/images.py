@@ -104,6 +104,18 @@ def resolved_samples(store: ObjectStore, data: WrittenObject, shard: int) -> Ite
         raise
 
 
+def resolved_sample(sample: Sample, shard: int) -> Sample:
+    """One sample of an `images` shard with its jpg, fetched from the source where it was left there.
+
+    Raises:
+        DamagedObject: its json cannot be read.
+        SourceChanged, ObjectNotFound, AccessDenied, StoreUnavailable: the source isn't as planned.
+    """
+    if not _info(sample).reference:
+        return sample
+    return next(_resolve([sample], shard))
+
+
 def _resolved(store: ObjectStore, data: WrittenObject, shard: int) -> Iterator[Sample]:
     waiting: list[Sample] = []
     for sample in read_shard(store, data):

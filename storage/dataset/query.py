@@ -137,15 +137,15 @@ def answering(
             raise QueryError(
                 f"the query was stopped after {timeout_s:g} s: narrow it, or give it longer (--timeout)"
             ) from exc
-        raise QueryError(_sentence(exc, table_names(generation))) from exc
+        raise QueryError(query_sentence(exc, table_names(generation))) from exc
     finally:
         if timer is not None:
             timer.cancel()
         connection.close()
 
 
-def _sentence(exc: Exception, tables: Sequence[str]) -> str:
-    """DuckDB's words in one line, and what would help."""
+def query_sentence(exc: Exception, tables: Sequence[str]) -> str:
+    """DuckDB's words in one line, and what would help; `tables` are those that a query can name."""
     kind, _, words = str(exc).partition("\n\nLINE ")[0].partition(": ")
     told = " ".join((words or kind).split()).rstrip(".!")
     if kind == "Catalog Error" and "Table" in words:
@@ -183,9 +183,9 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
     try:
         if name != "images":
             rows = [row.index for row in generation.rows() if row.column == name and row.index is not None]
-            return _parquet(store, rows).to_table()
+            return parquet_rows(store, rows).to_table()
         shards = sorted({row.shard for row in generation.rows() if row.column == "images"})
-        return _planned(store).to_table(filter=ds.field("shard").isin(shards))
+        return planned_rows(store).to_table(filter=ds.field("shard").isin(shards))
     except (pa.ArrowException, OSError) as exc:
         raise DamagedObject(f"{store.root}: table {name} cannot be read ({exc})") from exc
 
@@ -208,7 +208,7 @@ def _register(
     for column, found in by_column.items():
         written = [row.index for row in found if row.index is not None]
         if len(written) == len(found):
-            connection.register(column, _parquet(store, written))
+            connection.register(column, parquet_rows(store, written))
         elif column.lower() in sql.lower():
             connection.register(column, record_table(store, found, rows_for(column)))
     if SAVES in sql.lower():
@@ -218,10 +218,10 @@ def _register(
 
 def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[WrittenObject]) -> None:
     """The planned images of the generation's shards, as a view over the plan and the column's index."""
-    connection.register("_planned", _planned(store))
+    connection.register("_planned", planned_rows(store))
     seen = "select key, width, height, phash from _pictures"
     if indexes:
-        connection.register("_pictures", _parquet(store, indexes))
+        connection.register("_pictures", parquet_rows(store, indexes))
     else:
         seen = "select null::varchar key, null::int width, null::int height, null::varchar phash limit 0"
     connection.execute(
@@ -230,12 +230,17 @@ def _register_images(connection: Any, store: ObjectStore, indexes: Sequence[Writ
     )
 
 
-def _planned(store: ObjectStore) -> ds.Dataset:
-    """Every planned image, read on demand."""
+def planned_rows(store: ObjectStore) -> ds.Dataset:
+    """Every planned image, read on demand.
+
+    Raises:
+        DatasetError: nothing is planned.
+        DamagedObject: a plan's file cannot be read.
+    """
     written = [part.rows.written for part in load_plans(store).parts if part.rows is not None]
     if not written:
         raise DatasetError(f"{store.root}: nothing is planned; is the path right?")
-    return _parquet(store, written, image_schema())
+    return parquet_rows(store, written, image_schema())
 
 
 def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
@@ -248,10 +253,19 @@ def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
 
 
-def _parquet(
+def parquet_rows(
     store: ObjectStore, written: Sequence[WrittenObject], schema: pa.Schema | None = None
 ) -> ds.Dataset:
-    """Parquet files as one table that is read on demand."""
+    """Parquet files as one table that is read on demand, through the dataset's own store.
+
+    Args:
+        store: where they are.
+        written: at least one.
+        schema: of all of them; None takes the first one's.
+
+    Raises:
+        DamagedObject: the first file cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.dataset as ds
     import pyarrow.fs as pafs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from typing import Any
 
 from maskmill.storage.stores.base import ObjectStore
 
@@ -43,3 +44,9 @@ class RangedFile(io.RawIOBase):
         data = self._store.read(self._name, self._at, left if size is None or size < 0 else min(size, left))
         self._at += len(data)
         return data
+
+    def readinto(self, buffer: Any) -> int:
+        """See io.RawIOBase; what a BufferedReader calls. Raises StorageError."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -148,6 +148,7 @@ def audit(
             "that nobody confirmed: held against themselves they would all be right. Confirm masks one by "
             "one, draw them, or audit against --coco"
         )
+
     return Audit(
         generation=generation.number,
         against="truth" if truth else REVIEW,

@@ -219,13 +219,10 @@ def review(
     of it, first. A save is never overwritten; training weighs reviews most.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError, load_config
+        from maskmill.flows.config import load_config
         from maskmill.flows.runs import review as runs
 
-        if (truth is None) != (images is None):
-            raise ConfigError(
-                "--truth and --images go together; without both, what people saved is published"
-            )
+        _go_together(truth, images)
         pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
         with console.watched():
@@ -234,3 +231,11 @@ def review(
             console.print_json(found)
         else:
             console.print_pairs((name.replace("_", " "), listed(value)) for name, value in found.items())
+
+
+def _go_together(truth: tuple[Path, Path] | None, images: int | None) -> None:
+    """Raises ConfigError for one without the other."""
+    from maskmill.flows.config import ConfigError
+
+    if (truth is None) != (images is None):
+        raise ConfigError("--truth and --images go together; without both, what people saved is published")

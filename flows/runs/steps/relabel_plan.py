@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config, parse_sets, validate
+from maskmill.storage.care.stale import ages, qualities, seconds_per_image, stale_shards
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.diff import changed_settings
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.dataset.stale import ages, qualities, seconds_per_image, stale_shards
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
@@ -31,9 +31,9 @@ from maskmill.workers.stages.candidates import CANDIDATES
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from maskmill.storage.care.stale import StaleShard
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.manifest import GenerationRow
-    from maskmill.storage.dataset.stale import StaleShard
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.run.spec import RunSpec
 

@@ -1,0 +1,231 @@
+"""Reviewing a picture in the page: what it opens with, what is left of it, and what is next.
+
+A page opens a picture once and may save it often: after each mask, so that nothing is lost with the server.
+All saves of one such sitting say what became of the masks it opened with, and each takes the place of the one
+before; so a step taken back is taken back in the next save too. The page brings along what it opened
+(`Opening`), and the server keeps nothing between two requests.
+
+It does not know: the web (review_routes.py), and how a save is kept (workers/reviews/keep.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.saves import Base, read_save
+from maskmill.storage.errors import InputError
+from maskmill.workers.reviews.keep import Start, Work, begin, keep
+from maskmill.workers.reviews.rows import AS_IT_WAS, MaskWork
+from maskmill.workers.stages.review import REVIEW
+
+if TYPE_CHECKING:
+    from maskmill.storage.browse.filters import Filters
+    from maskmill.workers.page.session import Session
+    from maskmill.workers.reviews.keep import Kept
+
+TOOL = "page"
+MOST_QUEUED = 1000
+LOOKED_AT = 20_000  # pictures of a search that are looked through for ones that nobody finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a page opened, brought along with each save.
+
+    Attributes:
+        generation: that was browsed.
+        column: of the masks it opened with; None for an empty picture.
+        save: the save whose masks it opened with; None where there was none.
+        saves: all saves that its person was shown.
+    """
+
+    generation: int
+    column: str | None = None
+    save: int | None = None
+    saves: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sitting:
+    """A page's work on a picture so far, from opening it.
+
+    Attributes:
+        name: drawn by the page when it opened the picture.
+        number: of this save within it, from 1.
+        last: the dataset's number of its save before; None for the first.
+    """
+
+    name: str
+    number: int
+    last: int | None = None
+
+    @property
+    def save_id(self) -> str:
+        """The same save sent twice is kept once."""
+        return f"{self.name}-{self.number}"
+
+
+class Reviewing:
+    """Pictures opened and saved. Safe to share between threads; keeps nothing itself."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def queue(self, filters: Filters, sort: str, *, seed: int = 0) -> list[str]:
+        """The keys that are next in an order: pictures found that nobody finished. Raises StorageError."""
+        found = self._session.search(filters).keys(sort, seed=seed, most=LOOKED_AT, wait_s=20.0)
+        people = self._session.people
+        saved = people.numbers(fresh=True)
+        left: list[str] = []
+        for key in found:
+            newest = people.newest(key) if key in saved else None
+            if newest is None or not newest.finished:
+                left.append(key)
+            if len(left) == MOST_QUEUED:
+                break
+        return left
+
+    def open(self, key: str, who: str, *, blank: bool = False, both: bool = False) -> dict[str, Any]:
+        """A picture as its reviewer finds it, and who else is there.
+
+        Args:
+            key: of the picture.
+            who: opens it.
+            blank: from an empty picture, where nobody saved yet.
+            both: after somebody saved beside: masks of all of them.
+
+        Raises:
+            StorageError: there is no such picture, or it cannot be read.
+        """
+        session = self._session
+        session.people.numbers(fresh=True)
+        column, record = self._record(key)
+        start = begin(
+            session.store,
+            key,
+            record=record,
+            generation=session.generation.number,
+            column=column,
+            blank=blank,
+            both=both,
+        )
+        session.answers.prepare(key)
+        session.people.claim(key, who)
+        standing = start.standing
+        opening = Opening(
+            generation=session.generation.number,
+            column=start.base.column,
+            save=None if standing.in_force is None else standing.in_force.number,
+            saves=start.base.saves,
+        )
+        return {
+            "key": key,
+            "image": {**start.image, "source": session.catalogue.planned(key).label},
+            "rows": list(start.rows),
+            "finished": start.finished,
+            "opening": opening,
+            "saved_by": None if standing.in_force is None else standing.in_force.who,
+            "beside": [
+                {"who": save.who, "number": save.number, "rows": list(save.annotations) if both else []}
+                for save in standing.beside
+            ],
+            "others": session.people.others(key, who),
+        }
+
+    def save(
+        self,
+        key: str,
+        who: str,
+        opening: Opening,
+        sitting: Sitting,
+        masks: Sequence[MaskWork],
+        *,
+        rejected: Sequence[int],
+        finished: bool,
+        seconds: float,
+        clicks: int,
+    ) -> Kept:
+        """Keeps what is left of a picture.
+
+        Args:
+            key, who: of the picture and the person.
+            opening, sitting: what the page opened, and how far it is.
+            masks, rejected, finished, seconds, clicks: as `Work` has them, since the opening.
+
+        Raises:
+            InputError: the work doesn't fit what was opened; nothing is kept.
+            StorageError: it cannot be kept.
+        """
+        start = self._start(key, opening)
+        seen = opening.saves if sitting.last is None else (*opening.saves, sitting.last)
+        start = replace(start, base=replace(start.base, saves=seen))
+        known = {int(row["id"]): row for row in start.rows}
+        try:
+            work = Work(
+                who=who,
+                tool=TOOL,
+                masks=[_with_earlier(mask, known) for mask in masks],
+                rejected=tuple(rejected),
+                finished=finished,
+                seconds=seconds,
+                clicks=clicks,
+                ignore=start.ignore,
+                save_id=sitting.save_id,
+            )
+        except ValueError as exc:
+            raise InputError(f"picture {key}: {exc}") from exc
+        kept = keep(self._session.store, start, work, created_utc=now_utc())
+        self._session.people.numbers(fresh=True)
+        return kept
+
+    def _record(self, key: str) -> tuple[str, Mapping[str, Any]]:
+        """What a picture opens with where nobody saved it: the column, and its record."""
+        shown, column = self._session.shown, self._session.catalogue.column
+        if (reviewed := shown.reviewed(key)) is not None:
+            return REVIEW, reviewed
+        if (automatic := shown.automatic(key)) is not None:
+            return column, automatic
+        width, height = shown.size(key)
+        image_id = self._session.catalogue.planned(key).image_id
+        image = {"image_id": image_id, "width": width, "height": height, "file_name": f"{key}.jpg"}
+        return column, {"image": image, "annotations": []}
+
+    def _start(self, key: str, opening: Opening) -> Start:
+        """What a page opened, again. Raises InputError, StorageError."""
+        number = self._session.generation.number
+        if opening.generation != number:
+            raise InputError(
+                f"the page shows generation {opening.generation}, the server has {number}: reload the page"
+            )
+        column, record = self._record(key)
+        if opening.save is not None:
+            save = read_save(self._session.store, key, opening.save)
+            base = _base(opening)
+            return Start(key=key, image=save.image, rows=save.annotations, base=base, ignore=save.ignore)
+        if opening.column is None:
+            return Start(key=key, image=record["image"], rows=(), base=_base(opening))
+        if opening.column != column:
+            raise InputError(f"picture {key}: was opened with masks of {opening.column!r}; reload the page")
+        rows = tuple({"made_by": "automatic", **row} for row in record["annotations"])
+        ignore = (record.get("review") or {}).get("ignore")
+        return Start(key=key, image=record["image"], rows=rows, base=_base(opening), ignore=ignore)
+
+
+def _base(opening: Opening) -> Base:
+    return Base(generation=opening.generation, column=opening.column, saves=opening.saves)
+
+
+def _with_earlier(mask: MaskWork, known: Mapping[int, Mapping[str, Any]]) -> MaskWork:
+    """Work on a mask that stays as it was adds to what it had cost before."""
+    row = known.get(mask.sources[0]) if mask.how in AS_IT_WAS else None
+    if row is None:
+        return mask
+    return replace(
+        mask,
+        clicks=mask.clicks + int(row.get("clicks", 0)),
+        seconds=mask.seconds + float(row.get("seconds", 0.0)),
+        drawn=mask.drawn or bool(row.get("drawn", False)),
+    )

@@ -1,0 +1,174 @@
+"""What a server browses: a generation, the searches that are open in it, and what people made of it.
+
+It does not know: the web (app.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import asdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from maskmill.storage.browse.catalogue import Catalogue
+from maskmill.storage.browse.filters import SORTS, Filters, order_of
+from maskmill.storage.browse.search import FoundPicture, Search
+from maskmill.workers.foreign.images.codec import decode_image
+from maskmill.workers.page.answers import Answers
+from maskmill.workers.page.people import People
+from maskmill.workers.page.reviewing import Reviewing
+from maskmill.workers.page.shown import Shown
+from maskmill.workers.reading.word_rows import rows_for
+from maskmill.workers.run import dataset_models as models
+from maskmill.workers.run.columns import IMAGES, MASKS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from maskmill.pipeline.segmenters.base import ImageEmbedding
+    from maskmill.pipeline.settings import SegmenterSettings
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
+
+MOST_SEARCHES = 6
+
+
+class Session:
+    """A generation in the browser. Safe to share between threads; `close` ends it.
+
+    Args:
+        store: the dataset.
+        generation: what is browsed.
+        person: who reviews, until a page says otherwise.
+        segmenter: answers clicks, where no model of the dataset is in force.
+        order: of review, of `SORTS`.
+        column: that has the masks; None takes `masks`, or the first other one with masks.
+
+    Raises:
+        DatasetError: the generation has no such column.
+        InputError: there is no such order.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        generation: Generation,
+        *,
+        person: str,
+        segmenter: SegmenterSettings,
+        column: str | None = None,
+        order: str = "key",
+    ) -> None:
+        order_of(order)
+        self.store, self.generation, self.person, self.order = store, generation, person, order
+        self.people = People(store)
+        self.catalogue = Catalogue(
+            store,
+            generation,
+            rows_for=rows_for,
+            column=column or _column_of(generation),
+            makers=self.people.makers,
+        )
+        self.shown = Shown(self.catalogue, self.people.newest)
+        self.answers = Answers(
+            lambda: models.load(models.in_force(store, segmenter)), _Pictures(self, segmenter)
+        )
+        self.reviewing = Reviewing(self)
+        self._searches: OrderedDict[tuple[Filters, object], Search] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def about(self) -> dict[str, Any]:
+        """What the page says of the dataset."""
+        generation = self.generation
+        return {
+            "root": self.store.root,
+            "generation": generation.number,
+            "created_utc": generation.created_utc,
+            "made_by": generation.made_by,
+            "images": self.catalogue.num_images,
+            "shards": len(self.catalogue.shards),
+            "totals": dict(generation.totals),
+            "columns": list(self.catalogue.columns),
+            "column": self.catalogue.column,
+            "models": dict(generation.models),
+            "rejects": self._rejects,
+            "sorts": list(SORTS),
+            "person": self.person,
+            "order": self.order,
+        }
+
+    @cached_property
+    def _rejects(self) -> dict[str, int]:
+        return self.catalogue.reject_reasons()
+
+    def pictures(self, filters: Filters, sort: str, *, seed: int, offset: int, limit: int) -> dict[str, Any]:
+        """A page of a search. Raises InputError, StorageError."""
+        page = self.search(filters).page(sort, offset, limit, seed=seed)
+        return {
+            "pictures": [self._pictured(one) for one in page.pictures],
+            "found": page.found,
+            "searched": page.searched,
+            "complete": page.complete,
+        }
+
+    def _pictured(self, one: FoundPicture) -> dict[str, Any]:
+        """A picture of a page, with its name and what people made of it."""
+        save = self.people.newest(one.key)
+        state = None if save is None else "reviewed" if save.finished else "begun"
+        source = self.catalogue.planned(one.key).label
+        masks = one.masks if save is None else len(save.annotations)
+        return {**asdict(one), "masks": masks, "source": source, "review": state}
+
+    def search(self, filters: Filters) -> Search:
+        """The search of some filters, begun if it is not open; the ones asked least lately are closed."""
+        old: list[Search] = []
+        as_of = tuple(self.people.numbers().items()) if filters.made_by else ()
+        with self._lock:
+            search = self._searches.pop((filters, as_of), None) or Search(self.catalogue, filters)
+            self._searches[filters, as_of] = search
+            while len(self._searches) > MOST_SEARCHES:
+                old.append(self._searches.popitem(last=False)[1])
+        for one in old:
+            one.close()
+        return search
+
+    def close(self) -> None:
+        """Ends what runs."""
+        with self._lock:
+            searches = list(self._searches.values())
+            self._searches.clear()
+        for search in searches:
+            search.close()
+        self.answers.close()
+
+
+class _Pictures:
+    """What a decoder is asked about: pictures as they are shown, and embeddings where some are kept."""
+
+    def __init__(self, session: Session, segmenter: SegmenterSettings) -> None:
+        self._session, self._segmenter = session, segmenter
+
+    def pixels(self, key: str) -> NDArray[np.uint8]:
+        """See answers.Pictures."""
+        return decode_image(self._session.shown.jpeg(key))
+
+    def kept(self, key: str) -> ImageEmbedding | None:
+        """See answers.Pictures."""
+        return self._kept.get(key)
+
+    @cached_property
+    def _kept(self) -> KeptEmbeddings:
+        from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
+
+        store = self._session.store
+        settings = models.in_force(store, self._segmenter)
+        return KeptEmbeddings(store, self._session.generation, settings)
+
+
+def _column_of(generation: Generation) -> str:
+    names = sorted({row.column for row in generation.rows()})
+    others = [name for name in names if name not in (IMAGES, "candidates", "embeddings", "captions")]
+    return MASKS if MASKS in names or not others else others[0]
