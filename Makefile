@@ -48,7 +48,7 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 
 CONSUMERS := build/consumers
 CONSUMER_PACKAGES := lvis supervision pyDeprecate matplotlib contourpy cycler kiwisolver fonttools \
-  opencv-python-headless defusedxml ultralytics py-cpuinfo polars psutil label-studio-converter label-studio-sdk lxml ijson ujson nltk PyJWT \
+  opencv-python-headless defusedxml ultralytics py-cpuinfo polars psutil label-studio-converter label-studio-sdk lxml ijson ujson nltk PyJWT appdirs \
   faster-coco-eval mlcroissant absl-py dill etils GitPython gitdb smmap jsonpath-rw networkx rdflib pyparsing \
   ply decorator six importlib_resources zipp
 

@@ -231,7 +231,10 @@ def review(
         ),
     ] = "given",
     who: Annotated[
-        str | None, typer.Option(help="Who made the masks; this account's name by default.", callback=a_name)
+        str | None,
+        typer.Option(
+            help="Who made the masks; this account's name by default.", metavar="NAME", callback=a_name
+        ),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,

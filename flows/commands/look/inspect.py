@@ -213,7 +213,8 @@ def preview(
     ] = Path("preview"),
     generation: Which = None,
     column: Annotated[
-        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+        str | None,
+        typer.Option(help="The column with the masks: masks, review or an import's.", metavar="NAME"),
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -37,16 +37,24 @@ def import_column(
         typer.Option("--images", help="Where the images are, if they are not in it yet.", metavar="IMAGES"),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
+        str | None,
+        typer.Option(help="People made these masks, so they count as reviews.", **one_of("person")),
     ] = None,
     who: Annotated[
         str | None,
-        typer.Option(help="With --by person: whose they are; this account by default.", callback=a_name),
+        typer.Option(
+            help="Of --by person and edits: whose they are; this account by default.",
+            metavar="NAME",
+            callback=a_name,
+        ),
     ] = None,
     generation: Annotated[
         str | None,
         typer.Option(
-            "--generation", "-g", help="Of edits: what the editor was given; told by its files or the latest."
+            "--generation",
+            "-g",
+            help="Of edits: what the editor was given; told by its files, else the latest.",
+            metavar="WHICH",
         ),
     ] = None,
     json: Json = False,
@@ -65,8 +73,14 @@ def import_column(
         from maskmill.flows.runs import import_column as runs
 
         if format in EDITORS:
+            if column != "given" or images or by is not None:
+                raise ConfigError(
+                    f"--column, --images and --by say nothing of edits: leave them out of {format}"
+                )
             _take_back(dataset, files, format=format, which=generation, who=who, json=json)
             return
+        if generation is not None:
+            raise ConfigError(f"--generation is for edits ({', '.join(EDITORS)}); {format} has no such thing")
         maker = _maker(by, who)
         with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
