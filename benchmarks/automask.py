@@ -25,9 +25,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import dataclasses
-import gc
 import json
 import os
 import platform
@@ -46,11 +44,12 @@ import torch
 from PIL import Image
 from segment_anything.build_sam import sam_model_registry
 
-from benchmarks.agreement import agreement, merge
 from benchmarks.floor import against_floor, count_gflop
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
+from maskmill.pipeline.prove.pairs import Pairing, merge, pair_up
+from maskmill.pipeline.prove.spent import with_peak_bytes
 from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
 from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam
 from maskmill.pipeline.segmenters.student import load_student
@@ -184,7 +183,7 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
         sam, dataclasses.replace(settings, points_per_batch=options.reference_points_per_batch)
     )
     spent: dict[str, list[Spent]] = {name: [] for name in ("reference", *stages)}
-    agreed: dict[str, list[dict[str, Any]]] = {dtype: [] for dtype in stages}
+    agreed: dict[str, list[Pairing]] = {dtype: [] for dtype in stages}
     for run in range(options.runs):
         image = images[run % len(images)]
         theirs = None
@@ -195,7 +194,7 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
             (ours,), seconds = timed(partial(stage, [image]))
             spent[dtype].append(dataclasses.replace(seconds, by_step=dict(ours.seconds_by_step)))
             theirs = theirs or ours  # without the reference, the first format's masks stand for it
-            agreed[dtype].append(agreement(ours, theirs, settings))
+            agreed[dtype].append(pair_up(ours, theirs, settings))
         _tell(run, spent)
     results = [
         {
@@ -210,7 +209,7 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
             **_floor(gflop[dtype], spent[dtype], dtype, settings),
             "peak_bytes": peaks[dtype],
             "share_passing": shares[dtype],
-            **merge(agreed[dtype]),
+            **_agreed(merge(agreed[dtype])),
         }
         for dtype in stages
     ]
@@ -221,6 +220,24 @@ def compare(sam: Any, images: Sequence[Photo], options: argparse.Namespace) -> d
         "cpus": os.cpu_count(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "also": results[1:],
+    }
+
+
+def _agreed(found: Pairing) -> dict[str, Any]:
+    """How the masks agree, as a results page tells it."""
+    ious = found.pair_ious
+    return {
+        "masks_reference": found.masks_reference,
+        "masks_ours": found.masks_ours,
+        "pairs": len(ious),
+        "min_iou": found.min_iou,
+        "mean_iou": round(float(np.mean(ious)), 6) if ious else None,
+        "pairs_below_0.9999": len(ious) - found.pairs_equal,
+        "boxes_equal": found.boxes_equal,
+        "max_stability_px": round(found.max_stability_px, 2),
+        "farthest_from_threshold": found.farthest_from_threshold,
+        "only_reference": [dataclasses.asdict(mask) for mask in found.only_reference],
+        "only_ours": [dataclasses.asdict(mask) for mask in found.only_ours],
     }
 
 
@@ -305,28 +322,6 @@ _NONE = [Spent(0.0, 0.0, {})]
 def _tell(run: int, spent: dict[str, list[Spent]]) -> None:
     last = {name: round(values[-1].wall, 2) for name, values in spent.items() if values}
     print(f"run {run}: seconds {last}", file=sys.stderr, flush=True)
-
-
-def with_peak_bytes(work: Callable[[], Any]) -> tuple[Any, int]:
-    """The result, and peak memory while it was made above what was held before."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        result = work()
-        return result, torch.cuda.max_memory_allocated() - held
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory freed but not given back would hide the peak
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
-    held = _status_bytes("VmRSS")
-    result = work()
-    return result, _status_bytes("VmHWM") - held
-
-
-def _status_bytes(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ be reached.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskmill.pipeline.machine.speeds import product_gflops
 from maskmill.pipeline.segmenters.base import point_prompts
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings
@@ -68,23 +68,11 @@ def _counted(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, counter.get_total_flops() * 1e-9
 
 
-def peak_gflops(dtype: torch.dtype, size: int = 2048, tries: int = 8) -> float:
-    """GFLOP a second of a large product on all of torch's threads."""
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    out = torch.empty_like(left)
-    seconds = []
-    for _ in range(tries):
-        began = time.perf_counter()
-        torch.mm(left, right, out=out)
-        seconds.append(time.perf_counter() - began)
-    return round(2e-9 * size**3 / min(seconds), 1)
-
-
 def against_floor(
     gflop: Mapping[str, float], seconds: Mapping[str, float | None], dtype: torch.dtype
 ) -> dict[str, Any]:
     """Each step's floor in seconds, and which share of its time that is."""
-    peak = peak_gflops(dtype)
+    peak = product_gflops(dtype)
     floor_s = {name: round(value / peak, 4) for name, value in gflop.items()}
     total = sum(value or 0.0 for value in seconds.values())
     share = {name: round(floor_s[name] / (seconds.get(name) or float("inf")), 2) for name in floor_s}

@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
+from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
+from maskmill.flows.commands.improve.prove import prove
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.browse import browse
 from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
@@ -25,6 +27,7 @@ from maskmill.flows.commands.make.relabel import relabel
 from maskmill.flows.commands.make.settings import config_app
 from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
+from maskmill.flows.commands.operate.doctor import doctor
 from maskmill.flows.commands.operate.drill import drill
 from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
@@ -97,7 +100,7 @@ for command in (
     drill,
 ):
     app.command()(command)
-for command in (gc, forget, models, probe):
+for command in (gc, forget, models, fetch, prove, probe, doctor):
     app.command()(command)
 app.command("import")(import_column)
 app.command(context_settings=SETTINGS)(prefect)

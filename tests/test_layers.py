@@ -66,7 +66,7 @@ class Rule:
 
 
 RULES = {
-    "pipeline": Rule(packages=ARRAYS | {"huggingface_hub", "timm"}, refused=NETWORK),
+    "pipeline": Rule(packages=ARRAYS | {"huggingface_hub", "timm", "sam2"}, refused=NETWORK),
     "storage": Rule(
         packages=frozenset({"boto3", "botocore", "duckdb", "pyarrow", "webdataset", "urllib3", "_typeshed"})
     ),
@@ -89,6 +89,7 @@ RULES = {
                 "click",
                 "rich",
                 "pydantic",
+                "prometheus_client",
                 "uvicorn",
                 "maskmill.storage",
                 "maskmill.workers",

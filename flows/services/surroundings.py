@@ -57,9 +57,9 @@ def settle(environment: Environment = os.environ) -> tuple[str, ...]:
         NoPlace: a folder is needed and none can be made.
     """
     _ask_loopback_directly(environment)
-    if "RAY_TMPDIR" not in environment and not _sockets_fit(environment.get("TMPDIR", "/tmp")):
+    if "RAY_TMPDIR" not in environment and not sockets_fit(environment.get("TMPDIR", "/tmp")):
         environment["RAY_TMPDIR"] = str(own_folder())
-    if _can_write_home(environment):
+    if can_write_home(environment):
         return ()
     missing = {name: place for name, place in _IN_HOME.items() if name not in environment}
     if not missing:
@@ -72,8 +72,8 @@ def settle(environment: Environment = os.environ) -> tuple[str, ...]:
     if "RAY_AUTH_TOKEN_PATH" in missing:
         keep_token(Path(environment["RAY_AUTH_TOKEN_PATH"]))
     return (
-        f"the home folder {_home(environment) or '(none)'} can't be written: histories, tokens and downloads "
-        f"lie in {folder} (set {', '.join(missing)} to keep them elsewhere)",
+        f"the home folder {home_folder(environment) or '(none)'} can't be written: histories, tokens and "
+        f"downloads lie in {folder} (set {', '.join(missing)} to keep them elsewhere)",
     )
 
 
@@ -150,13 +150,14 @@ def _ask_loopback_directly(environment: Environment) -> None:
             environment[name] = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
 
 
-def _sockets_fit(folder: str) -> bool:
+def sockets_fit(folder: str) -> bool:
+    """Whether Ray's sockets can lie in a folder: their paths may not be longer than the system's limit."""
     return len(os.fsencode(folder)) + len(RAY_SOCKET) <= MAX_SOCKET_BYTES
 
 
-def _can_write_home(environment: Environment) -> bool:
+def can_write_home(environment: Environment) -> bool:
     """Whether a folder can be made in it."""
-    place = _home(environment)
+    place = home_folder(environment)
     if place is None:
         return False
     try:
@@ -166,7 +167,8 @@ def _can_write_home(environment: Environment) -> bool:
     return True
 
 
-def _home(environment: Environment) -> Path | None:
+def home_folder(environment: Environment) -> Path | None:
+    """The user's home; None where the system knows none."""
     if "HOME" in environment:
         return Path(environment["HOME"])
     try:

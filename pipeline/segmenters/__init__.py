@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from maskmill.pipeline.machine.light_imports import import_torchvision
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.families import family_of
 from maskmill.pipeline.weights import pretrained, weights
@@ -29,6 +30,7 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
         import torch
 
         torch.set_num_threads(settings.threads)
+    import_torchvision()
     family = family_of("segmenter", settings.model)
     if family.encoder == "ours":
         from maskmill.pipeline.segmenters.sam import load_sam_segmenter

@@ -1,9 +1,10 @@
 """A model's weights, checked: where they are, what they hold, and why they can't be used.
 
 The one place of this layer that finds and reads files. A source is a local file, a local folder as
-`save_pretrained` writes it, or a hub id (hub.py). Torch checkpoints are read with `weights_only=True`, so a
-pickle that would run code is refused; safetensors hold no code. Torch is imported only to read tensors: the
-identity of a model (its sha256) must be known to drivers that never load one.
+`save_pretrained` writes it, a word (settings/published.py, kept.py) or a hub id (hub.py). Torch checkpoints
+are read with `weights_only=True`, so a pickle that would run code is refused; safetensors hold no code. Torch
+is imported only to read tensors: the identity of a model (its sha256) must be known to drivers that never
+load one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.settings.families import family_of
+from maskmill.pipeline.settings.published import names_for, published
 from maskmill.pipeline.settings.segmenter import SegmenterSettings
 from maskmill.pipeline.weights import hub
 from maskmill.pipeline.weights.errors import (
@@ -26,6 +28,7 @@ from maskmill.pipeline.weights.errors import (
     WeightsError,
     WrongWeights,
 )
+from maskmill.pipeline.weights.kept import absent, kept
 from maskmill.pipeline.weights.unwrapped import named_tensors, without_prefix
 
 if TYPE_CHECKING:
@@ -43,20 +46,23 @@ def locate(source: str, *, role: str) -> Path:
     """Where a model lies on this machine; one on the hub is fetched first.
 
     Args:
-        source: path of a file or folder, or a hub id `owner/name[@revision][:file]`; a path that exists wins.
+        source: path of a file or folder, a word of published.py, or a hub id `owner/name[@revision][:file]`;
+            a path that exists wins.
         role: whose model it is, for messages.
 
     Raises:
-        MissingWeights: there is no such path, or the hub does not give it; the message says what to do.
+        MissingWeights: there is no such path, the word's file was not fetched, or the hub does not give it;
+            the message says what to do.
     """
     path = Path(source).expanduser()
     if path.exists():
         return path
+    one = published(source)
+    if one is not None and (fetched := kept(one)) is not None:
+        return fetched
     hub_id = _hub_id(source)
     if hub_id is None:
-        raise MissingWeights(
-            f"{role}: {source} does not exist: check the path, or name a model of the hub as owner/name"
-        )
+        raise MissingWeights(f"{role}: {absent(source)}")
     try:
         return hub.fetch(hub_id)
     except MissingWeights as error:
@@ -95,9 +101,10 @@ def resolve(settings: SegmenterSettings) -> Path:
     """
     family = family_of("segmenter", settings.model)
     if settings.weights is None and family.name != "nano":
+        words = " or ".join(f"`maskmill fetch {name}`" for name in names_for(settings.model))
         raise MissingWeights(
-            f"{settings.model} ships no weights: download {family.example} and name as weights "
-            f"{family.weights}"
+            f"{settings.model} ships no weights: {f'use {words}, or ' if words else ''}download "
+            f"{family.example} and name as weights {family.weights}"
         )
     path = NANO_WEIGHTS if settings.weights is None else locate(settings.weights, role="segmenter")
     if path.is_dir() and not family.takes_folder:

@@ -12,12 +12,12 @@ another node fetches its own copy (`bring`). `weights` of a segmenter may say:
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskmill.pipeline.segmenters import load_segmenter
+from maskmill.pipeline.weights.kept import cache_home
 from maskmill.storage.dataset.model_versions import SHIPPED, fetch, list_models, load_model, promoted
 from maskmill.storage.errors import InputError
 
@@ -33,8 +33,7 @@ _CACHED = re.compile(r"[0-9a-f]{64}")
 
 def cache_folder() -> Path:
     """Where fetched models lie: $MASKMILL_CACHE, or ~/.cache/maskmill."""
-    place = os.environ.get("MASKMILL_CACHE")
-    return (Path(place) if place else Path.home() / ".cache" / "maskmill") / "models"
+    return cache_home() / "models"
 
 
 def in_force(store: ObjectStore, settings: SegmenterSettings) -> SegmenterSettings:

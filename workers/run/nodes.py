@@ -14,6 +14,11 @@ def live_nodes() -> set[str]:
     return {str(node["NodeID"]) for node in _nodes()}
 
 
+def node_addresses() -> dict[str, str]:
+    """Ids of the live nodes to their addresses."""
+    return {str(node["NodeID"]): str(node["NodeManagerAddress"]) for node in _nodes()}
+
+
 def node_resources() -> list[dict[str, float]]:
     """What each live node has: ray's names (CPU, GPU, memory in bytes) to amounts."""
     return [dict(node["Resources"]) for node in _nodes()]

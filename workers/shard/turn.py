@@ -107,7 +107,7 @@ class _Turn:
 
     def __init__(self, stages: Stages, task: ShardTask, meter: Meter, stack: ExitStack) -> None:
         self.stages, self.task, self.meter = stages, task, meter
-        work = stages.spec.work
+        work = stages.work
         self.depth = 0 if task.one_by_one else work.decode_threads * _AHEAD_PER_THREAD
         self.decoders = stack.enter_context(ThreadPoolExecutor(work.decode_threads, "decode"))
         self.encoders = stack.enter_context(ThreadPoolExecutor(work.encode_threads, "encode"))
@@ -209,7 +209,7 @@ class _Turn:
                 for stage in self.missing
             ]
             stack.enter_context(closing(pictures))
-            size = 1 if self.task.one_by_one else self.stages.spec.work.images_per_batch
+            size = 1 if self.task.one_by_one else self.stages.work.images_per_batch
             while batch := self._next_batch(pictures, size):
                 good = [item for item in batch if isinstance(item, Picture)]
                 self.stages.hold(good)

@@ -13,18 +13,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskmill.pipeline import segmenters
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.machine.light_imports import import_torchvision
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.plan.sources import PlannedImage
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.jobs.fetch import bring_published
 from maskmill.workers.run.dataset_models import bring
-from maskmill.workers.run.spec import RunSpec
+from maskmill.workers.run.spec import IMAGES, RunSpec
+from maskmill.workers.run.work_settings import Resolved
+from maskmill.workers.shard.warnings import Notes, listen
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
 from maskmill.workers.stages.guarded import GuardedSegmenter
 from maskmill.workers.stages.shared import LazySegmenter, SharedEmbeddings
-from maskmill.workers.stages.warnings import Notes, listen
 
 
 @dataclass(eq=False)
@@ -38,6 +42,7 @@ class Stages:
         stages: in the order they run.
         embeddings: what they share; None where nothing embeds.
         notes: warnings for people, taken by each shard's report; None where nobody collects them.
+        device: the kind that models compute on, "cpu" where there are none.
     """
 
     spec: RunSpec
@@ -46,6 +51,12 @@ class Stages:
     stages: tuple[Stage, ...]
     embeddings: SharedEmbeddings | None = None
     notes: Notes | None = None
+    device: str = "cpu"
+
+    @property
+    def work(self) -> Resolved:
+        """How the worker shares its machine, nothing left open."""
+        return self.spec.work.on(self.device)
 
     def version(self, column: str) -> ColumnVersion:
         """The column version that this run writes."""
@@ -76,6 +87,8 @@ def build_stages(spec: RunSpec) -> Stages:
     """
     notes = listen()
     segmenter = spec.segmenter
+    if set(spec.fingerprints) > {IMAGES}:
+        import_torchvision()
     if segmenter.threads is not None:
         import torch
 
@@ -84,6 +97,7 @@ def build_stages(spec: RunSpec) -> Stages:
     # The store, and the one segmenter that all stages share
     store = open_store(spec.root)
     bring(store, segmenter)
+    bring_published(segmenter)
     embeddings = SharedEmbeddings(
         LazySegmenter(lambda: GuardedSegmenter(segmenters.load_segmenter(segmenter)))
     )
@@ -105,4 +119,5 @@ def build_stages(spec: RunSpec) -> Stages:
     for stage in stages:
         if stage.column not in spec.idle:
             stage.prepare()
-    return Stages(spec, store, load_plans(store), tuple(stages), embeddings, notes)
+    device = choose_device(segmenter.device).type if set(spec.fingerprints) > {IMAGES} else "cpu"
+    return Stages(spec, store, load_plans(store), tuple(stages), embeddings, notes, device)

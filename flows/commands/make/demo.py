@@ -63,6 +63,7 @@ def demo(
                 (f"maskmill status {dataset}", "what the dataset holds"),
                 (f"maskmill verify {dataset} --deep", "read every byte again"),
                 ("maskmill generate my-dataset --input MY_PHOTOS", "the same with your own images"),
+                ("maskmill fetch mobile_sam", "finer masks on the same laptop: MobileSAM's weights, 41 MB"),
             ]
         )
 

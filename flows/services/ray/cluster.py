@@ -63,7 +63,7 @@ def connected(address: str | None = None) -> Iterator[None]:
     Raises:
         ClusterError: no cluster answers at `address`, or none could be started.
     """
-    _prepare_environment(address)
+    prepare_environment(address)
     import ray
 
     if ray.is_initialized():
@@ -86,7 +86,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
     Raises:
         ClusterError: as `connected`.
     """
-    _prepare_environment(address)
+    prepare_environment(address)
     import ray
     from ray.exceptions import RayError
 
@@ -247,12 +247,16 @@ _warm: deque[tuple[RunSpec, Resources, Worker]] = deque()  # a process has one R
 
 def loopback_environment() -> None:
     """For whoever starts Ray's nodes by other means: the loopback address alone, a token, no statistics."""
-    _prepare_environment(None)
+    prepare_environment(None)
 
 
-def _prepare_environment(address: str | None) -> None:
-    """What Ray reads from the environment. It reads it once, at import: later, what it has is left as it
-    is."""
+def prepare_environment(address: str | None) -> None:
+    """What Ray reads from the environment to start or join a cluster. It reads it once, at import: later,
+    what it has is left as it is.
+
+    Args:
+        address: as `connected` has it.
+    """
     if "ray" not in sys.modules:
         for line in settle():
             watcher().note(line)

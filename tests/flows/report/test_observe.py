@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them, events as lines of JSON, and no secret in either."""
+"""Events as lines of JSON and as metrics, as a run's settings say, and no secret in either."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from maskmill.flows.config import ConfigError, load_config
-from maskmill.flows.report.observe import EventLog, RunMetrics, observed, serving
+from maskmill.flows.config import load_config
+from maskmill.flows.report.observe import EventLog, observed
 from maskmill.storage.secret_words import blank_secrets
 from maskmill.workers.run.events import PoolEvent, Progress, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.spec import ShardReport
@@ -44,43 +43,6 @@ EVENTS: tuple[PoolEvent, ...] = (
 )
 
 
-def test_prometheus_reads_every_number() -> None:
-    metrics = RunMetrics(shards_total=9, images_total=90, labels={"run": 'odd "run"\n', "dataset": "d"})
-    for event in EVENTS:
-        metrics.see(event)
-    found = {
-        (
-            sample.name,
-            sample.labels.get("reason")
-            or sample.labels.get("step")
-            or sample.labels.get("state")
-            or sample.labels.get("worker"),
-        ): sample.value
-        for family in text_string_to_metric_families(metrics.text())
-        for sample in family.samples
-    }
-    assert found["maskmill_images_done", None] == 10
-    assert found["maskmill_masks_done", None] == 120
-    assert found["maskmill_rejects_total", "too_small"] == 2
-    assert found["maskmill_step_seconds_total", "masks.embed"] == 1.5
-    assert found["maskmill_shards", "waiting"] == 9 - 1 - 1 - 2
-    assert found["maskmill_gpu_memory_bytes", "0"] == 2**30
-    assert found["maskmill_workers", "starting"] == 1
-    assert found["maskmill_workers_lost_total", None] == 1
-    assert found["maskmill_shard_seconds_count", None] == 1
-    labels = {s.labels["run"] for f in text_string_to_metric_families(metrics.text()) for s in f.samples}
-    assert labels == {'odd "run"\n'}
-
-
-def test_metrics_are_served_on_the_loopback_address() -> None:
-    with serving(lambda: "maskmill_x 1\n", 0) as port:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            assert answer.read() == b"maskmill_x 1\n"
-            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        with pytest.raises(ConfigError, match="cannot be opened"), serving(str, port):
-            pass
-
-
 def test_every_event_is_a_line_with_run_shard_and_attempt() -> None:
     file = io.StringIO()
     log = EventLog(file, "gentle-otter", clock=lambda: 12.0)
@@ -103,7 +65,7 @@ def test_a_run_is_observed_as_its_settings_say(tmp_path: Path) -> None:
         for event in EVENTS:
             see(event)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            assert b'maskmill_images_total{run="run-1",dataset="data"} 20' in answer.read()
+            assert b'maskmill_images_total{dataset="data",run="run-1"} 20' in answer.read()
     events = [json.loads(line)["event"] for line in file.read_text().splitlines()]
     assert events == ["run_started", "shard_done", "shard_failed", "worker_lost", "run_ended"]
     with observed(load_config(), "data", {}, "run-2") as see:

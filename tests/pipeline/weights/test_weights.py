@@ -81,7 +81,7 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_files_say_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(MissingWeights, match="vit_b ships no weights: download"):
+    with pytest.raises(MissingWeights, match="vit_b ships no weights: use `maskmill fetch vit_b`"):
         weights_identity(SegmenterSettings(model="vit_b"))
     with pytest.raises(MissingWeights, match="does not exist: check the path"):
         load_segmenter(SegmenterSettings(model="vit_b", weights=str(tmp_path / "no.pth")))

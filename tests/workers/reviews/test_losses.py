@@ -16,7 +16,7 @@ from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.exports import export
+from maskmill.workers.exports.export import export
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.jobs.import_column import ImportReport, import_annotations
 from maskmill.workers.jobs.review import ReviewReport, review_by_oracle

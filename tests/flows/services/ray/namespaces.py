@@ -1,4 +1,4 @@
-"""Two machines in one: network namespaces with a wire between, each with processes and a /tmp/ray of its own.
+"""Machines in one: network namespaces with wires between, each with processes and a /tmp/ray of its own.
 
 What runs in one sees the other by its address alone, as another machine would, and shares the file system, as
 a mounted one. It needs root, iproute2 and util-linux; ends all that it started, and nothing else.
@@ -17,12 +17,15 @@ from pathlib import Path
 
 import pytest
 
+WIRE = "wire"
+"""What each machine calls its end."""
+
 _OWN_PLACES = 'mkdir -p /tmp/ray && mount -t tmpfs none /tmp/ray && exec "$@"'
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One end of the wire."""
+    """One of them."""
 
     name: str
     address: str
@@ -69,28 +72,42 @@ class Machine:
 
 
 @contextlib.contextmanager
-def two_machines() -> Iterator[tuple[Machine, Machine]]:
-    """A pair, gone with the block; skips the test where namespaces can't be made."""
+def unplugged(machine: Machine) -> Iterator[None]:
+    """Its wire is out while the block runs."""
+    _ip("-n", machine.name, "link", "set", WIRE, "down")
+    try:
+        yield
+    finally:
+        _ip("-n", machine.name, "link", "set", WIRE, "up")
+
+
+@contextlib.contextmanager
+def machines(count: int) -> Iterator[tuple[Machine, ...]]:
+    """So many, at one switch, gone with the block; skips the test where namespaces can't be made."""
     if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("unshare")):
         pytest.skip("a second network namespace needs root, iproute2 and util-linux")
     mark = f"{os.getpid() % 10**6}"
-    subnet = f"10.213.{os.getpid() % 256}"
-    machines = Machine(f"mma{mark}", f"{subnet}.1"), Machine(f"mmb{mark}", f"{subnet}.2")
+    subnet, switch = f"10.213.{os.getpid() % 256}", f"mms{mark}"
+    found = tuple(Machine(f"mm{place}n{mark}", f"{subnet}.{place + 1}") for place in range(count))
+    names = [switch, *(machine.name for machine in found)]
     try:
-        for machine in machines:
-            made = subprocess.run(["ip", "netns", "add", machine.name], capture_output=True, check=False)
+        for name in names:
+            made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
             if made.returncode:
                 pytest.skip(f"no network namespace can be made here: {made.stderr.decode().strip()}")
-        ends = [word for place in machines for word in ("name", place.name, "netns", place.name, "peer")][:-1]
-        _ip("link", "add", *ends[:4], "type", "veth", *ends[4:])
-        for machine in machines:
-            _ip("-n", machine.name, "addr", "add", f"{machine.address}/24", "dev", machine.name)
-            for device in ("lo", machine.name):
+        _ip("-n", switch, "link", "add", "switch", "type", "bridge")
+        _ip("-n", switch, "link", "set", "switch", "up")
+        for machine in found:
+            ends = ["name", machine.name, "netns", switch, "type", "veth"]
+            _ip("link", "add", *ends, "peer", "name", WIRE, "netns", machine.name)
+            _ip("-n", switch, "link", "set", machine.name, "master", "switch", "up")
+            _ip("-n", machine.name, "addr", "add", f"{machine.address}/24", "dev", WIRE)
+            for device in ("lo", WIRE):
                 _ip("-n", machine.name, "link", "set", device, "up")
-        yield machines
+        yield found
     finally:
-        for machine in machines:
-            subprocess.run(["ip", "netns", "del", machine.name], capture_output=True, check=False)
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
 def _ip(*words: str) -> None:

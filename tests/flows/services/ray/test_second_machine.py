@@ -20,7 +20,7 @@ from maskmill.storage.dataset.generations import latest
 from maskmill.storage.stores.open import open_store
 from tests.fakes import write_pictures
 from tests.flows.runs.test_generate import ENTRY, QUICK
-from tests.flows.services.ray.namespaces import Machine, two_machines
+from tests.flows.services.ray.namespaces import Machine, machines
 
 pytestmark = [pytest.mark.ray, pytest.mark.drill]
 
@@ -65,7 +65,7 @@ def _environment() -> dict[str, str]:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory, nano_weights: Path) -> Iterator[Elsewhere]:
     folder = tmp_path_factory.mktemp("elsewhere")
     write_pictures(folder / "photos", 4)
-    with two_machines() as (head, own):
+    with machines(2) as (head, own):
         words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
         words += [f"--node-ip-address={head.address}", "--include-dashboard=false"]
         words += ["--object-store-memory=83886080"]

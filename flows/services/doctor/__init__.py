@@ -1,0 +1,1 @@
+"""What would keep a run from working here, found out before it: a line each, with what to do."""
