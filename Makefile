@@ -29,8 +29,9 @@ check: setup  ## layers, ruff, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check  ## checks, unit tests and the tests that start Ray
-	$(BIN)/pytest -m "not (s3 or drill or browser or gpu)"
+test: check  ## checks, unit tests in two processes, then the tests that start Ray
+	$(BIN)/pytest -n 2 --dist worksteal -m "not (ray or s3 or drill or browser or gpu)"
+	$(BIN)/pytest -m "ray and not (s3 or drill or browser or gpu)"
 
 test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults, a browser
 	$(BIN)/pytest -m "s3 or drill or browser"
@@ -44,6 +45,20 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 	for size in 640x480 1500x2250; do $(BIN)/python -m benchmarks.automask --segmenter nano --size $$size --runs 3; done
 	$(BIN)/python -m benchmarks.postprocess
 	$(BIN)/python -m benchmarks.nano
+
+CONSUMERS := build/consumers
+CONSUMER_PACKAGES := lvis supervision pyDeprecate matplotlib contourpy cycler kiwisolver fonttools \
+  opencv-python-headless defusedxml ultralytics py-cpuinfo polars psutil label-studio-converter label-studio-sdk lxml ijson ujson nltk PyJWT \
+  faster-coco-eval mlcroissant absl-py dill etils GitPython gitdb smmap jsonpath-rw networkx rdflib pyparsing \
+  ply decorator six importlib_resources zipp
+
+.PHONY: consumers
+consumers: setup  ## exports opened by the tools that read them, installed in an environment of its own
+	test -x $(CONSUMERS)/bin/python || $(PYTHON) -m venv $(CONSUMERS)
+	$(BIN)/uv pip install --quiet --python $(CONSUMERS)/bin/python --no-deps $(CONSUMER_PACKAGES)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+	  $$($(CONSUMERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/ours.pth
+	$(BIN)/python -m benchmarks.consumers --python $(CONSUMERS)/bin/python
 
 fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)

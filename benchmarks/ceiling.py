@@ -38,7 +38,7 @@ from maskmill.flows.runs.steps.annotating import annotate_shards
 from maskmill.flows.runs.steps.planning import describe_run, pending_shards, plan_images
 from maskmill.flows.services.ray import cluster
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.foreign.codec import normalise
+from maskmill.workers.foreign.images.codec import normalise
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import RunSpec
 from maskmill.workers.stages.build import Stages, build_stages

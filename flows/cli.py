@@ -11,20 +11,24 @@ from typing import Annotated
 
 import typer
 
+from maskmill.flows.commands.help import Command, Commands
 from maskmill.flows.commands.improve.evaluate import evaluate, promote
 from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.prove import prove
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
 from maskmill.flows.commands.look.browse import browse
-from maskmill.flows.commands.look.catalog import diff, import_column, log, query, show, tag
+from maskmill.flows.commands.look.catalog import diff, log, query, show, tag
 from maskmill.flows.commands.look.duplicates import duplicates
-from maskmill.flows.commands.look.inspect import export, preview, status, verify
+from maskmill.flows.commands.look.export import export
+from maskmill.flows.commands.look.inspect import preview, status, verify
+from maskmill.flows.commands.look.push import push
 from maskmill.flows.commands.make.demo import demo, photos, scenes
 from maskmill.flows.commands.make.generate import generate
 from maskmill.flows.commands.make.ingest import ingest
 from maskmill.flows.commands.make.relabel import relabel
 from maskmill.flows.commands.make.settings import config_app
+from maskmill.flows.commands.make.take_in import import_column
 from maskmill.flows.commands.make.tune import tune
 from maskmill.flows.commands.operate.deploy import deploy
 from maskmill.flows.commands.operate.doctor import doctor
@@ -39,11 +43,56 @@ EPILOG = (
     "setting or input is wrong; 3 something around it failed (storage, Ray, Prefect); 130 stopped."
 )
 
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Make a dataset": {
+        "demo": demo,
+        "generate": generate,
+        "ingest": ingest,
+        "relabel": relabel,
+        "import": import_column,
+        "tune": tune,
+        "scenes": scenes,
+        "photos": photos,
+    },
+    "Look at it, hand it on": {
+        "status": status,
+        "preview": preview,
+        "show": show,
+        "query": query,
+        "log": log,
+        "diff": diff,
+        "duplicates": duplicates,
+        "tag": tag,
+        "export": export,
+        "push": push,
+    },
+    "People": {"browse": browse, "review": review},
+    "Models": {
+        "models": models,
+        "fetch": fetch,
+        "prove": prove,
+        "promote": promote,
+        "evaluate": evaluate,
+    },
+    "Improve": {"retrain": retrain, "distill": distill, "loop": loop},
+    "Operate": {
+        "verify": verify,
+        "forget": forget,
+        "gc": gc,
+        "up": up,
+        "deploy": deploy,
+        "doctor": doctor,
+        "probe": probe,
+        "drill": drill,
+    },
+}
+"""Every command by what it is for; help lists them so."""
+
 app = typer.Typer(
+    cls=Commands,
     help="Images in, a versioned SA-1B-style dataset of masks out. Start with: maskmill demo demo",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -66,45 +115,11 @@ def maskmill(
     """What is said before a command's name: --version."""
 
 
-command: Callable[..., None]
-for command in (
-    generate,
-    ingest,
-    relabel,
-    status,
-    verify,
-    preview,
-    browse,
-    export,
-    log,
-    diff,
-    show,
-    query,
-    duplicates,
-    tag,
-):
-    app.command()(command)
-for command in (
-    evaluate,
-    review,
-    retrain,
-    distill,
-    loop,
-    promote,
-    tune,
-    demo,
-    scenes,
-    photos,
-    up,
-    deploy,
-    drill,
-):
-    app.command()(command)
-for command in (gc, forget, models, fetch, prove, probe, doctor):
-    app.command()(command)
-app.command("import")(import_column)
-app.command(context_settings=SETTINGS)(prefect)
-app.add_typer(config_app, name="config")
+for _group, _commands in GROUPS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, cls=Command, rich_help_panel=_group)(_command)
+app.add_typer(config_app, name="config", cls=Commands, rich_help_panel="Make a dataset")
+app.command(cls=Command, context_settings=SETTINGS, rich_help_panel="Operate")(prefect)
 
 
 def main() -> None:

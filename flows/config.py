@@ -36,6 +36,7 @@ from maskmill.pipeline.settings import (
     TrainSettings,
 )
 from maskmill.workers.exports.formats import ExportChoices
+from maskmill.workers.exports.publish.settings import PublishSettings
 from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.loop_settings import LoopSettings
@@ -95,7 +96,8 @@ class ExportSettings(ExportChoices):
     """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format, images, column, polygons, prefer: as `ExportChoices` has them.
+        format, images, column, polygons, prefer, where, masks_where, limit, split, classes, class_map,
+            min_label_score: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.
     """
@@ -125,6 +127,7 @@ class RunConfig(BaseModel):
     boxes: BoxSettings = Field(default_factory=BoxSettings)
     run: RunSettings = Field(default_factory=RunSettings)
     export: ExportSettings = Field(default_factory=ExportSettings)
+    publish: PublishSettings = Field(default_factory=PublishSettings)
     evaluate: EvaluateSettings = Field(default_factory=EvaluateSettings)
     retrain: TrainSettings = Field(default_factory=TrainSettings)
     distill: DistillSettings = Field(default_factory=DistillSettings)
@@ -194,8 +197,14 @@ def to_toml(config: RunConfig) -> str:
         settings = getattr(config, section)
         for field in dataclasses.fields(settings):
             value = getattr(settings, field.name)
-            lines.append(f"{field.name} = {json.dumps(UNSET if value is None else value)}")
+            lines.append(f"{field.name} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()) + "}"
+    return json.dumps(UNSET if value is None else value)
 
 
 def sections() -> tuple[str, ...]:

@@ -7,8 +7,9 @@
     for sample in dataset: ...
 
 Names are fetched when first used: importing this takes milliseconds, and neither Ray nor Prefect is loaded.
-`annotator`, `masks`, `dataset` and `torch_samples` stand above the layers: `maskmill.pipeline` knows arrays,
-`maskmill.storage` bytes, `maskmill.workers` both and `maskmill.flows` only names and numbers.
+`annotator`, `masks`, `dataset`, `torch_samples`, `web_samples`, `s3_opener` stand above the layers:
+`maskmill.pipeline` knows arrays, `maskmill.storage` bytes, `maskmill.workers` both and `maskmill.flows` only
+names and numbers.
 """
 
 from __future__ import annotations
@@ -22,8 +23,19 @@ if TYPE_CHECKING:
     from maskmill.dataset import Dataset, Sample, open
     from maskmill.masks import Masks, to_coco
     from maskmill.pipeline.annotation import Annotation
+    from maskmill.s3_opener import register_s3
 
-__all__ = ["Annotation", "Annotator", "Dataset", "Masks", "Sample", "annotate", "open", "to_coco"]
+__all__ = [
+    "Annotation",
+    "Annotator",
+    "Dataset",
+    "Masks",
+    "Sample",
+    "annotate",
+    "open",
+    "register_s3",
+    "to_coco",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -41,6 +53,10 @@ def __getattr__(name: str) -> object:
         from maskmill import masks
 
         place = masks
+    elif name == "register_s3":
+        from maskmill import s3_opener
+
+        place = s3_opener
     elif name == "Annotation":
         from maskmill.pipeline import annotation
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from maskmill.storage.dataset.generations import Generation
     from maskmill.torch_samples import TorchSamples
+    from maskmill.web_samples import WebPipeline
 
 T = TypeVar("T")
 
@@ -215,6 +216,22 @@ class Dataset:
         from maskmill.torch_samples import TorchSamples, to_tensors
 
         return TorchSamples(self, transform or to_tensors, shuffle=shuffle)
+
+    def webdataset(self, *, shuffle: int = 0, seed: int = 0) -> WebPipeline:
+        """The samples as a webdataset pipeline: `__key__`, `jpg`, `json` (SA-1B's record), `txt`; all bytes.
+
+        Shared out among workers and ranks; `state_dict` and `load_state_dict` go on within an epoch.
+
+        Args:
+            shuffle: samples that wait to be drawn from, beside shards in another order; 0 keeps the order.
+            seed: of the order; each epoch has another.
+
+        Raises:
+            ValueError: a negative `shuffle`.
+        """
+        from maskmill.web_samples import WebPipeline, WebSamples
+
+        return WebPipeline(WebSamples(self, shuffle=shuffle, seed=seed))
 
 
 def open(

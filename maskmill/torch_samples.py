@@ -42,7 +42,7 @@ class TorchSamples(IterableDataset[T], Generic[T]):
         self._dataset, self._transform, self._shuffle = dataset, transform, shuffle
 
     def __iter__(self) -> Iterator[T]:
-        part, num_parts = _place()
+        part, num_parts = place_of_reader()
         shards = list(self._dataset.shards)
         own = shards[part::num_parts] if len(shards) >= num_parts else shards
         stride = slice(0, None, 1) if len(shards) >= num_parts else slice(part, None, num_parts)
@@ -74,8 +74,8 @@ def to_tensors(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _place() -> tuple[int, int]:
-    """Which of how many readers this is, over the workers of all ranks."""
+def place_of_reader() -> tuple[int, int]:
+    """Which of how many readers this process is, over the workers of all ranks."""
     worker = get_worker_info()
     number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
     if torch.distributed.is_available() and torch.distributed.is_initialized():

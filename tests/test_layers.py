@@ -68,7 +68,10 @@ class Rule:
 RULES = {
     "pipeline": Rule(packages=ARRAYS | {"huggingface_hub", "timm", "sam2"}, refused=NETWORK),
     "storage": Rule(
-        packages=frozenset({"boto3", "botocore", "duckdb", "pyarrow", "webdataset", "urllib3", "_typeshed"})
+        packages=frozenset(
+            {"boto3", "botocore", "duckdb", "pyarrow", "webdataset", "urllib3", "_typeshed"}
+            | {"huggingface_hub", "httpx"}  # datasets are pushed there
+        )
     ),
     "workers": Rule(
         packages=ARRAYS
@@ -77,7 +80,15 @@ RULES = {
     ),
     "maskmill": Rule(
         packages=ARRAYS
-        | {"pyarrow", "pandas", "supervision", "maskmill.pipeline", "maskmill.storage", "maskmill.workers"},
+        | {
+            "pyarrow",
+            "pandas",
+            "supervision",
+            "webdataset",
+            "maskmill.pipeline",
+            "maskmill.storage",
+            "maskmill.workers",
+        },
     ),
     "flows": Rule(
         packages=frozenset(

@@ -14,8 +14,7 @@ import json
 import shlex
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskmill.flows.report.report import Tally, Watcher, pace, watching
+from maskmill.flows.report import tables
+from maskmill.flows.report.progress_lines import ProgressLines
+from maskmill.flows.report.report import Watcher, watching
 from maskmill.pipeline.checks import finite
 from maskmill.storage.secret_words import blank_secrets
 
@@ -39,8 +40,6 @@ NOT_SOUND = 1
 WRONG_USE = 2
 FAILED = 3
 INTERRUPTED = 130
-
-PLAIN_EVERY_S = 10.0
 
 
 @cache
@@ -77,39 +76,45 @@ def print_json_line(value: Any) -> None:
 
 def print_pairs(pairs: Iterable[tuple[str, Any]], *, title: str | None = None) -> None:
     """Names and values in two columns on standard output."""
+    rows = [(str(name), str(value)) for name, value in pairs]
+    if title:
+        _out().print(f"[bold]{plain(title)}[/bold]")
+    if not _out().is_terminal:
+        _print_lines(tables.side_by_side(("", ""), rows))
+        return
     from rich.table import Table
 
     table = Table.grid(padding=(0, 3))
-    for name, value in pairs:
-        table.add_row(plain(str(name)), plain(str(value)))
-    if title:
-        _out().print(f"[bold]{plain(title)}[/bold]")
+    for name, value in rows:
+        table.add_row(plain(name), plain(value))
     _out().print(table)
 
 
-def print_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table of right-aligned columns on standard output."""
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output: on a terminal long words are wrapped, elsewhere a row is a line."""
+    rows = [tuple(row) for row in rows]
+    if not _out().is_terminal:
+        _print_lines(tables.side_by_side(header, rows))
+        return
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for name in header:
-        table.add_column(name, justify="right")
+    for name, numeric in zip(header, tables.numeric(header, rows), strict=True):
+        table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(plain(cell) for cell in row))
     _out().print(table)
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table of any width: side by side where that fits the terminal, else a block of lines a row."""
-    widths = [max([len(name), *(len(row[place]) for row in rows)]) + 4 for place, name in enumerate(header)]
-    if sum(widths) <= _out().width:
-        print_table(header, rows)
-        return
-    longest = max(map(len, header), default=0)
-    for number, row in enumerate(rows, start=1):
-        _out().print(f"[bold]row {number}[/bold]")
-        for name, cell in zip(header, row, strict=True):
-            _out().print(plain(f"  {name:<{longest}}  {cell}"), soft_wrap=True)
+    """A table of any width: side by side where that fits, else a block of lines a row; nothing is cut."""
+    fits = tables.width_of(header, rows) <= _out().width
+    _print_lines(tables.side_by_side(header, rows) if fits else tables.records(header, rows))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        _out().print(plain(line), soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -233,10 +238,10 @@ def exit_code(exc: BaseException) -> int:
     return WRONG_USE if isinstance(exc, ValueError) else FAILED
 
 
-def live_watcher(*, quiet: bool = False) -> LiveDisplay | PlainDisplay:
+def live_watcher(*, quiet: bool = False) -> LiveDisplay | ProgressLines:
     """A watcher for this terminal; `quiet` (or no terminal) gives plain lines."""
     if quiet or not _err().is_terminal:
-        return PlainDisplay()
+        return ProgressLines(lambda line: _err().print(plain(line)), note)
     from maskmill.flows.report.live import LiveDisplay
 
     return LiveDisplay(_err(), note)
@@ -247,47 +252,6 @@ def watched() -> Iterator[Watcher]:
     """Runs inside the block show themselves on this terminal."""
     with live_watcher() as watcher, watching(watcher):
         yield watcher
-
-
-class PlainDisplay:
-    """Progress as plain lines on standard error, one every ten seconds; for logs and pipes."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._next_s = clock()
-
-    def __enter__(self) -> PlainDisplay:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        return None
-
-    def step(self, title: str) -> None:
-        """As `Watcher`."""
-        _err().print(plain(title))
-
-    def count(self, done: int, total: int | None = None) -> None:
-        """As `Watcher`; told every ten seconds."""
-        if self._due():
-            _err().print(f"  {done}" if total is None else f"  {done} of {total}")
-
-    def tally(self, tally: Tally) -> None:
-        """As `Watcher`; told every ten seconds."""
-        if self._due():
-            _err().print(f"  {tally.images_done}/{tally.images_total} images, {plain(pace(tally))}")
-
-    def note(self, text: str) -> None:
-        """As `Watcher`."""
-        note(text)
-
-    def record(self, text: str) -> None:
-        """A command's log is its terminal, and this is not for it."""
-
-    def _due(self) -> bool:
-        if self._clock() < self._next_s:
-            return False
-        self._next_s = self._clock() + PLAIN_EVERY_S
-        return True
 
 
 def command_line() -> str:

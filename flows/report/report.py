@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
+from maskmill.flows.report.words import count, duration
 from maskmill.storage.secret_words import blank_secrets
 
 if TYPE_CHECKING:
@@ -231,12 +232,12 @@ def image_artifact(png: bytes, *, key: str, description: str) -> None:
 def summary(report: RunReport) -> list[tuple[str, Any]]:
     """The report's lines for people: name and value."""
     lines: list[tuple[str, Any]] = [
-        ("images", report.images),
-        ("annotated", report.annotated),
-        ("rejected", report.rejected),
+        ("images", f"{report.images:,}"),
+        ("annotated", f"{report.annotated:,}"),
+        ("rejected", f"{report.rejected:,}"),
     ]
     lines += [(f"  {reason}", count) for reason, count in Counter(report.rejects).most_common()]
-    lines.append(("masks", report.masks))
+    lines.append(("masks", f"{report.masks:,}"))
     if report.annotated:
         lines.append(("masks per image", f"{report.masks / report.annotated:.1f}"))
     for name in ("missing", "duplicated", "damaged"):
@@ -244,7 +245,7 @@ def summary(report: RunReport) -> list[tuple[str, Any]]:
             lines.append((name, getattr(report, name)))
     lines.append(("generation", report.generation if report.generation is not None else "none yet"))
     if report.new_images:
-        lines.append(("this run", f"{report.new_images} images in {duration(report.seconds)}"))
+        lines.append(("this run", f"{count(report.new_images, 'image')} in {duration(report.seconds)}"))
         lines.append(("pace", f"{report.images_per_s:.2f} images/s"))
     if report.export is not None:
         lines.append(("export", report.export))
@@ -269,16 +270,6 @@ def difference_lines(report: DiffReport) -> list[tuple[str, Any]]:
         names = ("same", "changed", "added", "removed")
         lines.append((column.column, ", ".join(f"{getattr(column, name):,} {name}" for name in names)))
     return lines
-
-
-def duration(seconds: float) -> str:
-    """`75` -> "1 min 15 s"; for people."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def pace(tally: Tally) -> str:

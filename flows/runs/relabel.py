@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
-from maskmill.flows.report.report import Tally, duration, watcher
+from maskmill.flows.report.report import Tally, watcher
+from maskmill.flows.report.words import duration
 from maskmill.flows.runs.steps import planning
 from maskmill.flows.runs.steps.annotating import Annotated, annotate_shards, without_idle
 from maskmill.flows.runs.steps.holding import writing

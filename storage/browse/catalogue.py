@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.generations import Generation, GenerationRow
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.query import parquet_rows, planned_rows
 from maskmill.storage.dataset.record_rows import RecordRows, record_table
 from maskmill.storage.errors import DatasetError

@@ -11,8 +11,8 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 
-from maskmill.storage.dataset.generations import GenerationRow
 from maskmill.storage.dataset.images import resolved_sample
+from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.shards.ranged import RangedFile
 from maskmill.storage.shards.shards import Sample, WrittenObject

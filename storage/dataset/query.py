@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,29 @@ def run_query(
         QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
         DamagedObject: a manifest or file cannot be read.
     """
+    asked = answering(store, generation, sql, timeout_s=timeout_s, unsafe=unsafe, rows_for=rows_for)
+    with asked as cursor:
+        rows = cursor.fetchmany(max_rows + 1)
+        columns = tuple(str(column[0]) for column in cursor.description)
+    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
+
+
+@contextmanager
+def answering(
+    store: ObjectStore,
+    generation: Generation,
+    sql: str,
+    *,
+    timeout_s: float | None = TIMEOUT_S,
+    unsafe: bool = False,
+    rows_for: Callable[[str], RecordRows] = lambda column: WHOLE,
+) -> Iterator[Any]:
+    """DuckDB's cursor with the answer to a statement, to be read inside the block; see `run_query`.
+
+    Raises:
+        QueryError: the statement is empty, DuckDB refuses it, or it takes too long.
+        DamagedObject: a manifest or file cannot be read.
+    """
     if not sql.strip():
         raise QueryError('the query is empty: ask in SQL, such as "select count(*) from masks"')
     import duckdb
@@ -107,8 +131,7 @@ def run_query(
         cursor = connection.execute(sql)
         if cursor is None or cursor.description is None:
             raise QueryError('the query has no statement: ask in SQL, such as "select count(*) from masks"')
-        rows = cursor.fetchmany(max_rows + 1)
-        columns = tuple(str(column[0]) for column in cursor.description)
+        yield cursor
     except (duckdb.Error, RuntimeError, UnicodeError) as exc:
         if expired.is_set():
             raise QueryError(
@@ -119,7 +142,6 @@ def run_query(
         if timer is not None:
             timer.cancel()
         connection.close()
-    return QueryResult(columns, tuple(tuple(row) for row in rows[:max_rows]), len(rows) > max_rows)
 
 
 def query_sentence(exc: Exception, tables: Sequence[str]) -> str:

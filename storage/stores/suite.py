@@ -12,6 +12,7 @@ It does not know: what only time or a broken machine shows (durability, interrup
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import threading
 import time
@@ -342,7 +343,7 @@ def _nearest_folder(root: str) -> Path | None:
     """The folder on this machine that is there already, at or above `root`; None of a remote root."""
     if is_remote(root):
         return None
-    return next(path for path in _and_parents(Path(absolute_address(root))) if path.is_dir())
+    return next(path for path in _and_parents(Path(absolute_address(root))) if os.path.isdir(path))  # noqa: PTH112 - one that may not be looked at is none
 
 
 def _remove_folders(top: Path, keep: Path) -> None:

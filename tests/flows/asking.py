@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 import urllib.error
+from collections.abc import Callable
 from typing import Any
 
 from maskmill.flows.services.prefect.api import PrefectApi
 
 TRIES = 20
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+"""A command of maskmill's that talks to a test's server."""
 
 
 def post(api: PrefectApi, path: str, body: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ names in the order they turn up."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from maskmill.workers.foreign.annotations import Id
@@ -19,9 +19,12 @@ class Categories:
 
     Args:
         given: names by id, of an import: its numbers stay, its words get the next numbers.
+        listed: the classes there are, from 1; then no import's count, and "object" is one only if listed.
     """
 
-    def __init__(self, given: Mapping[Id, str] | None = None) -> None:
+    def __init__(self, given: Mapping[Id, str] | None = None, listed: Sequence[str] = ()) -> None:
+        if listed:
+            given = dict(enumerate(listed, 1))
         self._ids = (
             {name: id_ for id_, name in given.items() if isinstance(id_, int)} if given else {OBJECT: 1}
         )

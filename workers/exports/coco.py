@@ -1,14 +1,14 @@
 """A generation as one COCO JSON, with run-length masks, and the photographs beside it; lvis.py has LVIS's.
 
-How it works: image entries stream into the file while annotations wait in a temporary file on the local
-disk, which is appended at the end, categories last; memory stays flat whatever the number of masks. A mask is
-of the category of its best label, else of its best name, else "object". LVIS's fields say what is known: no
-category was looked for in vain, none searched to the end; `coco_url` is the picture's place in the export,
-where detectron2 and mmdetection look for it; crowds, which LVIS has no word for, are left out and counted.
-Masks are polygons where those are asked for (polygons.py). `bbox` is pycocotools' `toBbox` (its width and
-height count pixels: one more than in the SA-1B record), because COCO's readers clip and compare with that
-rule. Ids are those of the records, which are never 0: pycocotools' evaluation takes an annotation of id 0 for
-"no match".
+How it works: image entries and annotations wait in temporary files on the local disk, which are put together
+at the end, categories last; memory stays flat whatever the number of masks. Each split has a file, and all
+the same categories. A mask is of the class that was chosen for it, else of its best label, its best name,
+"object". LVIS's fields say what is known: no category was looked for in vain, none searched to the end;
+`coco_url` is the picture's place in the export, where detectron2 and mmdetection look for it; crowds, which
+LVIS has no word for, are left out and counted. Masks are polygons where those are asked for (polygons.py).
+`bbox` is pycocotools' `toBbox` (its width and height count pixels: one more than in the SA-1B record),
+because COCO's readers clip and compare with that rule. Ids are those of the records, which are never 0:
+pycocotools' evaluation takes an annotation of id 0 for "no match".
 
 What it does not know: a JSON beyond some hundred thousand images is valid, but few readers can load it; use
 the SA-1B tars then.
@@ -23,6 +23,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pycocotools import mask as coco_mask
@@ -31,18 +33,13 @@ from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.shards.shards import HashingWriter
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
+from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import (
-    ExportImage,
-    count_reviewed,
-    count_unannotated,
-    export_images,
-    source_options,
-)
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
-from maskmill.workers.reading.words import category_of, image_fields, mask_fields
+from maskmill.workers.reading.words import image_fields, mask_fields
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -96,6 +93,7 @@ def write_annotations(
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
+    selection = Selection(store, generation, choices)
     plan = ExportPlan(
         format=choices.format,
         dataset=store.root,
@@ -104,6 +102,7 @@ def write_annotations(
             "images": choices.images,
             **({"polygons": True} if choices.polygons else {}),
             **source_options(generation, choices),
+            **selection.options(),
         },
     )
     target = open_store(destination)
@@ -112,85 +111,123 @@ def write_annotations(
     if complete is not None:
         return complete
 
-    left_out = Counter[str]()
-    file, image_bytes = _write_all(store, generation, target, choices, lvis, left_out, progress)
-    reviewed = count_reviewed(store, generation, choices)
+    with ExitStack() as spools:
+        job = _Job(generation, target, choices, selection, lvis)
+        files, image_bytes = _write_all(job, spools, progress)
+    num_images = sum(file.num_images for file in files)
+    reviewed = selection.reviewed()
     report = ExportReport(
         format=plan.format,
         destination=target.root,
         generation=generation.number,
-        num_images=file.num_images,
-        num_masks=file.num_masks,
+        num_images=num_images,
+        num_masks=sum(file.num_masks for file in files),
         rejects=count_rejects(store, generation),
-        files=(file,),
-        size_bytes=file.size_bytes + image_bytes,
+        files=files,
+        size_bytes=sum(file.size_bytes for file in files) + image_bytes,
         seconds=time.monotonic() - started_s,
         num_reviewed_images=reviewed.images,
         num_reviewed_masks=reviewed.masks,
         num_unannotated=count_unannotated(generation, choices, reviewed),
-        num_loose_images=file.num_images if choices.images else 0,
-        left_out=dict(left_out),
+        num_loose_images=num_images if choices.images else 0,
+        left_out=dict(selection.left_out + job.left_out),
     )
     refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
 
 
+@dataclass(frozen=True)
+class _Job:
+    """An export on its way; `left_out` counts what the format cannot hold."""
+
+    generation: Generation
+    target: ObjectStore
+    choices: ExportChoices
+    selection: Selection
+    lvis: bool
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+class _Spool:
+    """A split's images and annotations on the local disk, until all categories are known."""
+
+    def __init__(self, files: ExitStack) -> None:
+        self._images, self._masks = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        for file in (self._images, self._masks):
+            files.enter_context(file)
+        self.num_images = self.num_masks = 0
+
+    def add(self, image: Mapping[str, Any], masks: Sequence[Mapping[str, Any]]) -> None:
+        """An image's entry and its annotations'."""
+        self._images.write((b",\n" if self.num_images else b"\n") + _dump(image))
+        self.num_images += 1
+        for entry in masks:
+            self._masks.write((b",\n" if self.num_masks else b"\n") + _dump(entry))
+            self.num_masks += 1
+
+    def write(self, target: ObjectStore, name: str, head: Mapping[str, Any], listed: Any) -> ExportedFile:
+        """The whole file."""
+        with target.open_write(name) as published:
+            out = HashingWriter(published)
+            out.write(b"{" + b"".join(b"%s: %s,\n" % (_dump(key), _dump(head[key])) for key in head))
+            for title, spool in ((b'"images": [', self._images), (b'\n],\n"annotations": [', self._masks)):
+                out.write(title)
+                spool.seek(0)
+                shutil.copyfileobj(spool, cast(BinaryIO, out), COPY_BYTES)
+            out.write(b"\n]}\n" if "categories" in head else b'\n],\n"categories": %s}\n' % _dump(listed))
+        return ExportedFile(
+            name=name,
+            size_bytes=out.num_bytes,
+            sha256=out.hexdigest(),
+            num_images=self.num_images,
+            num_masks=self.num_masks,
+        )
+
+
 def _write_all(
-    store: ObjectStore,
-    generation: Generation,
-    target: ObjectStore,
-    choices: ExportChoices,
-    lvis: bool,
-    left_out: Counter[str],
-    progress: Progress | None,
-) -> tuple[ExportedFile, int]:
-    """The annotations file, and the bytes of the photographs beside it."""
-    num_images, num_masks, image_bytes = 0, 0, 0
-    given = given_categories(generation, choices.column)
-    categories, head = Categories(given), _head(generation, "masks" if lvis else choices.column)
-    with target.open_write(ANNOTATIONS) as published, tempfile.TemporaryFile() as spool:
-        out = HashingWriter(published)
-        out.write(b"{" + b"".join(b"%s: %s,\n" % (_dump(name), _dump(value)) for name, value in head.items()))
+    job: _Job, files: ExitStack, progress: Progress | None
+) -> tuple[tuple[ExportedFile, ...], int]:
+    """The annotations file of each split, and the bytes of the photographs beside them."""
+    choices, image_bytes = job.choices, 0
+    given = given_categories(job.generation, choices.column)
+    categories = Categories(given, choices.classes)
+    spools = {split: _Spool(files) for split in job.selection.split_names}
 
-        # Images into the file, their annotations aside
-        out.write(b'"images": [')
-        for image in export_images(
-            store, generation, pictures=choices.images, column=choices.column, people=choices.people
-        ):
-            if lvis:
-                image = dataclasses.replace(image, original=None)
-            entries = list(annotation_entries(image, categories, polygons=choices.polygons))
-            shown = {**image_entry(image), **(_lvis_image(image, entries) if lvis else {})}
-            if lvis:
-                crowds = [entry for entry in entries if entry["iscrowd"]]
-                left_out.update([CROWD] * len(crowds))
-                entries = [entry for entry in entries if not entry["iscrowd"]]
-            out.write((b",\n" if num_images else b"\n") + _dump(shown))
-            for entry in entries:
-                spool.write((b",\n" if num_masks else b"\n") + _dump(entry))
-                num_masks += 1
-            if choices.images:
-                target.put(f"{PICTURES}/{image_entry(image)['file_name']}", image.jpeg)
-                image_bytes += len(image.jpeg)
-            num_images += 1
-            if progress is not None:
-                progress(num_images)
+    # Images and annotations aside, photographs out
+    for number, image in enumerate(job.selection.images(pictures=choices.images), 1):
+        if job.lvis or choices.classes or choices.class_map:
+            image = dataclasses.replace(image, original=None)
+        spools[image.split].add(*_entries(image, categories, job))
+        if choices.images:
+            job.target.put(f"{PICTURES}/{image_entry(image)['file_name']}", image.jpeg)
+            image_bytes += len(image.jpeg)
+        if progress is not None:
+            progress(number)
 
-        # Annotations after them, categories last
-        out.write(b'\n],\n"annotations": [')
-        spool.seek(0)
-        shutil.copyfileobj(spool, cast(BinaryIO, out), COPY_BYTES)
-        listed = categories.lvis() if lvis else categories.coco()
-        out.write(b"\n]}\n" if "categories" in head else b'\n],\n"categories": %s}\n' % _dump(listed))
-    file = ExportedFile(
-        name=ANNOTATIONS,
-        size_bytes=out.num_bytes,
-        sha256=out.hexdigest(),
-        num_images=num_images,
-        num_masks=num_masks,
+    # A file a split, all with the same categories
+    ours = job.lvis or choices.classes or choices.class_map
+    head = _head(job.generation, "masks" if ours else choices.column)
+    listed = categories.lvis() if job.lvis else categories.coco()
+    written = tuple(
+        spool.write(job.target, f"annotations_{split}.json" if split else ANNOTATIONS, head, listed)
+        for split, spool in spools.items()
     )
-    return file, image_bytes
+    return written, image_bytes
+
+
+def _entries(
+    image: ExportImage, categories: Categories, job: _Job
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An image's entry and its annotations'; LVIS has no crowds."""
+    entries = list(annotation_entries(image, categories, polygons=job.choices.polygons))
+    if not job.lvis:
+        return image_entry(image), entries
+    shown = {**image_entry(image), **_lvis_image(image, entries)}
+    kept = [entry for entry in entries if not entry["iscrowd"]]
+    if len(kept) < len(entries):
+        job.left_out[CROWD] += len(entries) - len(kept)
+    return shown, kept
 
 
 def _head(generation: Generation, column: str) -> dict[str, Any]:
@@ -238,7 +275,7 @@ def annotation_entries(
         yield from (dict(annotation) for annotation in image.original_annotations)
         return
     rows = image.record["annotations"]
-    for category_id, row in zip(categories.count(category_of(row) for row in rows), rows, strict=True):
+    for category_id, row in zip(categories.count(class_of(row) for row in rows), rows, strict=True):
         entry = annotation_entry(row, image_id=image.record["image"]["image_id"], category_id=category_id)
         if polygons and not entry["iscrowd"]:
             mask_HW = decode(Rle.from_coco(row["segmentation"]))

@@ -10,11 +10,13 @@ record says. It is imported when the format is used: this list costs nothing to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from maskmill.pipeline.checks import check_choice, check_type
+from maskmill.pipeline.checks import check_choice, check_int, check_range, check_type
+from maskmill.workers.exports.chosen.splits import parse as parse_split
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -90,6 +92,30 @@ def _hf() -> WriteExport:
     return hf.write
 
 
+def _panoptic() -> WriteExport:
+    from maskmill.workers.exports.maps import panoptic
+
+    return panoptic.write
+
+
+def _semantic() -> WriteExport:
+    from maskmill.workers.exports.maps import semantic
+
+    return semantic.write
+
+
+def _label_studio() -> WriteExport:
+    from maskmill.workers.tools import label_studio
+
+    return label_studio.write
+
+
+def _cvat() -> WriteExport:
+    from maskmill.workers.tools import cvat
+
+    return cvat.write
+
+
 FORMATS = (
     ExportFormat(name="sa1b", holds="tars of jpg + json", writer=_sa1b),
     ExportFormat(
@@ -108,6 +134,12 @@ FORMATS = (
     ),
     ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo),
     ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
+    ExportFormat(name="panoptic", holds="COCO's PNGs of segments", writer=_panoptic, images_optional=True),
+    ExportFormat(name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True),
+    ExportFormat(
+        name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
+    ),
+    ExportFormat(name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True),
 )
 
 
@@ -151,10 +183,17 @@ class ExportChoices:
             these alone. It has no say over another column than "masks".
         polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
             LVIS); COCO of an imported column keeps the words it came in.
+        where: SQL on the generation's tables, rows of `images`: which images; "" takes all.
+        masks_where: SQL on a mask's numbers and words: which masks; "" takes all.
+        limit: the first so many of these images, at least 1; None takes all.
+        split: percents of train, val and test, such as "90/5/5"; "" splits nothing, but for YOLO (95/5).
+        classes: the classes there are; masks of others are left out. None listed: all that turn up.
+        class_map: class by word; "*" is for words that aren't listed, "" says nothing.
+        min_label_score: grounded labels below this don't count, 0 to 1.
 
     Raises:
-        ValueError: an unknown format, a limit below 1, a format without the images it needs, or polygons
-            where they aren't a choice.
+        ValueError: an unknown format, a limit below 1, a format without the images it needs, polygons
+            where they aren't a choice, a split that is none, or classes given twice.
     """
 
     format: str = "sa1b"
@@ -163,6 +202,13 @@ class ExportChoices:
     images: bool = True
     column: str = "masks"
     polygons: bool = False
+    where: str = ""
+    masks_where: str = ""
+    limit: int | None = None
+    split: str = ""
+    classes: tuple[str, ...] = ()
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    min_label_score: float = 0.0
     prefer: str = PEOPLE
 
     @property
@@ -191,3 +237,16 @@ class ExportChoices:
                 f"polygons=True: COCO of column={self.column!r} is written in the words it came in; leave "
                 'polygons off, or use format="lvis"'
             )
+        self._check_selection()
+
+    def _check_selection(self) -> None:
+        if self.limit is not None:
+            check_int("limit", self.limit, 1, 2**40)
+        parse_split(self.split)
+        check_range("min_label_score", self.min_label_score, 0.0, 1.0)
+        twice = [name for name, times in Counter(self.classes).items() if times > 1 or not name.strip()]
+        if twice:
+            raise ValueError(f"classes={twice[0]!r}: each class has a name of its own")
+        unknown = sorted({name for name in self.class_map.values() if name} - set(self.classes))
+        if self.classes and unknown:
+            raise ValueError(f"class_map gives {unknown[0]!r}, which classes doesn't list")

@@ -9,7 +9,7 @@ decoded:
 
     datasets.load_dataset("EXPORT_FOLDER", split="train")[0]["image"]
 
-What it does not do: splits; one process writes all.
+What it does not do: one process writes all; each split is a pass over the dataset.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.shards.shards import HashingWriter
+from maskmill.workers.exports.chosen import splits
+from maskmill.workers.exports.chosen.classes import CLASS
+from maskmill.workers.exports.chosen.selection import class_of
 from maskmill.workers.exports.given import is_crowd
 from maskmill.workers.exports.parts import Ahead, export_parts, note_part
 from maskmill.workers.exports.report import ExportedFile, ExportReport
 from maskmill.workers.exports.samples import ExportImage
-from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.exports.formats import ExportChoices, Progress
+
+SPLITS = {"": "train", splits.TRAIN: "train", splits.VAL: "validation", splits.TEST: "test"}
+"""Our splits by the names that `datasets` gives them."""
 
 GROUP_BYTES = 64 << 20
 GROUP_IMAGES = 100
@@ -144,11 +149,11 @@ def _row(image: ExportImage) -> dict[str, Any]:
 
 
 def _mask(annotation: dict[str, Any]) -> dict[str, Any]:
-    known = (*_MASK_FIELDS, "segmentation", "iscrowd")
+    known = (*_MASK_FIELDS, "segmentation", "iscrowd", CLASS)
     return {
         **{name: annotation.get(name) for name in _MASK_FIELDS},
         "counts": annotation["segmentation"]["counts"],
-        "category": category_of(annotation),
+        "category": class_of(annotation),
         "iscrowd": is_crowd(annotation),
         "extra": _json({name: value for name, value in annotation.items() if name not in known}),
     }
@@ -159,11 +164,11 @@ def _json(value: dict[str, Any]) -> str | None:
 
 
 def _write_file(
-    target: ObjectStore, number: int, images: Ahead, max_images: int, max_bytes: int
+    target: ObjectStore, name: str, images: Ahead, max_images: int, max_bytes: int
 ) -> ExportedFile:
     import pyarrow.parquet as pq
 
-    name, schema = _file_name(number), row_schema()
+    schema = row_schema()
     num_images, num_masks = 0, 0
     with target.open_write(name) as published:
         out = HashingWriter(published)
@@ -200,18 +205,20 @@ def _size(image: ExportImage) -> int:
     return len(image.jpeg) + len(image.record_json())
 
 
-def _file_name(number: int) -> str:
-    return f"data/train-{number:05d}.parquet"
+def _file_name(number: int, split: str = "") -> str:
+    return f"data/{SPLITS[split]}-{number:05d}.parquet"
 
 
 def _card(generation: Generation, files: Sequence[ExportedFile]) -> bytes:
     images, masks = sum(file.num_images for file in files), sum(file.num_masks for file in files)
+    stems = {file.name.removeprefix("data/").rpartition("-")[0] for file in files}
+    names = [name for name in dict.fromkeys(SPLITS.values()) if name in stems] or ["train"]
+    listed = "\n".join(f"  - split: {name}\n    path: data/{name}-*.parquet" for name in names)
     text = f"""---
 configs:
 - config_name: default
   data_files:
-  - split: train
-    path: data/*.parquet
+{listed}
 task_categories:
 - image-segmentation
 - mask-generation

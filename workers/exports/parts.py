@@ -9,20 +9,16 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.shards.shards import WrittenObject, check_object
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports.chosen.selection import Selection
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import (
-    ExportImage,
-    count_reviewed,
-    count_unannotated,
-    export_images,
-    source_options,
-)
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
@@ -31,8 +27,8 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 
-WriteFile = Callable[[ObjectStore, int, "Ahead", int, int], ExportedFile]
-"""Writes the file of a number from the images ahead, at most so many, of at most so many bytes."""
+WriteFile = Callable[[ObjectStore, str, "Ahead", int, int], ExportedFile]
+"""Writes the file of a name from the images ahead, at most so many, of at most so many bytes."""
 
 
 def export_parts(
@@ -41,7 +37,7 @@ def export_parts(
     destination: str,
     choices: ExportChoices,
     progress: Progress | None,
-    file_name: Callable[[int], str],
+    file_name: Callable[[int, str], str],
     write_file: WriteFile,
     card: Callable[[Generation, Sequence[ExportedFile]], bytes] | None = None,
 ) -> ExportReport:
@@ -49,7 +45,7 @@ def export_parts(
 
     Args:
         store, generation, destination, choices, progress: as a format's `write` has them.
-        file_name: of the file of a number.
+        file_name: of the file of a number, of a split.
         write_file: writes and notes one.
         card: makes the README.md that tells of all files; None writes none.
 
@@ -62,10 +58,12 @@ def export_parts(
         maskmill.storage.errors.DatasetError: images were forgotten since the generation was published: the
             files written so far may hold them.
     """
-    options: dict[str, int | bool | str] = {
+    selection = Selection(store, generation, choices)
+    options: dict[str, int | bool | str | float] = {
         "max_images": choices.max_images,
         "max_bytes": choices.max_bytes,
         **source_options(generation, choices),
+        **selection.options(),
     }
     plan = ExportPlan(
         format=choices.format, dataset=store.root, generation=generation.number, options=options
@@ -76,21 +74,21 @@ def export_parts(
     if complete is not None:
         return complete
 
-    # File after file, from the first image that none holds yet
-    files = finished_parts(target, file_name)
-    first = sum(file.num_images for file in files)
-    images = Ahead(
-        export_images(store, generation, skip=first, column=choices.column, people=choices.people),
-        first,
-        progress,
-    )
-    while images.next is not None:
-        files.append(write_file(target, len(files), images, choices.max_images, choices.max_bytes))
+    # Split after split, file after file, from the first image that none holds yet
+    files: list[ExportedFile] = []
+    for split in selection.split_names:
+        name_of = partial(file_name, split=split)
+        own = finished_parts(target, name_of)
+        first, before = sum(file.num_images for file in own), sum(file.num_images for file in files)
+        images = Ahead(selection.images(skip=first, split=split), before + first, progress)
+        while images.next is not None:
+            own.append(write_file(target, name_of(len(own)), images, choices.max_images, choices.max_bytes))
+        files += own
     text = card(generation, files) if card is not None else b""
     if text:
         target.put(CARD, text)
 
-    reviewed = count_reviewed(store, generation, choices)
+    reviewed = selection.reviewed()
     report = ExportReport(
         format=choices.format,
         destination=target.root,
@@ -104,6 +102,7 @@ def export_parts(
         seconds=time.monotonic() - started_s,
         num_reviewed_images=reviewed.images,
         num_reviewed_masks=reviewed.masks,
+        left_out=dict(selection.left_out),
     )
     refuse_late(store, generation, target)
     finish(target, plan, report)

@@ -46,7 +46,7 @@ class ExportPlan:
     format: str
     dataset: str
     generation: int
-    options: Mapping[str, int | bool | str]
+    options: Mapping[str, int | bool | str | float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def write(
 
 
 def _write_tar(
-    target: ObjectStore, number: int, images: Ahead, max_images: int, max_bytes: int
+    target: ObjectStore, name: str, images: Ahead, max_images: int, max_bytes: int
 ) -> ExportedFile:
     num_masks = 0
 
@@ -66,7 +66,6 @@ def _write_tar(
             num_masks += image.num_masks
             yield Sample(image.stem, _files_of(image))
 
-    name = _tar_name(number)
     written = write_shard(target, name, samples())
     file = ExportedFile(
         name=name,
@@ -92,5 +91,5 @@ def _member_bytes(size_bytes: int) -> int:
     return TAR_BLOCK_BYTES + -(-size_bytes // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
 
 
-def _tar_name(number: int) -> str:
-    return f"sa_{number:06d}.tar"
+def _tar_name(number: int, split: str = "") -> str:
+    return f"sa_{split}_{number:06d}.tar" if split else f"sa_{number:06d}.tar"

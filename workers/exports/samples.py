@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class ExportImage:
             `label`, `category_id` and `iscrowd` as far as their file says them (given.py), and sources are
             told without the folders of the machine (foreign/origin.py).
         original, original_annotations: of imported masks: the words of the file they came from.
+        split: train, val or test; "" where nothing is split.
     """
 
     stem: str
@@ -44,6 +45,7 @@ class ExportImage:
     sample: AnnotatedSample
     original: Mapping[str, Any] | None = None
     original_annotations: tuple[Mapping[str, Any], ...] = ()
+    split: str = ""
 
     @cached_property
     def jpeg(self) -> bytes:
@@ -67,6 +69,7 @@ def export_images(
     skip: int = 0,
     pictures: bool = True,
     column: str = "masks",
+    shards: Container[int] | None = None,
     people: bool = False,
 ) -> Iterator[ExportImage]:
     """The generation's annotated images, in key order.
@@ -77,6 +80,7 @@ def export_images(
         skip: leave out this many from the start; whole shards of them are not read.
         pictures: False leaves the photographs unread; then neither source nor caption is known.
         column: that has the masks.
+        shards: only these; None reads all.
         people: prefer people's masks; see reading/samples.py.
 
     Raises:
@@ -86,6 +90,8 @@ def export_images(
     told, categories = origins_of(load_plans(store)), given_categories(generation, column)
     whole = mask_columns(generation, column, people=people) == ("masks",)  # a row is an image there
     for row in mask_rows(store, generation, column, people=people):
+        if shards is not None and row.shard not in shards:
+            continue
         if whole and skip >= row.num_written:
             skip -= row.num_written
             continue

@@ -28,18 +28,14 @@ from typing import TYPE_CHECKING, Any
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports.chosen.selection import Selection, class_of
+from maskmill.workers.exports.chosen.splits import TEST, TRAIN, VAL, split_of
+from maskmill.workers.exports.chosen.splits import parse as parse_split
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
-from maskmill.workers.exports.samples import (
-    ExportImage,
-    count_reviewed,
-    count_unannotated,
-    export_images,
-    source_options,
-)
+from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
-from maskmill.workers.reading.words import category_of
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -47,7 +43,9 @@ if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportChoices, Progress
 
 TOLERANCE_PX = 0.5
-VAL_SHARE = 0.05
+SPLIT = parse_split("95/5")
+"""Where nothing else is asked for: Ultralytics' trainer needs both."""
+
 OBJECT = "object"
 SETTINGS = "data.yaml"
 
@@ -76,11 +74,12 @@ def write(
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     column = choices.column
+    selection = Selection(store, generation, choices)
     plan = ExportPlan(
         format="yolo",
         dataset=store.root,
         generation=generation.number,
-        options=source_options(generation, choices),
+        options={**source_options(generation, choices), **selection.options()},
     )
     target = open_store(destination)
     started_s = time.monotonic()
@@ -88,16 +87,16 @@ def write(
     if complete is not None:
         return complete
 
-    names = given_categories(generation, column).values()
+    names = choices.classes or given_categories(generation, column).values()
     written = _Written(classes={name: number for number, name in enumerate(names)})
-    for image in export_images(store, generation, column=column, people=choices.people):
-        _write_image(target, image, written)
+    for image in selection.images():
+        _write_image(target, image, split_of(image.sample.key, selection.shares or SPLIT), written)
         if progress is not None:
             progress(written.num_images)
 
     settings = _settings(target, written)
     target.put(SETTINGS, settings)
-    reviewed = count_reviewed(store, generation, choices)
+    reviewed = selection.reviewed()
     report = ExportReport(
         format="yolo",
         destination=target.root,
@@ -120,17 +119,11 @@ def write(
         num_reviewed_masks=reviewed.masks,
         num_unannotated=count_unannotated(generation, choices, reviewed),
         num_loose_images=written.num_images,
-        left_out=dict(written.left_out),
+        left_out=dict(written.left_out + selection.left_out),
     )
     refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
-
-
-def split_of(key: str) -> str:
-    """ "train" or "val": the same for a key in every generation."""
-    draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
-    return "val" if draw < VAL_SHARE else "train"
 
 
 def label_line(class_id: int, segmentation: Mapping[str, Any]) -> str:
@@ -153,7 +146,7 @@ class _Written:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> None:
+def _write_image(target: ObjectStore, image: ExportImage, split: str, written: _Written) -> None:
     lines = []
     for annotation in image.record["annotations"]:
         if is_crowd(annotation):
@@ -168,7 +161,6 @@ def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> 
 
     # Picture and labels, side by side
     text = "".join(f"{line}\n" for line in lines if line).encode()
-    split = split_of(image.sample.key)
     target.put(f"images/{split}/{image.stem}.jpg", image.jpeg)
     target.put(f"labels/{split}/{image.stem}.txt", text)
 
@@ -182,18 +174,19 @@ def _write_image(target: ObjectStore, image: ExportImage, written: _Written) -> 
 
 
 def class_name(annotation: Mapping[str, Any]) -> str:
-    """A mask's class: its best label, else the class its box was given with, else its best name."""
-    return category_of(annotation) or str(annotation.get("label") or OBJECT)
+    """A mask's class: what was chosen for it, else its words, else "object"."""
+    return class_of(annotation) or OBJECT
 
 
 def _settings(target: ObjectStore, written: _Written) -> bytes:
-    """data.yaml. JSON strings are YAML's; a split without images falls back on the other."""
-    train = "train" if "train" in written.splits else "val"
-    val = "val" if "val" in written.splits else train
+    """data.yaml. JSON strings are YAML's; a split without images falls back on another."""
+    first, *_ = sorted(written.splits, key=(TRAIN, VAL, TEST).index) or (VAL,)
+    train, val = (name if name in written.splits else first for name in (TRAIN, VAL))
     lines = [
         f"path: {json.dumps(target.root)}  # change it where the data is moved",
         f"train: images/{train}",
         f"val: images/{val}",
+        *([f"test: images/{TEST}"] if TEST in written.splits else []),
         "names:",
         *(f"  {number}: {json.dumps(name)}" for name, number in (written.classes or {OBJECT: 0}).items()),
     ]

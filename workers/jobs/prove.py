@@ -36,7 +36,7 @@ from maskmill.pipeline.prove.spent import Spent, timed, with_peak_bytes
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.storage.errors import InputError
-from maskmill.workers.foreign.codec import DecodeError, normalise
+from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import sample_inputs
 from maskmill.workers.jobs.estimate import estimate_inputs
 from maskmill.workers.run.ingest_settings import IngestSettings

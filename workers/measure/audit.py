@@ -21,6 +21,7 @@ import numpy as np
 
 from maskmill.pipeline.annotation import from_sa1b
 from maskmill.pipeline.evaluate.agreement import best_partners, share_above
+from maskmill.pipeline.evaluate.panoptic import panoptic_quality
 from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.storage.dataset.join import join
 from maskmill.storage.errors import DatasetError, InputError
@@ -53,6 +54,8 @@ class Audit:
         above_90, above_75: share of the masks whose best partner has a higher IoU.
         mean_iou: of masks with their partners.
         found_50: share of the corrected masks that some mask meets with an IoU above 0.5.
+        pq, sq, rq: panoptic quality, of the masks as one map of segments, and its two factors: how well
+            matched segments fit, how many are.
         unjudged: masks that nobody drew or confirmed; in no share. 0 against truth.
         matched, ambiguous, not_in_dataset: images that the truth names, by whether the dataset has them:
             once, nobody can say which, not at all. 0 against reviews.
@@ -67,6 +70,9 @@ class Audit:
     above_75: float
     mean_iou: float
     found_50: float
+    pq: float = 0.0
+    sq: float = 0.0
+    rq: float = 0.0
     unjudged: int = 0
     matched: int = 0
     ambiguous: int = 0
@@ -134,6 +140,7 @@ def audit(
     partners = [best_partners(one.ours, one.theirs) for one in drawn]
     ours = np.concatenate([of[one.judged_N] for one, (of, _) in zip(drawn, partners, strict=True)])
     theirs = np.concatenate([one for _, one in partners])
+    panoptic = panoptic_quality((_judged(one), one.theirs) for one in drawn)
     unjudged = sum(int((~one.judged_N).sum()) for one in drawn)
     if unjudged and not len(ours):
         raise InputError(
@@ -151,9 +158,17 @@ def audit(
         above_75=_number(share_above(ours, 0.75)),
         mean_iou=float(ours.mean()) if len(ours) else 0.0,
         found_50=_number(share_above(theirs, 0.5)),
+        pq=_number(panoptic.pq),
+        sq=_number(panoptic.sq),
+        rq=_number(panoptic.rq),
         unjudged=unjudged,
         **(known.facts() if known is not None else {}),
     )
+
+
+def _judged(pair: _Held) -> list[Rle]:
+    """Our masks of an image that count: somebody said something of them, or truth does."""
+    return [mask for mask, judged in zip(pair.ours, pair.judged_N, strict=True) if judged]
 
 
 def put_on_card(store: ObjectStore, found: Audit, *, created_utc: str) -> str:

@@ -33,7 +33,7 @@ from maskmill.workers.stages.review import REVIEW
 
 if TYPE_CHECKING:
     from maskmill.storage.browse.catalogue import Catalogue
-    from maskmill.storage.dataset.generations import GenerationRow
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.dataset.saves import Save
 
 Record = dict[str, Any]

@@ -2,7 +2,7 @@
 
 `image` gains `caption` (the best text), `captions` (each with score and origin) and `boxes` (labels without a
 mask). An annotation gains `caption` (of its crop), `labels` (best first) and `names` (best first). Masks that
-labels brought along follow the grid's, with ids of their own. Nothing of SA-1B's is renamed.
+labels brought along follow the grid's, with ids of their own and `brought_by`. Nothing of SA-1B's is renamed.
 
 How a column joins stands in its own file (`Column.join`); here they are put together.
 """
@@ -16,6 +16,9 @@ from maskmill.storage.errors import DamagedObject
 from maskmill.workers.run.columns import Join, Record
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.registry import joined_columns
+
+BROUGHT_BY = "brought_by"
+"""The field of an annotation that names the column which brought it; the masks column's own have none."""
 
 
 def word_columns() -> tuple[str, ...]:
@@ -41,7 +44,7 @@ def with_words(record: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]
         found = words[column.name]
         try:
             brought = column.join.brings(found) if column.join.brings is not None else ()
-            rows += [dict(row) for row in brought]
+            rows += [{**row, BROUGHT_BY: column.name} for row in brought]
             by_id = {row["id"]: row for row in rows}
             column.join.put(info, by_id, found)
         except (KeyError, TypeError) as exc:

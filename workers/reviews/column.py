@@ -124,7 +124,11 @@ def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "revie
         return None
 
     def make(parent: Generation | None) -> Publication:
-        """The rows in force, with reviews."""
+        """The rows in force, with reviews.
+
+        Raises:
+            DamagedObject: a save, or a shard that has to be read, is not what was written.
+        """
         assert parent is not None
         made = with_reviews(store, parent.rows(), created_utc=created_utc)
         if made.damage:

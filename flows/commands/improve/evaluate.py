@@ -11,18 +11,23 @@ import typer
 
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
 from maskmill.flows.report import console
+from maskmill.flows.report.words import listed, moment
 
 Model = Annotated[
     str | None,
-    typer.Option("--segmenter", help="A model (nano, vit_b, ...), MODEL=WEIGHTS, or promoted.", metavar="ID"),
+    typer.Option(
+        "--segmenter", help="A model (nano, vit_b, ...), MODEL=WEIGHTS, or promoted.", metavar="MODEL"
+    ),
 ]
-Coco = Annotated[Path | None, typer.Option(help="Ground truth, COCO's or LVIS's JSON.", dir_okay=False)]
+Coco = Annotated[Path | None, typer.Option(help="Ground truth: COCO's or LVIS's JSON.", dir_okay=False)]
 Images = Annotated[Path | None, typer.Option(help="The folder of its pictures.", file_okay=False)]
-Boxes = Annotated[Path | None, typer.Option(help="A detector's boxes, COCO results, for AP.", dir_okay=False)]
+Boxes = Annotated[
+    Path | None, typer.Option(help="A detector's boxes, as COCO results, for AP.", dir_okay=False)
+]
 Suite = Annotated[Path | None, typer.Option(help="A manifest (TOML) of sets.", dir_okay=False)]
 Bsds = Annotated[
     tuple[Path, Path] | None,
-    typer.Option(help="Edges: folder of pictures, folder of .mat files.", metavar="IMAGES TRUTH"),
+    typer.Option(help="Edges: a folder of pictures, and one of .mat files.", metavar="IMAGES TRUTH"),
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Write JSON, curves and the worst answers here.", file_okay=False)
@@ -48,10 +53,11 @@ def evaluate(
     ] = False,
     agree: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Compare two generations of DATASET.", metavar="N M"),
+        typer.Option(help="Hold two generations of DATASET against each other.", metavar="N M"),
     ] = None,
     generation: Annotated[
-        int | None, typer.Option("--generation", "-g", min=1, help="For --audit; the latest by default.")
+        int | None,
+        typer.Option("--generation", "-g", min=1, help="For --audit and --text; the latest by default."),
     ] = None,
     out: Out = None,
     recipe: Recipe = None,
@@ -103,7 +109,7 @@ def _show(found: dict[str, Any]) -> None:
     for name, figures in found.get("edges", {}).items():
         console.print_pairs(figure_lines(figures), title=f"edges: {name}")
     if left_out := found.get("left_out"):
-        console.note(f"annotations of the truth that are no true masks were left out: {left_out}")
+        console.note(f"annotations of the truth that are no true masks were left out: {listed(left_out)}")
     for path in found.get("files", ()):
         console.out.print(f"wrote {console.plain(path)}")
 
@@ -113,7 +119,7 @@ def promote(
     to: Annotated[
         int | None, typer.Option("--to", min=0, help="The model to put in force; 0 is the shipped one.")
     ] = None,
-    why: Annotated[str, typer.Option(help="Kept with the promotion.")] = "by hand",
+    why: Annotated[str, typer.Option(help="Why; kept with the promotion.")] = "by hand",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -152,7 +158,7 @@ def _show_models(facts: dict[str, Any], dataset: str) -> None:
     for card in facts["models"]:
         decided = card["decisions"][-1]["why"] if card["decisions"] else "not gated"
         mark = "in force" if card["number"] == facts["promoted"] else ""
-        rows.append((str(card["number"]), card["model"], card["created_utc"], mark, decided))
+        rows.append((str(card["number"]), card["model"], moment(card["created_utc"]), mark, decided))
     console.print_table(("model", "kind", "made", "", "gate"), rows)
     if facts["promoted"] in (None, 0):
         console.out.print("in force: the model that a run's settings name")

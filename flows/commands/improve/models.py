@@ -13,11 +13,16 @@ from maskmill.flows.report import console
 
 
 def models(
-    role: Annotated[str | None, typer.Argument(help="One role: segmenter, captioner, ...")] = None,
+    role: Annotated[
+        str | None, typer.Argument(help="Only this role: segmenter, captioner, filter, detector or namer.")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """The model families by role: names for settings, weights that fit, what is installed and what lacks."""
+    """List the models that can be used, by role.
+
+    With the name that settings give them, weights that fit, and what is not installed.
+    """
     with console.clear_errors(debug=debug):
         from maskmill.pipeline.settings.families import FAMILIES
 

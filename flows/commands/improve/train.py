@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskmill.flows.commands.help import completer, one_of
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
 from maskmill.flows.report import console
+from maskmill.flows.report.words import listed
 
 if TYPE_CHECKING:
     from maskmill.flows.runs.loop import LoopReport
@@ -33,7 +35,11 @@ def retrain(
     ] = None,
     workers: Workers = 1,
     start: Annotated[
-        str, typer.Option(help="promoted (the model in force) or base ([segmenter] as it is).")
+        str,
+        typer.Option(
+            help="From the model in force (promoted), or the one that the settings name (base).",
+            **one_of("promoted", "base"),
+        ),
     ] = "promoted",
     gate: Gate = None,
     promote: Annotated[
@@ -77,8 +83,8 @@ def _show_retrained(dataset: str, done: Retrained) -> None:
     console.print_pairs(
         [
             ("weights", card.weights.name),
-            ("steps", curve[-1]["step"] if curve else 0),
-            ("images seen", card.trained["images_seen"]),
+            ("steps", f"{curve[-1]['step'] if curve else 0:,}"),
+            ("images seen", f"{card.trained['images_seen']:,}"),
             ("loss, first and last", " ".join(f"{row['loss']:.3f}" for row in (curve[:1] + curve[-1:]))),
             *((f"masks left out: {why}", n) for why, n in card.trained["masks_left_out"].items() if n),
             *([("gate", done.decision["why"])] if done.decision else []),
@@ -95,7 +101,7 @@ def loop(
         tuple[Path, Path],
         typer.Option(help="Annotations and pictures that rounds are judged on.", metavar="COCO IMAGES"),
     ],
-    rounds: Annotated[int, typer.Option(min=1, help="Annotate, retrain, gate, promote: how often.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to annotate, retrain, gate and promote.")] = 3,
     truth: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="What the oracle knows, for loop.reviewed images.", metavar="COCO IMAGES"),
@@ -142,8 +148,13 @@ def _show_rounds(report: LoopReport, figure: str) -> None:
 
 
 def distill(
-    teacher: Annotated[str, typer.Argument(help="nano, vit_b, ..., or MODEL=WEIGHTS.")],
-    student: Annotated[str, typer.Argument(help="The student's shape: nano or tiny.")],
+    teacher: Annotated[
+        str, typer.Argument(help="nano, vit_b, ..., or MODEL=WEIGHTS; see `maskmill models segmenter`.")
+    ],
+    student: Annotated[
+        str,
+        typer.Argument(help="The student's shape: nano or tiny.", autocompletion=completer(("nano", "tiny"))),
+    ],
     dataset: Dataset,
     generation: Annotated[
         int | None, typer.Option("--generation", "-g", min=1, help="Its pictures; the latest by default.")
@@ -170,7 +181,9 @@ def distill(
             console.print_json(dataclasses.asdict(card))
             return
         console.out.print(f"[green]Done[/green]: model {card.number}, {student} taught by {teacher}")
-        console.print_pairs([("weights", card.weights.name), ("images seen", card.trained["images_seen"])])
+        console.print_pairs(
+            [("weights", card.weights.name), ("images seen", f"{card.trained['images_seen']:,}")]
+        )
 
 
 def review(
@@ -182,10 +195,14 @@ def review(
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="With --truth: how many images; drawn by loop.seed.")
+        int | None, typer.Option(min=1, help="With --truth: how many images, drawn by loop.seed.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="given (the masks as they are), or an oracle: assisted or semi.")
+        str,
+        typer.Option(
+            help="The masks as they are given, or what an oracle makes of them, assisted or semi-automatic.",
+            **one_of("given", "assisted", "semi"),
+        ),
     ] = "given",
     who: Annotated[
         str | None, typer.Option(help="Who made the masks; this account's name by default.")
@@ -202,13 +219,10 @@ def review(
     of it, first. A save is never overwritten; training weighs reviews most.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError, load_config
+        from maskmill.flows.config import load_config
         from maskmill.flows.runs import review as runs
 
-        if (truth is None) != (images is None):
-            raise ConfigError(
-                "--truth and --images go together; without both, what people saved is published"
-            )
+        _go_together(truth, images)
         pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
         with console.watched():
@@ -216,4 +230,12 @@ def review(
         if json:
             console.print_json(found)
         else:
-            console.print_pairs(found.items())
+            console.print_pairs((name.replace("_", " "), listed(value)) for name, value in found.items())
+
+
+def _go_together(truth: tuple[Path, Path] | None, images: int | None) -> None:
+    """Raises ConfigError for one without the other."""
+    from maskmill.flows.config import ConfigError
+
+    if (truth is None) != (images is None):
+        raise ConfigError("--truth and --images go together; without both, what people saved is published")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import Dataset, Debug, Json, Which
+from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, in_order, listed, moment
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.query import QueryResult
-    from maskmill.workers.jobs.import_column import ImportReport
     from maskmill.workers.measure.compare import DiffReport
 
-Older = Annotated[str, typer.Argument(help="A generation: number, tag or 'latest'.")]
+Older = Annotated[str, typer.Argument(help="A generation: a number, a tag or latest.")]
+SHOWN_ROWS = 1000
+"""Of a query, on a terminal and as JSON."""
+
 Picture = Annotated[
     Path | None, typer.Option("--picture", help="Write a PNG to look at here.", dir_okay=False)
 ]
@@ -42,23 +46,25 @@ def _entry_title(entry: dict[str, Any]) -> str:
 
 
 def _entry_lines(entry: dict[str, Any]) -> list[tuple[str, Any]]:
-    lines: list[tuple[str, Any]] = [("  published", entry["created_utc"])]
-    lines.append(("  from", entry["parent"] if entry["parent"] is not None else "nothing before it"))
-    lines += [(f"  {name}", f"{total:,.0f}") for name, total in entry["totals"].items()]
+    lines: list[tuple[str, Any]] = [("  published", moment(entry["created_utc"]))]
+    parent = entry["parent"]
+    lines.append(("  from", "nothing before it" if parent is None else f"generation {parent}"))
+    lines += [(f"  {name}", f"{total:,.0f}") for name, total in in_order(entry["totals"])]
+
     for column, versions in entry["versions"].items():
-        text = ", ".join(f"{digits} ({shards} shards)" for digits, shards in sorted(versions.items()))
-        lines.append((f"  {column}", text))
+        told = (f"{digits} ({count(shards, 'shard')})" for digits, shards in sorted(versions.items()))
+        lines.append((f"  column {column}", ", ".join(told)))
     lines += [(f"  {role}", name) for role, name in entry["models"].items()]
-    lines += [(f"  {name}", f"{old} -> {new}") for name, (old, new) in entry["changed"].items()]
-    return lines
+    changed = entry["changed"].items()
+    return lines + [(f"  {name}", f"{listed(old)} -> {listed(new)}") for name, (old, new) in changed]
 
 
 def diff(
     dataset: Dataset,
     before: Older,
-    after: Annotated[str, typer.Argument(help="Another one.")] = "latest",
+    after: Annotated[str, typer.Argument(help="The one to compare it with.")] = "latest",
     max_shards: Annotated[
-        int, typer.Option(min=1, help="Read at most so many changed shards of a column, spread.")
+        int, typer.Option(min=1, help="Read at most so many changed shards of a column, spread over all.")
     ] = 64,
     picture: Picture = None,
     json: Json = False,
@@ -134,7 +140,8 @@ def show(
 
 
 def _column_lines(column: dict[str, Any]) -> list[tuple[str, Any]]:
-    lines: list[tuple[str, Any]] = [("  made", f"{column['created_utc']}, attempt {column['attempt']}")]
+    made = f"{moment(column['created_utc'])}, attempt {column['attempt']}"
+    lines: list[tuple[str, Any]] = [("  made", made)]
     lines += [(f"  {role}", name) for role, name in column["models"].items()]
     lines.append(("  in", column["data"]))
     if column["rejected"]:
@@ -148,18 +155,31 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         scores = [row["predicted_iou"] for row in value if "predicted_iou" in row]
         best = f", predicted IoU {min(scores):.3f} to {max(scores):.3f}" if scores else ""
-        return f"{len(value)}{best} (--json shows them)"
-    text = str(value)
+        return f"{len(value):,}{best} (--json shows them)"
+    text = listed(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def query(
     dataset: Dataset,
-    sql: Annotated[str, typer.Argument(help='Such as "select count(*) from masks where area_px > 10000".')],
+    sql: Annotated[
+        str,
+        typer.Argument(help='Such as "select count(*) from masks where area_px > 10000".', metavar="SQL"),
+    ],
     generation: Which = None,
-    max_rows: Annotated[int, typer.Option(min=1, help="Rows to show at most.")] = 1000,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it may take.")] = 300.0,
-    unsafe: Annotated[bool, typer.Option(help="Let it read and write files, and load extensions.")] = False,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"At most so many rows; {SHOWN_ROWS:,} by default, files have all."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="How long it may take.", metavar="SECONDS")] = 300.0,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, every row.", rich_help_panel=OUTPUT)] = False,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(help="Write a Parquet file here, every row.", dir_okay=False, rich_help_panel=OUTPUT),
+    ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe", help="Let it read and write files, and load extensions.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -169,26 +189,33 @@ def query(
     default a query reads these and nothing else: no files, no network.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.storage.dataset.query import run_query
+        from maskmill.storage.dataset import query_files
+        from maskmill.storage.dataset.query import answering, run_query
         from maskmill.storage.dataset.tags import find_generation
         from maskmill.storage.stores.open import open_store
         from maskmill.workers.reading.word_rows import rows_for
 
         store = open_store(dataset)
-        result = run_query(
-            store,
-            find_generation(store, generation),
-            sql,
-            max_rows=max_rows,
-            timeout_s=timeout,
-            unsafe=unsafe,
-            rows_for=rows_for,
-        )
+        asked = (store, find_generation(store, generation), sql)
+        if csv or parquet is not None:
+            answer = answering(*asked, timeout_s=timeout, unsafe=unsafe, rows_for=rows_for)
+            if parquet is None:
+                query_files.write_csv(answer, sys.stdout, max_rows=max_rows)
+                return
+            num_rows = query_files.write_parquet(answer, parquet, max_rows=max_rows)
+            if json:
+                console.print_json({"wrote": str(parquet), "rows": num_rows})
+            else:
+                console.out.print(f"wrote {count(num_rows, 'row')} to {console.plain(str(parquet))}")
+            return
+
+        shown = max_rows or SHOWN_ROWS
+        result = run_query(*asked, max_rows=shown, timeout_s=timeout, unsafe=unsafe, rows_for=rows_for)
         if json:
             rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
             console.print_json({"rows": _plain(rows), "truncated": result.truncated})
-            return
-        _print_result(result)
+        else:
+            _print_result(result)
 
 
 def _print_result(result: QueryResult) -> None:
@@ -196,7 +223,7 @@ def _print_result(result: QueryResult) -> None:
         result.columns, [["" if cell is None else str(cell) for cell in row] for row in result.rows]
     )
     if result.truncated:
-        console.note(f"only the first {len(result.rows)} rows; --max-rows shows more")
+        console.note(f"only the first {count(len(result.rows), 'row')}; --max-rows shows more, --csv all")
 
 
 def _plain(value: Any) -> Any:
@@ -208,73 +235,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def import_column(
-    dataset: Dataset,
-    files: Annotated[
-        list[Path], typer.Argument(help="COCO's JSON, or SA-1B's JSON files, tars or folders.", exists=True)
-    ],
-    format: Annotated[str, typer.Option(help="coco or sa1b.")] = "coco",
-    column: Annotated[str, typer.Option(help="The column's name in the dataset.")] = "given",
-    images: Annotated[
-        list[str] | None, typer.Option("--images", help="Where the images are, if they are not in it yet.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
-    ] = None,
-    who: Annotated[
-        str | None, typer.Option(help="With --by person: whose they are; this account by default.")
-    ] = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Take annotations in as a column: COCO or SA-1B.
-
-    Matched to the dataset's images by file name, whole folders at a time, and published beside its masks:
-    `show` and `export --column` use them. What cannot be taken is left out and counted. Masks `--by person`
-    are reviews as well: training, audits, previews and exports take them before automatic ones.
-    """
-    with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError
-        from maskmill.flows.runs import import_column as runs
-        from maskmill.flows.runs.review import this_person
-
-        if by not in (None, "person") or (who is not None and by is None):
-            raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
-        maker = (who or this_person()) if by is not None else None
-        with console.watched():
-            report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-            return
-        console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
-        console.print_pairs(_import_lines(report))
-
-
-def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
-    """The account of an import: images, then annotations, each with what was left out."""
-    lines: list[tuple[str, Any]] = [("images", report.num_images)]
-    lines += [(f"  without annotations: {reason}", count) for reason, count in report.rejects.items()]
-    lines += [
-        ("images named in the files", report.matched + report.unmatched + report.ambiguous),
-        ("  in the dataset", report.matched),
-        ("  not in the dataset", report.unmatched),
-        ("  ambiguous", report.ambiguous),
-    ]
-    lines += [(f"  left out: {reason}", count) for reason, count in report.images_left_out.items()]
-    lines += [("annotations read", report.num_annotations), ("  taken as masks", report.num_masks)]
-    for reason, count in report.left_out.items():
-        first = ", ".join(report.first_left_out[reason])
-        lines.append((f"  left out: {reason}", f"{count} ({first}{', ...' if count > 5 else ''})"))
-    lines += [(f"reviews by people: {what}", count) for what, count in report.reviews.items()]
-    if report.bad_rings:
-        lines.append(("  rings left out of polygons", report.bad_rings))
-    return lines
-
-
 def tag(
     dataset: Dataset,
-    name: Annotated[str | None, typer.Argument(help="The tag; leave out to list all.")] = None,
-    generation: Annotated[str, typer.Argument(help="What it names: number, tag or 'latest'.")] = "latest",
+    name: Annotated[str | None, typer.Argument(help="The tag; leave it out to list all.")] = None,
+    generation: Annotated[str, typer.Argument(help="What it names: a number, a tag or latest.")] = "latest",
     remove: Annotated[bool, typer.Option("--remove", help="Take the tag away.")] = False,
     note: Annotated[str, typer.Option(help="Why, for people.")] = "",
     json: Json = False,

@@ -1,4 +1,4 @@
-"""`maskmill status`, `verify`, `preview`, `export`: look at a dataset, check it, show it, hand it on."""
+"""`maskmill status`, `verify`, `preview`: look at a dataset, check it, show it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import typer
 
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
 from maskmill.flows.report import console
-from maskmill.flows.report.report import duration
-from maskmill.workers.exports.formats import formats_told, without_images
+from maskmill.flows.report.words import count, duration, in_order, moment, size
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
     from maskmill.storage.care.verify import VerifyReport
-    from maskmill.workers.exports.report import ExportReport
 
 
 def status(
     dataset: Dataset,
     watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.5, help="Between two looks.", metavar="SECONDS")] = 5.0,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -61,17 +59,18 @@ def _watch(looks: Iterator[dict[str, Any]], *, json: bool) -> None:
 
 
 def _status_lines(found: dict[str, Any]) -> list[tuple[str, Any]]:
-    lines: list[tuple[str, Any]] = [("images planned", f"{found['images']} in {found['shards']} shards")]
-    lines += [(f"  left out: {reason}", count) for reason, count in found["skipped"].items()]
+    planned = f"{found['images']:,} in {count(found['shards'], 'shard')}"
+    lines: list[tuple[str, Any]] = [("images planned", planned)]
+    lines += [(f"  left out: {reason}", number) for reason, number in found["skipped"].items()]
     for version in found["columns"]:
         name = f"{version['column']} {version['fingerprint']}"
-        lines.append((name, f"{version['committed']} of {found['shards']} shards committed"))
+        lines.append((name, f"{version['committed']:,} of {count(found['shards'], 'shard')} committed"))
     generation = found["generation"]
     if generation is None:
         lines.append(("generation", "none yet"))
     else:
-        lines.append(("generation", f"{generation['number']}, published {generation['created_utc']}"))
-        lines += [(f"  {name}", f"{total:,.0f}") for name, total in generation["totals"].items()]
+        lines.append(("generation", f"{generation['number']}, published {moment(generation['created_utc'])}"))
+        lines += [(f"  {name}", f"{total:,.0f}") for name, total in in_order(generation["totals"])]
         lines += [(f"  {role}", name) for role, name in generation["models"].items()]
     reviews = found["reviews"]
     if reviews["pictures"]:
@@ -116,8 +115,8 @@ def verify(
         else:
             _show_verified(report, dataset, deep=deep)
             if orphans["orphans"]:
-                size = f"{orphans['orphan_bytes'] / 1e6:,.1f} MB"
-                console.note(f"{orphans['orphans']} objects are named by nothing ({size}); see `maskmill gc`")
+                told, much = count(orphans["orphans"], "object"), size(orphans["orphan_bytes"])
+                console.note(f"{told} named by nothing ({much}); see `maskmill gc`")
         console.exit_unless(report.ok)
 
 
@@ -161,9 +160,9 @@ def _repair(
     for damage in found.damages:
         console.note(f"shard {damage.shard}: {damage.column}: {damage.what}: {damage.detail}")
     if found.unpublished:
-        console.note(f"{len(found.unpublished)} shards have records that no generation names yet")
+        console.note(f"records that no generation names yet: {count(len(found.unpublished), 'shard')}")
     again = f"{console.command_line()} --yes"
-    question = f"Make {len(found.damages)} damaged column shards again, and publish?"
+    question = f"Make {count(len(found.damages), 'damaged column shard')} again, and publish?"
     if not console.agreed(question, yes=yes, json=json, again=again):
         return None
     with console.watched():
@@ -179,7 +178,7 @@ def _repair(
 
 def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
     names = ("images", "annotated", "rejected", "unannotated", "missing", "duplicated", "damaged")
-    console.print_pairs([(name, getattr(report, name)) for name in names], title=dataset)
+    console.print_pairs([(name, f"{getattr(report, name):,}") for name in names], title=dataset)
     for problem in report.problems:
         console.note(problem)
     if report.missing or report.duplicated or report.damaged:
@@ -237,67 +236,3 @@ def write_preview(
         preview_page(store, generation, title=Path(dataset).name, column=column), encoding="utf-8"
     )
     return page
-
-
-def export(
-    dataset: Dataset,
-    dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
-    format: Annotated[
-        str,
-        typer.Option(help=f"{formats_told()}."),
-    ] = "sa1b",
-    generation: Which = None,
-    images: Annotated[
-        bool, typer.Option(help=f"{' and '.join(without_images())} only: write the images too.")
-    ] = True,
-    column: Annotated[str, typer.Option(help="The column with the masks; imports have another.")] = "masks",
-    polygons: Annotated[
-        bool, typer.Option(help="coco and lvis only: masks as polygons, not run lengths.")
-    ] = False,
-    prefer: Annotated[
-        str, typer.Option(help="people (their masks where a picture was reviewed) or automatic.")
-    ] = "people",
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Write a generation out as SA-1B tars, COCO, LVIS, YOLO or Parquet.
-
-    Self-contained files that know nothing of maskmill. An export that was stopped goes on.
-    """
-    with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import load_config
-        from maskmill.flows.runs.export import export_generation
-
-        pairs = [f"export.format={format}", f"export.images={str(images).lower()}", f"export.column={column}"]
-        pairs += [f"export.polygons={str(polygons).lower()}", f"export.prefer={prefer}"]
-        config = load_config(sets=pairs)
-        with console.watched() as watcher:
-            watcher.step(f"exporting to {dest}")
-            report = export_generation(dataset, generation, config.export, dest)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-            return
-        verb = "was there already, complete" if report.already_complete else "written"
-        console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
-        size = f"{report.size_bytes / 1e6:,.1f} MB"
-        console.print_pairs(
-            [
-                ("where", report.destination),
-                ("images", report.num_images),
-                ("masks", report.num_masks),
-                *_reviewed_lines(report),
-                ("size", size),
-                *((f"left out: {reason}", count) for reason, count in report.left_out.items()),
-            ]
-        )
-
-
-def _reviewed_lines(report: ExportReport) -> list[tuple[str, Any]]:
-    """How much of an export is people's; nothing where none of it is."""
-    if not report.num_reviewed_images:
-        return []
-    others = report.num_images - report.num_reviewed_images
-    return [
-        ("  people's", f"{report.num_reviewed_masks} masks drawn or confirmed"),
-        ("  reviewed images", f"{report.num_reviewed_images}, the other {others} with automatic masks alone"),
-    ]

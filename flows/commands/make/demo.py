@@ -13,8 +13,10 @@ from maskmill.flows.commands.options import Debug
 from maskmill.flows.report import console
 
 Count = Annotated[int, typer.Option(min=1, help="How many scenes.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the first scene; the next has one more.")]
-Size = Annotated[int, typer.Option("--size", min=32, max=4096, help="Width and height in pixels.")]
+Seed = Annotated[int, typer.Option(min=0, help="Draws the first scene; the next has one more.")]
+Size = Annotated[
+    int, typer.Option("--size", min=32, max=4096, help="Width and height in pixels.", metavar="PX")
+]
 
 
 def scenes(
@@ -24,7 +26,7 @@ def scenes(
     size_px: Size = 512,
     debug: Debug = False,
 ) -> None:
-    """Write generated scenes as JPEGs, equal for equal seeds."""
+    """Write generated pictures as JPEGs, equal for equal seeds."""
     with console.clear_errors(debug=debug):
         write_scenes(dest, count=count, seed=seed, size_px=size_px)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, duration, size
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -35,22 +38,27 @@ def show_estimate(dataset: str, inputs: list[str], config: RunConfig, *, json: b
 
 def _lines(estimate: Estimate, workers: int) -> list[tuple[str, str]]:
     lines = [
-        ("images in the inputs", str(estimate.num_inputs)),
-        ("measured on", f"{estimate.num_sampled} of them"),
-        ("hours", f"{_range(estimate.hours)} with {workers} workers like this machine's"),
-        ("masks", _range(estimate.masks)),
-        ("gigabytes", _range(estimate.total_bytes, scale=1e-9)),
+        ("images in the inputs", f"{estimate.num_inputs:,}"),
+        ("measured on", f"{estimate.num_sampled:,} of them"),
+        ("time", f"{_range(estimate.hours, _hours)} with {count(workers, 'worker')} like this machine's"),
+        ("masks", _range(estimate.masks, lambda value: f"{value:,.0f}")),
+        ("size", _range(estimate.total_bytes, size)),
     ]
-    lines += [(f"  {column}", _range(size, scale=1e-9)) for column, size in estimate.bytes_by_column.items()]
+    lines += [(f"  {column}", _range(bytes_, size)) for column, bytes_ in estimate.bytes_by_column.items()]
     lines += [
         (f"  rejected in the sample: {reason}", str(n)) for reason, n in estimate.rejected_in_sample.items()
     ]
     return lines
 
 
-def _range(interval: Interval, *, scale: float = 1.0) -> str:
-    low, mean, high = (value * scale for value in (interval.low, interval.mean, interval.high))
-    return f"{mean:,.3g} ({low:,.3g} to {high:,.3g})"
+def _range(interval: Interval, say: Callable[[float], str]) -> str:
+    """The mean and what it may be; a range without a high end is told so."""
+    high = say(interval.high) if math.isfinite(interval.high) else "unknown"
+    return f"{say(interval.mean)} ({say(interval.low)} to {high})"
+
+
+def _hours(hours: float) -> str:
+    return duration(3600 * hours)
 
 
 def _this_machine() -> dict[str, float]:

@@ -22,6 +22,7 @@ from maskmill.flows.commands.options import (
     run_sets,
 )
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count
 
 if TYPE_CHECKING:
     from maskmill.flows.config import RunConfig
@@ -94,15 +95,17 @@ def show_report(report: RunReport, *, json: bool) -> None:
 
 def _verdict(report: RunReport) -> str:
     if not report.sound:
-        return f"[red]Not complete[/red]: {report.missing} images are missing, {report.damaged} damaged."
+        lacking = count(report.missing, "image")
+        return f"[red]Not complete[/red]: {lacking} missing, {report.damaged:,} damaged."
     if report.new_images:
-        return f"[green]Done[/green]: {report.new_images} new images, in generation {report.generation}."
+        new = count(report.new_images, "new image")
+        return f"[green]Done[/green]: {new}, in generation {report.generation}."
     if report.published:
         return (
             f"[green]Done[/green]: published as generation {report.generation}; nothing had to be annotated."
         )
     return (
-        f"[green]Nothing to do[/green]: all {report.images} images are in generation {report.generation}; "
+        f"[green]Nothing to do[/green]: {count(report.images, 'image')} in generation {report.generation}; "
         "nothing was recomputed."
     )
 

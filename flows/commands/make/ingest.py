@@ -20,6 +20,7 @@ from maskmill.flows.commands.options import (
     run_sets,
 )
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, duration
 
 if TYPE_CHECKING:
     from maskmill.flows.runs.ingest import IngestReport
@@ -37,10 +38,11 @@ def ingest(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Take images in without annotating them: plan, check, normalise, store.
+    """Take images in without annotating them.
 
-    Needs no GPU and no model. `generate` does it too; ahead of it, on cheaper machines, a GPU need not wait
-    for decoding and scaling. Give it the settings that generate will have. Safe to stop and to repeat.
+    They are planned, checked, normalised and stored. Needs no GPU and no model. `generate` does it too; ahead
+    of it, on cheaper machines, a GPU need not wait for decoding and scaling. Give it the settings that
+    generate will have. Safe to stop and to repeat.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
@@ -59,9 +61,9 @@ def ingest(
 def _show(report: IngestReport, inputs: list[str]) -> None:
     console.print_pairs(
         [
-            ("images", f"{report.images} in {report.shards} shards"),
-            ("taken in now", report.new_images),
-            ("seconds", report.seconds),
+            ("images", f"{report.images:,} in {count(report.shards, 'shard')}"),
+            ("taken in now", f"{report.new_images:,}"),
+            ("took", duration(report.seconds)),
         ],
         title=report.dataset,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskmill.flows.commands.help import one_of
 from maskmill.flows.commands.options import (
     ConfigFile,
     Dataset,
@@ -32,32 +33,43 @@ def relabel(
     dataset: Dataset,
     input: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", help="Look here for new images; by default where the old came from."),
+        typer.Option(
+            "--input",
+            "-i",
+            help="Look here for new images; by default where the old came from.",
+            metavar="IMAGES",
+        ),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
     max_shards: Annotated[int | None, typer.Option(min=1, help="Do at most so many shards.")] = None,
     max_gpu_hours: Annotated[
-        float | None, typer.Option(help="Do what is predicted to take at most so many worker-hours.")
+        float | None,
+        typer.Option(help="Do what should take at most so many hours of a worker.", metavar="HOURS"),
     ] = None,
-    order: Annotated[str, typer.Option(help="Which first: oldest or worst (mean predicted IoU).")] = "oldest",
+    order: Annotated[
+        str,
+        typer.Option(help="Which shards first; worst is by mean predicted IoU.", **one_of("oldest", "worst")),
+    ] = "oldest",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
     wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for another writer of the dataset.")
+        float, typer.Option(min=0, help="For another writer of the dataset to end.", metavar="SECONDS")
     ] = 0.0,
     workers: Workers = None,
     ray_address: RayAddress = None,
     picture: Annotated[
-        Path | None, typer.Option("--picture", help="Write the largest differences as a PNG here.")
+        Path | None,
+        typer.Option("--picture", help="Write the largest differences as a PNG here.", dir_okay=False),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Recompute what is stale: new images, changed settings, a newly promoted model.
+    """Recompute what is stale, and nothing else.
 
-    By the settings of the latest generation, unless --recipe, --config or --set say otherwise. Shows its plan
-    first, publishes a generation that keeps every other shard as it was, and says what changed.
+    New images, changed settings, a newly promoted model. By the settings of the latest generation, unless
+    --recipe, --config or --set say otherwise. Shows its plan first, publishes a generation that keeps every
+    other shard as it was, and says what changed.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, settings_of

@@ -11,13 +11,16 @@ import typer
 
 from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count
 
 if TYPE_CHECKING:
     from maskmill.workers.jobs.tune import TuneReport, TuneRow
 
 
 def tune(
-    input: Annotated[list[str], typer.Argument(help="Folders, globs, manifests, tars or s3:// prefixes.")],
+    input: Annotated[
+        list[str], typer.Argument(help="Folders, globs, manifests, tars or s3:// prefixes.", metavar="IMAGES")
+    ],
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -25,12 +28,14 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, help="Draws which images.")] = 0,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", help="Write what the thresholds do to the images as a PNG here."),
+        typer.Option(
+            "--picture", help="Write what the thresholds do to the images as a PNG here.", dir_okay=False
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find quality thresholds on a few of the images."""
+    """Find the thresholds that suit your images, on a few of them."""
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config
         from maskmill.workers.jobs.tune import tune_inputs
@@ -73,7 +78,7 @@ def _show(report: TuneReport, picture: Path | None) -> None:
     chosen = (suggestion.predicted_iou, suggestion.stability)
     rows = [_cells(row, chosen=(row.predicted_iou, row.stability) == chosen) for row in report.rows]
     console.print_table(("IoU", "stability", "masks/image", "covered", "fewest", "most", ""), rows)
-    console.out.print(f"tried on {report.num_images} images; {console.plain(suggestion.why)}")
+    console.out.print(f"tried on {count(report.num_images, 'image')}; {console.plain(suggestion.why)}")
     if picture is not None:
         console.out.print(f"picture: {console.plain(str(picture))}")
 

@@ -7,14 +7,23 @@ from typing import Annotated
 
 import typer
 
+from maskmill.flows.commands.help import one_of
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
 from maskmill.flows.report import console
 
 Flows = Annotated[
-    list[str] | None, typer.Option("--flow", help="generate, relabel, retrain, evaluate or loop; repeat.")
+    list[str] | None,
+    typer.Option(
+        "--flow",
+        help="What to register; generate by default. Repeat for more.",
+        **one_of("generate", "relabel", "retrain", "evaluate", "loop"),
+    ),
 ]
 Name = Annotated[
-    str, typer.Option(help="Beside others of this flow and dataset; the dataset is in every name.")
+    str,
+    typer.Option(
+        help="Tells it from others of this flow and dataset; the dataset is in every name.", metavar="NAME"
+    ),
 ]
 
 
@@ -22,28 +31,41 @@ def deploy(
     dataset: Dataset,
     flow: Flows = None,
     input: Annotated[
-        list[str] | None, typer.Option("--input", "-i", help="Where images are; generate needs it.")
+        list[str] | None,
+        typer.Option("--input", "-i", help="Where images are; generate and loop need it.", metavar="IMAGES"),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
     name: Name = "",
-    pool: Annotated[str, typer.Option(help="The work pool, made if need be.")] = "maskmill",
-    pool_type: Annotated[str, typer.Option(help="process or kubernetes.")] = "process",
-    image: Annotated[str | None, typer.Option(help="For Kubernetes: the image that holds maskmill.")] = None,
-    cron: Annotated[str | None, typer.Option(help='When to run, such as "0 3 * * *".')] = None,
-    timezone: Annotated[str, typer.Option(help="Of the schedule, such as Europe/Berlin.")] = "UTC",
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="For Prefect's filters. Repeat.")] = None,
+    pool: Annotated[str, typer.Option(help="The work pool, made if need be.", metavar="NAME")] = "maskmill",
+    pool_type: Annotated[
+        str, typer.Option(help="Where its runs go.", **one_of("process", "kubernetes"))
+    ] = "process",
+    image: Annotated[
+        str | None,
+        typer.Option(help="For Kubernetes: the container image that holds maskmill.", metavar="IMAGE"),
+    ] = None,
+    cron: Annotated[
+        str | None, typer.Option(help='When to run: "0 3 * * *" is every night at 3.', metavar="WHEN")
+    ] = None,
+    timezone: Annotated[
+        str, typer.Option(help="Of the schedule, such as Europe/Berlin.", metavar="ZONE")
+    ] = "UTC",
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="For Prefect's filters. Repeat for more.")
+    ] = None,
     sign_off: Annotated[
         bool, typer.Option("--sign-off", help="relabel: a person must agree before it publishes.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Register flows as Prefect deployments: forms and schedules. The same again replaces it, and says what.
+    """Register flows as Prefect deployments: forms and schedules.
 
-    Needs a Prefect server that stays: `maskmill up`, or PREFECT_API_URL. A relabel without --recipe, --config
-    and --set goes by the settings of the generation it finds.
+    The same again replaces what was registered, and says so. Needs a Prefect server that stays: `maskmill
+    up`, or PREFECT_API_URL. A relabel without --recipe, --config and --set goes by the settings of the
+    generation it finds.
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config

@@ -14,6 +14,7 @@ import typer
 
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, duration
 
 DRIVER = "maskmill.flows.commands.operate.drill_driver"
 
@@ -25,14 +26,24 @@ def drill(
     seed: Annotated[int, typer.Option(min=0, help="Of the faults, their order and the pictures.")] = 0,
     faults: Annotated[int, typer.Option(min=20, max=100_000, help="How many to inject.")] = 350,
     minutes: Annotated[
-        float, typer.Option(min=1, max=1440, help="After this no more faults come; the job is completed.")
+        float,
+        typer.Option(
+            min=1,
+            max=1440,
+            help="After so many no more faults come; the job is completed.",
+            metavar="MINUTES",
+        ),
     ] = 20.0,
     store: Annotated[
         str | None,
-        typer.Option(help="A new place for the dataset, such as s3://bucket/drill on this machine's store."),
+        typer.Option(
+            help="A new place for the dataset, such as s3://bucket/drill on this machine's store.",
+            metavar="DEST",
+        ),
     ] = None,
     scratch: Annotated[
-        Path | None, typer.Option(help="A new folder for all else, kept; a temporary one by default.")
+        Path | None,
+        typer.Option(help="A new folder for all else, kept; a temporary one by default.", file_okay=False),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -72,13 +83,13 @@ def _show(report: DrillReport) -> None:
         [
             *report.faults.items(),
             ("faults", report.num_faults),
-            ("images", f"{report.images} in {report.shards} shards"),
+            ("images", f"{report.images:,} in {count(report.shards, 'shard')}"),
             *((f"drivers {how}", count) for how, count in report.drivers.items()),
             ("keys lost", report.lost),
             ("keys duplicated", report.duplicated),
             ("keys different", report.different),
             ("damage undetected", report.undetected),
-            ("seconds", report.seconds),
+            ("took", duration(report.seconds)),
         ],
         title=f"drill, seed {report.seed}, {report.dataset}",
     )

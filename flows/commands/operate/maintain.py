@@ -11,6 +11,7 @@ import typer
 
 from maskmill.flows.commands.options import Dataset, Debug, Json, Yes
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, size
 
 if TYPE_CHECKING:
     from maskmill.storage.care.forget import ForgetPlan
@@ -50,7 +51,7 @@ def gc(
         if not json:
             _show_garbage(dataset, found)
         done = bool(found) and console.agreed(
-            f"Remove these {len(found)}?",
+            f"Remove {count(len(found), 'object')}?",
             yes=yes,
             json=json,
             again=f"maskmill gc {shlex.quote(dataset)}{' --versions' if versions else ''} --yes",
@@ -61,7 +62,7 @@ def gc(
         if json:
             console.print_json(_garbage_json(found, done))
         elif done:
-            console.out.print(f"[green]Removed[/green] {len(found)}.")
+            console.out.print(f"[green]Removed[/green] {count(len(found), 'object')}.")
 
 
 def _show_garbage(dataset: str, found: list[Garbage]) -> None:
@@ -73,9 +74,7 @@ def _show_garbage(dataset: str, found: list[Garbage]) -> None:
     for one in found:
         sizes[one.kind] += one.size_bytes
     lines = [
-        (purpose, f"{counts[kind]}, {sizes[kind] / 1e6:,.1f} MB")
-        for kind, purpose in KINDS.items()
-        if counts[kind]
+        (purpose, f"{counts[kind]:,}, {size(sizes[kind])}") for kind, purpose in KINDS.items() if counts[kind]
     ]
     console.print_pairs(lines, title=f"Named by nothing in {dataset}, and older than a day")
 
@@ -116,14 +115,15 @@ def forget(
             console.print_json({"plan": dataclasses.asdict(asked), "done": done, "report": fields})
         elif report is not None:
             console.out.print(
-                f"[green]Forgotten[/green]: {len(asked.keys)} images; {report.num_removed} objects "
-                f"removed, generation {report.generation}."
+                f"[green]Forgotten[/green]: {count(len(asked.keys), 'image')}; "
+                f"{count(report.num_removed, 'object')} removed, generation {report.generation}."
             )
 
 
 def _show_forget(asked: ForgetPlan) -> None:
     if asked.done:
-        console.out.print(f"[green]Nothing to do[/green]: {', '.join(asked.keys)} are forgotten.")
+        are = "is" if len(asked.keys) == 1 else "are"
+        console.out.print(f"[green]Nothing to do[/green]: {', '.join(asked.keys)} {are} forgotten.")
         return
     console.out.print("[bold]To be forgotten[/bold]")
     for key, source in zip(asked.keys, asked.sources, strict=True):
@@ -132,7 +132,7 @@ def _show_forget(asked: ForgetPlan) -> None:
         [
             ("shards to rewrite", ", ".join(str(shard) for shard in asked.shards)),
             ("in", ", ".join(asked.versions)),
-            ("size", f"{asked.rewritten_bytes / 1e6:,.1f} MB"),
+            ("size", size(asked.rewritten_bytes)),
             (
                 "generations that lose these shards",
                 ", ".join(str(number) for number in asked.generations) or "none",

@@ -11,9 +11,10 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 
 def prefect(context: typer.Context) -> None:
-    """Prefect's own commands, against the server of `maskmill up` (or PREFECT_API_URL).
+    """Prefect's own commands, against the server of `maskmill up`.
 
-    For instance: maskmill prefect deployment ls; maskmill prefect deployment run relabel/NAME.
+    Or that of PREFECT_API_URL. For instance: maskmill prefect deployment ls; maskmill prefect deployment run
+    relabel/NAME.
     """
     from maskmill.flows.services import state as up_state
     from maskmill.flows.services.prefect import pools

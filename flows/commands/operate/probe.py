@@ -9,6 +9,7 @@ import typer
 
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
+from maskmill.flows.report.words import count, duration
 
 
 def probe(
@@ -16,10 +17,10 @@ def probe(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Try everything that a dataset needs of a store, on your own bucket or folder.
+    """Try whether a bucket or folder can hold a dataset.
 
-    Some 2,000 small objects and 72 MiB are written below DEST and removed again, whatever happens. Exit code
-    1: the store breaks a promise.
+    Everything that a dataset needs of a store is tried there. Some 2,000 small objects and 72 MiB are
+    written below DEST and removed again, whatever happens. Exit code 1: the store breaks a promise.
     """
     with console.clear_errors(debug=debug):
         from maskmill.storage.stores.suite import probe as probe_store
@@ -33,10 +34,11 @@ def probe(
             console.print_json({"dest": dest, "kept": not broken, "promises": rows})
         else:
             rows_shown = [
-                (one.name, "kept" if one.kept else "BROKEN", f"{one.seconds:.1f} s", one.detail or one.says)
+                (one.name, "yes" if one.kept else "BROKEN", duration(one.seconds), one.detail or one.says)
                 for one in outcomes
             ]
-            console.print_table(("promise", "", "took", "what it says"), rows_shown)
+            console.print_table(("promise", "kept", "took", "what it says"), rows_shown)
             if broken:
-                console.note(f"{dest}: no dataset is safe here; {len(broken)} of {len(outcomes)} are broken")
+                lacking = f"{len(broken)} of {count(len(outcomes), 'promise')} broken"
+                console.note(f"{dest}: no dataset is safe here; {lacking}")
         console.exit_unless(not broken)

@@ -14,19 +14,30 @@ from maskmill.flows.report import console
 
 
 def up(
-    host: Annotated[str, typer.Option(help="The address Prefect's server listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of Prefect's server.")] = 4200,
-    ray_port: Annotated[int, typer.Option(min=0, max=65535, help="Of Ray; 0 starts no Ray.")] = 6379,
+    host: Annotated[
+        str, typer.Option(help="The address that Prefect's server listens on.", metavar="ADDRESS")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port of Prefect's server.", metavar="PORT")
+    ] = 4200,
+    ray_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of Ray; 0 starts no Ray.", metavar="PORT")
+    ] = 6379,
     database: Annotated[
         str | None,
         typer.Option(
             help="Postgres instead of SQLite: postgresql+asyncpg://user:password@host/name.",
+            metavar="ADDRESS",
             envvar="MASKMILL_DATABASE",
             show_envvar=True,
         ),
     ] = None,
-    pool: Annotated[str, typer.Option(help="The work pool that the worker serves.")] = "maskmill",
-    num_cpus: Annotated[int | None, typer.Option(min=1, help="For Ray; by default all.")] = None,
+    pool: Annotated[
+        str, typer.Option(help="The work pool that the worker serves.", metavar="NAME")
+    ] = "maskmill",
+    num_cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs that Ray may use; by default all.")
+    ] = None,
     home: Annotated[
         Path | None, typer.Option(help="For databases and logs; by default ~/.maskmill.", file_okay=False)
     ] = None,
@@ -35,7 +46,7 @@ def up(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Start Prefect's server and worker and Ray on this machine, and keep them running.
+    """Keep Prefect's server, its worker and Ray running on this machine.
 
     Ctrl-C ends them. `generate`, `relabel` and `deploy` find them by themselves.
     """

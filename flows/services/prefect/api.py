@@ -50,6 +50,7 @@ class PrefectApi:
             except urllib.error.HTTPError as error:
                 if error.code != _NO_TOKENS:
                     raise
+                error.close()
                 self._token = {}
             else:
                 self._token = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": self._client}

@@ -10,7 +10,7 @@ import typer
 
 from maskmill.flows.config import ConfigError
 from maskmill.flows.report import console
-from maskmill.flows.report.report import Tally, duration
+from maskmill.flows.report.report import Tally
 from maskmill.storage.errors import InputError, OutOfSpace
 
 
@@ -62,20 +62,6 @@ def test_json_has_no_infinities(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"high": None, "rows": [{"mean": 1.5, "low": None}]}
 
 
-def test_plain_progress_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    now = [0.0]
-    display = console.PlainDisplay(clock=lambda: now[0])
-    for second in range(21):
-        now[0] = float(second)
-        display.tally(
-            Tally(images_total=50, shards_total=5, images_done=second, workers_ready=1, elapsed_s=now[0])
-        )
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert [line.split()[0] for line in lines] == ["0/50", "10/50", "20/50"]
-    assert "1.0 images/s" in lines[1]
-    assert "40 s left" in lines[1]
-
-
 def test_a_tally_knows_its_pace_only_once_something_is_done() -> None:
     begun = Tally(images_total=10, shards_total=1)
     assert (begun.images_per_s, begun.masks_per_s, begun.left_s) == (0.0, 0.0, None)
@@ -83,10 +69,3 @@ def test_a_tally_knows_its_pace_only_once_something_is_done() -> None:
         images_total=10, shards_total=1, images_done=5, masks_done=50, workers_ready=1, elapsed_s=2.5
     )
     assert (half.images_per_s, half.masks_per_s, half.left_s) == (2.0, 20.0, 2.5)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.2 s"), (59.4, "59 s"), (75, "1 min 15 s"), (3 * 3600 + 125, "3 h 2 min")]
-)
-def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

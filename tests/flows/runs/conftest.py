@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from tests.flows.runs.places import Place
 from tests.workers.train.training_set import write_coco, write_student
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     torch.set_num_threads(1)
     weights = write_student(tmp_path_factory.mktemp("student") / "s.safetensors")
@@ -34,12 +36,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return load_config("nano", sets=sets)
 
 
-@pytest.fixture
-def place(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("MASKMILL_CACHE", str(tmp_path / "cache"))
-    known = write_coco(tmp_path / "known", first=0, count=4)
-    gate = write_coco(tmp_path / "gate", first=70, count=2)
-    dataset = str(tmp_path / "dataset")
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory, config: RunConfig) -> Place:
+    """Made and annotated once, then moved aside; its plan names its inputs where they were."""
+    folder = tmp_path_factory.mktemp("place") / "here"
+    known = write_coco(folder / "known", first=0, count=4)
+    gate = write_coco(folder / "gate", first=70, count=2)
+    dataset = str(folder / "dataset")
     store = open_store(dataset)
     make_plan(store, [str(known.images)], shard_size=2)
     spec = describe_run(dataset, config)
@@ -47,4 +50,15 @@ def place(tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch) ->
     for shard in range(2):
         run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
     assert is_complete(spec) and publish_and_verify(spec, config).generation == 1
+    folder.rename(folder.with_name("pristine"))
     return Place(dataset, (str(known.images),), (known.coco, known.images), (gate.coco, gate.images))
+
+
+@pytest.fixture
+def place(pristine: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """The pristine one, where it was made."""
+    monkeypatch.setenv("MASKMILL_CACHE", str(tmp_path / "cache"))
+    here = Path(pristine.dataset).parent
+    shutil.copytree(here.with_name("pristine"), here)
+    yield pristine
+    shutil.rmtree(here)

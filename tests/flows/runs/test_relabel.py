@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,14 +40,23 @@ def run(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images in three shards, annotated with candidates, and published: `data` beside `inputs`."""
+    folder = tmp_path_factory.mktemp("relabel") / "place"
+    write_pictures(folder / "inputs", 3)
+    annotate(str(folder / "data"), [str(folder / "inputs")], load_config("nano", sets=SETS))
+    return folder.rename(folder.with_name("pristine"))
+
+
 @pytest.fixture
-def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Three images in three shards, annotated with candidates, and published."""
+def dataset(pristine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The pristine one, where it was made: its plan names its inputs there."""
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    write_pictures(tmp_path / "inputs", 3)
-    root = str(tmp_path / "data")
-    annotate(root, [str(tmp_path / "inputs")], load_config("nano", sets=SETS))
-    return root
+    place = pristine.with_name("place")
+    shutil.copytree(pristine, place)
+    yield str(place / "data")
+    shutil.rmtree(place)
 
 
 def annotate(root: str, inputs: list[str], config: RunConfig) -> None:
@@ -131,10 +142,10 @@ def test_a_dry_run_says_what_going_back_to_stored_masks_will_change(dataset: str
     assert json.loads(run(*back, "--dry-run", "--json").stdout)["stored"] == {}
 
 
-def test_new_images_of_the_old_places_are_found(dataset: str, tmp_path: Path) -> None:
+def test_new_images_of_the_old_places_are_found(dataset: str) -> None:
     from maskmill.flows.runs.relabel import plan_new_images
 
-    write_pictures(tmp_path / "inputs", 5)
+    write_pictures(Path(dataset).with_name("inputs"), 5)
     config = settings_of(dataset, None, None, ())
     plan_new_images(dataset, None, config)  # cut as the dataset was: one image a shard
     plan = make_relabel_plan(planning.describe_run(dataset, config), config, RelabelCaps())

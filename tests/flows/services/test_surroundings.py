@@ -124,6 +124,7 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_run_starts_in_the_worst_of_surroundings(tmp_path: Path) -> None:
     """All three at once, for real: a proxy that doesn't answer, a long TMPDIR, no home."""

@@ -29,7 +29,7 @@ def test_a_driver_is_seen_while_it_runs(store: ObjectStore) -> None:
 def test_beats_go_on(local_store: ObjectStore) -> None:
     with announce(local_store, "generate", interval_s=0.02):
         (first,) = others(local_store)
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60  # as busy as the machine may be
         while others(local_store)[0].beat_s == first.beat_s:
             assert time.monotonic() < deadline_s, "no further beat"
             time.sleep(0.02)

@@ -94,7 +94,9 @@ def test_a_probe_tells_every_promise_and_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
 
 
-def test_a_probe_of_a_bucket_leaves_what_was_there(s3_bucket: str) -> None:
+def test_a_probe_of_a_bucket_leaves_what_was_there(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = tuple(one for one in PROMISES if one.name != "listing")  # 1,100 puts: tried by themselves above
+    monkeypatch.setattr(suite, "PROMISES", others)
     mine = open_store(f"{s3_bucket}/data")
     mine.put("mine.txt", b"mine")
     outcomes = {one.name: one for one in probe(mine.root)}

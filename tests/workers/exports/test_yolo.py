@@ -18,9 +18,10 @@ import yaml
 from PIL import Image
 
 from maskmill.pipeline.rle import Rle, decode
+from maskmill.workers.exports.chosen.splits import split_of
 from maskmill.workers.exports.export import export
 from maskmill.workers.exports.report import ExportReport
-from maskmill.workers.exports.yolo import label_line, split_of
+from maskmill.workers.exports.yolo import SPLIT, label_line
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
 
@@ -83,9 +84,9 @@ def test_a_line_is_class_and_shares() -> None:
 
 
 def test_an_image_keeps_its_split_and_about_one_in_twenty_is_val() -> None:
-    splits = [split_of(f"{number:09d}") for number in range(4000)]
+    splits = [split_of(f"{number:09d}", SPLIT) for number in range(4000)]
     assert 120 < splits.count("val") < 280
-    assert splits[:100] == [split_of(f"{number:09d}") for number in range(100)]
+    assert splits[:100] == [split_of(f"{number:09d}", SPLIT) for number in range(100)]
 
 
 def test_done_again_it_only_says_so(data: Published, exported: tuple[Path, ExportReport]) -> None:

@@ -11,10 +11,9 @@ import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.services.prefect import deploy
-from maskmill.flows.services.prefect import server as prefect_server
 from maskmill.flows.services.prefect.api import PrefectApi
 from maskmill.flows.services.prefect.deploy import dataset_name
-from tests.flows.asking import ask
+from tests.flows.asking import Run, ask
 
 
 def test_parameters_are_json_with_absolute_local_paths(
@@ -43,42 +42,30 @@ def test_a_schedule_is_its_cron_in_its_time_zone() -> None:
 
 
 @pytest.mark.ray
-def test_flows_are_registered_with_pool_schedule_limit_and_forms(tmp_path: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "MASKMILL_HOME": str(tmp_path)}
-    server = prefect_server.start_server(environment)
-    try:
-        prefect_server.wait_ready(server)
-        flows = ("generate", "relabel", "retrain", "evaluate", "loop")
-        words = ["deploy", "data", "--input", "in", "--pool", "local", "--cron", "0 3 * * *"]
-        words += ["--timezone", "Europe/Berlin", "--tag", "night", *(w for f in flows for w in ("--flow", f))]
-        ran = subprocess.run(
-            [sys.executable, "-c", "from maskmill.flows.cli import main; main()", *words],
-            env={**environment, "PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.secret},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert "prefect worker start --pool local" in ran.stdout
-        known = ask(PrefectApi(server.url, server.secret), "deployments")
-        made = {found["entrypoint"].rpartition(".")[2]: found for found in known}
-        assert set(made) == set(flows)
-        relabel, name = made["relabel"], dataset_name(f"{Path.cwd()}/data")
-        assert (relabel["name"], relabel["work_pool_name"]) == (name, "local")
-        assert relabel["entrypoint"] == "maskmill.flows.deployments.relabel.relabel"
-        schedule = relabel["schedules"][0]["schedule"]
-        assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * *", "Europe/Berlin")
-        assert made["generate"]["global_concurrency_limit"]["limit"] == 1
-        assert relabel["global_concurrency_limit"] is None, "the dataset's own lock, which names its holder"
-        assert relabel["job_variables"] == {}
-        assert {"maskmill", "relabel", "night"} <= set(relabel["tags"])
-        assert "config" not in relabel["parameters"], "by the settings of the generation it finds"
-        assert made["generate"]["parameters"]["config"]["recipe"] == "nano"
-        form = relabel["parameter_openapi_schema"]
-        assert {"max_shards", "max_gpu_hours", "order", "sign_off"} <= set(form["properties"])
-        assert "MaskSettings" in form["definitions"], "settings are a form of their own"
-    finally:
-        prefect_server.stop_server(server)
+def test_flows_are_registered_with_pool_schedule_limit_and_forms(api: PrefectApi, run: Run) -> None:
+    flows = ("generate", "relabel", "retrain", "evaluate", "loop")
+    words = ["deploy", "data", "--input", "in", "--pool", "local", "--cron", "0 3 * * *"]
+    words += ["--timezone", "Europe/Berlin", "--tag", "night", *(w for f in flows for w in ("--flow", f))]
+    ran = run(*words)
+    assert ran.returncode == 0, ran.stderr
+    assert "prefect worker start --pool local" in ran.stdout
+    known = ask(api, "deployments")
+    made = {found["entrypoint"].rpartition(".")[2]: found for found in known}
+    assert set(made) == set(flows)
+    relabel, name = made["relabel"], dataset_name(f"{Path.cwd()}/data")
+    assert (relabel["name"], relabel["work_pool_name"]) == (name, "local")
+    assert relabel["entrypoint"] == "maskmill.flows.deployments.relabel.relabel"
+    schedule = relabel["schedules"][0]["schedule"]
+    assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * *", "Europe/Berlin")
+    assert made["generate"]["global_concurrency_limit"]["limit"] == 1
+    assert relabel["global_concurrency_limit"] is None, "the dataset's own lock, which names its holder"
+    assert relabel["job_variables"] == {}
+    assert {"maskmill", "relabel", "night"} <= set(relabel["tags"])
+    assert "config" not in relabel["parameters"], "by the settings of the generation it finds"
+    assert made["generate"]["parameters"]["config"]["recipe"] == "nano"
+    form = relabel["parameter_openapi_schema"]
+    assert {"max_shards", "max_gpu_hours", "order", "sign_off"} <= set(form["properties"])
+    assert "MaskSettings" in form["definitions"], "settings are a form of their own"
 
 
 def test_without_a_server_the_cure_is_named(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from maskmill.flows.services.prefect import server as prefect_server
 from maskmill.flows.services.prefect.api import PrefectApi
 from maskmill.flows.services.prefect.deploy import FLOWS
 from maskmill.flows.services.prefect.entrypoints import entrypoint_of
+from maskmill.flows.services.prefect.server import PrefectServer
 from tests.flows.asking import ask
 
 RENAME = """
@@ -42,44 +42,36 @@ def test_entrypoints_can_be_imported_from_anywhere(flow: str) -> None:
 
 
 @pytest.mark.ray
-def test_old_names_of_flows_are_mended_in_our_pool_and_named_elsewhere(tmp_path: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "MASKMILL_HOME": str(tmp_path)}
-    server = prefect_server.start_server(environment)
+def test_old_names_of_flows_are_mended_in_our_pool_and_named_elsewhere(
+    api: PrefectApi, server: PrefectServer, home: Path
+) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(home), "MASKMILL_HOME": str(home)}
     environment |= {"PREFECT_API_URL": server.url, "PREFECT_API_AUTH_STRING": server.secret}
-    api = PrefectApi(server.url, server.secret)
-    try:
-        prefect_server.wait_ready(server)
-        words = ["-m", "maskmill", "deploy", "data", "--flow", "relabel", "--cron", "0 3 * * *"]
-        run(environment, *words, "--pool", "ours")
-        run(environment, *words, "--pool", "theirs", "--name", "far")
-        run(environment, "-c", RENAME)
-        before = deployments(api)
-        earlier = {"flows.relabel.relabel", "maskmill.flows.runs.relabel.relabel"}
-        assert {found["entrypoint"] for found in before.values()} == earlier
+    words = ["-m", "maskmill", "deploy", "data", "--flow", "relabel", "--cron", "0 3 * * *"]
+    run(environment, *words, "--pool", "ours")
+    run(environment, *words, "--pool", "theirs", "--name", "far")
+    run(environment, "-c", RENAME)
+    before = deployments(api)
+    earlier = {"flows.relabel.relabel", "maskmill.flows.runs.relabel.relabel"}
+    assert {found["entrypoint"] for found in before.values()} == earlier
 
-        told = run(
-            environment, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", "ours"
-        ).splitlines()
-        after = deployments(api)
-        ours, theirs = (
-            next(found for found in after.values() if found["work_pool_name"] == pool)
-            for pool in ("ours", "theirs")
-        )
-        assert ours["entrypoint"] == "maskmill.flows.deployments.relabel.relabel"
-        assert ours["schedules"] == before[ours["id"]]["schedules"]
-        assert ours["parameters"] == before[ours["id"]]["parameters"]
-        assert theirs == before[theirs["id"]]
-        mended, named = sorted(told, key=lambda line: "To register it again" in line)
-        assert "its flow is flows.relabel.relabel" in mended
-        assert "changed to maskmill.flows.deployments.relabel.relabel" in mended
-        assert "maskmill deploy" in named and "--name far --pool theirs" in named
+    told = run(environment, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", "ours").splitlines()
+    after = deployments(api)
+    ours, theirs = (
+        next(found for found in after.values() if found["work_pool_name"] == pool)
+        for pool in ("ours", "theirs")
+    )
+    assert ours["entrypoint"] == "maskmill.flows.deployments.relabel.relabel"
+    assert ours["schedules"] == before[ours["id"]]["schedules"]
+    assert ours["parameters"] == before[ours["id"]]["parameters"]
+    assert theirs == before[theirs["id"]]
+    mended, named = sorted(told, key=lambda line: "To register it again" in line)
+    assert "its flow is flows.relabel.relabel" in mended
+    assert "changed to maskmill.flows.deployments.relabel.relabel" in mended
+    assert "maskmill deploy" in named and "--name far --pool theirs" in named
 
-        again = run(
-            environment, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", "ours"
-        ).splitlines()
-        assert again == [named]
-    finally:
-        prefect_server.stop_server(server)
+    again = run(environment, "-m", "maskmill.flows.services.prefect.lost_runs", "setup", "ours").splitlines()
+    assert again == [named]
 
 
 def deployments(api: PrefectApi) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,247 @@
+"""One mask edited in another tool's own file comes back as a review; all else is byte for byte as before."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from maskmill.pipeline.rle import Rle, decode, encode_mask
+from maskmill.storage.dataset.saves import saved_numbers, standing_of
+from maskmill.storage.errors import InputError
+from maskmill.workers.exports.export import export
+from maskmill.workers.reading.samples import read_annotated
+from maskmill.workers.reviews.column import publish_saves
+from maskmill.workers.reviews.keep import Work, begin, keep
+from maskmill.workers.reviews.rows import ADDED, MaskWork
+from maskmill.workers.tools import brush_rle, cvat, label_studio
+from maskmill.workers.tools.take_back import BESIDE, SAME, SAVED, THERE, TakenBack, take_back
+from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+NOW = "2025-02-01T00:00:00+00:00"
+KEY = "000000001"
+Mask = NDArray[np.bool_]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Published:
+    return publish_dataset(tmp_path)
+
+
+def files_of(data: Published) -> dict[str, bytes]:
+    root = Path(data.store.root)
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def masks_of(data: Published) -> dict[int, Mask]:
+    for sample in read_annotated(data.store, data.generation):
+        if sample.key == KEY:
+            return {r["id"]: decode(Rle.from_coco(r["segmentation"])) for r in sample.record["annotations"]}
+    raise AssertionError
+
+
+def back(data: Published, path: Path, format: str, who: str = "Ana") -> TakenBack:
+    return take_back(data.store, [path], format=format, generation=data.generation, who=who, created_utc=NOW)
+
+
+# What an annotator does in each tool, in the tool's own file
+
+
+def label_studio_file(folder: Path, edit: Callable[[list[dict[str, Any]]], None] | None = None) -> Path:
+    """The project's JSON export after an annotator submitted every task, begun from its prediction."""
+    tasks = json.loads((folder / label_studio.TASKS).read_text())
+    for number, task in enumerate(tasks, 1):
+        result = copy.deepcopy(task["predictions"][0]["result"])
+        for place, region in enumerate(result):
+            region["id"] = f"new{place}"  # a copy of a prediction gets new ids; its meta stays
+            region.pop("score")
+        if edit is not None and task["data"]["maskmill"]["key"] == KEY:
+            edit(result)
+        task["id"] = number
+        old = {"id": 1, "result": [], "was_cancelled": True, "updated_at": "2030-01-01"}
+        done = {
+            "id": 2,
+            "completed_by": {"email": "ana@example.org"},
+            "was_cancelled": False,
+            "lead_time": 12.5,
+            "updated_at": "2025-02-01",
+            "result": result,
+        }
+        task["annotations"] = [old, done]
+    path = folder / "project-1.json"
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def cvat_file(folder: Path, edit: Callable[[ElementTree.Element], None] | None = None) -> Path:
+    tree = ElementTree.parse(folder / cvat.ANNOTATIONS)
+    for image in tree.getroot().iter("image"):
+        if edit is not None and image.attrib["name"] == "sa_1.jpg":
+            edit(image)
+    path = folder / "task.xml"
+    tree.write(path)
+    return path
+
+
+def erase_label_studio(result: list[dict[str, Any]]) -> None:
+    region = result[0]
+    size = {"height": region["original_height"], "width": region["original_width"]}
+    mask_HW = brush_rle.decode(region["value"]["rle"], **size)
+    region["value"]["rle"] = brush_rle.encode(_halved(mask_HW))
+
+
+def erase_cvat(image: ElementTree.Element) -> None:
+    mask = next(image.iter("mask"))
+    wide, high = int(mask.attrib["width"]), int(mask.attrib["height"])
+    runs = [int(part) for part in mask.attrib["rle"].split(",")]
+    crop = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(high, wide)
+    crop[: high // 2] = False
+    mask.set("rle", ", ".join(map(str, cvat._runs(crop))))
+
+
+def _halved(mask_HW: Mask) -> Mask:
+    changed = mask_HW.copy()
+    rows = np.flatnonzero(mask_HW.any(axis=1))
+    changed[: rows[0] + (rows[-1] - rows[0] + 1) // 2] = False
+    return changed
+
+
+FILES = {"label_studio": (label_studio_file, erase_label_studio), "cvat": (cvat_file, erase_cvat)}
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_one_edited_mask_comes_back_and_nothing_else_changes(
+    format: str, data: Published, tmp_path: Path
+) -> None:
+    report = export(data.store, data.generation, str(tmp_path / "out"), format=format)
+    assert (report.num_images, len(list((tmp_path / "out/images").iterdir()))) == (NUM_ANNOTATED,) * 2
+    write, erase = FILES[format]
+    before = files_of(data)
+    path = write(tmp_path / "out", erase)  # type: ignore[operator]
+    taken = back(data, path, format)
+
+    assert taken.pictures == {SAVED: 1, SAME: NUM_ANNOTATED - 1}
+    after = files_of(data)
+    assert {name: after[name] for name in before} == before
+    assert [name for name in after if name not in before] == [f"review/saves/{KEY}/000001.json"]
+    save = standing_of(data.store, KEY).in_force
+    assert save is not None
+    assert save.who == ("ana@example.org" if format == "label_studio" else "Ana")
+    assert (save.tool, save.made_by) == (format, "person")
+    ours = masks_of(data)
+    first = min(ours)
+    for row in save.annotations:
+        (source,) = row["from"]
+        found = decode(Rle.from_coco(row["segmentation"]))
+        assert row["how"] == ("changed" if source == first else "kept")
+        assert (found == (_halved(ours[source]) if source == first else ours[source])).all()
+
+    again = back(data, path, format)
+    assert again.pictures == {THERE: 1, SAME: NUM_ANNOTATED - 1}
+    assert files_of(data) == after
+
+
+@pytest.mark.parametrize("format", FILES)
+def test_an_export_that_nobody_edited_changes_nothing(format: str, data: Published, tmp_path: Path) -> None:
+    export(data.store, data.generation, str(tmp_path / "out"), format=format)
+    before = files_of(data)
+    path = FILES[format][0](tmp_path / "out", None)
+    assert back(data, path, format).pictures == {SAME: NUM_ANNOTATED}
+    assert files_of(data) == before
+
+
+def test_masks_are_added_rejected_and_relabelled(data: Published, tmp_path: Path) -> None:
+    export(data.store, data.generation, str(tmp_path / "out"), format="label_studio")
+
+    def edit(result: list[dict[str, Any]]) -> None:
+        size = (result[0]["original_height"], result[0]["original_width"])
+        new = np.zeros(size, np.bool_)
+        new[3:9, 4:20] = True
+        del result[0]
+        result[0]["value"]["brushlabels"] = ["tree"]
+        polygon = {
+            "type": "polygonlabels",
+            "original_height": size[0],
+            "original_width": size[1],
+            "value": {
+                "points": [
+                    [100 * x / size[1], 100 * y / size[0]] for x, y in ((4, 3), (20, 3), (20, 9), (4, 9))
+                ],
+                "polygonlabels": ["roof"],
+            },
+            "id": "x",
+        }
+        result.append(polygon)
+
+    taken = back(data, label_studio_file(tmp_path / "out", edit), "label_studio")
+    ours = masks_of(data)
+    assert taken.masks == {"added": 1, "confirmed": 1, "rejected": 1, "kept": len(ours) - 2}
+    assert taken.people == {"ana@example.org": 1}
+    save = standing_of(data.store, KEY).in_force
+    assert save is not None and save.rejected == (min(ours),)
+    rows = {row["how"]: row for row in save.annotations}
+    assert rows["confirmed"]["label"] == "tree" and rows["confirmed"]["made_by"] == "person"
+    assert rows["added"]["label"] == "roof" and rows["added"]["area"] == 6 * 16
+
+
+def test_an_edit_never_takes_the_place_of_later_work(data: Published, tmp_path: Path) -> None:
+    export(data.store, data.generation, str(tmp_path / "out"), format="cvat")
+    record = next(s.record for s in read_annotated(data.store, data.generation) if s.key == KEY)
+    start = begin(data.store, KEY, record=record, generation=1)
+    whole = encode_mask(np.ones((record["image"]["height"], record["image"]["width"]), np.bool_)).to_coco()
+    masks = [MaskWork(how=ADDED, segmentation=whole)]
+    rejected = [row["id"] for row in record["annotations"]]
+    keep(data.store, start, Work(who="Ben", tool="page", masks=masks, rejected=rejected), created_utc=NOW)
+
+    taken = back(data, cvat_file(tmp_path / "out", erase_cvat), "cvat")
+    assert taken.pictures[BESIDE] == 1
+    standing = standing_of(data.store, KEY)
+    assert standing.in_force is not None and standing.in_force.who == "Ben"
+    assert [one.who for one in standing.beside] == ["Ana"]
+
+
+def test_edits_of_edits_go_on_from_them(data: Published, tmp_path: Path) -> None:
+    export(data.store, data.generation, str(tmp_path / "one"), format="cvat")
+    back(data, cvat_file(tmp_path / "one", erase_cvat), "cvat")
+    second = publish_saves(data.store, created_utc=NOW)
+    assert second is not None and second.number == 2
+    export(data.store, second, str(tmp_path / "two"), format="cvat")
+
+    def remove(image: ElementTree.Element) -> None:
+        image.remove(next(image.iter("mask")))
+
+    path = cvat_file(tmp_path / "two", remove)
+    taken = take_back(data.store, [path], format="cvat", generation=second, who="Cem", created_utc=NOW)
+    assert taken.pictures == {SAVED: 1, SAME: NUM_ANNOTATED - 1}
+    standing = standing_of(data.store, KEY)
+    assert standing.in_force is not None and standing.in_force.who == "Cem" and not standing.beside
+
+
+def test_what_is_no_edit_of_ours_is_refused_before_anything_is_saved(data: Published, tmp_path: Path) -> None:
+    export(data.store, data.generation, str(tmp_path / "out"), format="cvat")
+    good = cvat_file(tmp_path / "out", erase_cvat).read_text()
+    wrong = {
+        "name.xml": (good.replace("sa_2.jpg", "holiday.jpg"), "holiday.jpg: is no picture"),
+        "gone.xml": (good.replace("sa_2.jpg", "sa_4711.jpg"), "no picture 4711"),
+        "box.xml": (good.replace("</image>", '<box label="a"/></image>', 1), "a box is no mask"),
+        "entity.xml": (good.replace("<annotations>", "<!DOCTYPE a><annotations>"), "entities"),
+        "none.xml": ("<annotations/>", "CVAT for images 1.1"),
+        "text.xml": ("no xml", "cannot be read"),
+    }
+    for name, (text, message) in wrong.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            back(data, tmp_path / name, "cvat")
+    (tmp_path / "min.json").write_text('[{"image": "sa_1.jpg"}]')
+    with pytest.raises(InputError, match="not JSON-MIN"):
+        back(data, tmp_path / "min.json", "label_studio")
+    assert not saved_numbers(data.store)

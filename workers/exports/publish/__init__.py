@@ -1,0 +1,1 @@
+"""A generation on a hub of datasets: what stands beside its Parquet, and how it gets there."""

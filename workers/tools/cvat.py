@@ -1,0 +1,173 @@
+"""CVAT: masks as its "CVAT for images 1.1" file has them, out and back.
+
+    annotations.xml    labels.json (for the task's raw labels)    images/sa_1.jpg
+
+How it works: make a task of the images with labels.json, upload annotations.xml to it; export it again in the
+same format. A mask's id is an attribute of its label, which CVAT keeps. CVAT's run lengths are rows of the
+mask's own box, beginning with what isn't of it. Polygons that people drew come back as masks.
+
+It doesn't know: shapes other than masks and polygons; those are refused, not dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskmill.pipeline.rle import Rle, decode, encode_mask
+from maskmill.storage.errors import InputError
+from maskmill.workers.exports.categories import OBJECT
+from maskmill.workers.exports.chosen.selection import Selection, class_of
+from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_maps
+from maskmill.workers.foreign.annotations import BadAnnotation
+from maskmill.workers.foreign.shapes import shape_of
+from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of
+
+if TYPE_CHECKING:
+    from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.stores.base import ObjectStore
+    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.report import ExportReport
+    from maskmill.workers.exports.samples import ExportImage
+
+ANNOTATIONS, LABELS = "annotations.xml", "labels.json"
+ID = "maskmill_id"
+OTHER_SHAPES = ("box", "polyline", "points", "cuboid", "ellipse", "skeleton")
+
+
+def write(
+    store: ObjectStore,
+    generation: Generation,
+    destination: str,
+    choices: ExportChoices,
+    progress: Progress | None,
+) -> ExportReport:
+    """Writes CVAT's file, the labels, and the photographs.
+
+    Raises:
+        ExportError: the destination holds something else.
+        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
+    """
+    selection = Selection(store, generation, choices)
+    images = _Images(choices.classes)
+    return export_maps(store, generation, destination, choices, progress, selection, images)
+
+
+class _Images(MapFormat):
+    """The images of an export; see the file's header."""
+
+    folder = ""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self._labels = dict.fromkeys(classes)
+        self._parts: list[str] = []
+
+    def map_of(self, image: ExportImage) -> MapOfImage:
+        """See `MapFormat`: an element, and no map."""
+        info, rows = image.record["image"], image.record["annotations"]
+        labels = [class_of(row) or OBJECT for row in rows]
+        self._labels |= dict.fromkeys(labels)
+        masks = "".join(
+            _element(decode(Rle.from_coco(row["segmentation"])), label, row["id"])
+            for row, label in zip(rows, labels, strict=True)
+            if row["area"]
+        )
+        size = f'width="{info["width"]}" height="{info["height"]}"'
+        self._parts.append(
+            f'  <image id="{len(self._parts)}" name="{image.stem}.jpg" {size}>\n{masks}  </image>\n'
+        )
+        return MapOfImage(None, len(rows))
+
+    def files(self) -> dict[str, bytes]:
+        """See `MapFormat`."""
+        head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        attribute = {"name": ID, "mutable": False, "input_type": "text", "values": [""]}
+        labels = [{"name": name, "attributes": [attribute]} for name in self._labels or {OBJECT: None}]
+        return {
+            ANNOTATIONS: (head + "".join(self._parts) + "</annotations>\n").encode(),
+            LABELS: json.dumps(labels, indent=1, ensure_ascii=False).encode(),
+        }
+
+
+def _element(mask_HW: NDArray[np.bool_], label: str, mask_id: int) -> str:
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    crop_HW = mask_HW[top : rows[-1] + 1, left : columns[-1] + 1]
+    place = f'left="{left}" top="{top}" width="{crop_HW.shape[1]}" height="{crop_HW.shape[0]}"'
+    runs = ", ".join(map(str, _runs(crop_HW)))
+    return (
+        f'    <mask label={quoteattr(label)} source="auto" occluded="0" rle="{runs}" {place} z_order="0">\n'
+        f'      <attribute name="{ID}">{mask_id}</attribute>\n    </mask>\n'
+    )
+
+
+def _runs(crop_HW: NDArray[np.bool_]) -> list[int]:
+    """Lengths of runs, row after row, the first of what isn't in the mask."""
+    flat = crop_HW.ravel()
+    bounds = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [flat.size]])
+    lengths: list[int] = np.diff(bounds).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def read(path: Path) -> Iterator[EditedImage]:
+    """The pictures of a "CVAT for images 1.1" export.
+
+    Raises:
+        InputError: no such export, or a shape that is no mask.
+    """
+    try:
+        text = path.read_bytes()
+        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+            raise InputError(f"{path}: declares entities, which CVAT's exports don't")
+        root = ElementTree.fromstring(text)
+    except (OSError, ElementTree.ParseError) as exc:
+        raise InputError(f"{path}: CVAT's export cannot be read ({exc})") from exc
+    if root.tag != "annotations" or root.find("image") is None:
+        raise InputError(f'{path}: has no images: export the task as "CVAT for images 1.1"')
+    for image in root.iter("image"):
+        try:
+            yield _edited(image)
+        except (KeyError, ValueError, BadAnnotation) as exc:
+            raise InputError(f"{path}: {image.get('name')}: {exc}") from exc
+
+
+def _edited(image: ElementTree.Element) -> EditedImage:
+    """What stands in an image's element. Raises ValueError, KeyError."""
+    height, width = int(image.attrib["height"]), int(image.attrib["width"])
+    masks = []
+    for shape in image:
+        if shape.tag in OTHER_SHAPES:
+            raise ValueError(f"a {shape.tag} is no mask: use masks or polygons")
+        if shape.tag in ("mask", "polygon"):
+            mask_HW = _mask(shape, height, width) if shape.tag == "mask" else _polygon(shape, height, width)
+            told = next((one.text for one in shape.iter("attribute") if one.get("name") == ID), None)
+            mask_id = int(told) if told and told.strip().isdigit() else None
+            if mask_HW.any():
+                masks.append(EditedMask(mask_id, encode_mask(mask_HW).to_coco(), shape.attrib["label"]))
+    return EditedImage(image_id=image_id_of(image.attrib["name"]), masks=tuple(masks))
+
+
+def _mask(shape: ElementTree.Element, height: int, width: int) -> NDArray[np.bool_]:
+    left, top, wide, high = (int(shape.attrib[name]) for name in ("left", "top", "width", "height"))
+    runs: Sequence[int] = [int(part) for part in shape.attrib["rle"].split(",")]
+    if min(runs) < 0 or sum(runs) != wide * high:
+        raise ValueError(f"a mask of {wide}x{high} px has run lengths of {sum(runs)} px")
+    if min(left, top) < 0 or left + wide > width or top + high > height:
+        raise ValueError("a mask lies outside of its image")
+    values = np.arange(len(runs)) % 2 == 1
+    mask_HW = np.zeros((height, width), np.bool_)
+    mask_HW[top : top + high, left : left + wide] = np.repeat(values, runs).reshape(high, wide)
+    return mask_HW
+
+
+def _polygon(shape: ElementTree.Element, height: int, width: int) -> NDArray[np.bool_]:
+    flat = [float(side) for point in shape.attrib["points"].split(";") for side in point.split(",")]
+    return decode(shape_of({"segmentation": [flat]}, height, width).rle)
