@@ -34,7 +34,8 @@ from maskmill.pipeline.rle import encode_mask
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import ForeignImage
 from maskmill.workers.foreign.codec import DecodeError
-from maskmill.workers.foreign.given import left_out_of, read_given, to_record
+from maskmill.workers.foreign.given import read_given
+from maskmill.workers.stages.masks.given import left_out_of, to_record
 from maskmill.workers.stages.base import Picture
 
 BATCH = 500
