@@ -70,6 +70,7 @@ def import_column(
     are reviews as well: training, audits, previews and exports take them before automatic ones.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.config import ConfigError
         from maskmill.flows.runs import import_column as runs
 
         if format in EDITORS:
