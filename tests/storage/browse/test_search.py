@@ -11,9 +11,9 @@ import pytest
 from maskmill.storage.browse.catalogue import Catalogue
 from maskmill.storage.browse.filters import Filters, check_where, order_of
 from maskmill.storage.browse.search import Search
-from maskmill.storage.dataset.query import QueryError
 from maskmill.storage.dataset.record_rows import WHOLE
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
+from maskmill.storage.query.query import QueryError
 from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import make_dataset
 
