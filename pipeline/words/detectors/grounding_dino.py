@@ -5,6 +5,8 @@ after the phrase that holds its best token. A caption is read as it is, and a bo
 it marks above the text threshold. Texts beyond the model's 256 tokens are read in parts, each a pass of its
 own over the image.
 
+An image's encoder runs once for all its queries of a batch, a text's once a run (once.py).
+
 Images of one size go together; what padding does to other sizes would make results depend on the batch.
 
 Shape suffixes: B images, N boxes, L tokens.
@@ -24,6 +26,7 @@ from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObje
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.words.detectors.base import Detections, Query, in_parts
+from maskmill.pipeline.words.detectors.once import EachImageOnce, EachTextOnce
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
@@ -55,6 +58,9 @@ class GroundingDino:
     def __init__(self, model: Any, processor: Any, settings: LabelSettings) -> None:
         self._device = choose_device(settings.device)
         self._model = model.to(self._device)
+        inner = self._model.model
+        self._images = inner.backbone.conv_encoder = EachImageOnce(inner.backbone.conv_encoder)
+        inner.text_backbone = EachTextOnce(inner.text_backbone)
         self._processor = processor
         self._settings = settings
         self.max_tokens = int(self._model.config.max_text_len)
@@ -96,6 +102,7 @@ class GroundingDino:
         ).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
 
+        self._images.expect([id(image) for image, _ in jobs])
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(

@@ -53,6 +53,27 @@ def transformers_own(settings: LabelSettings, image: Any, text: str) -> dict[str
     return dict(result)
 
 
+def test_images_and_texts_are_encoded_once(settings: LabelSettings) -> None:
+    """Two queries of one image are one pass of its encoder; a text seen before is none of the text's."""
+    fresh = load_detector(settings)
+    assert isinstance(fresh, GroundingDino)
+    inner = fresh._model.model
+    rows: dict[str, list[int]] = {"images": [], "texts": []}
+    inner.backbone.conv_encoder.encoder.register_forward_pre_hook(
+        lambda _, given: rows["images"].append(len(given[0]))
+    )
+    inner.text_backbone.encoder.register_forward_pre_hook(
+        lambda _, given: rows["texts"].append(len(given[0]))
+    )
+    first, second = Query("red cat. dog.", ("red cat", "dog")), Query("a big ball.")
+    jobs = [(IMAGES[0], first), (IMAGES[0], second), (IMAGES[1], first)]
+    together = fresh.detect(jobs)
+    fresh.detect(jobs)
+    assert rows == {"images": [2, 2], "texts": [2]}
+    for found, (image, query) in zip(together, jobs, strict=True):
+        assert_equal(found, transformers_own(settings, image, query.text))
+
+
 def spoken(text: str) -> str:
     return " ".join(text.replace("[SEP]", " ").split()).strip(" .")
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pycocotools import mask as coco_mask
 
-from maskmill.storage.dataset.query import QueryError
+from maskmill.storage.query.query import QueryError
 from maskmill.workers.exports.chosen.splits import parse, split_of
 from maskmill.workers.exports.export import export
 from maskmill.workers.exports.formats import format_names
