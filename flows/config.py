@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from maskmill.flows.services.ray.address import place_of
 from maskmill.pipeline.checks import check_int, check_range
 from maskmill.pipeline.settings import (
     BoxSettings,
@@ -85,6 +86,8 @@ class RunSettings(WorkSettings):
             raise ValueError(
                 "autoscale=True needs a goal: say how many workers there should be (run.workers)"
             )
+        if self.ray_address is not None:
+            place_of(self.ray_address)
         if self.shard_size is not None:
             check_int("shard_size", self.shard_size, 1, 100_000)
         check_int("max_attempts", self.max_attempts, 1, 10)
@@ -173,7 +176,7 @@ def load_config(
         raise ConfigError(
             f"{file} is based on recipe {base!r}, but {recipe!r} was asked for: name it in one place"
         )
-    name = recipe or base or DEFAULT_RECIPE
+    name = next(each for each in (recipe, base, DEFAULT_RECIPE) if each is not None)
     merged = _merge(recipe_values(name), values, source=str(file))
     merged = _merge(merged, parse_sets(sets), source="--set")
     return validate({"recipe": name, **merged})

@@ -14,6 +14,8 @@
     ├── Overtaken           somebody else decided the same thing since this one looked: look again
     ├── LeaseLost           this driver was silent for so long that others count it as dead
     └── InputError          an input cannot be used: names it and the cure (also a ValueError)
+        ├── NoSuchThing     what was asked for by name is not in the dataset (also an ObjectNotFound)
+        ├── NoSuchThing     what was asked for by name isn't there (also an ObjectNotFound, a DatasetError)
         ├── SourceChanged   an input is no longer what the plan saw
         ├── SourceSilent    an input gives no bytes, as on a mount whose server is gone
         ├── SourceTooLarge  an input has more bytes than any picture that is allowed
@@ -85,6 +87,10 @@ class LeaseLost(StorageError):
 
 class InputError(StorageError, ValueError):
     """An input cannot be used: the message names it and says what to do."""
+
+
+class NoSuchThing(ObjectNotFound, DatasetError, InputError):
+    """A generation, tag, model, column or dataset that was asked for by name is not there; says what is."""
 
 
 class SourceChanged(InputError):

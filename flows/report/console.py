@@ -195,14 +195,14 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
         raise typer.Exit(exit_code(exc)) from None
 
 
-def exit_unless(sound: bool) -> None:
+def exit_unless(sound: bool, code: int = NOT_SOUND) -> None:
     """Ends the command where what it looked at is not sound; its report has said why.
 
     Raises:
-        typer.Exit: with `NOT_SOUND`, unless it is sound.
+        typer.Exit: with the exit code, unless it is sound.
     """
     if not sound:
-        raise typer.Exit(NOT_SOUND)
+        raise typer.Exit(code)
 
 
 def stop_signals() -> tuple[type[BaseException], ...]:
@@ -216,7 +216,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     places = (
         ("maskmill.flows.config", "ConfigError"),
         ("maskmill.flows.services.prefect.deploy", "DeployError"),
-        ("maskmill.flows.services.ray.cluster", "ClusterError"),
+        ("maskmill.flows.services.ray.address", "ClusterError"),
         ("maskmill.flows.services.prefect.server", "PrefectServerError"),
         ("maskmill.storage.errors", "StorageError"),
         ("maskmill.flows.runs.relabel", "NotSignedOff"),

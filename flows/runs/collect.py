@@ -8,8 +8,7 @@ from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.storage.care.garbage import Garbage, find_garbage, remove_garbage
 from maskmill.storage.drivers.one_writer import COLLECTOR
-from maskmill.storage.errors import InputError
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.plan import planned
 from maskmill.storage.stores.open import open_store
 
 
@@ -21,11 +20,10 @@ def look_for_garbage(dataset: str, *, versions: bool) -> list[Garbage]:
         versions: also whole column versions that no generation names.
 
     Raises:
-        InputError: there is no dataset.
+        NoSuchThing: there is no dataset.
     """
     store = open_store(dataset)
-    if not load_plans(store).parts:
-        raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+    planned(store)
     return find_garbage(store, versions=versions)
 
 

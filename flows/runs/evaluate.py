@@ -18,6 +18,7 @@ from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
+from maskmill.storage.plan.plan import planned
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run import dataset_models as models
 
@@ -89,6 +90,8 @@ def evaluate(question: Question, config: RunConfig) -> dict[str, Any]:
         WeightsError: its weights can't be used.
         WriterBusy: another writer works on the dataset that is to be audited.
     """
+    if question.generation is not None and not (question.audit or question.text):
+        raise ConfigError("--generation is for --audit and --text: say which of them is meant")
     if not (question.agree or question.text or question.audit):
         return measure(named(question.segmenter, config.segmenter), question, config.evaluate)
     if question.dataset is None:
@@ -127,23 +130,20 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
 
     Raises:
         InputError, WeightsError: what is to be read can't be.
+        NoSuchThing: no dataset is there.
     """
-    from maskmill.workers.measure.evaluate import evaluate, write
+    from maskmill.workers.measure.evaluate import look_at, write
+    from maskmill.workers.measure.evaluate import measure as measure_asked
 
     sets = question.sets()
     if question.dataset is not None:
+        planned(open_store(question.dataset))
         segmenter = models.in_force(open_store(question.dataset), segmenter)
     elif segmenter.weights == models.PROMOTED:
         raise InputError("--segmenter promoted is a dataset's: name the dataset first")
+    asked = look_at(sets, settings, scenes=question.scenes, bsds=question.bsds)
     watcher().step("measuring")
-    found = evaluate(
-        models.load(segmenter),
-        sets,
-        settings,
-        scenes=question.scenes,
-        bsds=question.bsds,
-        progress=watcher().count,
-    )
+    found = measure_asked(models.load(segmenter), asked, settings, progress=watcher().count)
     files = write(found, question.out) if question.out is not None else []
     return {
         "segmenter": segmenter.model,

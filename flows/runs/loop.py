@@ -25,6 +25,7 @@ from maskmill.flows.runs.retrain import plan_training, run_training
 from maskmill.flows.runs.review import take_reviews, take_saves
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
+from maskmill.flows.runs.steps.planning import check_inputs
 from maskmill.pipeline.checks import finite
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, promotions
@@ -96,6 +97,7 @@ def loop(
         InputError: [loop] asks for more reviews than people made, and there is no oracle to make them.
         StorageError, RunStopped: with the cause and the cure.
     """
+    check_inputs(plan.dataset, plan.inputs)
     with writing(plan.dataset, "loop", wait_s=wait_s):
         return run_loop(plan, config, workers=workers, out=out)
 

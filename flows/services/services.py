@@ -37,7 +37,7 @@ from maskmill.flows.config import ConfigError
 from maskmill.flows.services.prefect import secret as api_secret
 from maskmill.flows.services.prefect.api import PrefectApi
 from maskmill.flows.services.prefect.lost_runs import sweep
-from maskmill.flows.services.prefect.pools import POOL, RUN_ENVIRONMENT
+from maskmill.flows.services.prefect.pools import POOL, POOL_NAME, RUN_ENVIRONMENT
 from maskmill.flows.services.service_process import STOP_TIMEOUT_S, Child
 from maskmill.flows.services.state import Running, read_state, running, state_path
 from maskmill.flows.services.surroundings import keep_token, open_directly
@@ -92,6 +92,12 @@ class UpSettings:
                 f"--host {self.host} would let anyone on the network start runs: set first "
                 'PREFECT_SERVER_API_AUTH_STRING="user:password", and PREFECT_API_AUTH_STRING for clients'
             )
+        try:
+            socket.getaddrinfo(self.host or "nowhere.invalid", self.port, type=socket.SOCK_STREAM)
+        except OSError as exc:
+            raise ConfigError(f"--host {self.host!r} is no address of this machine ({exc})") from exc
+        if not POOL_NAME.fullmatch(self.pool):
+            raise ConfigError(f"--pool {self.pool!r}: use letters, digits, spaces and . _ -")
         if self.database is not None and not self.database.startswith("postgresql+asyncpg://"):
             raise ConfigError(
                 f"--database {blank_secrets(self.database)}: use postgresql+asyncpg://user:password@host/name"

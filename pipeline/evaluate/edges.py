@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
-from scipy.spatial import cKDTree
 from skimage.feature import canny
 from skimage.filters import sobel_h, sobel_v
 from skimage.morphology import thin
@@ -42,6 +41,7 @@ BOX_NMS = 0.7
 MAX_DISTANCE = 0.0075  # of the diagonal
 THRESHOLDS = 99
 PROMPTS_AT_ONCE = 16
+OUTLINE_PX = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,8 @@ def mask_edges(segmenter: Segmenter, image: NDArray[np.uint8], *, grid: int = GR
     points = np.stack(np.meshgrid(places * width, places * height), axis=-1).reshape(-1, 2)
     held = segmenter.prompt(segmenter.embed([image])[0])
 
-    # Every mask of every point, and its outline's strength
-    boxes, scores, strengths = [], [], []
+    # Every mask of every point, as far as its outline reaches
+    boxes, scores, crops = [], [], []
     for start in range(0, len(points), PROMPTS_AT_ONCE):
         got = held.predict(point_prompts(points[start : start + PROMPTS_AT_ONCE]))
         keep = torch.ones_like(got.predicted_iou_PM, dtype=torch.bool)
@@ -103,14 +103,18 @@ def mask_edges(segmenter: Segmenter, image: NDArray[np.uint8], *, grid: int = GR
             if mask_HW.any():
                 boxes.append(_box(mask_HW))
                 scores.append(score)
-                strengths.append(_mask_strength(logits_HW, mask_HW))
+                crops.append(logits_HW[_around(boxes[-1])].copy())
 
     if not boxes:
         return np.zeros((height, width))
 
     # The strongest of what suppression leaves
     kept = suppress(np.array(boxes), np.array(scores, np.float32), max_iou=BOX_NMS)
-    strongest = np.max([strengths[i] for i in kept], axis=0)
+    strongest = np.zeros((height, width), np.float32)
+    for i in kept:
+        place = _around(boxes[i])
+        strength = _mask_strength(crops[i], crops[i] > segmenter.mask_threshold)
+        strongest[place] = np.maximum(strongest[place], strength)
     return edge_nms(_stretched(strongest))
 
 
@@ -174,6 +178,15 @@ def _box(mask_HW: Bools) -> tuple[int, int, int, int]:
     return int(cols[0]), int(rows[0]), int(cols[-1]), int(rows[-1])
 
 
+def _around(box: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    """Rows and columns of a box with what its outline's strength is made of: two pixels, and a filter's."""
+    left, top, right, bottom = box
+    return (
+        slice(max(0, top - OUTLINE_PX), bottom + 1 + OUTLINE_PX),
+        slice(max(0, left - OUTLINE_PX), right + 1 + OUTLINE_PX),
+    )
+
+
 def match_pixels(first_HW: Bools, second_HW: Bools, max_distance_px: float) -> tuple[Bools, Bools]:
     """The largest one-to-one matching of two sets of pixels no further apart than a distance.
 
@@ -188,16 +201,29 @@ def match_pixels(first_HW: Bools, second_HW: Bools, max_distance_px: float) -> t
     one, two = np.argwhere(first_HW), np.argwhere(second_HW)
     if not len(one) or not len(two):
         return matched_first, matched_second
-    near = cKDTree(two).query_ball_point(one, max_distance_px + 1e-9)
-    counts = np.array([len(some) for some in near])
-    columns = np.concatenate([np.asarray(sorted(some), dtype=np.int64) for some in near])
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    graph = csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(one), len(two)))
-    partner = maximum_bipartite_matching(graph, perm_type="column")
+    partner = maximum_bipartite_matching(_near(one, two, first_HW.shape, max_distance_px), "column")
     rows = np.flatnonzero(partner >= 0)
     matched_first[tuple(one[rows].T)] = True
     matched_second[tuple(two[partner[rows]].T)] = True
     return matched_first, matched_second
+
+
+def _near(
+    one: NDArray[np.int64], two: NDArray[np.int64], size: tuple[int, ...], max_distance_px: float
+) -> csr_matrix:
+    """Which pixels lie within reach of which: a row for each of the first, second ones in reading order."""
+    reach_px = int(max_distance_px + 1e-9)
+    disc = np.mgrid[-reach_px : reach_px + 1, -reach_px : reach_px + 1].reshape(2, -1)
+    dy, dx = disc[:, (disc**2).sum(axis=0) <= (max_distance_px + 1e-9) ** 2] + reach_px
+
+    # The second ones' numbers on the picture with a rim, read at every place of each first one's disc
+    number_HW = np.full((size[0] + 2 * reach_px, size[1] + 2 * reach_px), -1, np.int32)
+    number_HW[tuple((two + reach_px).T)] = np.arange(len(two))
+    found = number_HW[one[:, :1] + dy, one[:, 1:] + dx]
+
+    there = found >= 0
+    starts = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
+    return csr_matrix((np.ones(starts[-1], np.int8), found[there], starts), shape=(len(one), len(two)))
 
 
 def count_edges(

@@ -21,15 +21,16 @@ from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.manifest import (
     OBJECT_FIELDS,
     GenerationRow,
-    manifest_bytes,
     manifest_rows,
     row_of,
+    write_manifest,
 )
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import (
     DamagedObject,
     DatasetError,
+    NoSuchThing,
     ObjectNotFound,
     Overtaken,
     Recalled,
@@ -37,13 +38,14 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
-from maskmill.storage.shards.shards import WrittenObject, write_object
+from maskmill.storage.shards.shards import WrittenObject
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import highest_by_log
 
 FORMAT_VERSION = 1
 FOLDER = "generations"
 MAX_RACES = 20
+MOST_GENERATIONS = 10**9
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,11 @@ def publish_over(
         refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
-        _refuse_superseded(store, set(wanted.rows).difference(parent.rows() if parent else ()))
+        known = frozenset(parent.rows() if parent else ())
+        _refuse_superseded(store, [row for row in wanted.rows if row not in known])
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = write_object(store, name, manifest_bytes(wanted.rows), len(wanted.rows))
+        manifest = write_manifest(store, name, wanted.rows)
         generation = Generation(
             number,
             parent.number if parent else None,
@@ -199,11 +202,15 @@ def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
     """
     marked = marked_shards(store)
     by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
+    superseded = set[str]()  # their data is gone where `forget` removed it; elsewhere that is damage
     for row in rows if marked else ():
         if row.shard in marked and (record := _record_of(store, row)) is not None:
             by_shard[row.shard].append(record)
+            in_force = ColumnVersion(store, row.column, row.fingerprint).record(row.shard)
+            if in_force is not None and in_force.sha256 != record.sha256:
+                superseded.add(record.sha256)
     for shard, marks in marked.items():
-        for record in holding(store, by_shard[shard], marks, or_gone=True):
+        for record in holding(store, by_shard[shard], marks, or_gone=superseded):
             raise Recalled(
                 f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
                 f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"
@@ -246,15 +253,16 @@ def load_generation(store: ObjectStore, number: int) -> Generation:
     """A generation by its number.
 
     Raises:
-        ObjectNotFound: there is no such generation; says which there are.
+        NoSuchThing: there is no such generation; says which there are.
         DamagedObject: its file cannot be read.
     """
+    if not 0 < number < MOST_GENERATIONS:
+        raise _none_of(store, number)
     name = generation_name(number)
     try:
         data = store.read(name)
     except ObjectNotFound as exc:
-        there = list_generations(store)
-        raise ObjectNotFound(f"{store.root}: no generation {number}; there are {there or 'none'}") from exc
+        raise _none_of(store, number) from exc
     try:
         fields = load_object(data)
         if fields.pop("format_version", None) != FORMAT_VERSION:
@@ -265,6 +273,22 @@ def load_generation(store: ObjectStore, number: int) -> Generation:
     if generation.number != number:
         raise DamagedObject(f"{store.root}/{name}: says it is generation {generation.number}")
     return generation
+
+
+def _none_of(store: ObjectStore, number: int) -> NoSuchThing:
+    """Of a number: no such generation, or no dataset at all."""
+    there = list_generations(store)
+    return (
+        NoSuchThing(f"{store.root}: no generation {number}; there are {there}") if there else none_yet(store)
+    )
+
+
+def none_yet(store: ObjectStore) -> NoSuchThing:
+    """What to tell of a dataset without a generation."""
+    return NoSuchThing(
+        f"{store.root} holds no generation: is the path right? "
+        f"`maskmill generate {store.root} --input IMAGES` makes one"
+    )
 
 
 def generation_name(number: int) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.lease import check_lease
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, Overtaken, StoreUnavailable
+from maskmill.storage.errors import DamagedObject, NoSuchThing, ObjectNotFound, Overtaken, StoreUnavailable
 from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.shards.shards import CHUNK_BYTES, WrittenObject, check_size, read_object, write_object
 from maskmill.storage.stores.base import ObjectStore
@@ -141,7 +141,7 @@ def load_model(store: ObjectStore, number: int, role: str = SEGMENTER) -> ModelC
     """A model version with its gates' decisions.
 
     Raises:
-        ObjectNotFound: there is no such version; says which there are.
+        NoSuchThing: there is no such version; says which there are.
         DamagedObject: its card cannot be read.
     """
     name = f"{_folder(role, number)}/card.json"
@@ -149,7 +149,7 @@ def load_model(store: ObjectStore, number: int, role: str = SEGMENTER) -> ModelC
         fields = _read(store, name)
     except ObjectNotFound as exc:
         there = _numbers(store, f"{FOLDER}/{role}/", "card.json")
-        raise ObjectNotFound(f"{store.root}: no {role} {number}; there are {there or 'none'}") from exc
+        raise NoSuchThing(f"{store.root}: no {role} {number}; there are {there or 'none'}") from exc
     folder = f"{_folder(role, number)}/gate/"
     decisions = tuple(_read(store, f"{folder}{one:06d}.json") for one in _numbered(store, folder))
     try:

@@ -15,14 +15,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.dataset.generations import Generation, latest, load_generation
+from maskmill.storage.dataset.generations import (
+    Generation,
+    latest,
+    list_generations,
+    load_generation,
+    none_yet,
+)
 from maskmill.storage.drivers.lease import check_lease
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError, Overtaken
+from maskmill.storage.errors import DamagedObject, InputError, NoSuchThing, Overtaken
 from maskmill.storage.json_text import load_json, sealed
 from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 1
 FOLDER = "tags"
+LONGEST_NUMBER = 20
+"""Digits of a generation that are read: more would be no number of one, however it went on."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -51,8 +59,7 @@ def set_tag(
 
     Raises:
         InputError: the name cannot be a tag's.
-        ObjectNotFound: there is no such generation.
-        DatasetError: a tag to be taken away isn't there.
+        NoSuchThing: there is no such generation, or a tag to be taken away isn't there.
         Overtaken: somebody else moved it meanwhile, elsewhere.
         LeaseLost: this driver counts as dead.
     """
@@ -63,7 +70,7 @@ def set_tag(
         )
     number = max(_numbers(store, name), default=0) + 1
     if generation is None and name not in tags(store):
-        raise DatasetError(
+        raise NoSuchThing(
             f"{store.root}: there is no tag {name!r}; there are {sorted(tags(store)) or 'none'}"
         )
     if generation is not None:
@@ -105,16 +112,18 @@ def resolve(store: ObjectStore, text: str) -> int | None:
     """The generation that a person means: a number, a tag, or "latest" (None).
 
     Raises:
-        DatasetError: no tag of this name; says which there are.
+        NoSuchThing: no tag of this name; says which there are.
     """
     if text == "latest":
         return None
-    if text.isdigit():
-        return int(text)
+    if text.isascii() and text.isdigit():
+        return int(text[:LONGEST_NUMBER])
     found = tags(store)
+    if text not in found and not list_generations(store):
+        raise none_yet(store)
     if text not in found:
-        raise DatasetError(
-            f"{store.root}: {text!r} is no generation: use a number, 'latest' or a tag "
+        raise NoSuchThing(
+            f"{store.root}: {text[:60]!r} is no generation: use a number, 'latest' or a tag "
             f"({', '.join(sorted(found)) or 'there are none'})"
         )
     return found[text].generation
@@ -124,16 +133,12 @@ def find_generation(store: ObjectStore, which: int | str | None = None) -> Gener
     """A generation by number or tag, or the latest.
 
     Raises:
-        DatasetError: there is none yet, or no such tag.
-        ObjectNotFound: there is none of this number.
+        NoSuchThing: there is none yet, or none of this number or tag.
     """
     number = resolve(store, which) if isinstance(which, str) else which
     found = load_generation(store, number) if number is not None else latest(store)
     if found is None:
-        raise DatasetError(
-            f"{store.root} holds no generation: is the path right? "
-            f"`maskmill generate {store.root} --input IMAGES` makes one"
-        )
+        raise none_yet(store)
     return found
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 
-from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.errors import DamagedObject, DatasetError, NoSuchThing
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.sources import PlannedImage, source_label
 from maskmill.storage.plan.tables import (
@@ -240,6 +240,19 @@ class Plan:
 def image_key(image_id: int) -> str:
     """The key of an image: its id in nine digits."""
     return f"{image_id:09d}"
+
+
+def planned(store: ObjectStore) -> Plan:
+    """All plans of a dataset that is there.
+
+    Raises:
+        NoSuchThing: nothing is planned.
+        DamagedObject: as `load_plans`.
+    """
+    plan = load_plans(store)
+    if not plan.parts:
+        raise NoSuchThing(f"{store.root}: there is no dataset here, nothing is planned; is the path right?")
+    return plan
 
 
 def load_plans(store: ObjectStore) -> Plan:

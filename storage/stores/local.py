@@ -24,6 +24,7 @@ from urllib.parse import unquote_to_bytes
 
 from maskmill.storage.errors import (
     AccessDenied,
+    InputError,
     NotAFile,
     ObjectNotFound,
     OutOfSpace,
@@ -268,6 +269,25 @@ def local_path(address: str) -> str:
     if not address.startswith("file://"):
         return address
     return os.fsdecode(unquote_to_bytes(address.removeprefix("file://")))
+
+
+def check_place(path: str) -> str:
+    """`path` itself, if a dataset may lie there, whether or not one does.
+
+    Raises:
+        InputError: no file system could have such a name, or a file stands there or above.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except NotADirectoryError as exc:
+        raise InputError(f"{path}: lies below a file; a dataset is a folder: name another place") from exc
+    except OSError as exc:
+        if exc.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{path[:60]}...: a name in it is too long for this disk; shorten it") from exc
+        return path  # not there yet, or not for us to see: the first that reads or writes says so
+    if not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a file; a dataset is a folder: name the folder, or another place")
+    return path
 
 
 def local_etag(found: os.stat_result) -> str:

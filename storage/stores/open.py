@@ -16,7 +16,7 @@ import posixpath
 from maskmill.storage.errors import AccessDenied, InputError, StorageError, StoreUnavailable
 from maskmill.storage.stores import local, s3
 from maskmill.storage.stores.base import ObjectStore, StoreKind
-from maskmill.storage.stores.local import local_path
+from maskmill.storage.stores.local import check_place, local_path
 
 KINDS: tuple[StoreKind, ...] = (local.KIND, s3.KIND)
 """The kinds of store there are, plain paths first."""
@@ -56,15 +56,16 @@ def is_remote(address: str) -> bool:
 
 
 def open_store(root: str | os.PathLike[str]) -> ObjectStore:
-    """The store for a root: a local folder (need not exist yet) or `s3://bucket/prefix`. Touches nothing.
+    """The store for a root: a local folder (need not exist yet) or `s3://bucket/prefix`. Changes nothing.
 
     Raises:
-        InputError: empty, another scheme, or no bucket.
+        InputError: empty, another scheme, no bucket, or a path that no folder can have.
     """
     text = os.fspath(root)
     if not text:
         raise InputError(f"an empty path is no place for a dataset; use {address_forms()}")
-    return kind_of(text).make(absolute_address(text))
+    kind, address = kind_of(text), absolute_address(text)
+    return kind.make(address if kind.scheme else check_place(address))
 
 
 def address_store(address: str) -> tuple[ObjectStore, str]:
@@ -98,10 +99,14 @@ def absolute_address(text: str) -> str:
     """The same address in whatever folder it is read, without a slash at its end.
 
     Raises:
-        InputError: another scheme.
+        InputError: another scheme, no bucket, or a character that no path has.
     """
-    if kind_of(text).scheme:
+    if scheme := kind_of(text).scheme:
+        if not split_bucket(text)[0].removeprefix(f"{scheme}://"):
+            raise InputError(f"{text}: names no bucket; use {scheme}://bucket/prefix")
         return text.rstrip("/")
+    if "\0" in text:
+        raise InputError(f"{text!r}: a path can't hold the character \\0; check how it was made")
     return os.path.abspath(os.path.expanduser(local_path(text)))  # noqa: PTH100, PTH111 - keeps links
 
 
@@ -126,7 +131,8 @@ def is_inside(address: str, root: str) -> bool:
     if kind_of(address) != kind_of(root):
         return False
     if not kind_of(address).scheme:
-        address, root = os.path.realpath(address), os.path.realpath(root)
+        address = os.path.realpath(absolute_address(address))
+        root = os.path.realpath(absolute_address(root))
     return f"{address}/".startswith(f"{root.rstrip('/')}/")
 
 

@@ -99,7 +99,7 @@ def probe(root: str, *, tell: Callable[[str], None] = lambda name: None) -> tupl
         InputError: no store has such addresses.
         AccessDenied, BucketNotFound, OutOfSpace, StoreUnavailable: nothing can be written there at all.
     """
-    top = join_address(absolute_address(root), f"maskmill-probe-{uuid.uuid4().hex[:12]}")
+    top = join_address(absolute_address(open_store(root).root), f"maskmill-probe-{uuid.uuid4().hex[:12]}")
     already = _nearest_folder(root)
     store = open_store(top)
     try:

@@ -78,13 +78,16 @@ def until(happens: Callable[[], Any], what: str, timeout_s: float = 150.0) -> An
 
 
 @contextlib.contextmanager
-def running_up(folder: Path, database: str | None = None, *, cwd: Path | None = None) -> Iterator[Up]:
+def running_up(
+    folder: Path, database: str | None = None, *, cwd: Path | None = None, ray_port: int = 0
+) -> Iterator[Up]:
     """`maskmill up` until the block ends; nothing of it is left running, and no log tells a password.
 
     Args:
         folder: for its home and log.
         database: a database's URL; None is the SQLite of `up` itself.
         cwd: the folder it is typed in.
+        ray_port: of Ray's head; 0 starts none.
     """
     port = free_port()
     environment = {**os.environ, "MASKMILL_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
@@ -92,7 +95,7 @@ def running_up(folder: Path, database: str | None = None, *, cwd: Path | None = 
     environment |= {"MASKMILL_DATABASE": database} if database else {}
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
         environment.pop(name, None)
-    words = ["up", "--port", str(port), "--ray-port", "0"]
+    words = ["up", "--port", str(port), "--ray-port", str(ray_port)]
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from maskmill.flows.cli import main; main()", *words],

@@ -36,7 +36,7 @@ from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
+from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 from maskmill.workers.reading.words import image_fields, mask_fields
@@ -94,17 +94,13 @@ def write_annotations(
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     selection = Selection(store, generation, choices)
-    plan = ExportPlan(
-        format=choices.format,
-        dataset=store.root,
-        generation=generation.number,
-        options={
-            "images": choices.images,
-            **({"polygons": True} if choices.polygons else {}),
-            **source_options(generation, choices),
-            **selection.options(),
-        },
-    )
+    options = {
+        "images": choices.images,
+        **({"polygons": True} if choices.polygons else {}),
+        **source_options(generation, choices),
+        **selection.options(),
+    }
+    plan = plan_of(choices.format, store, generation, options)
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)

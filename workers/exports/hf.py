@@ -24,7 +24,7 @@ from maskmill.workers.exports.chosen.classes import CLASS
 from maskmill.workers.exports.chosen.selection import class_of
 from maskmill.workers.exports.given import is_crowd
 from maskmill.workers.exports.parts import Ahead, export_parts, note_part
-from maskmill.workers.exports.report import ExportedFile, ExportReport
+from maskmill.workers.exports.report import SCHEMA, ExportedFile, ExportReport
 from maskmill.workers.exports.samples import ExportImage
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ SPLITS = {"": "train", splits.TRAIN: "train", splits.VAL: "validation", splits.T
 """Our splits by the names that `datasets` gives them."""
 
 GROUP_BYTES = 64 << 20
+SCHEMA_NUMBER = 2
+"""Raised with `row_schema`: files of two schemas in one folder are no dataset of `datasets`."""
 GROUP_IMAGES = 100
 """A row group holds at most so much: readers hold one in memory."""
 
@@ -65,7 +67,17 @@ def write(
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
-    return export_parts(store, generation, destination, choices, progress, _file_name, _write_file, _card)
+    return export_parts(
+        store,
+        generation,
+        destination,
+        choices,
+        progress,
+        _file_name,
+        _write_file,
+        _card,
+        extra={SCHEMA: SCHEMA_NUMBER},
+    )
 
 
 def row_schema() -> pa.Schema:

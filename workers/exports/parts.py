@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from maskmill.storage.shards.shards import WrittenObject, check_object
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.chosen.selection import Selection
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
+from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
@@ -40,6 +40,7 @@ def export_parts(
     file_name: Callable[[int, str], str],
     write_file: WriteFile,
     card: Callable[[Generation, Sequence[ExportedFile]], bytes] | None = None,
+    extra: Mapping[str, int] | None = None,
 ) -> ExportReport:
     """Writes a generation as files of limited size, going on after those that an earlier run finished.
 
@@ -48,6 +49,7 @@ def export_parts(
         file_name: of the file of a number, of a split.
         write_file: writes and notes one.
         card: makes the README.md that tells of all files; None writes none.
+        extra: what else makes two exports of this format the same.
 
     Returns:
         What was written; an export that is complete already is only reported.
@@ -65,9 +67,7 @@ def export_parts(
         **source_options(generation, choices),
         **selection.options(),
     }
-    plan = ExportPlan(
-        format=choices.format, dataset=store.root, generation=generation.number, options=options
-    )
+    plan = plan_of(choices.format, store, generation, {**options, **(extra or {})})
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)

@@ -19,6 +19,8 @@ from maskmill.storage.stores.base import ObjectStore
 FORMAT_VERSION = 1
 STARTED = "export.started.json"
 FINISHED = "export.json"
+SCHEMA = "schema"
+"""The option that numbers a format's schema: what is half done by another is not gone on with."""
 TOTALS = ("num_images", "num_masks", "num_unannotated", "size_bytes", "num_loose_images")
 LATER_TOTALS = ("num_reviewed_images", "num_reviewed_masks")
 """Of exports written since there are any."""
@@ -41,12 +43,34 @@ class ExportedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPlan:
-    """What makes two exports the same one: the source and every choice that changes what is written."""
+    """What makes two exports the same one: the source and every choice that changes what is written.
+
+    Attributes:
+        format: its name.
+        dataset: the last part of its root: the rest is the maker's machine's, and no reader's.
+        generation: its number.
+        manifest_sha256: of it, which no other dataset's generation has.
+        options: choices that change what is written.
+    """
 
     format: str
     dataset: str
     generation: int
+    manifest_sha256: str
     options: Mapping[str, int | bool | str | float]
+
+
+def plan_of(
+    format: str, store: ObjectStore, generation: Generation, options: Mapping[str, int | bool | str | float]
+) -> ExportPlan:
+    """The plan of an export of this generation."""
+    return ExportPlan(
+        format=format,
+        dataset=_last_part(store.root),
+        generation=generation.number,
+        manifest_sha256=generation.manifest.sha256,
+        options=options,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +134,7 @@ def _find_complete(destination: ObjectStore, plan: ExportPlan) -> ExportReport |
     record = _read_json(destination, FINISHED)
     if record is None:
         return None
-    _same_plan(destination, record, plan)
+    _same_plan(destination, record, plan, finished=True)
 
     try:
         files = tuple(ExportedFile(**file) for file in record["files"])
@@ -184,8 +208,21 @@ def finish(destination: ObjectStore, plan: ExportPlan, report: ExportReport) -> 
     destination.delete(STARTED)
 
 
-def _same_plan(destination: ObjectStore, record: Mapping[str, Any], plan: ExportPlan) -> None:
+def _same_plan(
+    destination: ObjectStore, record: Mapping[str, Any], plan: ExportPlan, *, finished: bool = False
+) -> None:
+    """Whether a record is of this export; one that is finished may be of an earlier version's schema.
+
+    Raises:
+        ExportError: it is not.
+    """
     wanted = asdict(plan)
+    had = record.get("options")
+    if finished and isinstance(had, dict) and SCHEMA in wanted["options"]:
+        record = {**record, "options": {**had, SCHEMA: wanted["options"][SCHEMA]}}
+    if "manifest_sha256" not in record:  # written by a version that named the dataset's whole address
+        record = {**record, "dataset": _last_part(str(record.get("dataset")))}
+        del wanted["manifest_sha256"]
     different = [name for name in wanted if record.get(name) != wanted[name]]
     if different:
         name = different[0]
@@ -193,6 +230,10 @@ def _same_plan(destination: ObjectStore, record: Mapping[str, Any], plan: Export
             f"{destination.root} holds another export: its {name} is {record.get(name)!r}, this one's is "
             f"{wanted[name]!r}; choose an empty or new destination"
         )
+
+
+def _last_part(root: str) -> str:
+    return root.rstrip("/").rpartition("/")[2]
 
 
 def _check_there(destination: ObjectStore, file: ExportedFile) -> None:

@@ -1,7 +1,7 @@
 """A generation as Ultralytics' YOLO segmentation data: photographs, a text file of polygons each,
 `data.yaml`.
 
-    data.yaml                 path, train, val, names
+    data.yaml                 train, val, names
     images/train/sa_1.jpg     labels/train/sa_1.txt      a line per mask: class x1 y1 x2 y2 ..., 0 to 1
     images/val/...            labels/val/...
 
@@ -33,7 +33,7 @@ from maskmill.workers.exports.chosen.splits import TEST, TRAIN, VAL, split_of
 from maskmill.workers.exports.chosen.splits import parse as parse_split
 from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
+from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
@@ -75,12 +75,8 @@ def write(
     """
     column = choices.column
     selection = Selection(store, generation, choices)
-    plan = ExportPlan(
-        format="yolo",
-        dataset=store.root,
-        generation=generation.number,
-        options={**source_options(generation, choices), **selection.options()},
-    )
+    options = {**source_options(generation, choices), **selection.options()}
+    plan = plan_of("yolo", store, generation, options)
     target = open_store(destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
@@ -183,7 +179,7 @@ def _settings(target: ObjectStore, written: _Written) -> bytes:
     first, *_ = sorted(written.splits, key=(TRAIN, VAL, TEST).index) or (VAL,)
     train, val = (name if name in written.splits else first for name in (TRAIN, VAL))
     lines = [
-        f"path: {json.dumps(target.root)}  # change it where the data is moved",
+        "# train and val lie beside this file, wherever it is moved",
         f"train: images/{train}",
         f"val: images/{val}",
         *([f"test: images/{TEST}"] if TEST in written.splits else []),

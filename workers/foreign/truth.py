@@ -1,4 +1,4 @@
-"""Ground truth from files: COCO and LVIS annotations, a suite's manifest, BSDS's edge maps, given boxes.
+"""Ground truth from files: COCO and LVIS annotations, a suite's manifest, given boxes.
 
 Pictures are read one at a time, so a set may be larger than memory. Crowds become pixels that no figure holds
 against an answer. An annotation that is no true mask (a box alone, a broken shape, no pixel) is left out and
@@ -232,40 +232,6 @@ def truth_of(index: TruthIndex, image_id: Id, image: NDArray[np.uint8]) -> Truth
     stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)
     known = tuple(frequency) if index.frequency else ()
     return Truth(entry.named.file_name, image, stacked, tuple(categories), crowd_HW, known)
-
-
-def read_bsds(images: Path, truth: Path) -> Iterator[tuple[str, NDArray[np.uint8], list[Bools]]]:
-    """Pictures of BSDS500 with each annotator's edge map.
-
-    Args:
-        images: folder of <name>.jpg.
-        truth: folder of <name>.mat, MATLAB's files with `groundTruth{k}.Boundaries`.
-
-    Raises:
-        InputError: no .mat there, one without boundaries, or one whose picture is missing.
-    """
-    from scipy.io import loadmat
-
-    files = sorted(truth.glob("*.mat"))
-    if not files:
-        raise InputError(f"{truth}: holds no .mat file; give BSDS500's groundTruth folder of one split")
-    for path in files:
-        try:
-            cells = loadmat(path)["groundTruth"].ravel()
-            maps = [np.asarray(cell["Boundaries"][0, 0]) > 0 for cell in cells]
-        except (KeyError, ValueError, IndexError, OSError, NotImplementedError) as exc:
-            raise InputError(f"{path}: has no groundTruth with Boundaries ({exc})") from exc
-        picture = next(
-            (
-                images / f"{path.stem}{end}"
-                for end in (".jpg", ".png")
-                if (images / f"{path.stem}{end}").is_file()
-            ),
-            None,
-        )
-        if picture is None:
-            raise InputError(f"{images}: holds no {path.stem}.jpg for {path.name}")
-        yield path.stem, decode_image(picture.read_bytes()), maps
 
 
 def picture_prints(coco: Path, images: Path) -> dict[str, tuple[str, str | None]]:

@@ -18,7 +18,7 @@ from maskmill.storage.dataset.generations import Generation, Publication, latest
 from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.merge import count_rows, merge_rows
 from maskmill.storage.dataset.records import fingerprint, new_attempt
-from maskmill.storage.errors import DatasetError, InputError
+from maskmill.storage.errors import InputError, NoSuchThing
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.foreign.annotations import ForeignSet, LeftOut, Tally
@@ -39,6 +39,7 @@ from maskmill.workers.stages.registry import column_names
 
 GIVEN = "given"
 
+LONGEST_NAME = 63
 NO_NAMES = frozenset({"true", "false", "nan", "inf", "infinity", "none", "null"})
 """What TOML or JSON would take for a value where a column's name is asked for."""
 
@@ -95,6 +96,7 @@ def check_column(column: str) -> None:
         or column in NO_NAMES
         or column in TABLES
         or not column.isidentifier()
+        or len(column) > LONGEST_NAME
         or column != column.lower()
     ):
         cure = (
@@ -103,8 +105,8 @@ def check_column(column: str) -> None:
             else ""
         )
         raise InputError(
-            f"column {column!r} cannot be imported: use a name of small letters that is none of "
-            f"{', '.join(column_names())}{cure}"
+            f"column {column[:80]!r} cannot be imported: use a name of at most {LONGEST_NAME} small letters "
+            f"that is none of {', '.join(column_names())}{cure}"
         )
 
 
@@ -136,7 +138,7 @@ def import_annotations(
     Raises:
         InputError: a file is not of its format, none of its images is in the dataset, or the column's name is
             one of ours.
-        DatasetError: no images are planned.
+        NoSuchThing: no images are planned.
     """
     check_column(column)
     given = read_given(paths, format)
@@ -144,7 +146,7 @@ def import_annotations(
         prepare()
     plan, before = load_plans(store), latest(store)
     if not plan.num_shards:
-        raise DatasetError(f"{store.root}: no images are planned; name their folder with --images")
+        raise NoSuchThing(f"{store.root}: no images are planned; name their folder with --images")
     matching = match(given.names, pictures_of(plan))
     if not matching.entry_of:
         raise InputError(f"{given.where}: {nothing_matched(given, matching, plan)}")

@@ -16,6 +16,7 @@ import heapq
 import itertools
 import json
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.settings.evaluate import EvaluateSettings
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import Id
-from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, read_bsds, read_truths
+from maskmill.workers.foreign.edge_maps import EdgePair, edge_pairs, read_edges
+from maskmill.workers.foreign.truth import TruthIndex, TruthSet, index_truth, picture_paths, read_truths
 from maskmill.workers.pictures.plots import Line, line_chart
 from maskmill.workers.pictures.render import Cell, draw_sheet, outlines, png_bytes, thumbnail
 
@@ -78,6 +80,16 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question whose files were looked at: sets, the images chosen of each, scenes, pictures with edges."""
+
+    indexes: tuple[TruthIndex, ...]
+    chosen: tuple[tuple[Id, ...], ...]
+    scenes: int
+    edges: tuple[EdgePair, ...]
+
+
 def evaluate(
     segmenter: Segmenter,
     sets: Sequence[TruthSet],
@@ -100,11 +112,45 @@ def evaluate(
     Raises:
         InputError: nothing to measure, or a set that cannot be read.
     """
-    indexes = [index_truth(one) for one in sets]
-    chosen = [_drawn(index, settings) for index in indexes]
-    total = sum(len(ids) for ids in chosen) + scenes
-    if not total and bsds is None:
+    return measure(segmenter, look_at(sets, settings, scenes=scenes, bsds=bsds), settings, progress=progress)
+
+
+def look_at(
+    sets: Sequence[TruthSet],
+    settings: EvaluateSettings,
+    *,
+    scenes: int = 0,
+    bsds: tuple[Path, Path] | None = None,
+) -> Asked:
+    """Reads what can be wrong with a question, before a model is loaded; arguments as `evaluate` has them.
+
+    Raises:
+        InputError: nothing to measure, or a set that cannot be read.
+    """
+    indexes = tuple(index_truth(one) for one in sets)
+    chosen = tuple(tuple(_drawn(index, settings)) for index in indexes)
+    for index, ids in zip(indexes, chosen, strict=True):
+        deque(picture_paths(index, ids), maxlen=0)
+    edges = edge_pairs(*bsds) if bsds else ()
+    if not any(chosen) and not scenes and not edges:
         raise InputError("nothing to measure: give --coco and --images, a --suite, --scenes or --bsds")
+    return Asked(indexes, chosen, scenes, tuple(edges))
+
+
+def measure(
+    segmenter: Segmenter,
+    asked: Asked,
+    settings: EvaluateSettings,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Measures what was looked at; arguments as `evaluate` has them.
+
+    Raises:
+        InputError: a picture that cannot be read.
+    """
+    indexes, chosen, scenes = asked.indexes, asked.chosen, asked.scenes
+    total = sum(len(ids) for ids in chosen) + scenes + len(asked.edges)
 
     # Given sets, a picture at a time
     done = itertools.count(1)
@@ -124,8 +170,11 @@ def evaluate(
             _measure(segmenter, truth, settings, meter, worst)
             progress(next(done), total)
         meters.append(meter)
-
-    found = measure_edges(segmenter, *bsds, grid=settings.edge_grid) if bsds else {}
+    found: dict[str, EdgeFigures] = {}
+    if asked.edges:
+        found = measure_edges(
+            segmenter, asked.edges, grid=settings.edge_grid, seen=lambda: progress(next(done), total)
+        )
     left_out = {index.source.name: index.left_out.left_out().counts for index in indexes}
     return Evaluation(
         tuple(_result(meter) for meter in meters),
@@ -136,14 +185,24 @@ def evaluate(
 
 
 def measure_edges(
-    segmenter: Segmenter, images: Path, truth: Path, *, grid: int = 16
+    segmenter: Segmenter,
+    pairs: Sequence[EdgePair],
+    *,
+    grid: int = 16,
+    seen: Callable[[], None] = lambda: None,
 ) -> dict[str, EdgeFigures]:
-    """BSDS's figures of the model, and of Sobel and Canny beside it."""
+    """BSDS's figures of the model, and of Sobel and Canny beside it; `seen` is called after each picture.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
     counts: dict[str, list[Any]] = {name: [] for name in ("model", *METHODS)}
-    for _, image, annotators in read_bsds(images, truth):
+    for pair in pairs:
+        image, annotators = read_edges(pair)
         counts["model"].append(count_edges(mask_edges(segmenter, image, grid=grid), annotators))
         for name, method in METHODS.items():
             counts[name].append(count_edges(method(image), annotators))
+        seen()
     return {name: edge_figures(some) for name, some in counts.items()}
 
 

@@ -3,6 +3,7 @@
 Ray retries nothing here: the driver owns every attempt. What can befall a turn, and what is done:
 
     the worker dies, or passes the deadline   counted against the shard; another worker tries it again
+    Ray itself goes on this machine           the run ends with `NodeLost`: who started it may begin again
     its node goes                             not counted; ray takes a while to notice it, so a death
                                               elsewhere stays in doubt meanwhile (history.py)
     a listed error (store down, object gone)  counted; the worker is fine and goes on
@@ -27,7 +28,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import cycle, islice
 
 import ray
@@ -38,8 +38,18 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
 from maskmill.workers.pool.blame import Doubt, Doubts, History
 from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_start, start_advice
+from maskmill.workers.pool.limits import Limits
+from maskmill.workers.pool.own_node import check_own_node
 from maskmill.workers.pool.seat import Seat
-from maskmill.workers.run.events import PoolEvent, Progress, RunStopped, ShardDone, ShardFailed, WorkerLost
+from maskmill.workers.run.events import (
+    NodeLost,
+    PoolEvent,
+    Progress,
+    RunStopped,
+    ShardDone,
+    ShardFailed,
+    WorkerLost,
+)
 from maskmill.workers.run.in_hand import last_announced
 from maskmill.workers.run.nodes import live_nodes, room_for
 from maskmill.workers.run.spec import Resources, RunSpec, ShardProgress, ShardReport, ShardTask
@@ -104,33 +114,24 @@ def run_pool(
 
     Raises:
         RunStopped: an error that no retry helps against, or workers that can't start or live.
+        NodeLost: Ray's own processes, which this one started, have ended.
     """
-    limits = _Limits(
+    limits = Limits(
         resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row, autoscale
     )
     pool = _Pool(spec, shards, make_actor or (lambda: start_worker(spec, resources)), limits)
     try:
         yield from pool.events()
+    except NodeLost:
+        pool.stop(ask=False)
+        raise
     finally:
         pool.stop()
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """`run_pool`'s arguments of these names."""
-
-    resources: Resources
-    num_workers: int | None
-    max_attempts: int
-    deadline_s: float | None
-    progress_every_s: float
-    max_losses_in_a_row: int | None
-    autoscale: bool
-
-
 class _Pool:
     def __init__(
-        self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: _Limits
+        self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: Limits
     ) -> None:
         self._store = open_store(spec.root)
         self._shards = iter(shards)
@@ -151,6 +152,7 @@ class _Pool:
     def events(self) -> Generator[PoolEvent]:
         """What happens, until every shard is done or given up; sums of progress in between and last."""
         while self._fill():
+            check_own_node()
             yield from self._settle()
             yield from self._stop_late_ones()
             yield from self._judge()
@@ -160,9 +162,9 @@ class _Pool:
                 yield self._progress()
         yield self._progress()  # the final sums
 
-    def stop(self) -> None:
-        """Kills the workers that still sit, without waiting for their shards."""
-        for seat in self._seats:
+    def stop(self, *, ask: bool = True) -> None:
+        """Kills the workers that still sit, without waiting; `ask` not where Ray is gone: it would hang."""
+        for seat in self._seats if ask else ():
             ray.kill(seat.worker.actor)
         self._seats.clear()
 
@@ -210,6 +212,7 @@ class _Pool:
         if now - self._room_asked < 1.0 and self._room_asked:
             return self._room
         self._room_asked = now
+        check_own_node()
         resources = self._limits.resources
         room = room_for(resources)
         self._room_seen = now if room or not self._room_seen else self._room_seen
@@ -287,6 +290,7 @@ class _Pool:
         self, seat: Seat, reason: str, *, sent_away: bool = False, node_lost: bool = False
     ) -> Iterator[PoolEvent]:
         """The worker is gone, or is sent away."""
+        check_own_node()
         self._seats.remove(seat)
         ray.kill(seat.worker.actor)
         node_lost = node_lost or (seat.info is not None and seat.info.node_id not in live_nodes())

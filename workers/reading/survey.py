@@ -23,7 +23,7 @@ from maskmill.storage.dataset.columns import making_order
 from maskmill.storage.dataset.join import check_row, read_record
 from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import first_rejects
-from maskmill.storage.errors import DamagedObject, DatasetError
+from maskmill.storage.errors import DamagedObject, NoSuchThing
 from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, mask_columns, read_annotated
@@ -97,15 +97,18 @@ def mask_rows(
         people: where people's masks are preferred, a shard that has them alone has its review's row.
 
     Raises:
-        maskmill.storage.errors.DatasetError: there are none.
+        maskmill.storage.errors.NoSuchThing: there are none, or the column holds no masks.
     """
+    if column in column_names() and column not in (MASKS, *standing_in()):
+        raise NoSuchThing(f"{store.root}: column {column} holds no masks; name masks, review or an import's")
     by_shard: dict[int, GenerationRow] = {}
     for name in mask_columns(generation, column, people=people):
         by_shard |= {row.shard: row for row in generation.rows() if row.column == name}
     rows = tuple(by_shard[shard] for shard in sorted(by_shard))
     if not rows:
         cure = "run `generate` first" if column == "masks" else "`maskmill import` makes such a column"
-        raise DatasetError(f"{store.root}: generation {generation.number} has no {column}; {cure}")
+        shown = column if column.isidentifier() else repr(column)
+        raise NoSuchThing(f"{store.root}: generation {generation.number} has no {shown}; {cure}")
     return rows
 
 
@@ -122,7 +125,7 @@ def sample_images(
         column: that has the masks; of the automatic ones, people's stand in where they are.
 
     Raises:
-        maskmill.storage.errors.DatasetError: the generation has no such column.
+        maskmill.storage.errors.NoSuchThing: the generation has no such column.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
     rows = mask_rows(store, generation, column, people=True)
@@ -195,7 +198,7 @@ def survey_masks(
         column: that has the masks.
 
     Raises:
-        maskmill.storage.errors.DatasetError: the generation has no such column.
+        maskmill.storage.errors.NoSuchThing: the generation has no such column.
         maskmill.storage.errors.DamagedObject: an index, or a record, is not what was written.
     """
     rows = mask_rows(store, generation, column)

@@ -29,6 +29,10 @@ class RunStopped(Exception):
         return self.message if self.shard is None else f"shard {self.shard}: {self.message}"
 
 
+class NodeLost(RunStopped):
+    """Ray's processes on this machine, which this driver started, have ended; it may start them again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardDone:
     """A shard's columns are all committed."""

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets
+from maskmill.flows.commands.options import (
+    ConfigFile,
+    Dataset,
+    Debug,
+    Json,
+    Recipe,
+    Sets,
+    folder_to_write,
+    two_folders,
+)
 from maskmill.flows.report import console
 from maskmill.flows.report.words import listed, moment
 
@@ -27,10 +36,17 @@ Boxes = Annotated[
 Suite = Annotated[Path | None, typer.Option(help="A manifest (TOML) of sets.", dir_okay=False)]
 Bsds = Annotated[
     tuple[Path, Path] | None,
-    typer.Option(help="Edges: a folder of pictures, and one of .mat files.", metavar="IMAGES TRUTH"),
+    typer.Option(
+        help="Edges: a folder of pictures, and one of .mat files.",
+        callback=two_folders,
+        metavar="IMAGES TRUTH",
+    ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Write JSON, curves and the worst answers here.", file_okay=False)
+    Path | None,
+    typer.Option(
+        help="Write JSON, curves and the worst answers here.", callback=folder_to_write, file_okay=False
+    ),
 ]
 
 
@@ -130,11 +146,13 @@ def promote(
     with console.clear_errors(debug=debug):
         from maskmill.flows.runs import marks
         from maskmill.storage.dataset.model_versions import list_models, promoted, promotions
+        from maskmill.storage.plan.plan import planned
         from maskmill.storage.stores.open import open_store
 
         if to is not None:
             marks.promote(dataset, to, why=why)
         store = open_store(dataset)
+        planned(store)
         now = promoted(store)
         facts = {
             "promoted": now.model if now else None,

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskmill.flows.commands.help import completer, one_of
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Inputs, Json, Recipe, Sets
+from maskmill.flows.commands.options import (
+    MOST_WORKERS,
+    ConfigFile,
+    Dataset,
+    Debug,
+    Inputs,
+    Json,
+    Recipe,
+    Sets,
+    a_name,
+    file_and_folder,
+    folder_to_write,
+)
 from maskmill.flows.report import console
 from maskmill.flows.report.words import listed
 
@@ -22,10 +34,13 @@ Gate = Annotated[
     tuple[Path, Path] | None,
     typer.Option(
         help="Annotations and pictures that a gate measures on; none may be in DATASET.",
+        callback=file_and_folder,
         metavar="COCO IMAGES",
     ),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Training processes; several share each batch by DDP.")]
+Workers = Annotated[
+    int, typer.Option(min=1, max=MOST_WORKERS, help="Training processes; several share each batch by DDP.")
+]
 
 
 def retrain(
@@ -99,16 +114,25 @@ def loop(
     input: Inputs,
     gate: Annotated[
         tuple[Path, Path],
-        typer.Option(help="Annotations and pictures that rounds are judged on.", metavar="COCO IMAGES"),
+        typer.Option(
+            help="Annotations and pictures that rounds are judged on.",
+            callback=file_and_folder,
+            metavar="COCO IMAGES",
+        ),
     ],
     rounds: Annotated[int, typer.Option(min=1, help="How often to annotate, retrain, gate and promote.")] = 3,
     truth: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="What the oracle knows, for loop.reviewed images.", metavar="COCO IMAGES"),
+        typer.Option(
+            help="What the oracle knows, for loop.reviewed images.",
+            callback=file_and_folder,
+            metavar="COCO IMAGES",
+        ),
     ] = None,
     workers: Workers = 1,
     out: Annotated[
-        Path | None, typer.Option(help="Write the report and its curve here.", file_okay=False)
+        Path | None,
+        typer.Option(help="Write the report and its curve here.", callback=folder_to_write, file_okay=False),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
@@ -191,7 +215,9 @@ def review(
     truth: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            help="Masks by people, COCO's JSON, and the folder of their pictures.", metavar="COCO IMAGES"
+            help="Masks by people, COCO's JSON, and the folder of their pictures.",
+            callback=file_and_folder,
+            metavar="COCO IMAGES",
         ),
     ] = None,
     images: Annotated[
@@ -205,7 +231,10 @@ def review(
         ),
     ] = "given",
     who: Annotated[
-        str | None, typer.Option(help="Who made the masks; this account's name by default.")
+        str | None,
+        typer.Option(
+            help="Who made the masks; this account's name by default.", metavar="NAME", callback=a_name
+        ),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which
+from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which, file_to_write
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, in_order, listed, moment
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.query import QueryResult
+    from maskmill.storage.query.query import QueryResult
     from maskmill.workers.measure.compare import DiffReport
 
 Older = Annotated[str, typer.Argument(help="A generation: a number, a tag or latest.")]
@@ -23,7 +23,8 @@ SHOWN_ROWS = 1000
 """Of a query, on a terminal and as JSON."""
 
 Picture = Annotated[
-    Path | None, typer.Option("--picture", help="Write a PNG to look at here.", dir_okay=False)
+    Path | None,
+    typer.Option("--picture", help="Write a PNG to look at here.", callback=file_to_write, dir_okay=False),
 ]
 
 
@@ -189,9 +190,9 @@ def query(
     default a query reads these and nothing else: no files, no network.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.storage.dataset import query_files
-        from maskmill.storage.dataset.query import answering, run_query
         from maskmill.storage.dataset.tags import find_generation
+        from maskmill.storage.query import query_files
+        from maskmill.storage.query.query import answering, run_query
         from maskmill.storage.stores.open import open_store
         from maskmill.workers.reading.word_rows import rows_for
 

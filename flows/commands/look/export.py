@@ -106,7 +106,7 @@ def export(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a generation out for others: SA-1B, COCO, YOLO, Parquet, ...
+    """Write a generation out in the forms that others read: SA-1B, COCO, YOLO and more.
 
     Self-contained files that know nothing of maskmill. An export that was stopped goes on.
     """

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Recipe, Sets, Which, Yes
+from maskmill.flows.commands.options import (
+    ConfigFile,
+    Dataset,
+    Debug,
+    Json,
+    Recipe,
+    Sets,
+    Which,
+    Yes,
+    folder_to_write,
+)
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, duration, in_order, moment, size
 
@@ -100,13 +110,15 @@ def verify(
     ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
+        given = None
+        if recipe is not None or config is not None or set:
+            from maskmill.flows.config import ConfigError, load_config
+
+            given = load_config(recipe, config, set or [])
+            if not repair:
+                raise ConfigError("--recipe, --config and --set say how to repair: give --repair with them")
         repaired = None
         if repair:
-            given = None
-            if recipe is not None or config is not None or set:
-                from maskmill.flows.config import load_config
-
-                given = load_config(recipe, config, set or [])
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
         report = _verified(dataset, deep=deep)
         orphans = _orphans(dataset)
@@ -121,14 +133,14 @@ def verify(
 
 
 def _verified(dataset: str, *, deep: bool) -> VerifyReport:
-    """What there is and how sound it is. Raises InputError where nothing is planned."""
+    """What there is and how sound it is. Raises NoSuchThing where nothing is planned."""
     from maskmill.storage.care.verify import verify as verify_dataset
-    from maskmill.storage.errors import InputError
+    from maskmill.storage.plan.plan import planned
     from maskmill.storage.stores.open import open_store
 
     report = verify_dataset(open_store(dataset), deep=deep)
     if not report.images and not report.problems:
-        raise InputError(f"{dataset}: there is no dataset here, nothing is planned; is the path right?")
+        planned(open_store(dataset))
     return report
 
 
@@ -154,7 +166,7 @@ def _repair(
 
     with console.watched() as watcher:
         watcher.step("looking for damage")
-        found = look_for_damage(dataset, deep=deep)
+        found = look_for_damage(dataset, deep=deep, given=given)
     if not found.damages and not found.unpublished:
         return None
     for damage in found.damages:
@@ -196,10 +208,13 @@ def _show_verified(report: VerifyReport, dataset: str, *, deep: bool) -> None:
 
 def preview(
     dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="The folder to write to.", file_okay=False)] = Path("preview"),
+    out: Annotated[
+        Path, typer.Option(help="The folder to write to.", callback=folder_to_write, file_okay=False)
+    ] = Path("preview"),
     generation: Which = None,
     column: Annotated[
-        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+        str | None,
+        typer.Option(help="The column with the masks: masks, review or an import's.", metavar="NAME"),
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -9,9 +9,12 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.commands.options import Debug
+from maskmill.flows.commands.options import Debug, folder_to_write
 from maskmill.flows.report import console
 
+Folder = Annotated[
+    Path, typer.Argument(help="The folder to write to.", callback=folder_to_write, file_okay=False)
+]
 Count = Annotated[int, typer.Option(min=1, help="How many scenes.")]
 Seed = Annotated[int, typer.Option(min=0, help="Draws the first scene; the next has one more.")]
 Size = Annotated[
@@ -20,7 +23,9 @@ Size = Annotated[
 
 
 def scenes(
-    dest: Annotated[Path, typer.Argument(help="The folder to write to.", file_okay=False)],
+    dest: Annotated[
+        Path, typer.Argument(help="The folder to write to.", callback=folder_to_write, file_okay=False)
+    ],
     count: Count = 24,
     seed: Seed = 0,
     size_px: Size = 512,
@@ -32,7 +37,9 @@ def scenes(
 
 
 def photos(
-    dest: Annotated[Path, typer.Argument(help="The folder to write to.", file_okay=False)],
+    dest: Annotated[
+        Path, typer.Argument(help="The folder to write to.", callback=folder_to_write, file_okay=False)
+    ],
     debug: Debug = False,
 ) -> None:
     """Copy scikit-image's free photographs."""
@@ -41,7 +48,9 @@ def photos(
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where everything goes.", file_okay=False)] = Path("demo"),
+    folder: Annotated[
+        Path, typer.Argument(help="Where everything goes.", callback=folder_to_write, file_okay=False)
+    ] = Path("demo"),
     count: Count = 24,
     debug: Debug = False,
 ) -> None:

@@ -53,8 +53,11 @@ def generate(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
+        from maskmill.storage.stores.open import open_store
 
         run = load_config(recipe, config, run_sets(set, workers, ray_address))
+        if export is not None:
+            open_store(export)
         if dry_run:
             from maskmill.flows.commands.make.estimate import show_estimate
 

@@ -19,6 +19,7 @@ from maskmill.flows.commands.options import (
     Recipe,
     Sets,
     Workers,
+    file_to_write,
     run_sets,
 )
 from maskmill.flows.report import console
@@ -60,7 +61,12 @@ def relabel(
     ray_address: RayAddress = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", help="Write the largest differences as a PNG here.", dir_okay=False),
+        typer.Option(
+            "--picture",
+            help="Write the largest differences as a PNG here.",
+            callback=file_to_write,
+            dir_okay=False,
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,

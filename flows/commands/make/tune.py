@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets
+from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets, file_to_write
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count
 
@@ -29,7 +29,10 @@ def tune(
     picture: Annotated[
         Path | None,
         typer.Option(
-            "--picture", help="Write what the thresholds do to the images as a PNG here.", dir_okay=False
+            "--picture",
+            help="Write what the thresholds do to the images as a PNG here.",
+            callback=file_to_write,
+            dir_okay=False,
         ),
     ] = None,
     json: Json = False,

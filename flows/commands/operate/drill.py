@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskmill.flows.commands.options import Debug, Json
+from maskmill.flows.commands.options import Debug, Json, folder_to_write
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, duration
 
@@ -43,7 +43,11 @@ def drill(
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="A new folder for all else, kept; a temporary one by default.", file_okay=False),
+        typer.Option(
+            help="A new folder for all else, kept; a temporary one by default.",
+            callback=folder_to_write,
+            file_okay=False,
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -59,9 +63,12 @@ def drill(
 
         loopback_environment()
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from maskmill.storage.stores.open import open_store
         from maskmill.workers.drill.conductor import run_drill
         from maskmill.workers.drill.values import DrillSettings
 
+        if store is not None:
+            open_store(store)
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
         settings = DrillSettings(
             seed=seed, num_faults=faults, minutes=minutes, store=store, scratch=folder.resolve()

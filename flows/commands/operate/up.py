@@ -56,9 +56,6 @@ def up(
         from maskmill.flows.services.prefect import secret as api_secret
 
         place = (home or up_state.home()).absolute()
-        if check or stop:
-            _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
-            return
         settings = services.UpSettings(
             home=place,
             host=host,
@@ -68,6 +65,9 @@ def up(
             pool=pool,
             num_cpus=num_cpus,
         )
+        if check or stop:
+            _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
+            return
 
         def ready() -> None:
             """Says where the pages are, how to log in and what to do next."""

@@ -24,7 +24,15 @@ from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
-from maskmill.workers.run.events import REMARKS, Progress, ShardDone, ShardFailed, WorkerLost
+from maskmill.workers.run.events import (
+    REMARKS,
+    NodeLost,
+    Progress,
+    RunStopped,
+    ShardDone,
+    ShardFailed,
+    WorkerLost,
+)
 
 if TYPE_CHECKING:
     from maskmill.workers.run.events import PoolEvent, Progress
@@ -67,7 +75,8 @@ def annotate_shards(
     Raises:
         InputError: a file of boxes that is of no picture of the dataset.
         ClusterError: no cluster.
-        RunStopped: an error in our code, or workers that cannot start; what is committed stays.
+        RunStopped: an error in our code, workers that cannot start, Ray ended here twice; what is committed
+            stays.
         LeaseLost: this driver was silent for so long that others count it as dead; likewise.
     """
     if not shards:
@@ -75,36 +84,73 @@ def annotate_shards(
     spec = without_idle(spec, shards)
     if spec.settings.of(BoxSettings).file is not None:
         watcher().note(boxes_told(spec))
-    store = open_store(spec.root)
-
+    follower = _Follower(shards)
     with cluster.connected(up_state.ray_address(config.run.ray_address)):
-        # imports Ray, which reads its environment then: after `connected`
-        from maskmill.workers.pool.pool import run_pool
-
-        crew = cluster.plan_crew(config) if build is None else cluster.cpu_crew(config)
-        events = run_pool(
-            spec,
-            shards,
-            resources=crew.resources,
-            num_workers=cluster.most_workers(config, crew),
-            max_attempts=config.run.max_attempts,
-            deadline_s=config.run.deadline_s,
-            make_actor=cluster.worker_source(spec, crew.resources, build),
-            autoscale=config.run.autoscale,
-        )
-        follower = _Follower(shards)
-
         try:
-            with observed(config, spec.root, shards, run_name()) as observe:
-                for event in events:
-                    check_lease(store)
-                    follower.see(event)
-                    observe(event)
-        finally:
-            events.close()
-            cluster.dismiss_warm()
-
+            _work(spec, config, shards, build, follower)
+        except NodeLost as lost:
+            watcher().note(f"{lost}; what is committed is kept, and Ray is started again")
+            cluster.start_again()
+            follower.begin_again()
+            _work(spec, config, left_of(spec, shards), build, follower, again=True)
         return follower.outcome()
+
+
+def _work(
+    spec: RunSpec,
+    config: RunConfig,
+    shards: Mapping[int, int],
+    build: Callable[[RunSpec], Stages] | None,
+    follower: _Follower,
+    *,
+    again: bool = False,
+) -> None:
+    """The pool's work on the connected cluster, until it is done.
+
+    Raises:
+        NodeLost: Ray's processes that this one started have ended.
+        RunStopped, LeaseLost: as `annotate_shards`; `again`: Ray has ended a second time.
+    """
+    from maskmill.workers.pool.own_node import check_own_node
+    from maskmill.workers.pool.pool import run_pool  # imports Ray, which reads its environment then
+
+    check_own_node()
+    store = open_store(spec.root)
+    crew = cluster.plan_crew(config) if build is None else cluster.cpu_crew(config)
+    events = run_pool(
+        spec,
+        shards,
+        resources=crew.resources,
+        num_workers=cluster.most_workers(config, crew),
+        max_attempts=config.run.max_attempts,
+        deadline_s=config.run.deadline_s,
+        make_actor=cluster.worker_source(spec, crew.resources, build),
+        autoscale=config.run.autoscale,
+    )
+    try:
+        with observed(config, spec.root, shards, run_name()) as observe:
+            for event in events:
+                check_lease(store)
+                follower.see(event)
+                observe(event)
+    except NodeLost as lost:
+        cluster.forget_warm()
+        if again:
+            raise RunStopped(
+                f"{lost}, for the second time in this run: look for what ends it (memory: `dmesg`), then run "
+                "the same command again; it goes on from what is committed"
+            ) from lost
+        raise
+    finally:
+        events.close()
+        cluster.dismiss_warm()
+
+
+def left_of(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, int]:
+    """Of shards, those that still lack a column of the run."""
+    store = open_store(spec.root)
+    done = [ColumnVersion(store, name, digits).committed() for name, digits in spec.fingerprints.items()]
+    return {shard: images for shard, images in shards.items() if not all(shard in one for one in done)}
 
 
 def without_idle(spec: RunSpec, shards: Iterable[int]) -> RunSpec:
@@ -149,6 +195,8 @@ class _Follower:
         self._new_images = 0
         self._noted: set[str] = set()
         self._remarks: Counter[str] = Counter()
+        self._done: Counter[str] = Counter()
+        self._before: Counter[str] = Counter()
 
     def see(self, event: PoolEvent) -> None:
         """Takes an event into account, and tells who watches what they should know."""
@@ -157,6 +205,12 @@ class _Follower:
                 self._progress(event)
             case ShardDone(report=report):
                 self._note(report.notes)
+                self._done.update(
+                    images=report.num_annotated,
+                    masks=report.num_masks,
+                    rejects=sum(report.rejects.values()),
+                    shards=1,
+                )
                 self._remarks.update(report.remarks)
                 self._new_images += 0 if report.already_done or report.lost_race else report.num_images
             case ShardFailed(shard=shard, attempts=attempts, reason=reason):
@@ -172,6 +226,10 @@ class _Follower:
             if text not in self._noted:
                 self._noted.add(text)
                 watcher().note(text)
+
+    def begin_again(self) -> None:
+        """A pool after another: its sums begin anew, what the one before had done is added to them."""
+        self._before = self._done.copy()
 
     def outcome(self) -> Annotated:
         """What came of the shards, once no more events come; remarks are told here."""
@@ -193,10 +251,10 @@ class _Follower:
             self._ready_s = time.monotonic()
         self._tally = dataclasses.replace(
             self._tally,
-            images_done=event.images_done,
-            masks_done=event.masks_done,
-            num_rejects=event.num_rejects,
-            shards_done=event.shards_done,
+            images_done=event.images_done + self._before["images"],
+            masks_done=event.masks_done + self._before["masks"],
+            num_rejects=event.num_rejects + self._before["rejects"],
+            shards_done=event.shards_done + self._before["shards"],
             workers_ready=event.workers_ready,
             elapsed_s=time.monotonic() - self._ready_s if self._ready_s is not None else 0.0,
         )

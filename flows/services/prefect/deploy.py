@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.services import state as up_state
+from maskmill.flows.services.prefect.pools import POOL_NAME
 from maskmill.flows.services.prefect.server import check_answers
+from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from prefect.client.schemas.schedules import CronSchedule
@@ -32,7 +34,6 @@ POOL_TYPES = ("process", "kubernetes")
 WAIT_S = 6 * 3600.0
 NO_NAME = "default"
 """What deployments without a --name were called before names carried the dataset."""
-_NAME = re.compile(r"[A-Za-z0-9._ -]+")
 _NOT_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _CRON = re.compile(r"\S+(\s+\S+){4}")
 
@@ -78,9 +79,16 @@ class Deployment:
             raise DeployError(f'cron {self.cron!r} is no schedule: use five fields, such as "0 3 * * *"')
         if self.sign_off and self.flow != "relabel":
             raise DeployError("--sign-off is for relabel: it asks before a generation is published")
-        if self.name and not _NAME.fullmatch(self.name):
-            raise DeployError(f"--name {self.name!r}: use letters, digits, spaces and . _ -")
+        for option, text in (("--name", self.name or "-"), ("--pool", self.pool)):
+            if not POOL_NAME.fullmatch(text):
+                raise DeployError(f"{option} {text!r}: use letters, digits, spaces and . _ -")
         _check_timezone(self.timezone)
+        try:
+            self.schedules()
+        except ValueError as exc:
+            raise DeployError(
+                f'cron {self.cron!r} is no schedule: use five fields, such as "0 3 * * *"'
+            ) from exc
 
     def schedules(self) -> list[CronSchedule]:
         """When to run, as Prefect takes it; nothing without `cron`."""
@@ -111,7 +119,9 @@ def parameters(
 
     Raises:
         DeployError: `generate` without inputs or settings.
+        InputError: no dataset can be there.
     """
+    open_store(dataset)
     found: dict[str, Any] = {"dataset": absolute(dataset)}
     if config is not None:
         found["config"] = config.model_dump(mode="json")

@@ -10,9 +10,12 @@ deployment's own, and cluster rights are the fence.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 POOL = "maskmill"
+POOL_NAME = re.compile(r"[A-Za-z0-9._ -]+")
+"""What a pool or a deployment may be called: Prefect's pages take it in an address."""
 HEARTBEAT_S = 30
 RUN_ENVIRONMENT = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),

@@ -31,6 +31,10 @@ class ClusterError(RuntimeError):
     """The cluster cannot be joined or started, or is too small; says which and the cure."""
 
 
+class WrongAddress(ClusterError, ValueError):
+    """What was typed is no address of a cluster."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """An address in parts. `by_client`: it is `ray://`."""
@@ -48,14 +52,14 @@ def place_of(address: str) -> Place | None:
     """The address in parts; None for Ray's own words.
 
     Raises:
-        ClusterError: it is neither HOST:PORT nor ray://HOST:PORT.
+        WrongAddress: it is neither HOST:PORT nor ray://HOST:PORT.
     """
     if address in _WORDS:
         return None
     host, colon, port = address.removeprefix(_CLIENT).rpartition(":")
     if "/" in host or not host or not colon or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ClusterError(
-            f"{address} is no address of a Ray cluster: use HOST:6379 on one of its nodes, "
+        raise WrongAddress(
+            f"{address!r} is no address of a Ray cluster: use HOST:6379 on one of its nodes, "
             f"ray://HOST:{CLIENT_PORT} from elsewhere"
         )
     return Place(host.strip("[]"), int(port), address.startswith(_CLIENT))

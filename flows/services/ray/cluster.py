@@ -119,6 +119,19 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
             watcher().note("Ray did not start in time, as on a busy machine; trying again")
 
 
+def start_again() -> None:
+    """A new cluster on this machine in place of the one that this process started, whose processes ended.
+
+    Raises:
+        ClusterError: it could not be started.
+    """
+    import ray
+
+    forget_warm()
+    ray.shutdown()
+    connect()
+
+
 def plan_crew(config: RunConfig, nodes: Sequence[Mapping[str, float]] | None = None) -> Crew:
     """How many workers run, and what each takes: one per GPU, else as many as memory and CPUs hold.
 
@@ -240,6 +253,11 @@ def dismiss_warm() -> None:
     """Ends the workers that were warmed up and never needed."""
     while _warm:
         _dismiss(_warm.popleft()[2])
+
+
+def forget_warm() -> None:
+    """Of workers whose Ray is gone: nobody is there to end them."""
+    _warm.clear()
 
 
 _warm: deque[tuple[RunSpec, Resources, Worker]] = deque()  # a process has one Ray, so one waiting room

@@ -1,4 +1,4 @@
-"""Grounding DINO by transformers: boxes, scores and phrases are its processor's own.
+"""Grounding DINO and MM-Grounding-DINO by transformers: boxes, scores and phrases are their processor's own.
 
 Phrases of a vocabulary are joined as the model was trained to read them ("cat. red ball."); a box is called
 after the phrase that holds its best token. A caption is read as it is, and a box is called by the words that
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import GroundingDinoForObjectDetection
+from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = 2
 MAX_PHRASE_CHARS = 200
 
-NETWORKS = {"grounding-dino": GroundingDinoForObjectDetection}
+NETWORKS: dict[str, Any] = {
+    "grounding-dino": GroundingDinoForObjectDetection,
+    "mm-grounding-dino": MMGroundingDinoForObjectDetection,
+}
 """What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
@@ -52,13 +55,10 @@ class GroundingDino:
         ValueError: a device that this machine lacks.
     """
 
-    def __init__(
-        self, model: GroundingDinoForObjectDetection, processor: Any, settings: LabelSettings
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, settings: LabelSettings) -> None:
         self._device = choose_device(settings.device)
-        network: Any = model
-        self._model = network.to(self._device)
-        inner = network.model
+        self._model = model.to(self._device)
+        inner = self._model.model
         self._images = inner.backbone.conv_encoder = EachImageOnce(inner.backbone.conv_encoder)
         inner.text_backbone = EachTextOnce(inner.text_backbone)
         self._processor = processor

@@ -12,6 +12,7 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.report import (
     FINISHED,
+    SCHEMA,
     STARTED,
     ExportedFile,
     ExportError,
@@ -21,7 +22,9 @@ from maskmill.workers.exports.report import (
     finish,
 )
 
-PLAN = ExportPlan(format="sa1b", dataset="/data", generation=3, options={"max_images": 2})
+PLAN = ExportPlan(
+    format="sa1b", dataset="data", generation=3, manifest_sha256="5" * 64, options={"max_images": 2}
+)
 
 
 @pytest.fixture
@@ -91,3 +94,41 @@ def test_a_record_that_is_not_ours_is_an_error(target: ObjectStore, content: str
     with pytest.raises(ExportError, match=r"export\.json: not (JSON|a record of ours)"):
         begin(target, PLAN)
     assert STARTED not in {one.name for one in target.list()}
+
+
+def as_older_versions_wrote(name: str, target: ObjectStore, dataset: str) -> None:
+    """A record that named the dataset by its whole address, without the manifest's digits."""
+    record = json.loads(target.read(name))
+    del record["manifest_sha256"]
+    target.put(name, json.dumps({**record, "dataset": dataset}).encode())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_older_versions_export_is_known_again(target: ObjectStore, whole: bool) -> None:
+    begin(target, PLAN)
+    if whole:
+        target.put("a.tar", b"abc")
+        finish(target, PLAN, report(target))
+    name = FINISHED if whole else STARTED
+    as_older_versions_wrote(name, target, "/home/somebody/data")
+    assert (begin(target, PLAN) is not None) == whole
+    other = {**json.loads(target.read(name)), "dataset": "/home/somebody/other"}
+    target.put(name, json.dumps(other).encode())
+    with pytest.raises(ExportError, match="its dataset is 'other', this one's is 'data'"):
+        begin(target, PLAN)
+
+
+def test_what_is_half_done_by_an_older_schema_is_refused_and_what_is_whole_stays(target: ObjectStore) -> None:
+    newer = dataclasses.replace(PLAN, options={**PLAN.options, SCHEMA: 2})
+    begin(target, PLAN)
+    with pytest.raises(ExportError, match=r"its options is .* choose an empty or new destination"):
+        begin(target, newer)
+    target.put("a.tar", b"abc")
+    finish(target, PLAN, report(target))
+    found = begin(target, newer)
+    assert found is not None and found.already_complete
+
+
+def test_no_record_names_a_place_of_the_makers_machine(target: ObjectStore) -> None:
+    begin(target, PLAN)
+    assert target.root not in target.read(STARTED).decode()

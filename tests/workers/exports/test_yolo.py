@@ -40,11 +40,12 @@ def exported(data: Published, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def read_yolo(folder: Path) -> dict[str, tuple[tuple[int, int], list[tuple[int, Any]]]]:
     """Image name -> (height, width), [(class, polygon in shares)]; asserts the loader's rules."""
     settings = yaml.safe_load((folder / "data.yaml").read_text())
+    assert "path" not in settings, "a loader then looks beside the file, and no folder of the maker's is told"
     names = settings["names"]
     assert sorted(names) == list(range(len(names)))
     found = {}
     for split in {settings["train"], settings["val"]}:
-        for picture in sorted(Path(settings["path"], split).iterdir()):
+        for picture in sorted(Path(folder, split).iterdir()):
             label = Path(str(picture.parent).replace("/images/", "/labels/"), f"{picture.stem}.txt")
             with Image.open(picture) as image:
                 width, height = image.size

@@ -21,8 +21,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.query import run_query
-from maskmill.storage.dataset.row_condition import RowCondition
+from maskmill.storage.query.query import run_query
+from maskmill.storage.query.row_condition import RowCondition
 from maskmill.workers.exports.chosen import splits
 from maskmill.workers.exports.chosen.classes import CLASS, Classes
 from maskmill.workers.exports.samples import ExportImage, ReviewedCount, count_reviewed, export_images
@@ -56,7 +56,7 @@ class Selection:
         left_out: reason -> masks left out, of the images given so far.
 
     Raises:
-        maskmill.storage.dataset.query.QueryError: a condition that cannot be asked.
+        maskmill.storage.query.query.QueryError: a condition that cannot be asked.
         ValueError: a split that is none.
     """
 
@@ -192,6 +192,7 @@ def with_parents(
     there = {row["id"] for row in kept}
 
     def nearest(parent: int | None) -> int | None:
+        """The first that is there, going up; None where none is."""
         while parent is not None and parent not in there:
             parent = parents.get(parent)
         return parent

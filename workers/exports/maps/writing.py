@@ -20,7 +20,7 @@ from PIL import Image
 
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.chosen.selection import Selection
-from maskmill.workers.exports.report import ExportedFile, ExportPlan, ExportReport, begin, finish, refuse_late
+from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
 from maskmill.workers.reading.survey import count_rejects
 
@@ -82,9 +82,7 @@ def export_maps(
     """
     options = {**source_options(generation, choices), **selection.options()}
     options |= {} if choices.images else {"images": False}
-    plan = ExportPlan(
-        format=choices.format, dataset=store.root, generation=generation.number, options=options
-    )
+    plan = plan_of(choices.format, store, generation, options)
     target, started_s = open_store(destination), time.monotonic()
     complete = begin(target, plan)
     if complete is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoProcessor, GroundingDinoForObjectDetection
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from maskmill.pipeline.settings.words import LabelSettings
 from maskmill.pipeline.weights.errors import WrongWeights
@@ -22,9 +22,9 @@ PHRASES = ("red cat", "Dog", "St. Bird", "big green ball")
 IMAGES = [np.random.default_rng(i).integers(0, 255, (40 + 10 * (i == 2), 60, 3), np.uint8) for i in range(3)]
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
-    folder = save_grounding_dino(tmp_path_factory.mktemp("detector"))
+@pytest.fixture(scope="module", params=["GroundingDino", "MMGroundingDino"])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
+    folder = save_grounding_dino(tmp_path_factory.mktemp("detector"), kind=request.param)
     return LabelSettings(
         model=str(folder), text="vocabulary", vocabulary=PHRASES, box_threshold=0.3, text_threshold=0.25
     )
@@ -39,7 +39,7 @@ def detector(settings: LabelSettings) -> GroundingDino:
 
 def transformers_own(settings: LabelSettings, image: Any, text: str) -> dict[str, Any]:
     """One image, by transformers' classes and post-processing alone."""
-    kinds: tuple[Any, Any] = (GroundingDinoForObjectDetection, AutoProcessor)
+    kinds: tuple[Any, Any] = (AutoModelForZeroShotObjectDetection, AutoProcessor)
     model, processor = (kind.from_pretrained(settings.model) for kind in kinds)
     inputs = processor(images=Image.fromarray(image), text=text, return_tensors="pt")
     outputs = model.eval().requires_grad_(False)(**inputs)
