@@ -71,7 +71,6 @@ def import_column(
     are reviews as well: training, audits, previews and exports take them before automatic ones.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError
         from maskmill.flows.runs import import_column as runs
 
         if format in EDITORS:
@@ -140,7 +139,7 @@ def _refuse(format: str, options: Mapping[str, object]) -> None:
 def _maker(by: str | None, who: str | None) -> str | None:
     """The person whose masks these are, None where nobody is named. Raises ConfigError for other makers."""
     from maskmill.flows.config import ConfigError
-    from maskmill.flows.runs.review import this_person
+    from maskmill.flows.runs.improve.review import this_person
 
     if by not in (None, "person") or (who is not None and by is None):
         raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
