@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.gpu.clock import milliseconds
 from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.gpu.axis_tables import FrameTables, tables_of
+from maskmill.pipeline.gpu.choose import choose_ops
 from maskmill.pipeline.gpu.ops import (
     AttentionInputs,
     DeviceOps,
@@ -23,7 +24,6 @@ from maskmill.pipeline.gpu.ops import (
     HeadWeights,
     Levels,
     Slots,
-    choose_ops,
 )
 from maskmill.pipeline.gpu.torch_ops import TorchOps
 

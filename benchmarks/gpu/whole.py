@@ -22,8 +22,9 @@ from benchmarks.gpu.clock import milliseconds, peak_gib, wait
 from benchmarks.gpu.models import Pixels
 from maskmill.pipeline.annotation import AnnotatedImage, to_sa1b
 from maskmill.pipeline.gpu.axis_tables import tables_of
+from maskmill.pipeline.gpu.choose import choose_ops
 from maskmill.pipeline.gpu.grid_decoder import GridDecoder
-from maskmill.pipeline.gpu.ops import Levels, Slots, choose_ops
+from maskmill.pipeline.gpu.ops import Levels, Slots
 from maskmill.pipeline.gpu.region import Region
 from maskmill.pipeline.gpu.survivors import passing, survivors
 from maskmill.pipeline.masks.automask import AutomaticMasks

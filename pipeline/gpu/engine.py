@@ -29,8 +29,9 @@ from torch import Tensor
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.gpu.axis_tables import tables_of, to_device
+from maskmill.pipeline.gpu.choose import choose_ops
 from maskmill.pipeline.gpu.grid_decoder import GridDecoder, GridMasks, serves
-from maskmill.pipeline.gpu.ops import MOST_SUPPRESSED, DeviceOps, Levels, Slots, choose_ops
+from maskmill.pipeline.gpu.ops import MOST_SUPPRESSED, DeviceOps, Levels, Slots
 from maskmill.pipeline.gpu.region import Region
 from maskmill.pipeline.gpu.survivors import passing, survivors
 from maskmill.pipeline.gpu.transfer import GridPlace, Redo, Transfer, send, wait

@@ -1,4 +1,4 @@
-"""The steps that have kernels, behind one protocol, and the choice between kernels and plain torch.
+"""The steps that have kernels, behind one protocol; choose.py says whose they are here.
 
 Everything else of the engine is torch's own operations. An implementation never waits for the device: no
 result's shape or value is looked at.
@@ -12,18 +12,13 @@ of Z, E and G channels of the mask head's pixels, V slots of survivors, L pixels
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from maskmill.pipeline.gpu.axis_tables import FrameTables
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,32 +173,6 @@ class Runs:
 
 MOST_SUPPRESSED = 4_096
 """Masks of one crop that the suppression kernel holds in registers."""
-
-
-def kernels_run_on(device: torch.device) -> bool:
-    """Whether Triton kernels run on a device here."""
-    if find_spec("triton") is None:
-        return False
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def choose_ops(device: torch.device) -> DeviceOps:
-    """Kernels where they run, else torch's operations, which the log says on a GPU.
-
-    Args:
-        device: that the tensors are on.
-    """
-    if kernels_run_on(device):
-        from maskmill.pipeline.gpu.triton_ops import TritonOps
-
-        return TritonOps()
-    from maskmill.pipeline.gpu.torch_ops import TorchOps
-
-    if device.type != "cpu":
-        _log.warning(
-            "no triton here: attention, mask head and measuring run as torch operations on %s", device
-        )
-    return TorchOps()
 
 
 def float32_below(limit: float) -> float:

@@ -25,8 +25,8 @@ from maskmill.pipeline.decoder.resize import resize
 from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.gpu.ahead import ResizedAhead
 from maskmill.pipeline.gpu.batch_encoder import BatchEncoder
+from maskmill.pipeline.gpu.choose import choose_ops
 from maskmill.pipeline.gpu.encoder import on_device
-from maskmill.pipeline.gpu.ops import choose_ops
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.segmenters import from_transformers, mobile, student
