@@ -69,6 +69,8 @@ def import_column(
         if format in EDITORS:
             _take_back(dataset, files, format=format, which=generation, who=who, json=json)
             return
+        if generation is not None:
+            raise ConfigError(f"--generation is for edits, --format {' or '.join(EDITORS)}: leave it out")
         if by not in (None, "person") or (who is not None and by is None):
             raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
         maker = (who or this_person()) if by is not None else None
