@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver
+SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver kubernetes-client iproute2
 
-.PHONY: help setup demo check test test-all bench fuzz nano lock clean
+.PHONY: help setup demo check test test-all bench fuzz simulate nano lock clean
 
 help:  ## what each target does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,7 @@ test-all: setup services  ## what `make test` leaves out: a real S3 store, Postg
 
 .PHONY: services
 services:
-	{ which radosgw chromedriver && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
+	{ which radosgw chromedriver kubectl ip && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SERVICES) >/dev/null; }
 
 bench: setup  ## the benchmarks, side by side with their peers; results are printed
@@ -48,7 +48,7 @@ bench: setup  ## the benchmarks, side by side with their peers; results are prin
 
 CONSUMERS := build/consumers
 CONSUMER_PACKAGES := lvis supervision pyDeprecate matplotlib contourpy cycler kiwisolver fonttools \
-  opencv-python-headless defusedxml ultralytics py-cpuinfo polars psutil label-studio-converter label-studio-sdk lxml ijson ujson nltk PyJWT \
+  opencv-python-headless defusedxml ultralytics py-cpuinfo polars psutil label-studio-converter label-studio-sdk lxml ijson ujson nltk PyJWT appdirs \
   faster-coco-eval mlcroissant absl-py dill etils GitPython gitdb smmap jsonpath-rw networkx rdflib pyparsing \
   ply decorator six importlib_resources zipp
 
@@ -64,14 +64,21 @@ fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
 	$(BIN)/python -m benchmarks.fuzz_annotations --count $(or $(COUNT),50000) --seed $(or $(SEED),0)
 
+simulate: setup  ## schedules of drivers, care and people over a simulated store: SEEDS of them (10000); goes on where it stopped
+	SIMULATE_STRIDE=1 $(BIN)/pytest -q tests/simulation/test_every_order.py --timeout 3600
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),10000) --out build/simulation
+
 nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHOTOS="COCO IMAGES" adds photographs
 	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume $(if $(PHOTOS),--photos $(PHOTOS))
 	$(BIN)/python -m maskmill.pipeline.train.nano.calibrate --run build/nano \
 	  --out build/nano/nano.safetensors $(if $(PHOTOS),--photos $(PHOTOS))
 
-lock: setup  ## resolve requirements.lock again from pyproject.toml
-	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --upgrade \
+lock: setup  ## resolve requirements.lock again from pyproject.toml, and the images' locks (with hashes, without test tools)
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \
 	  pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate --no-emit-index-url --generate-hashes --upgrade \
+	  --constraint requirements.lock pyproject.toml --output-file infra/locks/cuda.lock
+	awk '/^[a-z0-9]/ {cuda = ($$0 ~ /^(torch|torchvision|triton|nvidia-|cuda-)/)} !cuda' infra/locks/cuda.lock > infra/locks/cpu.lock
 
 clean:  ## remove what the targets made, the dataset of the demo included
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

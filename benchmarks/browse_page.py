@@ -103,6 +103,7 @@ def measure(hand: Hand, width: int, height: int, clicks: int) -> dict[str, Any]:
     first_ms, *rest = [float(browser.execute_async_script(CLICK, x, y)) for x, y in points]
     time.sleep(3)  # the next picture is embedded ahead meanwhile
     next_ms = _opened_ms(hand, f"review/{NEXT}", NEXT)
+    hand.keys("c")
     next_click_ms = float(browser.execute_async_script(CLICK, width / 2, height / 2))
     rest.sort()
     return {

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.loop_parts import figures, of_model, with_truth, write_scenes
 from maskmill.flows.config import load_config
-from maskmill.flows.runs.distill import run_distillation
-from maskmill.flows.runs.evaluate import named
+from maskmill.flows.runs.improve.distill import run_distillation
+from maskmill.flows.runs.improve.evaluate import named
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.workers.foreign.truth import TruthSet
 

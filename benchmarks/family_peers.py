@@ -17,7 +17,7 @@ import torch
 
 from maskmill.pipeline.decoder.forms import SAM_HQ
 from maskmill.pipeline.reference import adjust_family
-from maskmill.pipeline.segmenters.families import Encoded, FamilyModel, Pixels
+from maskmill.pipeline.segmenters.families import Encoded, FamilyModel, Pixels, sam2_model
 from maskmill.pipeline.segmenters.family_decoder import IMAGE_POSITIONS, DecoderSizes, build, load
 from maskmill.pipeline.segmenters.official_sam2 import official_model
 from maskmill.pipeline.settings import MaskSettings
@@ -88,11 +88,58 @@ def sam_hq(image: Pixels, points_per_side: int) -> Peer:
     return Peer(lambda image: [row["segmentation"] for row in generator.generate(image)], model, settings)
 
 
+def tracked(name: str, side: int, image: Pixels, points_per_side: int) -> Peer:
+    """EdgeTAM or SAM 3's tracker, as transformers builds it by default, and its `mask-generation` pipeline.
+
+    Args:
+        name: "EdgeTam" or "Sam3Tracker".
+        side: of the model's input.
+        image: that the heads are adjusted on.
+        points_per_side: of the grid.
+    """
+    import transformers
+    from PIL import Image
+    from transformers.pipelines.mask_generation import MaskGenerationPipeline
+
+    torch.manual_seed(0)
+    config: Any = getattr(transformers, f"{name}Config")()
+    if name == "EdgeTam":  # its configuration's own default is no RepViT
+        backbone = transformers.TimmWrapperConfig(
+            architecture="repvit_m1",
+            model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+            do_pooling=False,
+        )
+        config = transformers.EdgeTamConfig(
+            vision_config=transformers.EdgeTamVisionConfig(backbone_config=backbone)
+        )
+    theirs: Any = getattr(transformers, f"{name}Model")(config).eval()
+    look_where_told(theirs.mask_decoder)
+    kind = transformers.Sam2ImageProcessor if name == "EdgeTam" else transformers.Sam3ImageProcessor
+    processor: Any = kind(size={"height": side, "width": side})
+
+    def prepare(images: Sequence[Pixels], device: torch.device) -> torch.Tensor:
+        pixels_B3HW: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return pixels_B3HW.to(device)
+
+    model = sam2_model(theirs, Path("random"), prepare, torch.float32)
+    adjust_family(model, image, predicted_iou=0.8)
+    peer: Any = MaskGenerationPipeline
+    pipeline = peer(model=theirs, image_processor=processor)
+    asked = {"points_per_crop": points_per_side, "pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
+
+    def generate(image: Pixels) -> Sequence[npt.NDArray[np.bool_]]:
+        found = pipeline(Image.fromarray(image), points_per_batch=64, **asked)
+        return [np.asarray(mask, bool) for mask in found["masks"]]
+
+    settings = MaskSettings(points_per_side=points_per_side, predicted_iou=0.8)
+    return Peer(generate, model, settings)
+
+
 @torch.no_grad()
 def look_where_told(mask_decoder: Any) -> None:
     """Random weights whose masks depend on the prompt: queries and keys are projected alike."""
     for name, module in mask_decoder.transformer.named_modules():
-        if name.endswith(("token_to_image", "image_to_token")):
+        if name.endswith(("token_to_image", "image_to_token")) and hasattr(module, "q_proj"):
             module.q_proj.weight.mul_(1.7)
             module.k_proj.weight.copy_(module.q_proj.weight)
 
@@ -101,4 +148,6 @@ PEERS: dict[str, Callable[[Pixels, int], Peer]] = {
     "sam2_tiny": lambda image, points: sam2("t", image, points),
     "sam2_base_plus": lambda image, points: sam2("b+", image, points),
     "sam_hq_b": sam_hq,
+    "edgetam": lambda image, points: tracked("EdgeTam", 1024, image, points),
+    "sam3": lambda image, points: tracked("Sam3Tracker", 1008, image, points),
 }

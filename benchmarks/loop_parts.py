@@ -14,8 +14,8 @@ from PIL import Image
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.quick_start import run_generate
-from maskmill.flows.runs.evaluate import Question, measure
-from maskmill.flows.runs.review import review
+from maskmill.flows.runs.improve.evaluate import Question, measure
+from maskmill.flows.runs.improve.review import review
 from maskmill.pipeline.rle import encode_mask
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.settings import SegmenterSettings

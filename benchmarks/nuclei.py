@@ -26,8 +26,8 @@ from pathlib import Path
 
 from benchmarks.loop_parts import figures, of_model, part_of, pool_folder, with_truth
 from maskmill.flows.config import load_config
-from maskmill.flows.runs.loop import LoopPlan, run_loop
-from maskmill.flows.runs.retrain import plan_training, run_training
+from maskmill.flows.runs.improve.loop import LoopPlan, run_loop
+from maskmill.flows.runs.improve.retrain import plan_training, run_training
 from maskmill.workers.foreign.truth import TruthSet
 
 FIGURE = "points_1_chosen_miou"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.loop_parts import figures, shifted, write_scenes
 from maskmill.flows.config import load_config
-from maskmill.flows.runs.loop import LoopPlan, run_loop
+from maskmill.flows.runs.improve.loop import LoopPlan, run_loop
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 
 COMMON = (

@@ -55,7 +55,8 @@ class RunSettings(WorkSettings):
 
     Args:
         workers: processes that annotate at once; None is one per GPU, else as many as CPUs and memory hold.
-        shard_size: images in a shard, 1 to 100,000: the unit of work and of loss, best ten minutes' worth.
+        shard_size: images in a shard, 1 to 100,000: the unit of work and of loss. None is about ten minutes'
+            worth by this dataset's own speed, and at least two shards a worker (storage/plan/cutting.py).
         max_attempts: turns at a shard that may fail before it is given up, 1 to 10.
         deadline_s: seconds a turn at a shard may take (at an image, where a shard is run image by image)
             before its worker counts as hung and is replaced, at least 10.
@@ -69,7 +70,7 @@ class RunSettings(WorkSettings):
     """
 
     workers: int | None = None
-    shard_size: int = 256
+    shard_size: int | None = None
     max_attempts: int = 3
     deadline_s: float = 6 * 3600.0
     ray_address: str | None = None
@@ -87,7 +88,8 @@ class RunSettings(WorkSettings):
             )
         if self.ray_address is not None:
             place_of(self.ray_address)
-        check_int("shard_size", self.shard_size, 1, 100_000)
+        if self.shard_size is not None:
+            check_int("shard_size", self.shard_size, 1, 100_000)
         check_int("max_attempts", self.max_attempts, 1, 10)
         check_range("deadline_s", self.deadline_s, 10.0, 604_800.0)
         if self.metrics_port is not None:

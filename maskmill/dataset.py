@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskmill.masks import Masks
-from maskmill.storage.dataset.query import load_table, table_names
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.query.query import load_table, table_names
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated

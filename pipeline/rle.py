@@ -129,6 +129,16 @@ def from_changes(xs: Indices, ys: Indices, *, x: int, y: int, columns: int, heig
     return from_run_lengths(height, width, lengths)
 
 
+def from_places(places: Ints | Indices, *, height: int, width: int) -> Rle:
+    """A mask from the places where it changes, in order.
+
+    Args:
+        places: int32 or int64[R], pixels of the image before each change, column by column; an even number.
+        height, width: of the image in px.
+    """
+    return from_run_lengths(height, width, _places_to_lengths(places.astype(np.int64), height * width))
+
+
 def area_px(rle: Rle) -> int:
     """How many pixels are set."""
     return int(run_lengths(rle)[1::2].sum())
@@ -281,7 +291,13 @@ def _changes_to_lengths(
         places[start[xs[i]]] = corner + xs[i] * height + ys[i]
         start[xs[i]] += 1
 
+    return _places_to_lengths(places, height * width)
+
+
+@kernel
+def _places_to_lengths(places: Ints, num_pixels: int) -> Ints:
     # Differences of the places; what meets at the end of a column is one run
+    used = places.size
     lengths = np.empty(used + 1, np.int64)
     count = 0
     last = 0
@@ -293,7 +309,7 @@ def _changes_to_lengths(
             lengths[count] = places[i] - last
             count += 1
             last = places[i]
-    if last < height * width or count == 0:
-        lengths[count] = height * width - last
+    if last < num_pixels or count == 0:
+        lengths[count] = num_pixels - last
         count += 1
     return lengths[:count]

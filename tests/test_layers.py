@@ -45,6 +45,7 @@ ARRAYS = frozenset(
         "llvmlite",
         "transformers",
         "segment_anything",
+        "triton",
         "safetensors",
         "pycocotools",
     }

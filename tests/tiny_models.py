@@ -80,18 +80,15 @@ def enlarge(model: torch.nn.Module, factor: float = 8.0) -> None:
                 parameter.mul_(factor)
 
 
-def save_grounding_dino(folder: Path, *, seed: int = 0, max_text_len: int = 32) -> Path:
-    """A Grounding DINO with a tiny Swin backbone and BERT, with its processor."""
-    from transformers import (
-        BertTokenizer,
-        GroundingDinoConfig,
-        GroundingDinoForObjectDetection,
-        GroundingDinoImageProcessor,
-        GroundingDinoProcessor,
-    )
+def save_grounding_dino(
+    folder: Path, *, seed: int = 0, max_text_len: int = 32, kind: str = "GroundingDino"
+) -> Path:
+    """A Grounding DINO (or MMGroundingDino) with a tiny Swin backbone and BERT, and its processor."""
+    import transformers
+    from transformers import BertTokenizer, GroundingDinoImageProcessor, GroundingDinoProcessor
 
     tokenizer = BertTokenizer(str(write_vocabulary(folder)))
-    config = GroundingDinoConfig(
+    config = getattr(transformers, f"{kind}Config")(
         backbone_config={
             "model_type": "swin",
             "image_size": 32,
@@ -126,8 +123,11 @@ def save_grounding_dino(folder: Path, *, seed: int = 0, max_text_len: int = 32) 
         disable_custom_kernels=True,
     )
     torch.manual_seed(seed)
-    model = GroundingDinoForObjectDetection(config)
+    model = getattr(transformers, f"{kind}ForObjectDetection")(config)
     enlarge(model, 3.0)
+    for name, parameter in model.named_parameters():
+        if "class_embed" in name and name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)  # MM's begins with the belief that nothing is there
     model.save_pretrained(folder)
     images = GroundingDinoImageProcessor(size={"shortest_edge": 48, "longest_edge": 96})
     processor: Any = GroundingDinoProcessor(images, tokenizer)  # type: ignore[no-untyped-call]

@@ -33,6 +33,7 @@ def completer(names: Sequence[str]) -> Callable[[str], list[str]]:
     """What the shell completes a value to, for `autocompletion`."""
 
     def matching(incomplete: str) -> list[str]:
+        """The names that begin so."""
         return [name for name in names if name.startswith(incomplete)]
 
     return matching

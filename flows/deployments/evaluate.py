@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.tasks import config_of
 from maskmill.flows.report.report import MAX_SHEET_BYTES, image_artifact
-from maskmill.flows.runs import evaluate as run
+from maskmill.flows.runs.improve import evaluate as run
 
 
 @flow(name="evaluate", description="Measures a segmenter against ground truth.")

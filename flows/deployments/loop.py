@@ -17,7 +17,7 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.skipping import patience_s, skipped
 from maskmill.flows.deployments.tasks import both, config_of
 from maskmill.flows.report.report import lines_artifact
-from maskmill.flows.runs import loop as run
+from maskmill.flows.runs.improve import loop as run
 from maskmill.flows.services.prefect.processes import note_process
 from maskmill.storage.drivers.one_writer import WriterBusy
 

@@ -15,7 +15,7 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.skipping import patience_s, skipped
 from maskmill.flows.deployments.tasks import as_tasks, both, config_of
 from maskmill.flows.report.report import lines_artifact
-from maskmill.flows.runs import retrain as run
+from maskmill.flows.runs.improve import retrain as run
 from maskmill.flows.services.prefect.processes import note_process
 from maskmill.storage.drivers.one_writer import WriterBusy
 

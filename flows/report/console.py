@@ -195,14 +195,14 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
         raise typer.Exit(exit_code(exc)) from None
 
 
-def exit_unless(sound: bool) -> None:
+def exit_unless(sound: bool, code: int = NOT_SOUND) -> None:
     """Ends the command where what it looked at is not sound; its report has said why.
 
     Raises:
-        typer.Exit: with `NOT_SOUND`, unless it is sound.
+        typer.Exit: with the exit code, unless it is sound.
     """
     if not sound:
-        raise typer.Exit(NOT_SOUND)
+        raise typer.Exit(code)
 
 
 def stop_signals() -> tuple[type[BaseException], ...]:

@@ -78,11 +78,13 @@ class RunMetrics(Collector):
             lost = CounterMetricFamily(
                 "maskmill_workers_lost",
                 "Workers that died, hung or went with their node.",
-                labels=self._labels,
+                labels=list(self._labels),
             )
             lost.add_metric(list(self._labels.values()), self._lost)
             yield lost
-            took = SummaryMetricFamily("maskmill_shard_seconds", "Of a shard, whole.", labels=self._labels)
+            took = SummaryMetricFamily(
+                "maskmill_shard_seconds", "Of a shard, whole.", labels=list(self._labels)
+            )
             took.add_metric(list(self._labels.values()), self._finished, self._seconds)
             yield took
 

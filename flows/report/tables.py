@@ -20,6 +20,7 @@ def side_by_side(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     widths = [max(len(name), *(len(row[place]) for row in rows), 0) for place, name in enumerate(header)]
 
     def line(cells: Sequence[str]) -> str:
+        """Cells at their widths, numbers to the right."""
         padded = (
             cells[place].rjust(widths[place]) if right[place] else cells[place].ljust(widths[place])
             for place in columns

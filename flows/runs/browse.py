@@ -57,6 +57,7 @@ def browse(
     from maskmill.workers.page.session import Session
 
     def told(address: str) -> None:
+        """Tells the address of the page that was asked for, and opens it where that is wanted."""
         address += "#/review" if options.reviews else ""
         started(address)
         if options.opens:

@@ -26,17 +26,19 @@ if TYPE_CHECKING:
     from maskmill.workers.run.spec import RunSpec
 
 
-def look_for_damage(dataset: str, *, deep: bool) -> Found:
+def look_for_damage(dataset: str, *, deep: bool, given: RunConfig | None = None) -> Found:
     """What `repair` would make again; changes nothing.
 
     Args:
         dataset: its root.
         deep: read every byte.
+        given: settings whose columns are looked at beside those in force.
 
     Raises:
         StorageError: the dataset cannot be read.
     """
-    return find_damage(open_store(dataset), deep=deep, progress=watcher().count)
+    also = _fingerprints(dataset, given)
+    return find_damage(open_store(dataset), deep=deep, also=also, progress=watcher().count)
 
 
 def repair(dataset: str, found: Found, *, deep: bool, given: RunConfig | None) -> RepairReport:
@@ -69,7 +71,12 @@ def repair(dataset: str, found: Found, *, deep: bool, given: RunConfig | None) -
             deep=deep,
             created_utc=now_utc(),
             found=found,
+            also=_fingerprints(dataset, given),
         )
+
+
+def _fingerprints(dataset: str, given: RunConfig | None) -> Mapping[str, str]:
+    return describe_run(dataset, given).fingerprints if given is not None else {}
 
 
 def _runs(dataset: str, given: RunConfig | None) -> list[tuple[RunConfig, RunSpec]]:

@@ -23,6 +23,10 @@ cluster addr = 127.0.0.1
 auth cluster required = none
 auth service required = none
 auth client required = none
+auth supported = none
+ms mon client mode = crc
+ms mon service mode = crc
+ms mon cluster mode = crc
 run dir = $STORE/run
 admin socket = $STORE/run/\$name.asok
 log file = $STORE/log/\$name.log
@@ -45,7 +49,7 @@ rgw enable usage log = false
 rgw enable ops log = false
 CONF
 
-# daemons and their end: whatever ends first ends all
+# daemons and their end
 pids=""
 run() { "$@" -f -c "$CEPH_CONF" & pids="$pids $!"; }
 trap 'kill $pids 2>/dev/null || true; wait' EXIT
@@ -63,6 +67,7 @@ if [ ! -e "$STORE/osd.made" ]; then
   touch "$STORE/osd.made"
 fi
 run ceph-osd -i 0
+rm -f "$STORE/log/client.rgw.log"
 run radosgw -n client.rgw
 
 # the user with the keys that compose hands to everybody
@@ -72,5 +77,10 @@ until radosgw-admin user info --uid=maskmill > /dev/null 2>&1 ||
   sleep 1
 done
 radosgw-admin user modify --uid=maskmill --access-key="$S3_KEY" --secret-key="$S3_SECRET" > /dev/null
+until grep -q "starting handler: beast" "$STORE/log/client.rgw.log"; do sleep 1; done
 echo "ready: S3 at $LISTEN"
-wait
+
+# whatever ends first ends all: what started this starts it again
+while kill -0 $pids 2>/dev/null; do sleep 5 & wait $!; done
+echo "a daemon ended: see $STORE/log" >&2
+exit 1

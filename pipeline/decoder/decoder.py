@@ -34,7 +34,7 @@ from maskmill.pipeline.decoder.lowrank import ImageKeys, Scratch
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
 from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead
 from maskmill.pipeline.decoder.prompts import Prompts, encode
-from maskmill.pipeline.machine.torch_threads import map_jobs
+from maskmill.pipeline.machine.torch_threads import map_jobs, one_thread
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _CHUNK_NUMBERS_CPU = 2**21
 _CHUNK_NUMBERS_GPU = 2**27
 
 # Above this, lost digits in a norm could show in the results: see ImageKeys.cancellation.
-_MAX_CANCELLATION = 256.0
+MAX_CANCELLATION = 256.0
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -160,6 +160,29 @@ def choose(outputs: IouFirst, choice: StabilityChoice) -> Chosen:
     return Chosen(iou_PM[prompts, best_P][:, None], logits_Phw)
 
 
+@dataclass(frozen=True)
+class DecoderWeights:
+    """What a decoder is made of, for engines that run it in another order (pipeline/gpu/).
+
+    Attributes:
+        prompt_encoder, mask_decoder: the modules.
+        form: what the mask decoder has beside SAM's.
+        position_1CHW: the image tokens' positions.
+        stages, prompt_stages: lowrank_image.py's, for what is computed once an image and for each prompt.
+        head: the mask head, laid out.
+        dtype: of the arithmetic on image tokens and pixels.
+    """
+
+    prompt_encoder: Any
+    mask_decoder: Any
+    form: DecoderForm
+    position_1CHW: Tensor
+    stages: tuple[lowrank_image.Stage, ...]
+    prompt_stages: tuple[lowrank_image.Stage, ...]
+    head: MaskHead
+    dtype: torch.dtype
+
+
 class SharedImageDecoder:
     """A prompt encoder and mask decoder of SAM's family, for many prompts on one image.
 
@@ -201,6 +224,20 @@ class SharedImageDecoder:
         self._stages = lowrank_image.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
         self._prompt_stages = lowrank_image.stages_in(self._stages, dtype)
         self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype, form)
+
+    @property
+    def weights(self) -> DecoderWeights:
+        """The parts, shared and not copied."""
+        return DecoderWeights(
+            self._prompt_encoder,
+            self._mask_decoder,
+            self._form,
+            self._position_1CHW,
+            self._stages,
+            self._prompt_stages,
+            self._head,
+            self._dtype,
+        )
 
     @torch.no_grad()
     def prepare(self, embedding_CHW: Tensor, maps: Sequence[Tensor] = ()) -> ImageState:
@@ -250,7 +287,8 @@ class SharedImageDecoder:
         transformed = map_jobs(partial(self._transform_all, state), parts, threads)
         chunks = tuple(chunk for part in transformed for chunk in part)
 
-        iou_parts = [self._form.predicted_iou(self._mask_decoder, chunk.tokens_PTC) for chunk in chunks]
+        with one_thread():
+            iou_parts = [self._form.predicted_iou(self._mask_decoder, chunk.tokens_PTC) for chunk in chunks]
         iou_PM = torch.cat(iou_parts)[:, list(output_tokens)]
         return IouFirst(iou_PM, output_tokens, self, state, chunks)
 
@@ -281,7 +319,7 @@ class SharedImageDecoder:
         if prompts.masks_P1hw is None and pays:
             stages, shared = self._prompt_stages, state.shared
             out_PTC, keys = lowrank.transform(transformer, stages, shared, tokens_PTC, scratch)
-            if float(keys.cancellation) <= _MAX_CANCELLATION:
+            if float(keys.cancellation) <= MAX_CANCELLATION:
                 return _Chunk(out_PTC, keys)
             _log.info("%d prompts redone in dense form: cancellation %.3g", len(prompts), keys.cancellation)
         source_PCHW = state.embedding_1CHW + dense_PCHW
@@ -295,11 +333,12 @@ class SharedImageDecoder:
             return []
         first = self._form.iou_place + 1
         mask_tokens_PMC = chunk.tokens_PTC[:, [first + token for token in output_tokens]]
-        hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
-        hyper_hq_PG: Sequence[Tensor | None] = [None] * len(hyper_PMG)
-        if self._form.hq_token:
-            hq_place = first + self._mask_decoder.num_mask_tokens
-            hyper_hq_PG = self._mask_decoder.hf_mlp(chunk.tokens_PTC[:, hq_place])
+        with one_thread():
+            hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
+            hyper_hq_PG: Sequence[Tensor | None] = [None] * len(hyper_PMG)
+            if self._form.hq_token:
+                hq_place = first + self._mask_decoder.num_mask_tokens
+                hyper_hq_PG = self._mask_decoder.hf_mlp(chunk.tokens_PTC[:, hq_place])
         jobs, made = [], 0
         for prompt in keep_PM.any(dim=1).nonzero().flatten().tolist():
             hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]

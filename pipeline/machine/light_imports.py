@@ -18,13 +18,21 @@ _ASKED = "torch._dynamo.utils"
 
 
 def import_torchvision() -> None:
-    """Imports torchvision, and torch's compiler only where somebody already did."""
+    """Imports torchvision, and torch's compiler only where somebody already did.
+
+    Raises:
+        ImportError: torchvision is not installed, or does not fit this torch.
+    """
     if "torchvision" in sys.modules or "torch._dynamo" in sys.modules:
         return
     stand_in = types.ModuleType(_ASKED)
 
     def real(name: str) -> Any:
-        """The real module's attribute, for whatever else is asked of the stand-in; it has no file."""
+        """The real module's attribute, for whatever else is asked of the stand-in; it has no file.
+
+        Raises:
+            AttributeError: a special name, which the stand-in has not.
+        """
         if name.startswith("__"):
             raise AttributeError(name)
         if sys.modules.get(_ASKED) is stand_in:

@@ -10,8 +10,9 @@ What it does not do: choose how many threads; the caller's torch threads are the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -19,6 +20,20 @@ import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, torch's operations run on the calling thread alone: for small layers one after another."""
+    own = torch.get_num_threads()
+    if own == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def map_jobs(function: Callable[[Job], Result], jobs: Sequence[Job], threads: int) -> list[Result]:

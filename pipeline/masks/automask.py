@@ -12,7 +12,9 @@ Order of the steps for each image:
         box NMS, best first, which measures what it may keep and drops it where it fails (in_turn.py)
     the rest, which needs no model: select.py
 
-What it does not do: choose thresholds for a model (see `candidates`), or use a GPU beyond the model itself.
+On a GPU the same stage is pipeline/gpu/engine.py's, where that serves the model.
+
+What it does not do: choose thresholds for a model (see `candidates`).
 
 Shape suffixes: P prompts, M = 3 outputs of a prompt, N masks, H x W a low-resolution map.
 """
@@ -22,6 +24,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +43,17 @@ from maskmill.pipeline.masks.measure import MaskBatch
 from maskmill.pipeline.masks.select import PARENT_CONTAINMENT, finish, passes, select_masks
 from maskmill.pipeline.masks.upsample import boxes, measure, runs_batch
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter, point_prompts
+from maskmill.pipeline.segmenters.base import (
+    ImageEmbedding,
+    PromptableImage,
+    Segmenter,
+    grid_parts_of,
+    point_prompts,
+)
 from maskmill.pipeline.settings import MASKS_REVISION, MaskSettings
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.gpu.engine import DeviceMasks
 
 REVISION = MASKS_REVISION
 """Of this stage; see there."""
@@ -96,6 +109,22 @@ class AutomaticMasks:
             ValueError: an image of another form.
             torch.OutOfMemoryError, RuntimeError: memory runs out even for a single prompt.
         """
+        engine = self._device_engine
+        return self._by_crop(images) if engine is None else engine(images)
+
+    @cached_property
+    def _device_engine(self) -> DeviceMasks | None:
+        """The same stage on a device, where there is one that it serves."""
+        parts = grid_parts_of(self._segmenter)
+        if parts is None:
+            return None
+        from maskmill.pipeline.gpu.engine import DeviceMasks  # not needed on a CPU
+
+        return DeviceMasks.of(self._segmenter, parts, self._settings, lambda image: self._by_crop([image])[0])
+
+    @torch.inference_mode()
+    def _by_crop(self, images: Sequence[Pixels]) -> list[AnnotatedImage]:
+        """Crop by crop, prompts in batches; see the header."""
         clocks = [StepClock() for _ in images]
         batches: list[list[MaskBatch]] = [[] for _ in images]
         annotated: list[AnnotatedImage] = []

@@ -39,7 +39,7 @@ def timed(work: Callable[[], Result]) -> tuple[Result, Spent]:
 
 def wait_for_devices() -> None:
     """Returns when a GPU has done what it was given; at once without one."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
 

@@ -5,6 +5,7 @@ Importing this loads no torch: drivers need the identity, workers the model.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from maskmill.pipeline.machine.light_imports import import_torchvision
@@ -31,6 +32,11 @@ def load_segmenter(settings: SegmenterSettings) -> Segmenter:
 
         torch.set_num_threads(settings.threads)
     import_torchvision()
+    from maskmill.pipeline.machine.devices import choose_device
+    from maskmill.pipeline.machine.formats import format_for
+
+    dtype = format_for(settings.dtype, choose_device(settings.device))
+    settings = dataclasses.replace(settings, dtype=dtype)
     family = family_of("segmenter", settings.model)
     if family.encoder == "ours":
         from maskmill.pipeline.segmenters.sam import load_sam_segmenter

@@ -11,8 +11,8 @@ H rows, W columns.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from maskmill.pipeline.frame import Frame
 
 if TYPE_CHECKING:
     import torch
+
+    from maskmill.pipeline.decoder.decoder import DecoderWeights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,6 +136,30 @@ class PromptableImage(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class GridParts:
+    """What the device engine (pipeline/gpu/) asks of a segmenter beyond its role.
+
+    Args:
+        weights: of the shared-image decoder.
+        device: that it is on.
+        ahead: prepares images that will be embedded next, on another thread; None where that is not apart.
+    """
+
+    weights: DecoderWeights
+    device: torch.device
+    ahead: Callable[[Sequence[npt.NDArray[np.uint8]]], None] | None = None
+
+
+@runtime_checkable
+class HasGridParts(Protocol):
+    """A segmenter whose grids can go through the device engine, or one around such a segmenter."""
+
+    def grid_parts(self) -> GridParts | None:
+        """None where this model's grids go another way, as on a CPU."""
+        ...
+
+
 class Segmenter(Protocol):
     """The segmenter role."""
 
@@ -166,3 +192,12 @@ class Segmenter(Protocol):
     def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
         """Computes once what all prompts of an image share."""
         ...
+
+
+def grid_parts_of(segmenter: Segmenter) -> GridParts | None:
+    """What a wrapper around a segmenter hands on; None where the segmenter has nothing for the device engine.
+
+    Args:
+        segmenter: of any kind.
+    """
+    return segmenter.grid_parts() if isinstance(segmenter, HasGridParts) else None

@@ -33,7 +33,7 @@ from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.forms import SAM2, SAM_HQ, DecoderForm, StabilityChoice
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters import family_decoder
-from maskmill.pipeline.segmenters.base import ImageEmbedding
+from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding
 from maskmill.pipeline.segmenters.family_decoder import DecoderModules
 from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.segmenters.sam import checked_image, images_per_batch
@@ -136,6 +136,7 @@ class FamilySegmenter:
         model: its parts; taken over: moved, set to evaluation.
         device: "auto" is CUDA where there is one, else the CPU.
         dtype: as `SamSegmenter` has it; the encoder is in it already.
+        batched: whole grids at once, by pipeline/gpu/; None: where the device is CUDA.
 
     Raises:
         ValueError: a device that this machine lacks.
@@ -143,8 +144,16 @@ class FamilySegmenter:
 
     mask_threshold = 0.0
 
-    def __init__(self, model: FamilyModel, *, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        model: FamilyModel,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        batched: bool | None = None,
+    ) -> None:
         self.device = choose_device(device)
+        self._batched = self.device.type == "cuda" if batched is None else batched
         self._model = model
         self._encoder: Encoder = model.encoder.eval().requires_grad_(False).to(self.device)
         modules = model.modules.to(self.device)
@@ -177,6 +186,10 @@ class FamilySegmenter:
             )
             for i, frame in enumerate(frames)
         ]
+
+    def grid_parts(self) -> GridParts | None:
+        """See `HasGridParts`."""
+        return GridParts(self._decoder.weights, self.device) if self._batched else None
 
     @torch.inference_mode()
     def prompt(self, embedding: ImageEmbedding) -> SamImage:
@@ -213,7 +226,7 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
         pixels_B3HW: Tensor = processor(images=own, return_tensors="pt", device=on)["pixel_values"]
         return pixels_B3HW
 
-    of = _sam_hq if family == "sam_hq" else _sam2
+    of = _sam_hq if family == "sam_hq" else sam2_model
     return FamilySegmenter(
         of(model, found.folder, prepare, getattr(torch, dtype)), device=device, dtype=dtype
     )
@@ -224,8 +237,18 @@ def _sam_hq(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> F
     return FamilyModel(SamHqEncoder(model.vision_encoder, dtype), modules, SAM_HQ, prepare, stretches=False)
 
 
-def _sam2(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> FamilyModel:
-    """SAM 2's kind, with the choice of a single mask that the configuration asks for."""
+def sam2_model(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> FamilyModel:
+    """SAM 2's kind, with the choice of a single mask that the configuration asks for.
+
+    Args:
+        model: transformers' `Sam2Model`, `EdgeTamModel` or `Sam3TrackerModel`.
+        folder: of its weights, for messages.
+        prepare: images to the encoder's input.
+        dtype: of the vision encoder.
+
+    Raises:
+        WrongWeights: a configuration that the family's public code has not.
+    """
     decoder, config = model.mask_decoder, model.config.mask_decoder_config
     form = SAM2
     if config.dynamic_multimask_via_stability:

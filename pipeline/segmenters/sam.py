@@ -23,10 +23,14 @@ from maskmill.pipeline.decoder import decoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
 from maskmill.pipeline.decoder.resize import resize
 from maskmill.pipeline.frame import Frame
+from maskmill.pipeline.gpu.ahead import ResizedAhead
+from maskmill.pipeline.gpu.batch_encoder import BatchEncoder
+from maskmill.pipeline.gpu.encoder import on_device
+from maskmill.pipeline.gpu.ops import choose_ops
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import check_rgb
 from maskmill.pipeline.segmenters import from_transformers, mobile, student
-from maskmill.pipeline.segmenters.base import ImageEmbedding
+from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.settings import SegmenterSettings
@@ -51,16 +55,27 @@ class SamSegmenter:
         device: "auto" is CUDA where there is one, else the CPU.
         dtype: "float32"; "bfloat16": encoder and decoder compute in it, predicted IoU and logits in
             float32; "float16": the encoder alone.
+        batched: whole batches and grids at once, by pipeline/gpu/; None: where the device is CUDA.
 
     Raises:
         ValueError: a device that this machine lacks.
     """
 
-    def __init__(self, sam: Sam, *, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self, sam: Sam, *, device: str = "auto", dtype: str = "float32", batched: bool | None = None
+    ) -> None:
         self.device = choose_device(device)
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._sam = sam.eval().requires_grad_(False).to(self.device)
-        self._encoder = fuse_attention(sam.image_encoder.to(self._dtype))
+        self._batched = self.device.type == "cuda" if batched is None else batched
+        self._ahead = ResizedAhead()
+        encoder = sam.image_encoder.to(self._dtype)
+        self._encoder = fuse_attention(encoder)
+        if self._batched:
+            ops = choose_ops(self.device)
+            self._batch_encoder = BatchEncoder(
+                on_device(encoder, ops), sam.pixel_mean, sam.pixel_std, encoder.img_size, self._dtype
+            )
         self._decoder = decoder.SharedImageDecoder(
             sam.prompt_encoder,
             sam.mask_decoder,
@@ -76,14 +91,30 @@ class SamSegmenter:
         if not images:
             return []
         frames = [checked_image(image, self.image_size) for image in images]
+        if self._batched:
+            resized = [self._resized(image, frame) for image, frame in zip(images, frames, strict=True)]
+            return _embeddings(self._batch_encoder(resized), frames)
         inputs_B3HW = torch.stack(
             [self._preprocess(image, frame) for image, frame in zip(images, frames, strict=True)]
         )
-        features_BCHW = self._encoder(inputs_B3HW.to(self._dtype)).float()
-        return [
-            ImageEmbedding(features_CHW, frame.height, frame.width, frame.input_height, frame.input_width)
-            for features_CHW, frame in zip(features_BCHW, frames, strict=True)
-        ]
+        return _embeddings(self._encoder(inputs_B3HW.to(self._dtype)).float(), frames)
+
+    def grid_parts(self) -> GridParts | None:
+        """See `HasGridParts`."""
+        return GridParts(self._decoder.weights, self.device, self._resize_ahead) if self._batched else None
+
+    def _resize_ahead(self, images: Sequence[npt.NDArray[np.uint8]]) -> None:
+        for image in images:
+            frame = checked_image(image, self.image_size)
+            self._ahead.put(image, self._resized(image, frame))
+
+    def _resized(self, image: npt.NDArray[np.uint8], frame: Frame) -> npt.NDArray[np.uint8]:
+        """uint8[H, W, 3] of the model's input, without padding."""
+        ready = self._ahead.take(image)
+        if ready is not None:
+            return ready
+        threads = torch.get_num_threads()
+        return resize(image, height=frame.input_height, width=frame.input_width, threads=threads)
 
     def prompt(self, embedding: ImageEmbedding) -> SamImage:
         """See `Segmenter.prompt`."""
@@ -91,14 +122,20 @@ class SamSegmenter:
 
     def _preprocess(self, image: npt.NDArray[np.uint8], frame: Frame) -> torch.Tensor:
         """float32[3, S, S]: resized, normalised, zeros at the right and below."""
-        resized = resize(
-            image, height=frame.input_height, width=frame.input_width, threads=torch.get_num_threads()
+        pixels_3HW = (
+            torch.tensor(self._resized(image, frame), device=self.device).permute(2, 0, 1).contiguous()
         )
-        pixels_3HW = torch.tensor(resized, device=self.device).permute(2, 0, 1).contiguous()
         normal_3HW = (pixels_3HW - self._sam.pixel_mean) / self._sam.pixel_std
         return F.pad(
             normal_3HW, (0, self.image_size - frame.input_width, 0, self.image_size - frame.input_height)
         )
+
+
+def _embeddings(features_BCHW: torch.Tensor, frames: Sequence[Frame]) -> list[ImageEmbedding]:
+    return [
+        ImageEmbedding(features_CHW, frame.height, frame.width, frame.input_height, frame.input_width)
+        for features_CHW, frame in zip(features_BCHW, frames, strict=True)
+    ]
 
 
 def load_sam_segmenter(settings: SegmenterSettings) -> SamSegmenter:

@@ -202,6 +202,14 @@ FAMILIES = (
         needs=("transformers.models.grounding_dino",),
     ),
     _by_transformers(
+        "detector",
+        "mm_grounding_dino",
+        "MM-Grounding-DINO",
+        "openmmlab-community/mm_grounding_dino_base_all",
+        "mm-grounding-dino",
+        needs=("transformers.models.mm_grounding_dino",),
+    ),
+    _by_transformers(
         "detector", "owlv2", "OWLv2 and OWL-ViT", "google/owlv2-base-patch16-ensemble", "owlv2", "owlvit"
     ),
     _by_transformers("namer", "clip", "CLIP", "openai/clip-vit-base-patch16", "clip"),

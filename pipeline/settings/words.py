@@ -108,8 +108,8 @@ class LabelSettings:
     """How texts are grounded: boxes found by a detector, masks by the segmenter; `model` None is off.
 
     Args:
-        model: folder or hub id of the detector: Grounding DINO, OWLv2 or OWL-ViT. Neutral: its sha256 stands
-            for it.
+        model: folder or hub id of the detector: (MM-)Grounding DINO, OWLv2 or OWL-ViT. Neutral: its sha256
+            stands for it.
         text: what is looked for: the phrases of the image's "captions", a fixed "vocabulary", or "both".
         vocabulary: phrases, or what names them: "coco", "lvis", or a text file with a phrase a line.
             Neutral: the phrases stand for it.

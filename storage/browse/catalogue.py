@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow
-from maskmill.storage.dataset.query import parquet_rows, planned_rows
 from maskmill.storage.dataset.record_rows import RecordRows, record_table
 from maskmill.storage.errors import DatasetError, NoSuchThing
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.sources import PlannedImage
+from maskmill.storage.query.query import parquet_rows, planned_rows
 from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:

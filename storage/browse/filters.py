@@ -13,8 +13,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from maskmill.storage.dataset.query import QueryError
 from maskmill.storage.errors import InputError
+from maskmill.storage.query.query import QueryError
 
 Level = Literal["", "whole", "part"]
 MakerOf = Literal["", "person", "oracle", "automatic"]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.filters import Filters, order_of
 from maskmill.storage.browse.statement import statement
-from maskmill.storage.dataset.query import LOCKED, QueryError, query_sentence
 from maskmill.storage.errors import StorageError
+from maskmill.storage.query.query import LOCKED, QueryError, query_sentence
 
 if TYPE_CHECKING:
     import pyarrow as pa

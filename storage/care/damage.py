@@ -1,9 +1,10 @@
 """Which committed shards have to be made again, and the number of the record that repairs each.
 
 Looked at is what readers read: of every column version that the latest generation has (or, without one, of
-the fullest versions) each shard's record in force and its objects. A shard is damaged where no record of it
-can be read or the published one is another, an object is missing or not what the record says, its keys are
-not those that reached it, or it was made from an input no longer in force. `deep` reads every byte.
+the fullest versions), and of those that the caller means to make, each shard's record in force and its
+objects. A shard is damaged where no record of it can be read or the published one is another, an object is
+missing or not what the record says, its keys are not those that reached it, or it was made from an input no
+longer in force. `deep` reads every byte.
 
 It does not know: shards that were never committed (`generate` makes those), damaged plans.
 """
@@ -65,6 +66,7 @@ def find_damage(
     *,
     deep: bool = False,
     shards: Collection[int] | None = None,
+    also: Mapping[str, str] = {},
     num_threads: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Found:
@@ -74,6 +76,8 @@ def find_damage(
         store: the dataset.
         deep: read every byte instead of records and sizes only.
         shards: only these.
+        also: column -> fingerprint of versions that are looked at beside those in force: a run whose settings
+            the latest generation has not would come upon their damage when it publishes.
         num_threads: shards checked at once.
         progress: called with the number of shards checked so far.
 
@@ -87,10 +91,16 @@ def find_damage(
         shard for shard in rows if shard < plan.num_shards and (shards is None or shard in shards)
     )
 
+    others = _beyond(store, also, rows)
+
     def check(shard: int) -> Iterator[tuple[int, list[Damage], bool]]:
         """What is damaged of one shard."""
         looked = _Look(store, plan, shard, rows[shard], versions, deep)
-        yield shard, looked.damages(), looked.unpublished
+        damages = looked.damages()
+        if shard in others:
+            beside = _Look(store, plan, shard, others[shard], {**versions, **also}, deep)
+            damages += [damage for damage in beside.damages() if damage not in damages]
+        yield shard, damages, looked.unpublished
 
     damages: list[Damage] = []
     unpublished = []
@@ -117,6 +127,23 @@ def _in_force(
         for shard in ColumnVersion(store, column, fingerprint).committed():
             by_shard.setdefault(shard, {}).setdefault(column, None)
     return by_shard, versions
+
+
+def _beyond(
+    store: ObjectStore, also: Mapping[str, str], rows: Mapping[int, Mapping[str, GenerationRow | None]]
+) -> dict[int, dict[str, GenerationRow | None]]:
+    """Shard -> column of `also` -> None, where that version is committed and another one is in force."""
+    found: dict[int, dict[str, GenerationRow | None]] = {}
+    committed = {column: ColumnVersion(store, column, digits).committed() for column, digits in also.items()}
+    for shard, in_force in rows.items():
+        if any(
+            shard in committed[column]
+            and (row := in_force.get(column)) is not None
+            and row.fingerprint != digits
+            for column, digits in also.items()
+        ):
+            found[shard] = {column: None for column in also if shard in committed[column]}
+    return found
 
 
 def _fullest_versions(store: ObjectStore) -> dict[str, str]:

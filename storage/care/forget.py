@@ -31,7 +31,7 @@ from maskmill.storage.drivers.claims import FOLDER as CLAIMS
 from maskmill.storage.drivers.lease import check_lease, others
 from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.drivers.store_time import steady_time
-from maskmill.storage.errors import DatasetError, InputError, StoreUnavailable
+from maskmill.storage.errors import DatasetError, InputError, ObjectNotFound, StoreUnavailable
 from maskmill.storage.plan.make_plan import RowWriter
 from maskmill.storage.plan.marks import forget_command
 from maskmill.storage.plan.plan import FOLDER, Plan, PlanPart, image_key, load_plans, part_bytes, part_name
@@ -134,7 +134,8 @@ def forget(
         InputError: a key was never planned.
         DatasetError: another driver is at work; the keys are marked, and the same call finishes later.
         WriterBusy: likewise, another writer.
-        DamagedObject, ObjectNotFound: a shard cannot be read; `verify --repair` comes first.
+        DamagedObject, ObjectNotFound: a shard cannot be read though it is there; `verify --repair` comes
+        first.
     """
     wanted, shards = _located(store, load_plans(store), keys)
     _mark(store, wanted)
@@ -174,7 +175,10 @@ def _remove(
 
 
 def _holds(stored: StoredShard, keys: Collection[str]) -> bool:
-    return any(sample.key in keys for sample in stored.version.read(stored.record))
+    try:
+        return any(sample.key in keys for sample in stored.version.read(stored.record))
+    except ObjectNotFound:  # nothing is left of it
+        return False
 
 
 def _located(

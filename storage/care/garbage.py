@@ -3,6 +3,7 @@
     data         data and index objects of lost races and killed writers: in no record in force, no generation
     attempt      what workers said they had in hand (attempts/)
     manifest     of generations that lost their race
+    model        weights of models that lost theirs, or whose writer was killed before the card
     plan         tables of plans that lost theirs
     driver       heartbeats of drivers that were killed
     claim        what people said that they had open (review/claims/), and never took back
@@ -30,6 +31,8 @@ from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_v
 from maskmill.storage.dataset.generations import FOLDER as GENERATIONS
 from maskmill.storage.dataset.generations import list_generations, load_generation
 from maskmill.storage.dataset.manifest import named_objects
+from maskmill.storage.dataset.model_versions import FOLDER as MODELS
+from maskmill.storage.dataset.model_versions import list_models
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.drivers.claims import FOLDER as CLAIMS
 from maskmill.storage.drivers.lease import SLACK_S, check_lease, others
@@ -44,6 +47,7 @@ from maskmill.storage.stores.in_order import in_order
 MIN_AGE_S = 86_400.0
 REMOVE_THREADS = 16
 
+_WEIGHTS = re.compile(rf"{MODELS}/[^/]+/\d+/weights\.[^/]*")
 _MANIFEST = re.compile(rf"{GENERATIONS}/\d+/manifest\.[^/]*")
 
 
@@ -109,6 +113,7 @@ def find_garbage(
         ("driver", store.list(f"{DRIVERS}/")),
         ("claim", store.list(f"{CLAIMS}/")),
         ("manifest", _lost_manifests(store)),
+        ("model", _lost_weights(store)),
         ("plan", lost_tables(store)),
     ):
         found += [Garbage(kind, one.name, one.size_bytes) for one in listed if one.modified_s < cutoff_s]
@@ -193,6 +198,15 @@ def _lost_manifests(store: ObjectStore) -> Iterator[ObjectInfo]:
     for info in store.list(f"{GENERATIONS}/"):
         if _MANIFEST.fullmatch(info.name) and info.name not in named:
             yield info
+
+
+def _lost_weights(store: ObjectStore) -> Iterator[ObjectInfo]:
+    """Weights that no card names."""
+    for role in store.folders(f"{MODELS}/"):
+        named = {card.weights.name for card in list_models(store, role)}
+        for info in store.list(f"{MODELS}/{role}/"):
+            if _WEIGHTS.fullmatch(info.name) and info.name not in named:
+                yield info
 
 
 def lost_tables(store: ObjectStore) -> Iterator[ObjectInfo]:

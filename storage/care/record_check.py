@@ -58,7 +58,7 @@ def record_problems(store: ObjectStore, plan: Plan, *, deep: bool) -> Iterator[s
     yield from _models(store, check)
     for name in store.folders(f"{TAGS}/"):
         yield from _told(store, partial(tag_history, store, name))
-    yield from save_problems(store, plan, newest, deep=deep)
+    yield from save_problems(store, plan, newest_readable(store), deep=deep)
 
 
 def _generations(store: ObjectStore, check: Check) -> tuple[Generation | None, list[str]]:

@@ -11,6 +11,7 @@ It does not know: how to make samples anew (workers/jobs/repair.py).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_v
 from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
-from maskmill.storage.errors import DamagedObject, Overtaken, StorageError
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, Overtaken, StorageError
 from maskmill.storage.plan.marks import holding, marked_shards, marks_of
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_shard, write_shard
@@ -27,6 +28,8 @@ from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 MAX_RACES = 20
 FORGOTTEN = "forgotten"  # the reason in the images column's record
@@ -126,7 +129,7 @@ def rewrite_shard(
         The new records.
 
     Raises:
-        DamagedObject: keys are to go, and something of the shard cannot be read.
+        DamagedObject: keys are to go, and something of the shard cannot be read. (What is gone holds none.)
         Overtaken: others kept committing records of the shard meanwhile.
     """
     for _ in range(MAX_RACES):
@@ -207,13 +210,52 @@ def settle_forgotten(
     ]
 
 
+def settle_and_publish(store: ObjectStore, *, created_utc: str) -> bool:
+    """What every run begins with: forgotten images leave what is in force, and the latest generation.
+
+    A `forget` that was refused has only marked them, and one that was killed has stopped somewhere. Shards
+    that are damaged are left to `verify --repair`, which begins with this too; nothing is published until
+    then.
+
+    Args:
+        store: the dataset.
+        created_utc: of new records and the generation, ISO 8601.
+
+    Returns:
+        Whether all of it is settled.
+    """
+    marked = set(marked_shards(store))
+    if not marked:
+        return True
+    try:
+        settle_forgotten(store, created_utc=created_utc, shards=marked)
+    except (DamagedObject, ObjectNotFound):
+        settled = [_settles(store, shard, created_utc) for shard in sorted(marked)]  # the others, one by one
+        if not all(settled):
+            return False
+    republish(store, marked, made_by="forget", created_utc=created_utc)
+    return True
+
+
+def _settles(store: ObjectStore, shard: int, created_utc: str) -> bool:
+    try:
+        settle_forgotten(store, created_utc=created_utc, shards=[shard])
+    except (DamagedObject, ObjectNotFound) as exc:
+        log.warning("shard %d holds images that were forgotten, and cannot be read: %s", shard, exc)
+        return False
+    return True
+
+
 def _rewritten(
     stored: StoredShard, current: dict[str, str], without: frozenset[str], created_utc: str
 ) -> CommitRecord | None:
-    """The new record, committed; None if the one in force is right."""
+    """The new record, committed; None if the one in force is right, or its data is gone."""
     version, record = stored.version, stored.record
     inputs = {column: current.get(sha256, sha256) for column, sha256 in record.inputs.items()}
-    gone = _keys_of(version, record) & without if without else frozenset[str]()
+    try:
+        gone = _keys_of(version, record) & without if without else frozenset[str]()
+    except ObjectNotFound:
+        return None  # nothing is left of it; where it is in force, `verify --repair` makes it again
     rejects = _rejects_without(record, gone, without)
     if not gone and inputs == dict(record.inputs) and rejects == record.rejects:
         return None

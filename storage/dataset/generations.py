@@ -21,9 +21,9 @@ from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.manifest import (
     OBJECT_FIELDS,
     GenerationRow,
-    manifest_bytes,
     manifest_rows,
     row_of,
+    write_manifest,
 )
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.drivers.lease import check_lease
@@ -38,7 +38,7 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.marks import holding, marked_shards
-from maskmill.storage.shards.shards import WrittenObject, write_object
+from maskmill.storage.shards.shards import WrittenObject
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.numbered import highest_by_log
 
@@ -171,10 +171,11 @@ def publish_over(
         refuse_forgotten(store, wanted.rows)
         if parent is not None and parent.rows() == wanted.rows:
             return parent
-        _refuse_superseded(store, set(wanted.rows).difference(parent.rows() if parent else ()))
+        known = frozenset(parent.rows() if parent else ())
+        _refuse_superseded(store, [row for row in wanted.rows if row not in known])
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = write_object(store, name, manifest_bytes(wanted.rows), len(wanted.rows))
+        manifest = write_manifest(store, name, wanted.rows)
         generation = Generation(
             number,
             parent.number if parent else None,
@@ -201,11 +202,15 @@ def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
     """
     marked = marked_shards(store)
     by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
+    superseded = set[str]()  # their data is gone where `forget` removed it; elsewhere that is damage
     for row in rows if marked else ():
         if row.shard in marked and (record := _record_of(store, row)) is not None:
             by_shard[row.shard].append(record)
+            in_force = ColumnVersion(store, row.column, row.fingerprint).record(row.shard)
+            if in_force is not None and in_force.sha256 != record.sha256:
+                superseded.add(record.sha256)
     for shard, marks in marked.items():
-        for record in holding(store, by_shard[shard], marks, or_gone=True):
+        for record in holding(store, by_shard[shard], marks, or_gone=superseded):
             raise Recalled(
                 f"{store.root}: {record.version} shard {shard} holds images that were forgotten meanwhile "
                 f"({', '.join(sorted(marks))}); run the same command again, it publishes without them"

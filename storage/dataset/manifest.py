@@ -6,23 +6,26 @@ need no record to know what is there. Rows are never changed: another generation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from sys import intern
+from typing import TYPE_CHECKING
 
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.shards.arrow import read_table, table_of
-from maskmill.storage.shards.shards import WrittenObject, read_object
+from maskmill.storage.shards.arrow import table_of
+from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ROWS_PER_GROUP = 50_000  # written and read at once; manifests written before are one group
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class GenerationRow:
     """A shard of a column, as a generation has it.
 
@@ -89,41 +92,75 @@ def _manifest_schema() -> pa.Schema:
     return pa.schema([*plain, *data, *index])
 
 
-def manifest_bytes(rows: Sequence[GenerationRow]) -> bytes:
-    """Rows as a Parquet file."""
-    import pyarrow as pa
+def write_manifest(store: ObjectStore, name: str, rows: Sequence[GenerationRow]) -> WrittenObject:
+    """Writes rows, a row group after the other: what is held beside them does not grow with them.
+
+    Args:
+        store: the dataset.
+        name: of the object, nobody else's.
+        rows: by shard and column.
+    """
     import pyarrow.parquet as pq
 
+    schema = _manifest_schema()
+    with store.open_write(name) as target:
+        hashing = HashingWriter(target)
+        with pq.ParquetWriter(hashing, schema, compression="zstd") as writer:
+            for start in range(0, max(1, len(rows)), ROWS_PER_GROUP):
+                writer.write_table(_table(rows[start : start + ROWS_PER_GROUP], schema))
+    return WrittenObject(name, hashing.num_bytes, hashing.hexdigest(), len(rows))
+
+
+def _table(rows: Sequence[GenerationRow], schema: pa.Schema) -> pa.Table:
     table = {name: [getattr(row, name) for row in rows] for name in _PLAIN}
     for name in OBJECT_FIELDS:
         table[f"data_{name}"] = [getattr(row.data, name) for row in rows]
         table[f"index_{name}"] = [getattr(row.index, name) if row.index else None for row in rows]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table_of(table, _manifest_schema()), sink, compression="zstd")
-    return bytes(sink.getvalue())
+    return table_of(table, schema)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def manifest_rows(store: ObjectStore, manifest: WrittenObject) -> tuple[GenerationRow, ...]:
-    """The rows of a manifest, by shard and column; the last few manifests are kept.
+    """The rows of a manifest, by shard and column; the last two manifests are kept.
 
     Raises:
         DamagedObject: it is no Parquet file of such rows, or has another number of them than was written.
         ObjectNotFound: it is gone.
     """
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    rows: list[GenerationRow] = []
     try:
-        table = read_table(read_object(store, manifest)).select(_manifest_schema().names)
+        with pq.ParquetFile(pa.BufferReader(read_object(store, manifest))) as file:
+            for batch in file.iter_batches(ROWS_PER_GROUP, columns=_manifest_schema().names):
+                rows += _rows_of(batch)
     except (pa.ArrowException, KeyError) as exc:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
-    rows = tuple(
-        GenerationRow(**{name: row[name] for name in _PLAIN}, data=_object(row, "data"), index=_index(row))
-        for row in table.to_pylist()
-    )
     if len(rows) != manifest.num_samples:
         raise DamagedObject(f"{store.root}/{manifest.name}: {len(rows)} rows, not {manifest.num_samples}")
-    return rows
+    return tuple(rows)
+
+
+def _rows_of(batch: pa.RecordBatch) -> Iterator[GenerationRow]:
+    """Column by column: a dict a row would cost more than the row."""
+    plain = [batch.column(name).to_pylist() for name in _PLAIN]
+    data = [batch.column(f"data_{name}").to_pylist() for name in OBJECT_FIELDS]
+    index = [batch.column(f"index_{name}").to_pylist() for name in OBJECT_FIELDS]
+    for values, written, indexed in zip(
+        zip(*plain, strict=True), zip(*data, strict=True), zip(*index, strict=True), strict=True
+    ):
+        shard, column, fingerprint, record, record_sha256, *counts = values
+        yield GenerationRow(
+            shard,
+            intern(column),
+            intern(fingerprint),
+            record,
+            record_sha256,
+            WrittenObject(*written),
+            WrittenObject(*indexed) if indexed[0] is not None else None,
+            *counts,
+        )
 
 
 def named_objects(store: ObjectStore, manifest: WrittenObject) -> Iterator[str]:
@@ -142,11 +179,3 @@ def named_objects(store: ObjectStore, manifest: WrittenObject) -> Iterator[str]:
                 yield from (name for name in column.to_pylist() if name is not None)
     except pa.ArrowException as exc:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
-
-
-def _index(row: Mapping[str, Any]) -> WrittenObject | None:
-    return _object(row, "index") if row["index_name"] is not None else None
-
-
-def _object(row: Mapping[str, Any], prefix: str) -> WrittenObject:
-    return WrittenObject(**{name: row[f"{prefix}_{name}"] for name in OBJECT_FIELDS})

@@ -22,7 +22,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from maskmill.storage.drivers.lease import INTERVAL_S, DriverInfo, announce, others, process_lives
+from maskmill.storage.drivers.lease import (
+    INTERVAL_S,
+    DriverInfo,
+    announce,
+    check_lease,
+    others,
+    process_lives,
+)
 from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DamagedObject, ObjectNotFound, StorageError
 from maskmill.storage.json_text import load_json
@@ -67,6 +74,7 @@ def writing(
     interval_s: float = INTERVAL_S,
     poll_s: float = POLL_S,
     clock: Callable[[], float] = steady_time,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[str]:
     """Is the dataset's one writer inside the block; gives the driver's id.
 
@@ -77,7 +85,8 @@ def writing(
         waiting: told once, in a sentence, that another writer is waited for.
         interval_s: between heartbeats.
         poll_s: between two looks while waiting.
-        clock: seconds since 1970, of the heartbeat and the hold.
+        clock: seconds since 1970, of the heartbeat, the hold and the waiting.
+        sleep: waits so many seconds.
 
     Raises:
         WriterBusy: another writer is at work, and still is after `wait_s`.
@@ -85,24 +94,24 @@ def writing(
     """
     with announce(store, owner, interval_s=interval_s, clock=clock) as lease:
         mine = Hold(lease.driver_id, owner, socket.gethostname(), os.getpid(), round(clock(), 3))
-        deadline, told = time.monotonic() + wait_s, False
+        deadline, told = clock() + wait_s, False
         while (holder := _try(store, mine)) is not None:
             if not told:
                 told = True
                 waiting(_sentence(store, holder))
-            if time.monotonic() >= deadline:
+            if clock() >= deadline:
                 sentence = _sentence(store, holder)
                 raise WriterBusy(
                     f"{sentence} Wait for it (--wait SECONDS), or stop it first; "
                     "a writer that died is passed over by itself within two minutes",
                     sentence,
                 )
-            time.sleep(min(poll_s, max(0.0, deadline - time.monotonic())))
+            sleep(min(poll_s, max(0.0, deadline - clock())))
         try:
             lease.check()  # who slept since its heartbeat holds a place that others pass over
             yield lease.driver_id
         finally:
-            _release(store, mine)
+            _release(store, mine, clock)
 
 
 def await_collector(
@@ -111,6 +120,7 @@ def await_collector(
     *,
     waiting: Callable[[str], None] = lambda text: None,
     poll_s: float = POLL_S,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Waits until no garbage collection is at work: it may be removing what the caller would resume.
 
@@ -119,6 +129,10 @@ def await_collector(
         own_id: the caller's heartbeat, which must have begun: a collection that starts later spares more.
         waiting: told once, in a sentence, what is waited for.
         poll_s: between two looks.
+        sleep: waits so many seconds.
+
+    Raises:
+        LeaseLost: the caller slept meanwhile; by its own last beat it can no longer judge who else lives.
     """
     told = False
     while collectors := [
@@ -128,7 +142,8 @@ def await_collector(
             told = True
             where = f"{collectors[0].host}, process {collectors[0].pid}"
             waiting(f"`maskmill gc` on {where}, removes objects of this dataset; waiting until it is done")
-        time.sleep(poll_s)
+        sleep(poll_s)
+        check_lease(store)
 
 
 def writer(store: ObjectStore) -> Hold | None:
@@ -153,11 +168,11 @@ def _try(store: ObjectStore, mine: Hold) -> Hold | None:
     return _try(store, mine)
 
 
-def _release(store: ObjectStore, mine: Hold) -> None:
+def _release(store: ObjectStore, mine: Hold, clock: Callable[[], float]) -> None:
     number = max(_numbers(store), default=0)
     held = _read(store, number) if number else None
     if held is not None and held.driver_id == mine.driver_id:
-        free = Hold(NOBODY, mine.owner, mine.host, mine.pid, round(time.time(), 3))
+        free = Hold(NOBODY, mine.owner, mine.host, mine.pid, round(clock(), 3))
         store.put_if_absent(_name(number + 1), (json.dumps(asdict(free), sort_keys=True) + "\n").encode())
 
 

@@ -50,7 +50,11 @@ def held_keys(store: ObjectStore, record: CommitRecord, marks: Marks) -> Marks:
 
 
 def holding(
-    store: ObjectStore, records: Collection[CommitRecord], marks: Marks, *, or_gone: bool = False
+    store: ObjectStore,
+    records: Collection[CommitRecord],
+    marks: Marks,
+    *,
+    or_gone: Collection[str] = (),
 ) -> list[CommitRecord]:
     """Those of a shard's records that hold an image of `marks`.
 
@@ -60,7 +64,7 @@ def holding(
         store: the dataset.
         records: of one shard, of any columns and versions.
         marks: keys of that shard.
-        or_gone: also those whose data is gone, as `forget` removes it.
+        or_gone: sha256 of records that count also where their data is gone, as `forget` removes it.
 
     Raises:
         DamagedObject: a shard that has to be read is damaged.
@@ -73,7 +77,7 @@ def holding(
     doubtful = [
         record for record in records if record.sha256 not in clean and record.inputs.get(IMAGES) not in clean
     ]
-    return [record for record in doubtful if _holds(store, record, marks, or_gone)]
+    return [record for record in doubtful if _holds(store, record, marks, record.sha256 in or_gone)]
 
 
 def _holds(store: ObjectStore, record: CommitRecord, marks: Marks, or_gone: bool) -> bool:

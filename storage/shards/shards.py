@@ -40,7 +40,7 @@ class Sample:
     files: Mapping[str, bytes]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WrittenObject:
     """A data object as its record names it.
 

@@ -1,38 +1,48 @@
-"""A store in memory and a seeded scheduler: drivers of the real storage code, switched at every store call.
+"""A seeded scheduler: actors of the real code over a store in memory, switched at every call to a store.
 
     world = World(seed)
     world.add("ingest", lambda store: ...)      # a function of its own view of the store
     world.run()                                 # one call at a time, in an order that the seed decides
 
-A driver is quick or slow, by the seed. Time is the world's: every call costs a second, and leases beat when
-they are due while their driver is awake. One driver may be suspended at one of its calls until the others
-have ended (`suspend`), long enough that its lease is stale; or killed soon after (`kill`). The same seed
-gives the same schedule.
+An actor is a thread that runs only while it holds the baton; at each of its calls the baton may go to another
+one. It is quick or slow, by the seed. Time is the world's: a call costs about a second, an actor's own clock
+is off by its own amount, and leases beat when they are due while their actor is awake. What else happens to a
+call (it fails, its answer is lost, its actor is killed or sleeps) is fates.py's to say. One actor may be
+suspended at one of its calls until the others have ended (`suspend`), long enough that its lease is stale; or
+killed soon after (`kill`). The same seed gives the same schedule, history and all.
 
-It does not know: calls by helper threads of a driver (reads ahead): those run at once, within its turn.
+It does not know: threads of an actor's own; `one_thread.py` has their work done within its turn.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import random
+import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import TypeVar
 
 from maskmill.storage.drivers import lease as leases
-from maskmill.storage.errors import ObjectNotFound
-from maskmill.storage.stores.base import ObjectInfo, Unfinished, check_name
+from maskmill.storage.errors import OutOfSpace, StorageError, StoreUnavailable
+from tests.simulation.fates import CALM, Fate, Fates
+from tests.simulation.store import Objects, SimStore, newest
+
+T = TypeVar("T")
 
 BEAT_S = leases.INTERVAL_S
 STALE_S = leases.MISSED_BEATS * leases.INTERVAL_S + leases.SLACK_S + 10
+MOST_CALLS = 40_000  # of a schedule: one that needs more never ends
 
 
 class Killed(BaseException):
-    """A driver's end that nothing of it survives."""
+    """An actor's end that nothing of it survives."""
+
+
+class Endless(BaseException):
+    """A schedule that doesn't come to an end."""
 
 
 @dataclass(eq=False)
@@ -42,95 +52,101 @@ class Driver:
     name: str
     work: Callable[[SimStore], object]
     store: SimStore
+    pace: float
+    offset_s: float = 0.0
     result: object = None
     error: BaseException | None = None
     ended: bool = False
+    killed: bool = False
     calls: int = 0
+    wakes_s: float = 0.0
+    in_beat: bool = False
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     thread: threading.Thread | None = None
-    pace: float = 1.0
 
 
 class World:
-    """The store's contents, the clock and the scheduler."""
+    """The stores' contents, the clock and the scheduler."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, fates: Fates = CALM) -> None:
         self.random = random.Random(seed)
+        self.fates = fates
         self.now_s = 1_000_000.0
-        self.objects: dict[str, tuple[bytes, float]] = {}
+        self.objects: Objects = {}
+        self.spaces: dict[str, Objects] = {"data": self.objects}
+        self.unfinished: dict[str, dict[str, float]] = {}
         self.drivers: list[Driver] = []
         self.history: list[str] = []
         self.stop_at: tuple[str, int, str] | None = None
-        self._back = threading.Semaphore(0)
-        self._lock = threading.RLock()
+        self.num_switches = 0
+        self.hits: Counter[tuple[str, str]] = Counter()
+        self.on_change: Callable[[str, str, bytes | None], None] = lambda space, name, data: None
+        self.one_by_one = (
+            False  # actors run to their ends in the order they were added, but for who is stopped
+        )
+        self._holder: Driver | None = None
+        self._all_ended = threading.Semaphore(0)
+        self._lock = threading.RLock()  # for calls from outside of `run`
         self._killing: Driver | None = None
         self._calls_left = 0
+        self._num_calls = 0
+        newest[:] = [self]
+
+    # What actors see
 
     def clock(self) -> float:
-        """Seconds since 1970."""
+        """Seconds since 1970, as the stores have it."""
         return self.now_s
 
+    def clock_of(self, store: SimStore) -> Callable[[], float]:
+        """The clock of the machine that has this view: each is off by its own amount."""
+        driver = next((one for one in self.drivers if one.store is store), None)
+        return lambda: self.now_s + (driver.offset_s if driver is not None else 0.0)
+
+    def sleep(self, seconds: float) -> None:
+        """An actor's pause: others go on meanwhile."""
+        driver = self._acting()
+        if driver is not None:
+            driver.wakes_s = self.now_s + seconds
+            self._turn(driver)
+
     def view(self, name: str) -> SimStore:
-        """The store as one driver has it; outside of `run` it switches nothing."""
-        return SimStore(self, name)
+        """The dataset as one process has it; outside of `run` it switches nothing."""
+        return SimStore(self, f"sim://data-{name}")
 
     def add(self, name: str, work: Callable[[SimStore], object]) -> Driver:
-        """A driver to be run."""
+        """An actor to be run, or, while the world runs, one that begins beside the others."""
         driver = Driver(name, work, self.view(name), pace=0.02 + self.random.random() ** 3)
         self.drivers.append(driver)
+        if self._holder is not None:
+            self._start(driver)
         return driver
 
     def suspend(self, name: str, call: int) -> None:
         """Suspends a driver before its n-th call, until all others have ended and its lease is stale."""
         self.stop_at = (name, call, "suspend")
 
+    def nap(self, name: str, call: int) -> None:
+        """The same, but it wakes as soon as the others have ended: its lease may hold."""
+        self.stop_at = (name, call, "nap")
+
     def kill(self, name: str, call: int) -> None:
         """The same, and it ends within a few calls after it wakes, without a chance to clean up."""
         self.stop_at = (name, call, "kill")
 
+    # The scheduler
+
     def run(self) -> None:
-        """Runs all drivers to their ends. Errors are theirs (`Driver.error`)."""
+        """Runs all actors to their ends. Errors are theirs (`Driver.error`)."""
         for driver in self.drivers:
-            driver.thread = threading.Thread(target=self._live, args=(driver,), daemon=True)
-            driver.thread.start()
-        while running := [driver for driver in self.drivers if not driver.ended]:
-            awake = [driver for driver in running if not self._is_stopped(driver)]
-            if not awake:
-                self._wake(running[0])
-                continue
-            self._step(self.random.choices(awake, [driver.pace for driver in awake])[0])
+            self._start(driver)
+        self._pass_baton(None)
+        self._all_ended.acquire()
+        self._holder = None
 
-    def _is_stopped(self, driver: Driver) -> bool:
-        return self.stop_at is not None and self.stop_at[:2] == (driver.name, driver.calls)
-
-    def _wake(self, driver: Driver) -> None:
-        assert self.stop_at is not None
-        how = self.stop_at[2]
-        self._pass_time(STALE_S)
-        self.stop_at = None
-        self.history.append(f"{driver.name}: {how}")
-        if how == "kill":
-            self._killing, self._calls_left = driver, self.random.randrange(5)
-        self._step(driver)
-
-    def _step(self, driver: Driver) -> None:
-        self._pass_time(1.0)
-        if self._sleeper() is not None and self.random.random() < 0.2:
-            self._pass_time(STALE_S)
-        driver.go.release()
-        self._back.acquire()
-
-    def _sleeper(self) -> Driver | None:
-        return next((one for one in self.drivers if not one.ended and self._is_stopped(one)), None)
-
-    def _pass_time(self, seconds: float) -> None:
-        """All that are awake beat meanwhile, as their threads would; who has just been woken, only then."""
-        while seconds > 0:
-            self.now_s += min(seconds, BEAT_S)
-            seconds -= BEAT_S
-            for driver in self.drivers:
-                for one in tuple(leases._held.get(driver.store, ())) if driver is not self._sleeper() else ():
-                    one.beat()
+    def _start(self, driver: Driver) -> None:
+        driver.thread = threading.Thread(target=self._live, args=(driver,), daemon=True)
+        driver.thread.start()
 
     def _live(self, driver: Driver) -> None:
         driver.go.acquire()
@@ -140,97 +156,145 @@ class World:
             driver.error = exc
         driver.ended = True
         leases._held.pop(driver.store, None)
-        self._back.release()
+        self.history.append(f"{driver.name}: ends{f', {_short(driver.error)}' if driver.error else ''}")
+        self._pass_baton(driver)
 
-    @contextmanager
-    def call(self, store: SimStore, what: str) -> Iterator[None]:
-        """A driver's call: first the scheduler decides who is next."""
-        driver = next((one for one in self.drivers if one.store is store), None)
-        if driver is not None and threading.current_thread() is driver.thread:
-            driver.calls += 1
-            self._back.release()
+    def _pass_baton(self, last: Driver | None) -> None:
+        chosen = self._choose()
+        if chosen is None:
+            self._all_ended.release()
+            return
+        self._holder = chosen
+        self.num_switches += last is not None
+        chosen.go.release()
+
+    def _turn(self, driver: Driver) -> None:
+        """The baton may go to another one; comes back when it is this one's turn again."""
+        chosen = self._choose()
+        assert chosen is not None
+        if chosen is not driver:
+            self.num_switches += 1
+            self._holder = chosen
+            chosen.go.release()
             driver.go.acquire()
-            if self._killing is driver:
-                if self._calls_left <= 0:
-                    raise Killed
-                self._calls_left -= 1
-            self.history.append(f"{store.name}: {what}")
-        with self._lock:
-            yield
+
+    def _choose(self) -> Driver | None:
+        running = [driver for driver in self.drivers if not driver.ended]
+        if not running:
+            return None
+        awake = [driver for driver in running if self._is_awake(driver)]
+        if not awake:
+            stopped = [driver for driver in running if self._is_stopped(driver)]
+            asleep = [driver for driver in running if driver not in stopped]
+            if asleep:
+                wakes_s = min(driver.wakes_s for driver in asleep)
+                self._pass_time(max(0.0, wakes_s - self.now_s))
+                awake = [driver for driver in asleep if driver.wakes_s == wakes_s]
+            else:
+                return self._woken(stopped[0])
+        self._pass_time(0.5 + self.random.random())
+        if self.one_by_one:
+            return awake[0]
+        stopped_one = any(self._is_stopped(driver) for driver in running)
+        if stopped_one and self.random.random() < 0.2 and not any(one.in_beat for one in awake):
+            self._pass_time(STALE_S)
+        return self.random.choices(awake, [driver.pace for driver in awake])[0]
+
+    def _is_awake(self, driver: Driver) -> bool:
+        return not self._is_stopped(driver) and driver.wakes_s <= self.now_s
+
+    def _is_stopped(self, driver: Driver) -> bool:
+        return self.stop_at is not None and self.stop_at[:2] == (driver.name, driver.calls)
+
+    def _woken(self, driver: Driver) -> Driver:
+        assert self.stop_at is not None
+        how = self.stop_at[2]
+        if how != "nap":
+            self._pass_time(STALE_S)
+        self.stop_at = None
+        self.history.append(f"{driver.name}: {how}")
+        if how == "kill":
+            self._killing, self._calls_left = driver, self.random.randrange(5)
+        return driver
+
+    def _pass_time(self, seconds: float) -> None:
+        """All that are awake beat meanwhile, as their threads would; who has just been woken, only then."""
+        while seconds > 0:
+            self.now_s += min(seconds, BEAT_S)
+            seconds -= BEAT_S
+            for driver in self.drivers:
+                if not (driver.ended or driver.killed or self._is_suspended(driver)):
+                    self._beat(driver)
+
+    def _is_suspended(self, driver: Driver) -> bool:
+        return self._is_stopped(driver) or (driver.wakes_s > self.now_s and driver.wakes_s - self.now_s > 60)
+
+    def _beat(self, driver: Driver) -> None:
+        for lease in tuple(leases._held.get(driver.store, ())):
+            if lease._clock() - lease._last_beat_s >= lease._interval_s:
+                self._beating = driver  # a thread of its own would do it
+                try:
+                    with suppress(StorageError):
+                        lease.beat()
+                finally:
+                    self._beating = None
+
+    _beating: Driver | None = None
+
+    def _acting(self) -> Driver | None:
+        """Whose code is running now, None outside of `run`."""
+        thread = threading.current_thread()
+        return next((one for one in self.drivers if one.thread is thread), None)
+
+    # Calls
+
+    def call(self, op: str, what: str, effect: Callable[[], T]) -> T:
+        """A call of whoever runs now: first the scheduler decides who is next, then its fate."""
+        driver = self._acting()
+        if driver is None or self._beating is not None:
+            with self._lock:
+                return effect()
+        if driver.killed:
+            raise Killed
+        driver.calls += 1
+        self._num_calls += 1
+        if self._num_calls > MOST_CALLS:
+            raise Endless(f"{driver.name}: {op} {what}")
+        driver.in_beat = op == "put" and what.startswith("drivers/")
+        self._turn(driver)
+        driver.in_beat = False
+        if self._killing is driver:
+            if self._calls_left <= 0:
+                driver.killed = True
+                raise Killed
+            self._calls_left -= 1
+        fate = self.fates.of(self, driver, op)
+        self.history.append(f"{driver.name}: {op} {what}{'' if fate is Fate.NONE else f'   <- {fate.value}'}")
+        if fate is not Fate.NONE:
+            self.hits[op, fate.value] += 1
+        return self._met(driver, fate, f"{op} {what}", effect)
+
+    def _met(self, driver: Driver, fate: Fate, what: str, effect: Callable[[], T]) -> T:
+        if fate is Fate.FAILS:
+            raise StoreUnavailable(f"{driver.store.root}: {what}: no answer")
+        if fate is Fate.FULL:
+            raise OutOfSpace(f"{driver.store.root}: {what}: no space left")
+        if fate is Fate.KILLED:
+            driver.killed = True
+            raise Killed
+        if fate is Fate.SLEEPS:
+            self._turn(driver)
+        found = effect()
+        if fate is Fate.DIES_AFTER:
+            driver.killed = True
+            raise Killed
+        if fate is Fate.FAILS_AFTER:
+            raise StoreUnavailable(f"{driver.store.root}: {what}: the answer never came")
+        if fate is Fate.ANSWER_LOST:  # the client asks once more
+            self._turn(driver)
+            return effect()
+        return found
 
 
-@dataclass(eq=False, frozen=True)
-class SimStore:
-    """An ObjectStore over a World's memory."""
-
-    world: World
-    name: str
-
-    @property
-    def root(self) -> str:
-        return "/sim"
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        with self.world.call(self, f"list {prefix}"):
-            found = [self._info(name) for name in sorted(self.world.objects) if name.startswith(prefix)]
-        yield from found
-
-    def folders(self, prefix: str = "") -> tuple[str, ...]:
-        with self.world.call(self, f"folders {prefix}"):
-            names = [name[len(prefix) :] for name in self.world.objects if name.startswith(prefix)]
-        return tuple(sorted({name.partition("/")[0] for name in names if "/" in name}))
-
-    def stat(self, name: str) -> ObjectInfo:
-        with self.world.call(self, f"stat {name}"):
-            return self._info(name)
-
-    def read(self, name: str, start: int = 0, size: int | None = None) -> bytes:
-        with self.world.call(self, f"read {name}"):
-            data = self._data(name)
-        return data[start:] if size is None else data[start : start + size]
-
-    def open_read(self, name: str, start: int = 0, size: int | None = None) -> BinaryIO:
-        return io.BytesIO(self.read(name, start, size))
-
-    @contextmanager
-    def open_write(self, name: str) -> Iterator[BinaryIO]:
-        buffer = _Kept()
-        yield buffer
-        self.put(name, buffer.getvalue())
-
-    def put_if_absent(self, name: str, data: bytes) -> bool:
-        with self.world.call(self, f"put_if_absent {name}"):
-            if name in self.world.objects:
-                return self._data(name) == data
-            self.world.objects[check_name(name)] = (data, self.world.now_s)
-            return True
-
-    def put(self, name: str, data: bytes) -> None:
-        with self.world.call(self, f"put {name}"):
-            self.world.objects[check_name(name)] = (data, self.world.now_s)
-
-    def delete(self, name: str) -> None:
-        with self.world.call(self, f"delete {name}"):
-            self.world.objects.pop(name, None)
-
-    def unfinished(self, prefix: str = "") -> Iterator[Unfinished]:
-        return iter(())
-
-    def abandon(self, write: Unfinished) -> None:
-        raise AssertionError("nothing is ever unfinished here")
-
-    def _data(self, name: str) -> bytes:
-        if name not in self.world.objects:
-            raise ObjectNotFound(f"{self.root}/{name}: no such object")
-        return self.world.objects[name][0]
-
-    def _info(self, name: str) -> ObjectInfo:
-        data, modified_s = self._data(name), self.world.objects[name][1]
-        return ObjectInfo(name, len(data), hashlib.sha256(data).hexdigest(), modified_s)
-
-
-class _Kept(io.BytesIO):
-    """A buffer whose bytes outlive its closing by who wrote into it."""
-
-    def close(self) -> None:
-        pass
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {re.sub('process [0-9]+', 'process', str(error))[:150]}"

@@ -65,6 +65,7 @@ def repair(
     deep: bool,
     created_utc: str,
     found: Found | None = None,
+    also: Mapping[str, str] = {},
 ) -> RepairReport:
     """Makes damaged shards again, as far as `specs` can, and publishes.
 
@@ -75,11 +76,12 @@ def repair(
         deep: whether damage is looked for in every byte.
         created_utc: of the generation, ISO 8601.
         found: what `find_damage` found before, to spare the first look.
+        also: versions looked at beside those in force, as `find_damage` has them.
 
     Raises:
         StorageError: the store failed, or the plan or the generation itself is damaged.
     """
-    found = find_damage(store, deep=deep) if found is None else found
+    found = find_damage(store, deep=deep, also=also) if found is None else found
     before = latest(store)
     rows = before.rows() if before is not None else ()
 
@@ -100,7 +102,7 @@ def repair(
         for shard in sorted({damage.shard for damage in todo}):
             with suppress(DamagedObject, ObjectNotFound):  # damaged too, so made again next
                 rewrite_shard(store, shard, rows=_rows_of(rows, shard), created_utc=created_utc)
-        found = find_damage(store, deep=deep, shards=touched)
+        found = find_damage(store, deep=deep, shards=touched, also=also)
 
     # What is left, in words; what is sound is published
     left = [

@@ -78,10 +78,12 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/")
     def page() -> HTMLResponse:
+        """The page itself."""
         return HTMLResponse(templates.get_template("page.html").render(), headers=FRESH)
 
     @app.get("/static/{name}")
     def static(name: str) -> Response:
+        """A part of the page. Raises ObjectNotFound for what is none."""
         if name not in parts:
             raise ObjectNotFound(f"the page has no part {name!r}")
         return Response(
@@ -92,6 +94,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_pictures(app: FastAPI, session: Session) -> None:
     @app.get("/api/about")
     def about() -> Response:
+        """What is shown: dataset, generation, columns."""
         return json_answer(session.about())
 
     @app.get("/api/pictures")
@@ -102,20 +105,24 @@ def _add_pictures(app: FastAPI, session: Session) -> None:
         offset: int = 0,
         limit: int = 60,
     ) -> Response:
+        """The pictures that filters let through. Raises InputError for places or numbers out of range."""
         if not offset >= 0 or not 1 <= limit <= MOST_PICTURES:
             raise InputError(f"offset={offset}, limit={limit}: give at least 0, and 1 to {MOST_PICTURES}")
         return json_answer(session.pictures(filters, sort, seed=seed, offset=offset, limit=limit))
 
     @app.get("/api/pictures/{key}")
     def picture(key: str) -> Response:
+        """A picture's record."""
         return json_answer(session.shown.record(key))
 
     @app.get("/api/pictures/{key}/image.jpg")
     def image(key: str) -> Response:
+        """A picture, as it is stored."""
         return Response(session.shown.jpeg(key), media_type="image/jpeg", headers=KEPT)
 
     @app.get("/api/pictures/{key}/thumb.jpg")
     def thumb(key: str, side: int = 320, masks: bool = True) -> Response:
+        """A small picture. Raises InputError for a side out of range."""
         if not 16 <= side <= MOST_SIDE_PX:
             raise InputError(f"side={side}: give 16 to {MOST_SIDE_PX} px")
         data = session.shown.thumbnail(key, side, masks=masks)

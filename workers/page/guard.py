@@ -91,6 +91,7 @@ async def _refuse(send: Send, status: int, words: str) -> None:
 
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
+        """Adds the headers to the start of an answer."""
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
         await send(message)

@@ -106,6 +106,7 @@ def add_review(app: FastAPI, session: Session) -> None:
 def _add_work(app: FastAPI, session: Session) -> None:
     @app.post("/api/review/queue")
     def queue(sent: SentQueue) -> Response:
+        """The pictures to review, in order."""
         return json_answer({"keys": session.reviewing.queue(sent.filters, sent.sort, seed=sent.seed)})
 
     @app.post("/api/review/open")
@@ -115,14 +116,17 @@ def _add_work(app: FastAPI, session: Session) -> None:
         blank: Annotated[bool, Body()] = False,
         both: Annotated[bool, Body()] = False,
     ) -> Response:
+        """A picture with the masks to begin from."""
         return json_answer(session.reviewing.open(key, who, blank=blank, both=both))
 
     @app.post("/api/review/answer")
     def answer(asked: Asked) -> Response:
+        """The mask that clicks ask for."""
         return json_answer(_answer(session, asked))
 
     @app.post("/api/review/save")
     def save(sent: SentSave) -> Response:
+        """Keeps what a person made. Raises InputError for masks that are none."""
         try:
             masks = [mask.work() for mask in sent.masks]
         except ValueError as exc:
@@ -144,12 +148,14 @@ def _add_work(app: FastAPI, session: Session) -> None:
 
     @app.get("/api/review/summary")
     def told() -> Response:
+        """How far reviewing is."""
         return json_answer(summary(session))
 
 
 def _add_presence(app: FastAPI, session: Session) -> None:
     @app.post("/api/review/ahead")
     def ahead(keys: Annotated[list[str], Body(embed=True, max_length=MOST_AHEAD)]) -> Response:
+        """Prepares the pictures that come next."""
         for key in keys:
             session.catalogue.planned(key)
             session.answers.prepare(key)
@@ -157,12 +163,14 @@ def _add_presence(app: FastAPI, session: Session) -> None:
 
     @app.post("/api/review/here")
     def here(key: Annotated[str, Body()], who: Name) -> Response:
+        """Somebody has a picture open; says who else has."""
         session.catalogue.planned(key)
         session.people.claim(key, who)
         return json_answer({"others": session.people.others(key, who)})
 
     @app.post("/api/review/leave")
     def leave(key: Annotated[str, Body()], who: Name) -> Response:
+        """Somebody has closed a picture."""
         session.catalogue.planned(key)
         session.people.release(key, who)
         return json_answer({})

@@ -24,11 +24,11 @@ from maskmill.workers.jobs.fetch import bring_published
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.spec import IMAGES, RunSpec
 from maskmill.workers.run.work_settings import Resolved
+from maskmill.workers.shard.warnings import Notes, listen
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
 from maskmill.workers.stages.guarded import GuardedSegmenter
 from maskmill.workers.stages.shared import LazySegmenter, SharedEmbeddings
-from maskmill.workers.stages.warnings import Notes, listen
 
 
 @dataclass(eq=False)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from maskmill.pipeline.segmenters.base import (
+        GridParts,
         ImageEmbedding,
         Prediction,
         PromptableImage,
@@ -54,6 +55,12 @@ class GuardedSegmenter:
     def images_per_batch(self) -> int:
         """See `Segmenter`."""
         return self._model.images_per_batch
+
+    def grid_parts(self) -> GridParts | None:
+        """See `HasGridParts`."""
+        from maskmill.pipeline.segmenters.base import grid_parts_of
+
+        return grid_parts_of(self._model)
 
     def embed(self, images: Sequence[Pixels]) -> list[ImageEmbedding]:
         """See `Segmenter.embed`. Raises UnfitPicture."""

@@ -25,6 +25,7 @@ from maskmill.workers.run.columns import (
 )
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
 from maskmill.workers.stages.captions import CAPTIONS
+from maskmill.workers.stages.embeddings import embedding_reads, reading
 from maskmill.workers.stages.word_stage import WordStage
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _facts(settings: Sections) -> ColumnFacts:
             "segmenter": output_settings(segmenter),
         },
         revision=LABELS_REVISION,
-        reads=label_reads(labels),
+        reads=(*label_reads(labels), *embedding_reads(settings)),
         models={
             "detector": identity(labels.model, role="detector"),
             "segmenter": weights_identity(segmenter),
@@ -143,12 +144,13 @@ def _facts(settings: Sections) -> ColumnFacts:
 def _stage(bench: Bench) -> Stage:
     labels = bench.settings.of(LabelSettings)
     sources = {"detector": labels.model, "segmenter": bench.settings.of(SegmenterSettings).model}
-    return LabelStage(
+    stage = LabelStage(
         labels,
         partial(_grounder, labels, bench.segmenter),
         fingerprint=bench.fingerprint,
         models=named_models(sources, _facts(bench.settings)),
     )
+    return reading(stage, bench.settings)
 
 
 def _grounder(settings: LabelSettings, segmenter: Segmenter) -> Grounder:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from maskmill.workers.stages.base import Picture
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Segmenter
+    from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding, PromptableImage, Segmenter
 
 
 class LazySegmenter:
@@ -40,6 +40,12 @@ class LazySegmenter:
     def images_per_batch(self) -> int:
         """See `Segmenter`."""
         return self.loaded.images_per_batch
+
+    def grid_parts(self) -> GridParts | None:
+        """See `HasGridParts`."""
+        from maskmill.pipeline.segmenters.base import grid_parts_of
+
+        return grid_parts_of(self.loaded)
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
         """See `Segmenter.embed`."""
@@ -75,6 +81,12 @@ class SharedEmbeddings:
     def images_per_batch(self) -> int:
         """See `Segmenter`."""
         return self._segmenter.images_per_batch
+
+    def grid_parts(self) -> GridParts | None:
+        """See `HasGridParts`."""
+        from maskmill.pipeline.segmenters.base import grid_parts_of
+
+        return grid_parts_of(self._segmenter)
 
     def hold(self, pictures: Sequence[Picture]) -> None:
         """Forgets the last batch; embeddings of these pictures are kept until the next call.

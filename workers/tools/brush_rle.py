@@ -72,6 +72,7 @@ def _values(bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
     at = 0
 
     def read(count: int) -> int:
+        """The number in the next bits. Raises ValueError where they end."""
         nonlocal at
         if at + count > bits.size:
             raise ValueError("brush run lengths end too early")

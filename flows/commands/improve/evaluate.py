@@ -88,7 +88,7 @@ def evaluate(
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs import evaluate as runs
+        from maskmill.flows.runs.improve import evaluate as runs
 
         run = load_config(recipe, config, set or [])
         question = runs.Question(
@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _show(found: dict[str, Any]) -> None:
-    from maskmill.flows.runs.evaluate import figure_lines
+    from maskmill.flows.runs.improve.evaluate import figure_lines
 
     sets = found.get("sets", {})
     console.print_pairs(figure_lines(found), title="all sets" if len(sets) > 1 else None)

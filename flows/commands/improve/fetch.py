@@ -39,10 +39,9 @@ def fetch(
         lacking = [one for one in found if not one.path.is_file()]
         for one in lacking:
             _tell(one, json=json)
-        if lacking and not console.agreed(
-            "Fetch?", yes=yes, json=json, again=f"{console.command_line()} --yes"
-        ):
-            raise typer.Exit(console.WRONG_USE)
+        again = f"{console.command_line()} --yes"
+        agreed = not lacking or console.agreed("Fetch?", yes=yes, json=json, again=again)
+        console.exit_unless(agreed, console.WRONG_USE)
         told = [_fetched(one, json=json) for one in found]
         if json:
             console.print_json({"fetched": told})

@@ -66,8 +66,7 @@ def prove(
             console.print_json(fields)
         else:
             _show(proof, out)
-        if proof.is_same is False:
-            raise typer.Exit(console.NOT_SOUND)
+        console.exit_unless(proof.is_same is not False)
 
 
 def as_json(proof: Proof) -> dict[str, Any]:

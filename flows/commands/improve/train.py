@@ -27,8 +27,8 @@ from maskmill.flows.report import console
 from maskmill.flows.report.words import listed
 
 if TYPE_CHECKING:
-    from maskmill.flows.runs.loop import LoopReport
-    from maskmill.flows.runs.retrain import Retrained
+    from maskmill.flows.runs.improve.loop import LoopReport
+    from maskmill.flows.runs.improve.retrain import Retrained
 
 Gate = Annotated[
     tuple[Path, Path] | None,
@@ -73,7 +73,7 @@ def retrain(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs import retrain as runs
+        from maskmill.flows.runs.improve import retrain as runs
 
         run = load_config(recipe, config, set or [])
         with console.watched():
@@ -146,7 +146,7 @@ def loop(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs import loop as runs
+        from maskmill.flows.runs.improve import loop as runs
 
         run = load_config(recipe, config, set or [])
         plan = runs.LoopPlan(dataset=dataset, inputs=tuple(input), rounds=rounds, gate=gate, truth=truth)
@@ -196,7 +196,7 @@ def distill(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs import distill as runs
+        from maskmill.flows.runs.improve import distill as runs
 
         run = load_config(recipe, config, set or [])
         with console.watched():
@@ -231,7 +231,10 @@ def review(
         ),
     ] = "given",
     who: Annotated[
-        str | None, typer.Option(help="Who made the masks; this account's name by default.", callback=a_name)
+        str | None,
+        typer.Option(
+            help="Who made the masks; this account's name by default.", metavar="NAME", callback=a_name
+        ),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
@@ -246,7 +249,7 @@ def review(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
-        from maskmill.flows.runs import review as runs
+        from maskmill.flows.runs.improve import review as runs
 
         _go_together(truth, images)
         pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]

@@ -15,7 +15,7 @@ from maskmill.flows.report import console
 from maskmill.flows.report.words import count, in_order, listed, moment
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.query import QueryResult
+    from maskmill.storage.query.query import QueryResult
     from maskmill.workers.measure.compare import DiffReport
 
 Older = Annotated[str, typer.Argument(help="A generation: a number, a tag or latest.")]
@@ -195,9 +195,9 @@ def query(
     default a query reads these and nothing else: no files, no network.
     """
     with console.clear_errors(debug=debug):
-        from maskmill.storage.dataset import query_files
-        from maskmill.storage.dataset.query import answering, run_query
         from maskmill.storage.dataset.tags import find_generation
+        from maskmill.storage.query import query_files
+        from maskmill.storage.query.query import answering, run_query
         from maskmill.storage.stores.open import open_store
         from maskmill.workers.reading.word_rows import rows_for
 

@@ -70,6 +70,13 @@ LabelScore = Annotated[
         metavar="SCORE",
     ),
 ]
+Prefer = Annotated[
+    str,
+    typer.Option(
+        help="People's masks where a picture was reviewed, or automatic ones alone.",
+        **one_of("people", "automatic"),
+    ),
+]
 
 
 def export(
@@ -89,13 +96,7 @@ def export(
     polygons: Annotated[
         bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
-    prefer: Annotated[
-        str,
-        typer.Option(
-            help="People's masks where a picture was reviewed, or automatic ones alone.",
-            **one_of("people", "automatic"),
-        ),
-    ] = "people",
+    prefer: Prefer = "people",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -106,7 +107,7 @@ def export(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a generation out for others: SA-1B, COCO, YOLO, Parquet, ...
+    """Write a generation out in the forms that others read: SA-1B, COCO, YOLO and more.
 
     Self-contained files that know nothing of maskmill. An export that was stopped goes on.
     """

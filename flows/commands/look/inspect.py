@@ -166,7 +166,7 @@ def _repair(
 
     with console.watched() as watcher:
         watcher.step("looking for damage")
-        found = look_for_damage(dataset, deep=deep)
+        found = look_for_damage(dataset, deep=deep, given=given)
     if not found.damages and not found.unpublished:
         return None
     for damage in found.damages:
@@ -213,7 +213,8 @@ def preview(
     ] = Path("preview"),
     generation: Which = None,
     column: Annotated[
-        str | None, typer.Option(help="The column with the masks: masks, review or an import's.")
+        str | None,
+        typer.Option(help="The column with the masks: masks, review or an import's.", metavar="NAME"),
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -58,11 +58,9 @@ def push(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.runs.push import push_generation
-        from maskmill.storage.errors import InputError
         from maskmill.workers.exports.chosen.files import class_names, read_class_map
 
-        if dry_run and staging is None:
-            raise InputError("--dry-run needs --staging: the folder to look at")
+        _check_staging(dry_run, staging)
         taken = {
             "where": where,
             "masks_where": masks_where,
@@ -97,6 +95,14 @@ def changed_settings(settings: Any, changes: dict[str, Any]) -> Any:
         return dataclasses.replace(settings, **changes)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
+
+
+def _check_staging(dry_run: bool, staging: Path | None) -> None:
+    """Raises InputError where nothing would be left to look at."""
+    from maskmill.storage.errors import InputError
+
+    if dry_run and staging is None:
+        raise InputError("--dry-run needs --staging: the folder to look at")
 
 
 def _show(done: dict[str, Any], staging: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,16 +38,24 @@ def import_column(
         typer.Option("--images", help="Where the images are, if they are not in it yet.", metavar="IMAGES"),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="person: people made these masks, so they count as reviews.")
+        str | None,
+        typer.Option(help="People made these masks, so they count as reviews.", **one_of("person")),
     ] = None,
     who: Annotated[
         str | None,
-        typer.Option(help="With --by person: whose they are; this account by default.", callback=a_name),
+        typer.Option(
+            help="Of --by person and edits: whose they are; this account by default.",
+            metavar="NAME",
+            callback=a_name,
+        ),
     ] = None,
     generation: Annotated[
         str | None,
         typer.Option(
-            "--generation", "-g", help="Of edits: what the editor was given; told by its files or the latest."
+            "--generation",
+            "-g",
+            help="Of edits: what the editor was given; told by its files, else the latest.",
+            metavar="WHICH",
         ),
     ] = None,
     json: Json = False,
@@ -62,18 +71,14 @@ def import_column(
     are reviews as well: training, audits, previews and exports take them before automatic ones.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        from maskmill.flows.config import ConfigError
         from maskmill.flows.runs import import_column as runs
-        from maskmill.flows.runs.review import this_person
 
         if format in EDITORS:
+            _refuse(format, {"--column": column != "given", "--images": images, "--by": by})
             _take_back(dataset, files, format=format, which=generation, who=who, json=json)
             return
-        if generation is not None:
-            raise ConfigError(f"--generation is for edits, --format {' or '.join(EDITORS)}: leave it out")
-        if by not in (None, "person") or (who is not None and by is None):
-            raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
-        maker = (who or this_person()) if by is not None else None
+        _refuse(format, {"--generation": generation})
+        maker = _maker(by, who)
         with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
         if json:
@@ -120,3 +125,22 @@ def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
     if report.bad_rings:
         lines.append(("  rings left out of polygons", report.bad_rings))
     return lines
+
+
+def _refuse(format: str, options: Mapping[str, object]) -> None:
+    """Raises ConfigError for options that were given and say nothing of this format."""
+    from maskmill.flows.config import ConfigError
+
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise ConfigError(f"{' and '.join(given)}: says nothing of {format}; leave it out")
+
+
+def _maker(by: str | None, who: str | None) -> str | None:
+    """The person whose masks these are, None where nobody is named. Raises ConfigError for other makers."""
+    from maskmill.flows.config import ConfigError
+    from maskmill.flows.runs.improve.review import this_person
+
+    if by not in (None, "person") or (who is not None and by is None):
+        raise ConfigError("--by is person, or left out where nobody knows; --who says which person")
+    return (who or this_person()) if by is not None else None

@@ -50,8 +50,7 @@ def doctor(
         if json:
             rows = [dataclasses.asdict(one) for one in found]
             console.print_json({"sound": not wrong, "findings": rows})
-        if wrong:
-            raise typer.Exit(console.FAILED)
+        console.exit_unless(not wrong, console.FAILED)
 
 
 def _show(finding: Finding) -> None:

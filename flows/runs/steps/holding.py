@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from maskmill.flows.report.report import watcher
-from maskmill.storage.care.rewrite import republish, settle_forgotten, still_holding
+from maskmill.storage.care.rewrite import settle_and_publish
 from maskmill.storage.clock import now_utc
 from maskmill.storage.drivers import one_writer
 from maskmill.storage.drivers.lease import announce, others
@@ -83,8 +83,8 @@ def visiting(dataset: str, owner: str) -> Iterator[ObjectStore]:
 
 def _settle(store: ObjectStore) -> None:
     """Takes forgotten images out of what is in force, where a `forget` was refused and only marked them."""
-    shards = set(still_holding(store))
-    if shards:
-        now = now_utc()
-        settle_forgotten(store, created_utc=now, shards=shards)
-        republish(store, shards, made_by="forget", created_utc=now)
+    if not settle_and_publish(store, created_utc=now_utc()):
+        watcher().note(
+            "shards that hold forgotten images are damaged: they stay as they are until "
+            f"`maskmill verify --repair {store.root}` has made them again"
+        )

@@ -7,16 +7,19 @@ another, without harm. Nothing here imports Prefect or Ray.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.plan import cutting
 from maskmill.storage.plan.inputs import list_inputs, most_of
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.columns import MASKS
 from maskmill.workers.run.dataset_models import in_force
 from maskmill.workers.run.spec import make_spec
 
@@ -61,7 +64,7 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
     summary = make_plan(
         open_store(dataset),
         inputs,
-        shard_size=config.run.shard_size,
+        shard_size=config.run.shard_size or measured_shard_size(dataset, inputs, config, limit),
         limit=limit,
         photograph=config.ingest.photograph,
         progress=watcher().count,
@@ -69,6 +72,22 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
     if summary.skipped_by_ending:
         watcher().note(f"not used of the inputs: {most_of(summary.skipped_by_ending)}")
     return summary
+
+
+def measured_shard_size(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> int:
+    """Images of a shard where [run] names no number; see storage/plan/cutting.py.
+
+    Raises:
+        InputError: an input cannot be used.
+    """
+    workers = config.run.workers
+    if workers is None and config.run.ray_address is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    most = cutting.MOST * cutting.SHARDS_A_WORKER * (workers or 1)
+    count = cutting.count_up_to(list_inputs(inputs, dataset_root=dataset), most)
+    if count is not None and limit is not None:
+        count = min(count, limit)
+    return cutting.cut(count, workers, cutting.seconds_an_image(open_store(dataset), MASKS))
 
 
 def is_complete(spec: RunSpec) -> bool:

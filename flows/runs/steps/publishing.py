@@ -1,13 +1,14 @@
 """The step that publishes what is committed as the dataset's next generation, and checks the sums.
 
-Like all steps it looks at storage alone, so it may be repeated without harm.
+Like all steps it looks at storage alone, so it may be repeated without harm. What the generation before has
+already is carried and not read again: records never change, and their sha256 is in its rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
@@ -15,11 +16,8 @@ from maskmill.flows.report.report import watcher
 from maskmill.storage.care.rewrite import settle_forgotten
 from maskmill.storage.care.verify import verify
 from maskmill.storage.clock import now_utc
-from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import Publication, check_inputs, latest, publish_over
-from maskmill.storage.dataset.manifest import row_of
-from maskmill.storage.dataset.merge import count_rows, merge_rows
-from maskmill.storage.dataset.records import first_rejects
+from maskmill.storage.dataset.generations import Publication, latest, publish_over
+from maskmill.storage.dataset.merge import committed_rows, count_rows, merge_rows, rejected_images
 from maskmill.storage.errors import Overtaken
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
@@ -28,7 +26,7 @@ from maskmill.workers.run.spec import MASKS
 if TYPE_CHECKING:
     from maskmill.storage.care.verify import VerifyReport
     from maskmill.storage.dataset.generations import Generation
-    from maskmill.storage.dataset.records import CommitRecord, Reject
+    from maskmill.storage.dataset.merge import Committed
     from maskmill.workers.run.spec import RunSpec
 
 
@@ -85,44 +83,33 @@ def publish_and_verify(
 def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial: bool) -> Published:
     store = open_store(spec.root)
     settle_forgotten(store, created_utc=now_utc())
-    records = {
-        column: list(ColumnVersion(store, column, digits).records())
-        for column, digits in spec.fingerprints.items()
-    }
-
     before = latest(store)
+    committed = committed_rows(store, spec.fingerprints, before)
+
     generation = before
-    if records[MASKS] and (partial or before is None or _as_full(records, before)):
-        generation = _publish(spec, config, records, made_by)
+    if committed.rows[MASKS] and (partial or before is None or _as_full(committed, before)):
+        generation = _publish(spec, config, committed, made_by)
 
     rejects = Counter(load_plans(store).rejects_by_reason)
-    rejects.update(reject.reason for reject in _rejected(records))
+    rejects.update(reject.reason for reject in rejected_images(store, committed))
     return Published(
         generation=generation.number if generation is not None else None,
         is_new=generation is not None and (before is None or before.number != generation.number),
         masks=int(generation.totals.get("masks", 0)) if generation is not None else 0,
-        check=verify(store, deep=False),
+        check=verify(store, deep=False, known=before),
         rejects=dict(rejects),
     )
 
 
-def _publish(
-    spec: RunSpec, config: RunConfig, records: Mapping[str, Sequence[CommitRecord]], made_by: str
-) -> Generation:
+def _publish(spec: RunSpec, config: RunConfig, committed: Committed, made_by: str) -> Generation:
     from maskmill.workers.reviews.column import with_reviews
 
     store = open_store(spec.root)
-    check_inputs(store, {(r.shard, column): r for column, found in records.items() for r in found})
-    made = {
-        column: [row_of(ColumnVersion(store, column, spec.fingerprints[column]), record) for record in found]
-        for column, found in records.items()
-    }
     settings = config.model_dump(mode="json", include={"recipe", *spec.settings})
-    models = {role: name for found in records.values() if found for role, name in found[0].models.items()}
 
     def make(parent: Generation | None) -> Publication:
         """The latest generation merged with what this run committed."""
-        merged = merge_rows(store, made, parent)
+        merged = merge_rows(store, committed.rows, parent)
         reviewed = with_reviews(store, merged.rows, created_utc=now_utc())
         for sentence in reviewed.damage:
             watcher().note(sentence)
@@ -135,7 +122,7 @@ def _publish(
         facts = {
             "columns": reviewed.columns({**kept, **spec.fingerprints}),
             "settings": {**_sections(parent, carried), **settings},
-            "models": {**(parent.models if parent is not None and carried else {}), **models},
+            "models": {**(parent.models if parent is not None and carried else {}), **committed.models},
             "totals": count_rows(store, reviewed.rows),
         }
         return Publication(reviewed.rows, facts)
@@ -148,22 +135,7 @@ def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, An
     return {name: parent.settings[name] for name in columns if parent is not None and name in parent.settings}
 
 
-def _rejected(records: Mapping[str, Sequence[CommitRecord]]) -> Iterator[Reject]:
-    """The rejected images, each once, with the reason of the first column that rejects it."""
-    for shard in _by_shard(records):
-        yield from first_rejects(shard).values()
-
-
-def _by_shard(records: Mapping[str, Sequence[CommitRecord]]) -> list[list[CommitRecord]]:
-    """The records of each shard, in the order the columns are made."""
-    by_shard: dict[int, list[CommitRecord]] = {}
-    for found in records.values():
-        for record in found:
-            by_shard.setdefault(record.shard, []).append(record)
-    return list(by_shard.values())
-
-
-def _as_full(records: Mapping[str, Sequence[CommitRecord]], before: Generation) -> bool:
+def _as_full(committed: Committed, before: Generation) -> bool:
     """Whether no column of the run has fewer shards than the generation has of it."""
     shards = Counter(row.column for row in before.rows())
-    return all(len(found) >= shards[column] for column, found in records.items())
+    return all(len(rows) >= shards[column] for column, rows in committed.rows.items())

@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from maskmill.flows.services import surroundings
 from maskmill.flows.services.doctor.findings import Finding, fine, look, wrong
@@ -53,12 +54,13 @@ def proxies(hosts: Mapping[str, str], environment: Mapping[str, str] = os.enviro
     names = surroundings.proxies_in_force(dict(environment))
     if not names:
         return fine("proxies", "none")
+    bypass: Any = vars(urllib.request)["proxy_bypass_environment"]  # as urllib, httpx and boto3 read no_proxy
     rules = {"no": environment.get("no_proxy") or environment.get("NO_PROXY", "")}
     asked = {
         f"{who} ({host})"
         for who, url in hosts.items()
         if (host := urllib.parse.urlsplit(url).hostname) and host not in surroundings.LOOPBACK
-        if not urllib.request.proxy_bypass_environment(host, rules)
+        if not bypass(host, rules)
     }
     if asked:
         says = f"{names} set: {', '.join(sorted(asked))} will be asked through it"

@@ -1,8 +1,8 @@
 """The detectors: `load_detector` builds the one whose folder or hub id the settings name.
 
-Grounding DINO reads a text and marks the words that a box shows; OWLv2 and OWL-ViT judge each box by each
-phrase. A new one is a file of its own with the protocol `Detector`, its family in settings/families.py, and a
-line here.
+Grounding DINO and MM-Grounding-DINO read a text and mark the words that a box shows; OWLv2 and OWL-ViT judge
+each box by each phrase. A new one is a file of its own with the protocol `Detector`, its family in
+settings/families.py, and a line here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load_detector(settings: LabelSettings) -> Detector:
     # transformers and the network, only now that a folder is there
     from transformers import AutoProcessor
 
-    if found.model_type == "grounding-dino":
+    if found.model_type.endswith("grounding-dino"):
         from maskmill.pipeline.words.detectors import grounding_dino
 
         network = grounding_dino.NETWORKS[found.model_type]

@@ -1,9 +1,11 @@
-"""Grounding DINO by transformers: boxes, scores and phrases are its processor's own.
+"""Grounding DINO and MM-Grounding-DINO by transformers: boxes, scores and phrases are their processor's own.
 
 Phrases of a vocabulary are joined as the model was trained to read them ("cat. red ball."); a box is called
 after the phrase that holds its best token. A caption is read as it is, and a box is called by the words that
 it marks above the text threshold. Texts beyond the model's 256 tokens are read in parts, each a pass of its
 own over the image.
+
+An image's encoder runs once for all its queries of a batch, a text's once a run (once.py).
 
 Images of one size go together; what padding does to other sizes would make results depend on the batch.
 
@@ -19,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import GroundingDinoForObjectDetection
+from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.words.detectors.base import Detections, Query, in_parts
+from maskmill.pipeline.words.detectors.once import EachImageOnce, EachTextOnce
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
@@ -32,7 +35,10 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = 2
 MAX_PHRASE_CHARS = 200
 
-NETWORKS = {"grounding-dino": GroundingDinoForObjectDetection}
+NETWORKS: dict[str, Any] = {
+    "grounding-dino": GroundingDinoForObjectDetection,
+    "mm-grounding-dino": MMGroundingDinoForObjectDetection,
+}
 """What a folder's config.json calls its model -> the class that loads it."""
 
 log = logging.getLogger(__name__)
@@ -49,12 +55,12 @@ class GroundingDino:
         ValueError: a device that this machine lacks.
     """
 
-    def __init__(
-        self, model: GroundingDinoForObjectDetection, processor: Any, settings: LabelSettings
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, settings: LabelSettings) -> None:
         self._device = choose_device(settings.device)
-        network: Any = model
-        self._model = network.to(self._device)
+        self._model = model.to(self._device)
+        inner = self._model.model
+        self._images = inner.backbone.conv_encoder = EachImageOnce(inner.backbone.conv_encoder)
+        inner.text_backbone = EachTextOnce(inner.text_backbone)
         self._processor = processor
         self._settings = settings
         self.max_tokens = int(self._model.config.max_text_len)
@@ -96,6 +102,7 @@ class GroundingDino:
         ).to(self._device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
 
+        self._images.expect([id(image) for image, _ in jobs])
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from maskmill.pipeline.machine.torch_threads import map_jobs
+from maskmill.pipeline.machine.torch_threads import map_jobs, one_thread
 
 
 def test_each_job_has_one_torch_thread_and_the_caller_keeps_its_own() -> None:
@@ -43,3 +43,17 @@ def test_an_error_in_a_job_reaches_the_caller_and_threads_stay() -> None:
     with pytest.raises(ZeroDivisionError):
         map_jobs(lambda job: 1 // job, [1, 0, 2], 2)
     assert torch.get_num_threads() == own
+
+
+def test_small_layers_on_the_calling_thread_alone() -> None:
+    own = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError), one_thread():
+            _ = 1 // 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(own)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, Publication, publish, publish_over
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
-from maskmill.storage.dataset.merge import count_rows, merge_rows
+from maskmill.storage.dataset.merge import committed_rows, count_rows, merge_rows
 from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.errors import DatasetError
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, plan_pictures
@@ -64,12 +67,7 @@ def test_columns_that_the_run_does_not_make_are_carried_over(
     store, parent, images = base
     made = rows_of(store, images=IMAGES, masks=MASKS)
     other = commit_masks(store, images[0], digits="7" * 16)  # stands for a column of its own
-    extra = GenerationRow(
-        **{
-            **row_of(ColumnVersion(store, "masks", "7" * 16), other).__dict__,
-            "column": "given",
-        }
-    )
+    extra = replace(row_of(ColumnVersion(store, "masks", "7" * 16), other), column="given")
     with_given = publish_over(
         store,
         lambda _: Publication(
@@ -115,3 +113,48 @@ def test_totals_are_counted_from_rows(base: tuple[ObjectStore, Generation, list[
     assert count_rows(store, merged.rows) == {**totals, "masks": 6, "annotated": 6, "rejected": 1}
     images_only = tuple(row for row in parent.rows() if row.column == "images")
     assert count_rows(store, images_only) == {"images": 7, "masks": 0, "annotated": 0, "rejected": 0}
+
+
+class Counting:
+    """A store that counts its reads of commit records."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self.read_records: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def read(self, name: str, *args: Any) -> bytes:
+        if "/commits/" in name:
+            self.read_records.append(name)
+        return self.store.read(name, *args)
+
+
+def test_only_what_the_parent_has_not_is_read(
+    base: tuple[ObjectStore, Generation, list[CommitRecord]],
+) -> None:
+    store, parent, images = base
+    counting: Any = Counting(store)
+    same = committed_rows(counting, {"images": IMAGES, "masks": MASKS}, parent)
+    assert [row for rows in same.rows.values() for row in rows] == sorted(
+        parent.rows(), key=lambda row: (row.column, row.shard)
+    )
+    assert not same.read and len(counting.read_records) == 2, "the first of each column, for its models"
+
+    commit_masks(store, images[0], digits=NEW)
+    other = committed_rows(counting, {"images": IMAGES, "masks": NEW}, parent)
+    assert sorted(other.read) == [(0, "images"), (0, "masks")], "both of the shard, which must fit together"
+    assert other.rows["images"] == same.rows["images"]
+
+
+def test_a_carried_record_that_names_another_input_is_read_and_refused(
+    base: tuple[ObjectStore, Generation, list[CommitRecord]],
+) -> None:
+    store, parent, images = base
+    version = ColumnVersion(store, "images", IMAGES)
+    name = version.data_name(0, "again")
+    store.put(name, store.read(images[0].data.name))
+    version.commit(replace(images[0], attempt="again", data=replace(images[0].data, name=name), repair=1))
+    with pytest.raises(DatasetError, match="made from another images shard"):
+        committed_rows(store, {"images": IMAGES, "masks": MASKS}, parent)

@@ -126,7 +126,7 @@ class Hand:
         if shift:
             webdriver.ActionChains(self.browser).key_down(Keys.SHIFT).perform()
         actions = ActionBuilder(self.browser, duration=0)
-        pointer = actions.pointer_action
+        pointer: Any = actions.pointer_action
         pointer.move_to_location(*self.place(*points[0])).pointer_down()
         for point in points[1:]:
             pointer.move_to_location(*self.place(*point))
@@ -165,7 +165,8 @@ class Hand:
 
     def complaints(self) -> list[str]:
         """What the browser's console says, a refused script or a failed request among it."""
-        return [str(entry["message"]) for entry in self.browser.get_log("browser")]
+        console: Any = self.browser
+        return [str(entry["message"]) for entry in console.get_log("browser")]
 
 
 def inside(mask_HW: NDArray[np.bool_]) -> tuple[float, float]:

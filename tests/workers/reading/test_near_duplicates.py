@@ -14,8 +14,8 @@ from skimage import data as photographs
 from maskmill.pipeline.phash import picture_hash
 from maskmill.storage.care.forget import forget
 from maskmill.storage.dataset.generations import Generation
-from maskmill.storage.dataset.query import run_query
 from maskmill.storage.dataset.tags import find_generation
+from maskmill.storage.query.query import run_query
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.reading.near_duplicates import (
     KnownPicture,

@@ -11,9 +11,9 @@ import pytest
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.dataset.join import join, read_record
-from maskmill.storage.dataset.query import run_query
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.query.query import run_query
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.export import export

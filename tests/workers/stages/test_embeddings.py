@@ -15,14 +15,17 @@ from maskmill.pipeline.decoder.kept import from_bytes, rounded, to_bytes
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Prompts
 from maskmill.pipeline.settings import EmbeddingSettings, MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings.words import LabelSettings
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
+from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages import labels
 from maskmill.workers.stages.build import build_stages
 from maskmill.workers.stages.shared import SharedEmbeddings
 from tests.fakes import write_pictures
@@ -196,3 +199,14 @@ def test_settings_that_keep_nothing_reuse_nothing() -> None:
         EmbeddingSettings(reuse=True)
     with pytest.raises(ValueError, match="keep='float8' is unknown"):
         EmbeddingSettings(keep="float8")
+
+
+def test_labels_decode_their_boxes_from_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("identity", "weights_identity"):
+        monkeypatch.setattr(labels, name, lambda *_, **__: "0" * 64)
+    monkeypatch.setattr(labels, "looked_for", lambda _: ("dog",))
+    kept = {"embeddings": EmbeddingSettings(keep="int8", reuse=True)}
+    wanted = {"labels": LabelSettings(model="detector", vocabulary="words.txt")}
+    with_kept = labels.COLUMN.facts(Sections({**wanted, **kept})).reads
+    without = labels.COLUMN.facts(Sections(wanted)).reads
+    assert set(with_kept) - set(without) == {"embeddings"}

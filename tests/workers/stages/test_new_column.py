@@ -23,8 +23,8 @@ from maskmill.pipeline.checks import check_range
 from maskmill.pipeline.settings import output_settings
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import latest
-from maskmill.storage.dataset.query import run_query
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.query.query import run_query
 from maskmill.storage.shards.index import IndexField, read_index
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.export import export

@@ -21,8 +21,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.query import run_query
-from maskmill.storage.dataset.row_condition import RowCondition
+from maskmill.storage.query.query import run_query
+from maskmill.storage.query.row_condition import RowCondition
 from maskmill.workers.exports.chosen import splits
 from maskmill.workers.exports.chosen.classes import CLASS, Classes
 from maskmill.workers.exports.samples import ExportImage, ReviewedCount, count_reviewed, export_images
@@ -56,7 +56,7 @@ class Selection:
         left_out: reason -> masks left out, of the images given so far.
 
     Raises:
-        maskmill.storage.dataset.query.QueryError: a condition that cannot be asked.
+        maskmill.storage.query.query.QueryError: a condition that cannot be asked.
         ValueError: a split that is none.
     """
 
@@ -71,7 +71,10 @@ class Selection:
             else None
         )
         self._reviewed_images = self._reviewed_masks = 0
-        self._keys, self._shards = self._asked() if choices.where else (None, None)
+        self._keys: frozenset[str] | None = None
+        self._shards: frozenset[int] | None = None
+        if choices.where:
+            self._keys, self._shards = self._asked()
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -192,6 +195,7 @@ def with_parents(
     there = {row["id"] for row in kept}
 
     def nearest(parent: int | None) -> int | None:
+        """The first that is there, going up; None where none is."""
         while parent is not None and parent not in there:
             parent = parents.get(parent)
         return parent
@@ -228,7 +232,7 @@ def mask_row_schema() -> pa.Schema:
 
 def _mask_row(image: ExportImage, row: Mapping[str, Any]) -> dict[str, Any]:
     info, box = image.record["image"], row.get("bbox") or (None,) * 4
-    best = (row.get("labels") or ({},))[0]
+    best: Mapping[str, Any] = (row.get("labels") or ({},))[0]
     return {
         "key": image.sample.key,
         "image_id": info["image_id"],

@@ -53,7 +53,7 @@ CONTEXT: dict[str, Any] = {
 NO_DIGEST = "https://github.com/mlcommons/croissant/issues/80"
 """The format's own word for the digest of a repository, which has none."""
 
-FIELDS = (
+FIELDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("image", "sc:ImageObject", "The photograph, a JPEG, upright.", {"transform": {"jsonPath": "bytes"}}),
     ("image_id", "sc:Integer", "Unique over the dataset.", {}),
     ("key", "sc:Text", "The image's key in the dataset it was exported from.", {}),

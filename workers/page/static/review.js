@@ -3,6 +3,7 @@
 import { $, count, el, get, plural, post, say, score, shortName } from "./api.js";
 import { numbers } from "./browse.js";
 import { Drawing, TOOLS } from "./drawing.js";
+import { help } from "./help.js";
 import { facts, roof, tip, wordOf } from "./picture.js";
 import { filled, holds, piecesOf, rest, runsOf, unionOf } from "./rle.js";
 import { View, colourOf } from "./view.js";
@@ -306,16 +307,16 @@ class Page {
     const typed = document.activeElement?.name === "label";
     if (typed) return; // a label is being typed: its end redraws
     const found = queue.get() || { keys: [this.key] }, at = found.keys.indexOf(this.key);
-    const scroll = $("side").scrollTop, listScroll = $("side").querySelector(".masks")?.scrollTop || 0;
-    $("side").replaceChildren(
+    const scroll = $("side").scrollTop;
+    if (!this.top) $("side").replaceChildren((this.top = el("div", { class: "top" })), (this.below = el("section")));
+    this.top.replaceChildren(...[].concat(
       el("div", {}, el("div", { class: "title" }, el("h2", { title: this.opened.image.source }, shortName(this.opened.image.source)), el("span", { class: "hint" }, `${count(at + 1)} of ${count(found.keys.length)}`)), el("div", { class: "meter" }, el("progress", { max: found.keys.length, value: at })), el("p", { class: "hint", id: "state" }, this.state || (this.work.finished ? "finished" : this.opened.saved_by ? `last saved by ${this.opened.saved_by}` : this.blank ? "from an empty picture" : ""))),
-      ...this.notes(),
+      this.notes(),
       el("div", { class: "buttons" }, el("button", { class: "button main", title: "Everything to be found is there (Shift Enter)", onclick: () => this.finish() }, "Finish ", el("kbd", {}, "⇧↵")), el("button", { class: "button", title: "Leave it for later (N)", onclick: () => this.go(1) }, "Next ", el("kbd", {}, "N")), el("button", { class: "button", title: "The picture before (K)", onclick: () => this.go(-1) }, "‹ ", el("kbd", {}, "K")), el("button", { class: "button", title: "All keys (?)", onclick: help }, "?")),
       this.inHand(),
-      el("section", {}, this.listHead(), this.list()),
-    );
+    ));
+    this.listed();
     $("side").scrollTop = scroll;
-    if ($("side").querySelector(".masks")) $("side").querySelector(".masks").scrollTop = listScroll;
   }
 
   notes() {
@@ -361,6 +362,16 @@ class Page {
     return el("section", { id: "chosen" }, el("h2", {}, chosen.length > 1 ? `${count(chosen.length)} masks chosen` : STATES[one.how][1]), chosen.length === 1 ? facts([["area", `${count(one.area)} px`], ...(row.predicted_iou != null && one.how !== "made" ? [["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)]] : []), ...(wordOf(row) && !one.label ? [["the model calls it", wordOf(row)]] : [])]) : "", field, options, el("div", { class: "buttons" }, chosen.length === 1 ? el("button", { class: "button main", onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")) : el("button", { class: "button main", onclick: () => this.merge() }, "Merge ", el("kbd", {}, "M")), el("button", { class: "button danger", onclick: () => this.reject() }, "Reject ", el("kbd", {}, "X")), chosen.length === 1 ? [el("button", { class: "button", title: "Into its pieces (S)", onclick: () => this.split() }, "Split ", el("kbd", {}, "S")), el("button", { class: "button", title: "Fill its holes (F)", onclick: () => this.fill() }, "Fill ", el("kbd", {}, "F"))] : ""), chosen.length === 1 && tool === "click" ? el("p", { class: "hint" }, "Click to correct this mask; Esc to begin a new one.") : "");
   }
 
+  /** The list, made anew only when masks or what is chosen changed: it may be long. */
+  listed() {
+    const chosen = [...this.view.selected].join();
+    if (this.listOf === this.work.masks && this.listChosen === chosen) return;
+    [this.listOf, this.listChosen] = [this.work.masks, chosen];
+    const scroll = this.below.querySelector(".masks")?.scrollTop || 0;
+    this.below.replaceChildren(this.listHead(), this.list());
+    if (this.below.querySelector(".masks")) this.below.querySelector(".masks").scrollTop = scroll;
+  }
+
   listHead() {
     const masks = this.work.masks, decided = masks.filter((mask) => mask.how !== "kept").length;
     return el("div", { class: "title" }, el("h2", {}, plural(masks.length, "mask")), el("span", { class: "hint" }, `${count(decided)} decided`));
@@ -379,16 +390,3 @@ class Page {
 }
 
 const STATES = { kept: ["undecided", "An automatic mask"], confirmed: ["accepted", "An accepted mask"], made: ["yours", "A mask you made"] };
-
-const KEYS = [
-  ["Decide", [["A", "accept the chosen mask, or what is being made"], ["X", "reject the chosen masks, or drop what is being made"], ["Tab", "the next undecided mask"], ["⇧ Enter", "finish: everything to be found is there"], ["N  K", "the next picture, the one before"]]],
-  ["Make", [...TOOLS.map(([, words, letter, title]) => [letter.toUpperCase(), `${words.toLowerCase()}: ${title[0].toLowerCase()}${title.slice(1)}`]), ["O", "the next of the three answers to a first click"]]],
-  ["Change", [["M", "merge the chosen masks"], ["S", "split the chosen mask into its pieces"], ["F", "fill its holes"], ["L", "label it"], ["Z  Y", "take back, do again, without end"]]],
-  ["Look", [["H", "hide the masks"], ["I", "outlines alone"], ["U", "show where no mask is"], ["+  −  0", "nearer, further, the whole picture; the wheel too"], ["Space", "hold and drag to move the picture"]]],
-];
-
-function help() {
-  const dialog = $("help");
-  dialog.replaceChildren(el("h2", {}, "Keys"), el("div", { class: "columns" }, KEYS.map(([title, rows]) => el("div", {}, el("b", {}, title), el("dl", { class: "keys" }, rows.flatMap(([key, means]) => [el("dt", {}, key.split("  ").map((one) => [el("kbd", {}, one), " "])), el("dd", {}, means)]))))), el("div", { class: "buttons" }, el("button", { class: "button main", onclick: () => dialog.close() }, "Close")));
-  dialog.showModal();
-}

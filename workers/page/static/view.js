@@ -6,6 +6,7 @@
 import { areaOf, boxOf, holds } from "./rle.js";
 
 const MOST_LAYER_PX = 8e6; // a larger picture's layer is painted coarser
+const MOST_STILL_PX = 12e6;
 const GOLDEN = 0.618033988749895;
 
 /** The colour of a mask by its place, as maskmill's other pictures have it: [r, g, b]. */
@@ -261,19 +262,41 @@ export class View {
     });
   }
 
+  drawBoth(context, layer) {
+    context.drawImage(this.image, 0, 0, this.width, this.height);
+    if (!layer) return;
+    const k = Math.max(1, Math.ceil(Math.sqrt((this.width * this.height) / MOST_LAYER_PX)));
+    context.drawImage(layer, 0, 0, layer.width * k, layer.height * k);
+  }
+
+  /** Picture and layer at the screen's pixels, from the second frame of one scale on: a pan then only moves it. */
+  still(layer) {
+    const { scale, ratio } = this, width = Math.ceil(this.width * scale * ratio), height = Math.ceil(this.height * scale * ratio);
+    const isSame = this.last && this.last.scale === scale && this.last.layer === layer && this.last.image === this.image;
+    if (!isSame) this.last = { scale, layer, image: this.image, made: null };
+    else if (!this.last.made && width * height <= MOST_STILL_PX) {
+      const made = document.createElement("canvas"), context = made.getContext("2d");
+      [made.width, made.height] = [width, height];
+      context.setTransform(scale * ratio, 0, 0, scale * ratio, 0, 0);
+      context.imageSmoothingEnabled = scale * ratio < 2.5;
+      this.drawBoth(context, layer);
+      this.last.made = made;
+    }
+    return this.last.made;
+  }
+
   drawNow() {
     const { context, ratio } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     if (!this.image) return;
-    context.setTransform(this.scale * ratio, 0, 0, this.scale * ratio, this.left * ratio, this.top * ratio);
+    const left = Math.round(this.left * ratio), top = Math.round(this.top * ratio);
+    if (this.masks.length && !this.bare) this.layer = this.layer || this.paint();
+    const still = this.still(this.bare ? null : this.layer);
+    if (still) context.drawImage(still, left, top);
+    context.setTransform(this.scale * ratio, 0, 0, this.scale * ratio, left, top);
     context.imageSmoothingEnabled = this.scale * ratio < 2.5;
-    context.drawImage(this.image, 0, 0, this.width, this.height);
-    if (this.masks.length && !this.bare) {
-      this.layer = this.layer || this.paint();
-      const k = Math.max(1, Math.ceil(Math.sqrt((this.width * this.height) / MOST_LAYER_PX)));
-      context.drawImage(this.layer, 0, 0, this.layer.width * k, this.layer.height * k);
-    }
+    if (!still) this.drawBoth(context, this.bare ? null : this.layer);
     if (!this.bare) {
       for (const mask of this.masks) if (this.selected.has(mask.id)) this.drawSprite(mask, "chosen");
       if (this.hovered && !this.selected.has(this.hovered.id)) this.drawSprite(this.hovered, "hover");

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.steps import planning
+from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, InputError
+from maskmill.storage.plan import cutting
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
@@ -32,6 +35,27 @@ def annotate(spec: RunSpec, *shards: int) -> None:
     stages = build_stages(spec)
     for shard in shards:
         run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
+
+
+def test_small_runs_have_shards_for_every_worker(planned: RunSpec, tmp_path: Path) -> None:
+    """Two a worker where no size is given; a limit counts; and once something is made, ten minutes' work."""
+    dataset, inputs = str(tmp_path / "other"), [str(tmp_path / "plain")]
+    (tmp_path / "plain").mkdir()
+    for number in range(10):
+        Image.new("RGB", (32, 32), (number, 9, 9)).save(tmp_path / "plain" / f"{number}.png")
+    config = load_config(sets=["run.workers=2"])
+    assert planning.plan_images(dataset, inputs, config, None).num_shards == 4
+    assert planning.measured_shard_size(dataset, inputs, config, 4) == 1
+    alone = load_config(sets=["run.workers=1"])
+    assert planning.measured_shard_size(dataset, inputs, alone, None) == 5
+
+    # Speed: the newest record of masks
+    annotate(planned, 0)
+    record = ColumnVersion(open_store(planned.root), "masks", planned.fingerprints["masks"]).record(0)
+    assert record is not None
+    seconds = sum(record.seconds_by_step.values()) / record.num_read
+    assert cutting.seconds_an_image(open_store(planned.root), "masks") == pytest.approx(seconds)
+    assert cutting.cut(None, None, 60.0) == 10
 
 
 def test_shards_are_pending_until_all_their_columns_are_committed(planned: RunSpec) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoProcessor, GroundingDinoForObjectDetection
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from maskmill.pipeline.settings.words import LabelSettings
 from maskmill.pipeline.weights.errors import WrongWeights
@@ -22,9 +22,9 @@ PHRASES = ("red cat", "Dog", "St. Bird", "big green ball")
 IMAGES = [np.random.default_rng(i).integers(0, 255, (40 + 10 * (i == 2), 60, 3), np.uint8) for i in range(3)]
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
-    folder = save_grounding_dino(tmp_path_factory.mktemp("detector"))
+@pytest.fixture(scope="module", params=["GroundingDino", "MMGroundingDino"])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
+    folder = save_grounding_dino(tmp_path_factory.mktemp("detector"), kind=request.param)
     return LabelSettings(
         model=str(folder), text="vocabulary", vocabulary=PHRASES, box_threshold=0.3, text_threshold=0.25
     )
@@ -39,7 +39,7 @@ def detector(settings: LabelSettings) -> GroundingDino:
 
 def transformers_own(settings: LabelSettings, image: Any, text: str) -> dict[str, Any]:
     """One image, by transformers' classes and post-processing alone."""
-    kinds: tuple[Any, Any] = (GroundingDinoForObjectDetection, AutoProcessor)
+    kinds: tuple[Any, Any] = (AutoModelForZeroShotObjectDetection, AutoProcessor)
     model, processor = (kind.from_pretrained(settings.model) for kind in kinds)
     inputs = processor(images=Image.fromarray(image), text=text, return_tensors="pt")
     outputs = model.eval().requires_grad_(False)(**inputs)
@@ -51,6 +51,27 @@ def transformers_own(settings: LabelSettings, image: Any, text: str) -> dict[str
         target_sizes=[image.shape[:2]],
     )
     return dict(result)
+
+
+def test_images_and_texts_are_encoded_once(settings: LabelSettings) -> None:
+    """Two queries of one image are one pass of its encoder; a text seen before is none of the text's."""
+    fresh = load_detector(settings)
+    assert isinstance(fresh, GroundingDino)
+    inner = fresh._model.model
+    rows: dict[str, list[int]] = {"images": [], "texts": []}
+    inner.backbone.conv_encoder.encoder.register_forward_pre_hook(
+        lambda _, given: rows["images"].append(len(given[0]))
+    )
+    inner.text_backbone.encoder.register_forward_pre_hook(
+        lambda _, given: rows["texts"].append(len(given[0]))
+    )
+    first, second = Query("red cat. dog.", ("red cat", "dog")), Query("a big ball.")
+    jobs = [(IMAGES[0], first), (IMAGES[0], second), (IMAGES[1], first)]
+    together = fresh.detect(jobs)
+    fresh.detect(jobs)
+    assert rows == {"images": [2, 2], "texts": [2]}
+    for found, (image, query) in zip(together, jobs, strict=True):
+        assert_equal(found, transformers_own(settings, image, query.text))
 
 
 def spoken(text: str) -> str:

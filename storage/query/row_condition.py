@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.dataset.query import LOCKED, QueryError
+from maskmill.storage.query.query import LOCKED, QueryError
 
 if TYPE_CHECKING:
     import pyarrow as pa

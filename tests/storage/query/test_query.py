@@ -10,9 +10,9 @@ import pytest
 
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, publish
-from maskmill.storage.dataset.query import QueryError, run_query, table_names
 from maskmill.storage.dataset.record_rows import RecordRows
 from maskmill.storage.errors import DamagedObject
+from maskmill.storage.query.query import QueryError, run_query, table_names
 from maskmill.storage.shards.shards import Sample
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store

@@ -31,7 +31,7 @@ def write_csv(answer: AbstractContextManager[Any], out: TextIO, *, max_rows: int
         Rows written.
 
     Raises:
-        maskmill.storage.dataset.query.QueryError: as `answering` raises it.
+        maskmill.storage.query.query.QueryError: as `answering` raises it.
     """
     with answer as cursor:
         writer = csv.writer(out, lineterminator="\n")
@@ -55,7 +55,7 @@ def write_parquet(answer: AbstractContextManager[Any], path: Path, *, max_rows: 
         Rows written.
 
     Raises:
-        maskmill.storage.dataset.query.QueryError: as `answering` raises it.
+        maskmill.storage.query.query.QueryError: as `answering` raises it.
         OSError: the file cannot be written.
     """
     import pyarrow.parquet as pq

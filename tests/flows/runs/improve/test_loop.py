@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
-from maskmill.flows.runs.distill import run_distillation
-from maskmill.flows.runs.loop import LoopPlan, curves, loop_name, run_loop
-from maskmill.flows.runs.retrain import plan_training, retrain, run_training
+from maskmill.flows.runs.improve.distill import run_distillation
+from maskmill.flows.runs.improve.loop import LoopPlan, curves, loop_name, run_loop
+from maskmill.flows.runs.improve.retrain import plan_training, retrain, run_training
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.planning import describe_run
 from maskmill.pipeline.rle import encode_mask
@@ -143,7 +143,7 @@ def test_reviewing_alone_publishes_what_was_saved(place: Place) -> None:
 
 
 def test_a_round_that_was_recorded_is_promoted_once(place: Place, config: RunConfig) -> None:
-    from maskmill.flows.runs.loop import _settle
+    from maskmill.flows.runs.improve.loop import _settle
 
     store = open_store(place.dataset)
     card = run_training(plan_training(place.dataset, None, config), config)

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskmill.storage.dataset.generations import Generation
-from maskmill.storage.dataset.query import QueryError, answering, run_query
-from maskmill.storage.dataset.query_files import write_csv, write_parquet
+from maskmill.storage.query.query import QueryError, answering, run_query
+from maskmill.storage.query.query_files import write_csv, write_parquet
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
-from tests.storage.dataset.test_query import make
+from tests.storage.query.test_query import make
 
 MANY = "select range as n, [range, 2] as pair, case when range > 0 then 'a,\"b' end as text from range(25000)"
 

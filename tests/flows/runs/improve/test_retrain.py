@@ -10,7 +10,7 @@ import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import Silence, watching
-from maskmill.flows.runs.retrain import NEUTRAL, plan_training, retrain
+from maskmill.flows.runs.improve.retrain import NEUTRAL, plan_training, retrain
 from maskmill.storage.dataset.model_versions import SHIPPED, add_model, list_models, load_model, promote
 from maskmill.storage.errors import DatasetError
 from maskmill.storage.stores.open import open_store

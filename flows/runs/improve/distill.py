@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.flows.runs.evaluate import named
-from maskmill.flows.runs.retrain import NEUTRAL
+from maskmill.flows.runs.improve.evaluate import named
+from maskmill.flows.runs.improve.retrain import NEUTRAL
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.pipeline.settings import output_settings
 from maskmill.storage.dataset.records import fingerprint

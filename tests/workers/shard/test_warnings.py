@@ -12,7 +12,7 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.workers.run.spec import ShardTask
 from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.stages.warnings import MAX_NOTES, Notes, listen
+from maskmill.workers.shard.warnings import MAX_NOTES, Notes, listen
 from tests.fakes import FakeMasks, Pixels, build_fake_stages
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.quick_start import run_generate  # Prefect's, where its record is kept
 from maskmill.flows.report.report import watcher
-from maskmill.flows.runs.evaluate import Question, measure
-from maskmill.flows.runs.retrain import plan_training, run_training
-from maskmill.flows.runs.review import take_reviews, take_saves
+from maskmill.flows.runs.improve.evaluate import Question, measure
+from maskmill.flows.runs.improve.retrain import plan_training, run_training
+from maskmill.flows.runs.improve.review import take_reviews, take_saves
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.planning import check_inputs

@@ -1,0 +1,1 @@
+"""The day a GPU is there: `benchmarks/gpu/run.sh`."""

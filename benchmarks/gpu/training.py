@@ -1,0 +1,55 @@
+"""One step of SAM's training recipe at full size: its time and peak memory, forward, backward and update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from segment_anything.build_sam import sam_model_registry
+
+from benchmarks.gpu.clock import milliseconds, peak_gib
+from benchmarks.gpu.models import fill, tiny_sam
+from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
+from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train.recipe import TrainImage, image_loss
+from maskmill.pipeline.train.tune import optimiser_of, prepare
+
+
+def step(name: str, device: torch.device, *, tiny: bool) -> dict[str, Any]:
+    """One image of 32 masks, the encoder learning, activations recomputed, bfloat16 on a GPU."""
+    settings = TrainSettings(encoder="all", checkpointing=True, masks=4 if tiny else 32)
+    with torch.device("meta"):
+        sam = tiny_sam() if tiny else sam_model_registry[name]()
+    with torch.no_grad():
+        sam = fill(sam.to_empty(device=device), seed=1)
+        set_pixel_statistics(sam)
+    prepare(sam, settings)
+    optimiser = optimiser_of(sam, settings)
+    side = sam.image_encoder.img_size
+    image = _image(side, settings.masks)
+    pixels_13SS = torch.randn(1, 3, side, side, device=device)
+    peak_gib(device)
+
+    def one() -> None:
+        """Forward, backward, update."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            embedding = sam.image_encoder(pixels_13SS)
+            loss = image_loss(sam, embedding.float(), image, settings).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    seconds = milliseconds(one, device, runs=2, warm_ups=1) / 1e3
+    return {"seconds_an_image": round(seconds, 3), "masks": settings.masks, "peak_gib": peak_gib(device)}
+
+
+def _image(side: int, masks: int) -> TrainImage:
+    """Rectangles."""
+    rng = np.random.default_rng(0)
+    masks_NSS = np.zeros((masks, side, side), bool)
+    for mask_SS in masks_NSS:
+        x, y = rng.integers(0, side // 2, 2)
+        mask_SS[y : y + side // 3, x : x + side // 4] = True
+    pixels = rng.normal(size=(3, side, side)).astype(np.float32)
+    return TrainImage(0, pixels, side, side, masks_NSS, np.ones(masks, np.float32), True)

@@ -1,0 +1,1 @@
+"""Runs that make a better model: measured, reviewed, trained, judged, round by round."""

@@ -1,0 +1,1 @@
+"""The mask engine batched on a device: fixed shapes, and one wait an image."""

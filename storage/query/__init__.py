@@ -1,0 +1,1 @@
+"""Asking a dataset in SQL: its rows as tables, conditions on them, answers as files."""

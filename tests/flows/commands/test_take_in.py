@@ -1,0 +1,79 @@
+"""`maskmill import` of an editor's file as it is typed; `query` to files, `export` with a selection."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from maskmill.flows.cli import app
+from tests.workers.published import NUM_ANNOTATED, publish_dataset
+from tests.workers.tools.test_round_trips import cvat_file, erase_cvat
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    return publish_dataset(tmp_path).spec.root
+
+
+def test_edits_are_published_as_reviews(dataset: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("export", dataset, out, "--format", "cvat").exit_code == 0
+    edited = cvat_file(out, erase_cvat)
+    first = run("import", dataset, edited, "--format", "cvat", "--who", "Ana", "--json")
+    assert first.exit_code == 0, first.stderr
+    told = json.loads(first.stdout)
+    assert told["pictures"] == {"edited": 1, "as they were": NUM_ANNOTATED - 1}
+    assert (told["people"], told["generation"]) == ({"Ana": 1}, 2)
+    again = run("import", dataset, edited, "--format", "cvat", "--who", "Ana", "-g", "1", "--json")
+    assert json.loads(again.stdout)["pictures"] == {"taken before": 1, "as they were": NUM_ANNOTATED - 1}
+    assert json.loads(again.stdout)["generation"] == 2
+    shown = run("import", dataset, edited, "--format", "cvat", "--who", "Ana", "-g", "1").stdout
+    assert "Taken back: 9 pictures" in shown and "pictures taken before" in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--format", "cvat", "--by", "person"), ("--format", "cvat", "--column", "x"), ("--generation", "1")],
+)
+def test_options_that_say_nothing_are_refused(words: tuple[str, ...], dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "file.xml").write_text("<annotations/>")
+    shown = run("import", dataset, tmp_path / "file.xml", *words)
+    assert shown.exit_code == 2 and "error" in shown.stderr
+
+
+def test_queries_go_to_files(dataset: str, tmp_path: Path) -> None:
+    sql = "select key, area_px from masks order by key, area_px"
+    rows = list(csv.reader(io.StringIO(run("query", dataset, sql, "--csv").stdout)))
+    written = run("query", dataset, sql, "--parquet", tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert rows[0] == ["key", "area_px"] and len(rows) - 1 == table.num_rows > 0
+    assert f"wrote {table.num_rows} rows" in written.stdout
+    assert (
+        len(list(csv.reader(io.StringIO(run("query", dataset, sql, "--csv", "--max-rows", "2").stdout)))) == 3
+    )
+
+
+def test_an_export_says_what_it_left_out(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "map.toml").write_text('"*" = "thing"')
+    words = ("--classes", "thing", "--class-map", tmp_path / "map.toml", "--limit", "3")
+    shown = run("export", dataset, tmp_path / "out", "--format", "coco", *words)
+    assert shown.exit_code == 0, shown.stderr
+    told = {line.rpartition("  ")[0].strip(): line.rpartition("  ")[2] for line in shown.stdout.splitlines()}
+    assert told["images"] == "3" and int(told["left out: other_class"]) > 0
+    for wrong, message in (
+        (("--split", "50/60"), "100 together"),
+        (("--classes", "a,a"), "name of its own"),
+        (("--where", "nothing = 1"), "cannot be answered"),
+    ):
+        failed = run("export", dataset, tmp_path / "new", "--format", "coco", *wrong)
+        assert failed.exit_code == 2 and message in failed.stderr, failed.stderr

@@ -1,0 +1,126 @@
+"""A device whose arithmetic is taken out: every step gives what was prepared, as a graph's replay does.
+
+The survivors are real masks, so that what the host makes of them costs what it costs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from maskmill.pipeline.gpu.axis_tables import FrameTables
+from maskmill.pipeline.gpu.engine import CHANGES, SLOTS
+from maskmill.pipeline.gpu.ops import (
+    AttentionInputs,
+    HeadImage,
+    HeadPrompts,
+    HeadWeights,
+    Levels,
+    Runs,
+    Slots,
+)
+from maskmill.pipeline.gpu.torch_ops import TorchOps
+
+_VIEWS = ("view", "expand", "slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias",
+          "detach", "split", "unbind", "as_strided", "_unsafe_view", "_reshape_alias", "diagonal", "narrow",
+          "empty", "empty_like", "new_empty", "lift_fresh", "empty_strided", "chunk")  # fmt: skip
+
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal", "unique_dim")
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that a device would run, by name, and refuses those that would wait for it.
+
+    Attributes:
+        counted: name -> how often; views and allocations left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in WAITS or (name in ("index", "index_put_", "index_put") and _by_flags(args[1])):
+            raise AssertionError(f"{name} waits for the device")
+        if name not in _VIEWS:
+            self.counted[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _by_flags(indices: Any) -> bool:
+    """Whether a tensor is indexed by truth values, whose number a device must tell."""
+    return any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in indices)
+
+
+class CountedOps(TorchOps):
+    """Torch's operations as one call each, as kernels are; what runs within is not counted."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def attention(self, inputs: AttentionInputs) -> Tensor:
+        self.calls["attention"] += 1
+        with _uncounted():
+            return super().attention(inputs)
+
+    def head(self, weights: HeadWeights, image: HeadImage, prompts: HeadPrompts, out_PMhw: Tensor) -> None:
+        self.calls["head"] += 1
+        with _uncounted():
+            super().head(weights, image, prompts, out_PMhw)
+
+    def measure(self, logits_Nhw: Tensor, keep_N: Tensor, tables: FrameTables, levels: Levels) -> Tensor:
+        self.calls["measure"] += 1
+        with _uncounted():
+            return super().measure(logits_Nhw, keep_N, tables, levels)
+
+    def suppress(self, box_xyxy_N4: Tensor, alive_N: Tensor, max_iou: float) -> Tensor:
+        self.calls["suppress"] += 4  # the kernel, a transposition, two conversions
+        with _uncounted():
+            return super().suppress(box_xyxy_N4, alive_N, max_iou)
+
+    def runs(self, logits_Nhw: Tensor, slots: Slots, tables: FrameTables, level: float) -> Runs:
+        self.calls["runs"] += 5  # the kernel twice, a sum, two fillings
+        with _uncounted():
+            return super().runs(logits_Nhw, slots, tables, level)
+
+
+def _uncounted() -> Any:
+    return torch.utils._python_dispatch._disable_current_modes()
+
+
+class PreparedOps:
+    """Steps that give what a real run gave once."""
+
+    def __init__(self, measures_N7: Tensor, kept_N: Tensor, runs: Runs) -> None:
+        self._measures_N7, self._kept_N, self._runs = measures_N7, kept_N, runs
+
+    def measure(self, *_: Any) -> Tensor:
+        return self._measures_N7
+
+    def suppress(self, *_: Any) -> Tensor:
+        return self._kept_N
+
+    def runs(self, *_: Any) -> Runs:
+        return self._runs
+
+
+def prepared_rectangles(masks: int, kept: int, *, height: int, width: int) -> PreparedOps:
+    """`kept` rectangles of 300 x 200 px, strewn over the image."""
+    rng = np.random.default_rng(0)
+    left, top = rng.integers(0, width - 300, kept), rng.integers(0, height - 200, kept)
+    measures_N7 = torch.zeros(masks, 7, dtype=torch.int32)
+    measures_N7[:, :3] = 60_000
+    near, far = np.stack([left, top], axis=1), np.stack([left + 299, top + 199], axis=1)
+    measures_N7[:kept, 3:] = torch.from_numpy(np.concatenate([near, far], axis=1).astype(np.int32))
+    starts = (left[:, None] + np.arange(300)) * height + top[:, None]
+    places = np.stack([starts, starts + 200], axis=2).reshape(-1).astype(np.int32)
+    room = torch.zeros(CHANGES, dtype=torch.int32)
+    room[: len(places)] = torch.from_numpy(places)
+    ends_V = torch.arange(1, SLOTS + 1, dtype=torch.int32).clamp_max(kept) * 600
+    return PreparedOps(measures_N7, (torch.arange(masks) < kept).int(), Runs(ends_V, room))

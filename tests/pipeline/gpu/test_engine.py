@@ -1,0 +1,196 @@
+"""The device engine on the CPU: the same masks, no wait, few launches, little host time."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.gpu import engine as engine_module
+from maskmill.pipeline.gpu.batch_encoder import BatchEncoder
+from maskmill.pipeline.gpu.encoder import DeviceEncoder
+from maskmill.pipeline.gpu.engine import DeviceMasks
+from maskmill.pipeline.gpu.grid_decoder import GridDecoder, GridMasks
+from maskmill.pipeline.gpu.torch_ops import TorchOps
+from maskmill.pipeline.masks.automask import AutomaticMasks
+from maskmill.pipeline.masks.geometry import Crop
+from maskmill.pipeline.segmenters.sam import SamSegmenter
+from maskmill.pipeline.segmenters.student import load_student
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.weights import weights
+from tests.pipeline.gpu.stand_ins import CountedOps, Launches, prepared_rectangles
+
+GRID = MaskSettings(points_per_side=6, predicted_iou=0.7, stability=0.8)
+CROPS = MaskSettings(
+    points_per_side=4, predicted_iou=0.5, stability=0.6, crop_layers=1, min_area_px=20, max_coverage=0.95,
+    drop_small=True,
+)  # fmt: skip
+BEST = dataclasses.replace(GRID, outputs="best", predicted_iou=0.0)
+
+
+def _segmenter(sam: Any, **options: Any) -> SamSegmenter:
+    return SamSegmenter(copy.deepcopy(sam), device="cpu", **options)
+
+
+def _device(segmenter: SamSegmenter, settings: MaskSettings, ops: Any = None) -> DeviceMasks:
+    parts = segmenter.grid_parts()
+    assert parts is not None
+
+    def never(image: Any) -> AnnotatedImage:
+        raise AssertionError("nothing is done again here")
+
+    return DeviceMasks(segmenter, parts, settings, ops or TorchOps(), never)
+
+
+def _same(ours: AnnotatedImage, theirs: AnnotatedImage) -> None:
+    """Everything equal, predicted IoU to a rounding."""
+    assert len(ours.annotations) == len(theirs.annotations)
+    for one, other in zip(ours.annotations, theirs.annotations, strict=True):
+        assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
+        assert dataclasses.replace(one, predicted_iou=other.predicted_iou) == other
+
+
+@pytest.mark.parametrize("settings", [GRID, CROPS, BEST], ids=["grid", "crops", "best"])
+def test_same_masks_as_the_host(tiny_sam: Any, photo: Any, settings: MaskSettings) -> None:
+    """Two photos of different shapes in one batch."""
+    images = [photo[:, :180], photo[:90]]
+    expected = AutomaticMasks(_segmenter(tiny_sam), settings)(images)
+    found = AutomaticMasks(_segmenter(tiny_sam, batched=True), settings)(images)
+    assert sum(len(one.annotations) for one in expected) > 10
+    for ours, theirs in zip(found, expected, strict=True):
+        _same(ours, theirs)
+
+
+def test_nano_same_masks(photo: Any) -> None:
+    """The model that ships."""
+    sam = load_student(weights.resolve(SegmenterSettings()))
+    settings = MaskSettings(points_per_side=6, predicted_iou=0.5, stability=0.6)
+    (expected,) = AutomaticMasks(_segmenter(sam), settings)([photo[:120, :160]])
+    (found,) = AutomaticMasks(_segmenter(sam, batched=True), settings)([photo[:120, :160]])
+    assert len(expected.annotations) > 3
+    _same(found, expected)
+
+
+@pytest.mark.parametrize("name", ["SLOTS", "CHANGES"])
+def test_without_room_is_done_again(
+    tiny_sam: Any, photo: Any, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Too many survivors or changes are told, and the image has all its masks all the same."""
+    monkeypatch.setattr(engine_module, name, 4)
+    (expected,) = AutomaticMasks(_segmenter(tiny_sam), GRID)([photo])
+    with caplog.at_level("WARNING"):
+        (found,) = AutomaticMasks(_segmenter(tiny_sam, batched=True), GRID)([photo])
+    assert "4 have room" in caplog.text
+    _same(found, expected)
+
+
+def test_lost_digits_are_done_again(
+    tiny_sam: Any, photo: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the low-rank form cancels."""
+    monkeypatch.setattr("maskmill.pipeline.gpu.transfer.MAX_CANCELLATION", 0.5)
+    with caplog.at_level("WARNING"):
+        (found,) = AutomaticMasks(_segmenter(tiny_sam, batched=True), GRID)([photo])
+    assert "lost digits" in caplog.text
+    _same(found, AutomaticMasks(_segmenter(tiny_sam), GRID)([photo])[0])
+
+
+def test_nothing_waits_and_few_launches(tiny_sam: Any, photo: Any) -> None:
+    """From bytes to the copy: no operation that waits; 150 launches an image outside the regions at most."""
+    photo = photo[:64, :80]
+    segmenter = _segmenter(tiny_sam, batched=True)
+    ops = CountedOps()
+    stage = _device(segmenter, GRID, ops)
+    (embedding,) = segmenter.embed([photo])
+    job = engine_module._Job(0, 0, Crop((0, 0, photo.shape[1], photo.shape[0]), 0))
+    inside = Launches()
+    whole = stage.grid.work
+
+    def region(*inputs: Any) -> Any:
+        """Counted by itself."""
+        with inside:
+            return whole(*inputs)
+
+    stage.grid.work = region
+    with torch.inference_mode(), Launches() as both:
+        stage.enqueue(job, embedding, photo.shape[:2])
+    calls = sum(count for name, count in ops.calls.items() if name != "head")
+    outside = both.counted - inside.counted
+    assert sum(inside.counted.values()) > 100, "the decoder is in the region"
+    assert sum(outside.values()) + calls <= 150, outside
+    assert ops.calls["measure"] == 1 and ops.calls["head"] == 1
+
+
+def test_what_waits_is_seen() -> None:
+    """The guard's own test."""
+    with Launches():
+        for wait in (lambda x: x.item(), lambda x: bool(x > 0), lambda x: x.view(1).nonzero()):
+            with pytest.raises(AssertionError, match="waits"):
+                wait(torch.tensor(1.0))
+        with pytest.raises(AssertionError, match="waits"):
+            torch.ones(3)[torch.ones(3) > 0]
+
+
+def test_regions_have_no_shape_that_depends_on_data(tiny_sam: Any) -> None:
+    """Both regions run where tensors have shapes and no values."""
+    segmenter = _segmenter(tiny_sam, batched=True)
+    parts = segmenter.grid_parts()
+    assert parts is not None
+    grid = GridDecoder(parts.weights, TorchOps(), predicted_iou=0.7, best=True)
+    encoder = DeviceEncoder(copy.deepcopy(tiny_sam.image_encoder), TorchOps())
+    batch = BatchEncoder(encoder, tiny_sam.pixel_mean, tiny_sam.pixel_std, 128, torch.float32)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        features = batch._encode(torch.zeros(2, 128, 128, 3, dtype=torch.uint8), torch.zeros(2, 2).long())
+        assert features.shape == (2, 64, 8, 8)
+        found = grid(features[0], (), torch.zeros(36, 2, dtype=torch.float64))
+    assert found.logits_PMhw.shape == (36, 3, 32, 32)
+
+
+HOST_LIMIT_S = 0.010
+
+
+def test_host_time(make_tiny_sam: Any) -> None:
+    """With the arithmetic taken out, an image of 1,024 points and 100 survivors of 300 columns each takes at
+    most 10 ms of the host, from the resized picture to its annotations."""
+    height, width, side = 1500, 2250, 64
+    segmenter = _segmenter(make_tiny_sam(image_size=side), batched=True)
+    segmenter.images_per_batch = 8
+    stage = _device(segmenter, MaskSettings(), prepared_rectangles(3072, 100, height=height, width=width))
+    resized = np.zeros((43, side, 3), np.uint8)
+    segmenter._resized = lambda image, frame: resized  # type: ignore[method-assign]
+    features, logits = torch.zeros(8, 64, 4, 4), torch.zeros(1024, 3, 16, 16)
+    segmenter._batch_encoder.region.work = lambda *_: features
+    iou_PM = torch.linspace(1, 0.9, 3072).view(1024, 3)
+    prepared = GridMasks(iou_PM, iou_PM > 0.88, logits, torch.ones(()))
+    stage.grid.work = lambda *_: prepared
+
+    images = [np.zeros((height, width, 3), np.uint8)] * 8
+    found = stage(images)
+    assert [len(one.annotations) for one in found] == [100] * 8
+    seconds = []
+    own_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that spin at barriers would count
+    try:
+        for _ in range(6):
+            start_s = time.process_time()
+            stage(images)
+            seconds.append((time.process_time() - start_s) / len(images))
+    finally:
+        torch.set_num_threads(own_threads)
+    assert min(seconds) <= HOST_LIMIT_S, seconds
+
+
+def test_fits_float32_limits() -> None:
+    """A limit between two float32 numbers."""
+    from maskmill.pipeline.gpu.ops import float32_below
+
+    for limit in (0.7, 0.5, 0.1, 1.0, 0.0):
+        below = np.float32(float32_below(limit))
+        assert float(below) <= limit < float(np.nextafter(below, np.float32(2)))
