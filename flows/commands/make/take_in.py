@@ -131,7 +131,7 @@ def _refuse(format: str, options: Mapping[str, object]) -> None:
     """Raises ConfigError for options that were given and say nothing of this format."""
     from maskmill.flows.config import ConfigError
 
-    given = [name for name, value in options.items() if value]
+    given = [name for name, value in options.items() if value not in (None, False)]
     if given:
         raise ConfigError(f"{' and '.join(given)}: says nothing of {format}; leave it out")
 
