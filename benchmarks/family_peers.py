@@ -123,7 +123,8 @@ def tracked(name: str, side: int, image: Pixels, points_per_side: int) -> Peer:
 
     model = sam2_model(theirs, Path("random"), prepare, torch.float32)
     adjust_family(model, image, predicted_iou=0.8)
-    pipeline = MaskGenerationPipeline(model=theirs, image_processor=processor)
+    peer: Any = MaskGenerationPipeline
+    pipeline = peer(model=theirs, image_processor=processor)
     asked = {"points_per_crop": points_per_side, "pred_iou_thresh": 0.8, "stability_score_thresh": 0.95}
 
     def generate(image: Pixels) -> Sequence[npt.NDArray[np.bool_]]:

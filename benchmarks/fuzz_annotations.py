@@ -33,9 +33,10 @@ import numpy as np
 from maskmill.pipeline.rle import encode_mask
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.annotations import ForeignImage
-from maskmill.workers.foreign.codec import DecodeError
-from maskmill.workers.foreign.given import left_out_of, read_given, to_record
+from maskmill.workers.foreign.given import read_given
+from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.stages.base import Picture
+from maskmill.workers.stages.masks.given import left_out_of, to_record
 
 BATCH = 500
 SECONDS_EACH = 1
@@ -279,7 +280,7 @@ def _masks() -> list[dict[str, Any]]:
 
 
 def _coco(*, lvis: bool) -> dict[str, Any]:
-    images = [
+    images: list[dict[str, Any]] = [
         {"id": number, "file_name": f"a/{number}.jpg", "width": 64, "height": 48} for number in (1, 2, 3)
     ]
     rows = [

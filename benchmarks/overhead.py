@@ -74,7 +74,8 @@ def make_photos(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 def compare(photos: Path, dataset: Path, config: RunConfig) -> dict[str, Any]:
     """Bare, generate, bare, in one Ray."""
-    settled = sorted(photos.iterdir())[config.run.shard_size :]
+    first = config.run.shard_size or 1  # main gives one
+    settled = sorted(photos.iterdir())[first:]
     with cluster.connected():
         before_s = bare_seconds(settled, config)
         began = time.perf_counter()
@@ -92,7 +93,7 @@ def compare(photos: Path, dataset: Path, config: RunConfig) -> dict[str, Any]:
         "shards": len(commits),
         "masks": report.masks,
         "whole_run_seconds": round(whole_s, 1),
-        "seconds_an_image_by_step": steps(dataset, len(settled) + config.run.shard_size),
+        "seconds_an_image_by_step": steps(dataset, len(settled) + first),
     }
 
 

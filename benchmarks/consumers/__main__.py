@@ -67,9 +67,9 @@ def write_exports(folder: Path) -> None:
     data = publish_dataset(folder / "work")
     for name, choices in EXPORTS.items():
         export(data.store, data.generation, str(folder / name), **{"format": name, **choices})
-    choices = ExportChoices(format="hf", split=SPLIT)
+    taken = ExportChoices(format="hf", split=SPLIT)
     words = PublishSettings(license="cc-by-4.0")
-    stage(data.store, data.generation, "me/shapes", folder / "hf", choices, words)
+    stage(data.store, data.generation, "me/shapes", folder / "hf", taken, words)
     (folder / "expected.json").write_text(json.dumps(expected(data)))
 
 

@@ -34,6 +34,9 @@ from maskmill.pipeline.masks.upsample_loops import ROUNDING
 
 _log = logging.getLogger(__name__)
 
+FUSED = {"enable_fp_fusion": True}
+"""Said aloud, since Triton's default changes."""
+
 UNFUSED = {"enable_fp_fusion": False}
 """Where a fused product and sum would round otherwise than the oracle; `tl.fma` fuses all the same."""
 
@@ -79,6 +82,7 @@ class TritonOps:
             PRECISION="ieee",
             num_warps=block // 16,
             num_stages=2,
+            **FUSED,
         )
         return out
 
@@ -123,6 +127,7 @@ class TritonOps:
             PRECISION="ieee",
             num_warps=4,
             num_stages=1,
+            **FUSED,
         )
 
     def measure(self, logits_Nhw: Tensor, keep_N: Tensor, tables: FrameTables, levels: Levels) -> Tensor:

@@ -18,7 +18,7 @@ from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.record_rows import RecordRows, record_table
-from maskmill.storage.errors import DatasetError
+from maskmill.storage.errors import DatasetError, NoSuchThing
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.sources import PlannedImage
 from maskmill.storage.query.query import parquet_rows, planned_rows
@@ -71,7 +71,7 @@ class Catalogue:
         for row in generation.rows():
             self._by_shard[row.shard][row.column] = row
         if not any(column in found for found in self._by_shard.values()):
-            raise DatasetError(
+            raise NoSuchThing(
                 f"{store.root}: generation {generation.number} has no column {column!r}; it has "
                 f"{', '.join(self.columns)}"
             )

@@ -17,6 +17,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from maskmill.flows.runs.steps import publishing
@@ -120,11 +121,16 @@ def one_thread(names: Random) -> Iterator[None]:
             patch.setattr(module, "ThreadPoolExecutor", AtOnce)
         patch.setattr(column_writer, "ThreadPoolExecutor", WhenAsked)
         patch.setattr(lease.threading, "Thread", _thread_of(lease.threading.Thread))
+        num_threads = pa.cpu_count()
+        pa.set_cpu_count(1)
         patch.setattr(meter, "time", SimpleNamespace(perf_counter=lambda: 0.0))
         for module in (column_writer, recalled, publishing):
             patch.setattr(module, "now_utc", lambda: CREATED)
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=names.getrandbits(128), version=4))
-        yield
+        try:
+            yield
+        finally:
+            pa.set_cpu_count(num_threads)
 
 
 def _thread_of(real: Any) -> Callable[..., Any]:

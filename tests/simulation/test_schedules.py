@@ -16,16 +16,6 @@ from tests.simulation.run import simulate
 SCHEDULES = 500
 WITHIN = 100  # seeds a planted fault is found in
 
-FOUND = {
-    "a driver that slept while it waited for a collection waited for ever": (122,),
-    "a lost tar of a shard with forgotten images kept every command from starting": (3, 20, 37, 49, 99),
-    "a forget that was killed after its rewriting kept the dataset from being published": (131,),
-    "a lost tar of settings that nobody uses kept an image from being forgotten": (6, 271, 381),
-    "settings that the latest generation has not were never repaired": (12, 297),
-    "weights of a model whose writer was killed were never collected": (118, 204),
-}
-"""What the simulation found that nobody knew of, and where."""
-
 
 @pytest.fixture(autouse=True)
 def quietly() -> Iterator[None]:
@@ -34,6 +24,7 @@ def quietly() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.timeout(1800)  # a minute of CPU
 def test_no_schedule_breaks_a_promise() -> None:
     tally = simulate(0, SCHEDULES, None)
     assert not tally.wrong, "\n".join(
@@ -52,12 +43,6 @@ def test_no_schedule_breaks_a_promise() -> None:
 def test_a_seed_is_played_again_to_the_letter() -> None:
     for seed in range(5):
         assert play(seed).steps == play(seed).steps
-
-
-@pytest.mark.parametrize("seed", sorted(seed for seeds in FOUND.values() for seed in seeds))
-def test_what_was_found_stays_mended(seed: int) -> None:
-    outcome = play(seed)
-    assert not outcome.wrong, outcome.story()
 
 
 @pytest.mark.parametrize("name", FAULTS)

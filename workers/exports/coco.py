@@ -94,7 +94,7 @@ def write_annotations(
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     selection = Selection(store, generation, choices)
-    options = {
+    options: dict[str, int | bool | str | float] = {
         "images": choices.images,
         **({"polygons": True} if choices.polygons else {}),
         **source_options(generation, choices),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.shards.shards import WrittenObject, check_object
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 
+
+class NameFile(Protocol):
+    """Names the file of a number, of a split."""
+
+    def __call__(self, number: int, split: str = "") -> str: ...
+
+
 WriteFile = Callable[[ObjectStore, str, "Ahead", int, int], ExportedFile]
 """Writes the file of a name from the images ahead, at most so many, of at most so many bytes."""
 
@@ -37,7 +44,7 @@ def export_parts(
     destination: str,
     choices: ExportChoices,
     progress: Progress | None,
-    file_name: Callable[[int, str], str],
+    file_name: NameFile,
     write_file: WriteFile,
     card: Callable[[Generation, Sequence[ExportedFile]], bytes] | None = None,
     extra: Mapping[str, int] | None = None,

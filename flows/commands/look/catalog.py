@@ -176,7 +176,12 @@ def query(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, every row.", rich_help_panel=OUTPUT)] = False,
     parquet: Annotated[
         Path | None,
-        typer.Option(help="Write a Parquet file here, every row.", dir_okay=False, rich_help_panel=OUTPUT),
+        typer.Option(
+            help="Write a Parquet file here, every row.",
+            callback=file_to_write,
+            dir_okay=False,
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     unsafe: Annotated[
         bool, typer.Option("--unsafe", help="Let it read and write files, and load extensions.")

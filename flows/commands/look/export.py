@@ -70,6 +70,13 @@ LabelScore = Annotated[
         metavar="SCORE",
     ),
 ]
+Prefer = Annotated[
+    str,
+    typer.Option(
+        help="People's masks where a picture was reviewed, or automatic ones alone.",
+        **one_of("people", "automatic"),
+    ),
+]
 
 
 def export(
@@ -89,13 +96,7 @@ def export(
     polygons: Annotated[
         bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
-    prefer: Annotated[
-        str,
-        typer.Option(
-            help="People's masks where a picture was reviewed, or automatic ones alone.",
-            **one_of("people", "automatic"),
-        ),
-    ] = "people",
+    prefer: Prefer = "people",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,17 +71,14 @@ def import_column(
     are reviews as well: training, audits, previews and exports take them before automatic ones.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
+        from maskmill.flows.config import ConfigError
         from maskmill.flows.runs import import_column as runs
 
         if format in EDITORS:
-            if column != "given" or images or by is not None:
-                raise ConfigError(
-                    f"--column, --images and --by say nothing of edits: leave them out of {format}"
-                )
+            _refuse(format, {"--column": column != "given", "--images": images, "--by": by})
             _take_back(dataset, files, format=format, which=generation, who=who, json=json)
             return
-        if generation is not None:
-            raise ConfigError(f"--generation is for edits ({', '.join(EDITORS)}); {format} has no such thing")
+        _refuse(format, {"--generation": generation})
         maker = _maker(by, who)
         with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
@@ -128,6 +126,15 @@ def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:
     if report.bad_rings:
         lines.append(("  rings left out of polygons", report.bad_rings))
     return lines
+
+
+def _refuse(format: str, options: Mapping[str, object]) -> None:
+    """Raises ConfigError for options that were given and say nothing of this format."""
+    from maskmill.flows.config import ConfigError
+
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise ConfigError(f"{' and '.join(given)}: says nothing of {format}; leave it out")
 
 
 def _maker(by: str | None, who: str | None) -> str | None:

@@ -25,6 +25,16 @@ Name = Annotated[
         help="Tells it from others of this flow and dataset; the dataset is in every name.", metavar="NAME"
     ),
 ]
+Pool = Annotated[str, typer.Option(help="The work pool, made if need be.", metavar="NAME")]
+PoolType = Annotated[str, typer.Option(help="Where its runs go.", **one_of("process", "kubernetes"))]
+Container = Annotated[
+    str | None,
+    typer.Option(help="For Kubernetes: the container image that holds maskmill.", metavar="IMAGE"),
+]
+Cron = Annotated[
+    str | None, typer.Option(help='When to run: "0 3 * * *" is every night at 3.', metavar="WHEN")
+]
+Timezone = Annotated[str, typer.Option(help="Of the schedule, such as Europe/Berlin.", metavar="ZONE")]
 
 
 def deploy(
@@ -38,20 +48,11 @@ def deploy(
     config: ConfigFile = None,
     set: Sets = None,
     name: Name = "",
-    pool: Annotated[str, typer.Option(help="The work pool, made if need be.", metavar="NAME")] = "maskmill",
-    pool_type: Annotated[
-        str, typer.Option(help="Where its runs go.", **one_of("process", "kubernetes"))
-    ] = "process",
-    image: Annotated[
-        str | None,
-        typer.Option(help="For Kubernetes: the container image that holds maskmill.", metavar="IMAGE"),
-    ] = None,
-    cron: Annotated[
-        str | None, typer.Option(help='When to run: "0 3 * * *" is every night at 3.', metavar="WHEN")
-    ] = None,
-    timezone: Annotated[
-        str, typer.Option(help="Of the schedule, such as Europe/Berlin.", metavar="ZONE")
-    ] = "UTC",
+    pool: Pool = "maskmill",
+    pool_type: PoolType = "process",
+    image: Container = None,
+    cron: Cron = None,
+    timezone: Timezone = "UTC",
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="For Prefect's filters. Repeat for more.")
     ] = None,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
+
+if TYPE_CHECKING:
+    from maskmill.flows.services.services import UpSettings
 
 
 def up(
@@ -53,7 +57,6 @@ def up(
     with console.clear_errors(debug=debug):
         from maskmill.flows.services import services
         from maskmill.flows.services import state as up_state
-        from maskmill.flows.services.prefect import secret as api_secret
 
         place = (home or up_state.home()).absolute()
         settings = services.UpSettings(
@@ -69,21 +72,24 @@ def up(
             _tell(up_state.running(place), stopped=stop and services.stop(place), json=json)
             return
 
-        def ready() -> None:
-            """Says where the pages are, how to log in and what to do next."""
-            console.out.print(f"[green]Up[/green]: Prefect's pages are at {settings.api_url[:-4]}")
-            secret = shlex.quote(str(api_secret.secret_path(place)))
-            pairs = [("log in with", f"what `cat {secret}` prints; commands find it by themselves")]
-            console.print_pairs([*pairs, ("logs", place / "logs"), ("work pool", pool)])
-            console.next_steps(
-                [
-                    ("maskmill generate DATASET --input IMAGES", "annotate (in another terminal)"),
-                    ("maskmill deploy DATASET --flow relabel --cron '0 3 * * *'", "relabel every night"),
-                    ("maskmill up --stop", "end it all, as Ctrl-C does"),
-                ]
-            )
+        services.supervise(settings, console.note, ready=partial(_ready, settings))
 
-        services.supervise(settings, console.note, ready=ready)
+
+def _ready(settings: UpSettings) -> None:
+    """Says where the pages are, how to log in and what to do next."""
+    from maskmill.flows.services.prefect import secret as api_secret
+
+    console.out.print(f"[green]Up[/green]: Prefect's pages are at {settings.api_url[:-4]}")
+    secret = shlex.quote(str(api_secret.secret_path(settings.home)))
+    pairs = [("log in with", f"what `cat {secret}` prints; commands find it by themselves")]
+    console.print_pairs([*pairs, ("logs", settings.home / "logs"), ("work pool", settings.pool)])
+    console.next_steps(
+        [
+            ("maskmill generate DATASET --input IMAGES", "annotate (in another terminal)"),
+            ("maskmill deploy DATASET --flow relabel --cron '0 3 * * *'", "relabel every night"),
+            ("maskmill up --stop", "end it all, as Ctrl-C does"),
+        ]
+    )
 
 
 def _tell(found: object, *, stopped: bool, json: bool) -> None:

@@ -177,10 +177,10 @@ WRONG: Mapping[str, list[Wrong]] = {
     "faults": COUNT,
     "csv": [],
     "parquet": FILE_OUT,
-    "where": wrong("bad SQL", "", "selec 1", "nosuch = 1", "1 =", "\0"),
-    "masks_where": wrong("bad SQL", "", "selec 1", "nosuch = 1", "1 =", "\0"),
-    "split": wrong("no setting", "", "a/b", "90", "200/5/5", "-1/101"),
-    "classes": wrong("unknown choice", "nosuch", ""),
+    "where": wrong("bad SQL", "selec 1", "nosuch = 1", "1 =", "\0"),
+    "masks_where": wrong("bad SQL", "selec 1", "nosuch = 1", "1 =", "\0"),
+    "split": wrong("no setting", "a/b", "90", "200/5/5", "-1/101"),
+    "classes": [],
     "class_map": TRUTH[:4],
     "min_label_score": wrong("number out of range", "nan", "-1", "2") + wrong("no number", "abc", ""),
     "names": wrong("unknown family", "nosuch", ""),
@@ -213,6 +213,8 @@ ONLY: Mapping[tuple[str, str], list[Wrong]] = {
     ("review", "images"): COUNT,
     ("tune", "input"): INPUT,
     ("import", "images"): INPUT[:-1],
+    ("browse", "column"): wrong("no such column", "nosuch", "nan", "../x"),
+    ("browse", "by"): [],
     ("import", "column"): wrong("no name", "", "../x", "masks", "images", "A B", "nan", "n" * 300),
     ("export", "images"): [],
     ("tag", "generation"): OLD_GENERATION,
@@ -283,7 +285,13 @@ RIGHT: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 
 SHARED = ("recipe", "config", "set")
 
-ELSEWHERE = {"prefect": "hands everything to Prefect's own command line"}
+ELSEWHERE = {
+    "prefect": "hands everything to Prefect's own command line",
+    "browse": "serves until it is stopped",
+    "fetch": "goes to where weights are published",
+    "doctor": "looks at the machine, whatever is said to it",
+    "prove": "runs a family's own code",
+}
 
 
 def commands() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from maskmill.pipeline.gpu.kernels.head import head_kernel
 from maskmill.pipeline.gpu.kernels.measure import measure_kernel
 from maskmill.pipeline.gpu.kernels.runs import runs_kernel
 from maskmill.pipeline.gpu.kernels.suppress import suppress_kernel
-from maskmill.pipeline.gpu.triton_ops import HEAD_BLOCK, UNFUSED, attention_blocks, cut_width
+from maskmill.pipeline.gpu.triton_ops import FUSED, HEAD_BLOCK, UNFUSED, attention_blocks, cut_width
 
 H100 = GPUTarget("cuda", 90, 32)
 BF, F32, I32, U8 = "*bf16", "*fp32", "*i32", "*u8"
@@ -42,7 +42,7 @@ def _attention(window: int, channels: int, data: str = BF) -> Case:
         attention_kernel,
         (data,) * 5 + ("fp32",) + ("i32",) * 4,
         constants | {"POSITIONS": True, "PRECISION": "ieee"},
-        {"num_warps": block // 16, "num_stages": 2},
+        {"num_warps": block // 16, "num_stages": 2, **FUSED},
     )
 
 
@@ -73,7 +73,9 @@ def _head(rows: int, *, finer: bool, data: str = BF) -> Case:
         "BLOCK": HEAD_BLOCK,
         "PRECISION": "ieee",
     }
-    return Case(head_kernel, (*pointers, "fp32", *("i32",) * 4), constants, {"num_warps": 4, "num_stages": 1})
+    return Case(
+        head_kernel, (*pointers, "fp32", *("i32",) * 4), constants, {"num_warps": 4, "num_stages": 1, **FUSED}
+    )
 
 
 _TILE = {"TILE_Y": ROW_TILE, "TILE_X": COLUMN_TILE, "PATCH_Y": 8, "PATCH_X": 32}

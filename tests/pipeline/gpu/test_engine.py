@@ -175,10 +175,15 @@ def test_host_time(make_tiny_sam: Any) -> None:
     found = stage(images)
     assert [len(one.annotations) for one in found] == [100] * 8
     seconds = []
-    for _ in range(5):
-        start_s = time.process_time()
-        stage(images)
-        seconds.append((time.process_time() - start_s) / len(images))
+    own_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that spin at barriers would count
+    try:
+        for _ in range(6):
+            start_s = time.process_time()
+            stage(images)
+            seconds.append((time.process_time() - start_s) / len(images))
+    finally:
+        torch.set_num_threads(own_threads)
     assert min(seconds) <= HOST_LIMIT_S, seconds
 
 

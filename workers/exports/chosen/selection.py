@@ -71,7 +71,10 @@ class Selection:
             else None
         )
         self._reviewed_images = self._reviewed_masks = 0
-        self._keys, self._shards = self._asked() if choices.where else (None, None)
+        self._keys: frozenset[str] | None = None
+        self._shards: frozenset[int] | None = None
+        if choices.where:
+            self._keys, self._shards = self._asked()
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -229,7 +232,7 @@ def mask_row_schema() -> pa.Schema:
 
 def _mask_row(image: ExportImage, row: Mapping[str, Any]) -> dict[str, Any]:
     info, box = image.record["image"], row.get("bbox") or (None,) * 4
-    best = (row.get("labels") or ({},))[0]
+    best: Mapping[str, Any] = (row.get("labels") or ({},))[0]
     return {
         "key": image.sample.key,
         "image_id": info["image_id"],

@@ -81,7 +81,7 @@ class _Semantic(MapFormat):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self._numbers = {name: number for number, name in enumerate(names, 1)}
-        self._kind = np.uint8 if len(names) < 256 else np.uint16
+        self._is_wide = len(names) > 255
 
     def map_of(self, image: ExportImage) -> MapOfImage:
         """See `MapFormat`."""
@@ -91,8 +91,10 @@ class _Semantic(MapFormat):
         seen = int(np.count_nonzero(np.bincount(map_HW.ravel(), minlength=len(rows) + 1)[1:]))
         if seen < len(rows):
             self.left_out[HIDDEN] += len(rows) - seen
-        numbers = np.array([0, *(self._numbers[class_of(row) or OBJECT] for row in rows)], self._kind)
-        return MapOfImage(numbers[map_HW], seen)
+        numbers = [0, *(self._numbers[class_of(row) or OBJECT] for row in rows)]
+        if self._is_wide:
+            return MapOfImage(np.array(numbers, np.uint16)[map_HW], seen)
+        return MapOfImage(np.array(numbers, np.uint8)[map_HW], seen)
 
     def files(self) -> dict[str, bytes]:
         """See `MapFormat`."""

@@ -91,17 +91,12 @@ def export_maps(
     num_images = num_masks = size_bytes = 0
     for num_images, image in enumerate(selection.images(pictures=choices.images), 1):
         found = maps.map_of(image)
-        if found.pixels is not None:
-            png = png_of(found.pixels)
-            target.put(f"{split_name(maps.folder, image.split)}/{image.stem}.png", png)
-            size_bytes += len(png)
-        if choices.images:
-            target.put(f"{PICTURES}/{image.stem}.jpg", image.jpeg)
-            size_bytes += len(image.jpeg)
         num_masks += found.num_masks
+        size_bytes += _put_image(target, maps.folder, image, found, choices.images)
         if progress is not None:
             progress(num_images)
 
+    # What stands beside the maps, once all images were seen
     files = []
     for name, data in maps.files().items():
         target.put(name, data)
@@ -134,6 +129,21 @@ def export_maps(
     refuse_late(store, generation, target)
     finish(target, plan, report)
     return report
+
+
+def _put_image(
+    target: ObjectStore, folder: str, image: ExportImage, found: MapOfImage, with_picture: bool
+) -> int:
+    """Writes an image's map, where it has one, and its photograph where that is wanted; the bytes written."""
+    written = 0
+    if found.pixels is not None:
+        png = png_of(found.pixels)
+        target.put(f"{split_name(folder, image.split)}/{image.stem}.png", png)
+        written += len(png)
+    if with_picture:
+        target.put(f"{PICTURES}/{image.stem}.jpg", image.jpeg)
+        written += len(image.jpeg)
+    return written
 
 
 def split_name(name: str, split: str) -> str:
