@@ -2,7 +2,7 @@
 
 A `Filters` is plain values from a form; it becomes conditions with placeholders, so that nothing a person
 types is taken as SQL, but for `where`, which is SQL: one expression over a mask's row and its picture's, in a
-connection that sees these tables and nothing else (`LOCKED` in dataset/query.py).
+connection that sees these tables and nothing else (`LOCKED` in query/query.py).
 
 It does not know: where rows come from (search.py).
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.saves import Save, saves_of
+from maskmill.workers.page.agreement import agreements
 from maskmill.workers.page.reviewing import TOOL
 from maskmill.workers.reviews.rows import KEPT, fates
 
@@ -70,8 +71,10 @@ def summary(session: Session) -> dict[str, Any]:
     total = _Tally()
     in_force_finished = 0
     numbers = session.people.numbers(fresh=True)
+    sittings: list[list[Save]] = []
     for key in numbers:
-        for save in last_of_sittings(saves_of(session.store, key)):
+        sittings.append(list(last_of_sittings(saves_of(session.store, key))))
+        for save in sittings[-1]:
             people[save.who].add(save)
             total.add(save)
         newest = session.people.newest(key)
@@ -83,6 +86,7 @@ def summary(session: Session) -> dict[str, Any]:
         "left": session.catalogue.num_images - in_force_finished,
         "total": total.facts(),
         "people": [{"who": who, **tally.facts()} for who, tally in sorted(people.items())],
+        "agreement": agreements(sittings),
         "open": [
             {"key": key, "who": who, "age_s": age_s}
             for key, some in session.people.claimed().items()

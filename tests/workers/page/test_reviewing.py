@@ -205,3 +205,20 @@ def test_a_summary_counts_the_last_save_of_each_sitting(page: Asked) -> None:
     assert found["total"]["masks_an_hour"] == pytest.approx(360 * len(ids))
     assert found["total"]["fates"] == [{"how": "confirmed", "masks": len(ids), "seconds_a_mask": 2.0}]
     assert [one["who"] for one in found["people"]] == ["ana"] and found["open"][0]["who"] == "ana"
+
+
+def test_two_who_saw_nothing_of_each_other_are_compared(page: Asked) -> None:
+    """A square of 36 px, and one a column further: 30 px in common of 42; one mask has no partner."""
+    ana, ben = opened(page, blank=True), opened(page, "ben", blank=True)
+    squares = [{"how": "added", "segmentation": box(ana, left, 4)} for left in (3, 30)]
+    page.post("api/review/save", sent(ana, squares, finished=True))
+    shifted = [{"how": "added", "segmentation": box(ben, 4, 4)}]
+    page.post("api/review/save", sent(ben, shifted, "ben", finished=True))
+    (found,) = page.get("api/review/summary")["agreement"]
+    assert (found["people"], found["pictures"]) == (["ana", "ben"], 1)
+    assert found["matched"] == pytest.approx(2 / 3) and found["mean_iou"] == pytest.approx(30 / 42)
+
+    # Who has seen both agrees with both, which says nothing
+    both = opened(page, "eve", both=True)
+    page.post("api/review/save", sent(both, kept(both), "eve", finished=True))
+    assert [one["people"] for one in page.get("api/review/summary")["agreement"]] == [["ana", "ben"]]
