@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +338,7 @@ GENERATION = {
     "models": {"segmenter": "nano"},
     "totals": {"masks": 8},
     "created_utc": "2025-01-01T00:00:00+00:00",
-    "manifest": vars(_OBJECT),
+    "manifest": asdict(_OBJECT),
     "made_by": "generate",
     "format_version": 1,
 }

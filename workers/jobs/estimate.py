@@ -60,7 +60,7 @@ class Estimate:
         num_workers: that share the work.
         hours: on machines like this one, model loading included.
         masks: in all.
-        bytes_by_column: "images", "masks", "masks index".
+        bytes_by_column: "images", "images index", "masks", "masks index", ...
         total_bytes: of all columns.
         seconds_by_step: seconds an image by step, as records name them.
         rejected_in_sample: reason -> count.
@@ -186,7 +186,10 @@ def _run_all(stages: Stages, progress: Callable[[int, int], None] | None) -> lis
         )
         if progress is not None:
             progress(shard + 1, stages.plan.num_shards)
-    return _with_index_bytes(measured, _index_bytes_per_row(stages))
+    return [
+        dataclasses.replace(image, bytes_by_column={**image.bytes_by_column, **rows})
+        for image, rows in zip(measured, _index_bytes(stages), strict=True)
+    ]
 
 
 def _tar_bytes(stages: Stages, shard: int) -> dict[str, float]:
@@ -201,35 +204,27 @@ def _tar_bytes(stages: Stages, shard: int) -> dict[str, float]:
     }
 
 
-def _index_bytes_per_row(stages: Stages) -> dict[str, float]:
-    """Bytes a row in each column's index, when the rows of all images lie in one file as in a real shard."""
+def _index_bytes(stages: Stages) -> list[dict[str, float]]:
+    """What each image's rows take in each column's index, where the rows of all lie in one file as in a real
+    shard.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    per_row: dict[str, float] = {}
+    found = [dict[str, float]() for _ in range(stages.plan.num_shards)]
     for column in stages.spec.fingerprints:
         records = [_record(stages, column, shard) for shard in range(stages.plan.num_shards)]
         tables = [read_index(stages.store, record.index) for record in records if record.index is not None]
         num_rows = sum(table.num_rows for table in tables)
-        if num_rows:
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.concat_tables(tables), sink, compression="zstd")
-            per_row[column] = sink.getvalue().size / num_rows
-    return per_row
+        if not num_rows:
+            continue
 
-
-def _with_index_bytes(measured: list[MeasuredImage], per_row: Mapping[str, float]) -> list[MeasuredImage]:
-    """Adds what each image's rows take; only masks have an index."""
-    return [
-        dataclasses.replace(
-            image,
-            bytes_by_column={
-                **image.bytes_by_column,
-                **{f"{column} index": size * image.masks for column, size in per_row.items()},
-            },
-        )
-        for image in measured
-    ]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.concat_tables(tables), sink, compression="zstd")
+        per_row = sink.getvalue().size / num_rows
+        for image, record in zip(found, records, strict=True):
+            image[f"{column} index"] = per_row * (record.index.num_samples if record.index else 0)
+    return found
 
 
 def _record(stages: Stages, column: str, shard: int) -> CommitRecord:

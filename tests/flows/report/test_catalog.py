@@ -92,9 +92,9 @@ def test_tags_name_generations_everywhere(two: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("log", "{tmp}/none"), 3, "holds no generation"),
-        (("diff", "{two}", "nine"), 3, "use a number"),
-        (("diff", "{two}", "9"), 3, "no generation 9"),
+        (("log", "{tmp}/none"), 2, "holds no generation"),
+        (("diff", "{two}", "nine"), 2, "use a number"),
+        (("diff", "{two}", "9"), 2, "no generation 9"),
         (("show", "{two}", "99"), 2, "there is no image '99'"),
         (("query", "{two}", "drop everything"), 2, "cannot be answered"),
         (("query", "{two}", ""), 2, "the query is empty"),

@@ -72,7 +72,7 @@ def test_training_and_measuring_name_the_bad_value(kind: type, values: dict[str,
 
 
 def test_model_types_are_those_of_the_table() -> None:
-    assert model_types_of("detector") == ("grounding-dino", "owlv2", "owlvit")
+    assert model_types_of("detector") == ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit")
     assert set(model_types_of("namer")) == {t for family in families_of("namer") for t in family.model_types}
 
 

@@ -48,7 +48,7 @@ def test_when_all_is_run_bytes_are_those_of_the_dataset(data: Published, of_all:
         assert predicted.mean < size_bytes, column
         padding = (12_000 if index else 10_240) * len(rows)  # a tar's end, a table's footer
         assert predicted.mean > size_bytes - padding, column
-    assert set(of_all.bytes_by_column) == {"images", "masks", "masks index"}
+    assert set(of_all.bytes_by_column) == {"images", "images index", "masks", "masks index"}
     assert of_all.total_bytes.mean == pytest.approx(sum(b.mean for b in of_all.bytes_by_column.values()))
 
 

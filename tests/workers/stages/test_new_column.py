@@ -209,7 +209,7 @@ def test_its_settings_are_its_fingerprint_and_nobody_elses(run: tuple[DepthConfi
 def test_settings_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="section 'depth' is dict: use DepthSettings"):
         make_spec("nowhere", depth={"metres": 1.0})
-    with pytest.raises(ValueError, match="there is no section 'deep': use ingest, segmenter, masks, boxes, "):
+    with pytest.raises(ValueError, match="there is no section 'deep': use ingest, embeddings, segmenter, "):
         make_spec("nowhere", deep=DepthSettings())
 
 
