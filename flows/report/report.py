@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROGRESS_EVERY_S = 1.0
 MAX_SHEET_BYTES = 4 * 2**20  # a data URI lies in Prefect's database
+LEAST_PACE_S = 0.5  # a pace over less is no pace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,6 +277,8 @@ def pace(tally: Tally) -> str:
     """The moving part of a progress line."""
     if not tally.workers_ready:
         return "workers are starting"
+    if tally.elapsed_s < LEAST_PACE_S:
+        return f"{tally.num_rejects} rejected"
     left = f", {duration(tally.left_s)} left" if tally.left_s is not None else ""
     rates = f"{tally.images_per_s:.1f} images/s, {tally.masks_per_s:.0f} masks/s"
     return f"{rates}, {tally.num_rejects} rejected{left}"

@@ -1,9 +1,9 @@
 """Where an export says that a picture came from, without telling of the maker's machine.
 
-How it works: a local path is told from the folder on that all inputs of the dataset have in common, so that
-two inputs' pictures stay apart; what lies elsewhere (a manifest may name it) by its file name alone.
-Addresses of S3 and the web are told whole: they mean the same everywhere. The dataset's own records keep
-whole paths: it reads from there.
+How it works: a local path begins with the name of the input folder, or, of several inputs, below the folder
+that they have in common, so that two inputs' pictures stay apart; what lies elsewhere (a manifest may name
+it) by its file name alone. Addresses of S3 and the web are told whole: they mean the same everywhere. The
+dataset's own records keep whole paths: it reads from there.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ def relative_to(inputs: Sequence[str]) -> Callable[[str], str]:
     Args:
         inputs: of the dataset's plans, absolute: folders, files, globs, addresses.
     """
-    folders = [_folder(one) for one in inputs if Path(one).is_absolute()]
+    local = [one for one in inputs if Path(one).is_absolute()]
+    folders = [_folder(one) for one in local]
     root = Path(os.path.commonpath(folders)) if folders else None
+    if root is not None and str(root) in local:
+        root = root.parent  # a folder that was asked for keeps its own name
 
     def told(source: str) -> str:
         """A source, tar::member inside a tar."""

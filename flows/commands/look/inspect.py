@@ -110,13 +110,7 @@ def verify(
     ones, or --recipe, --config and --set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
-        given = None
-        if recipe is not None or config is not None or set:
-            from maskmill.flows.config import ConfigError, load_config
-
-            given = load_config(recipe, config, set or [])
-            if not repair:
-                raise ConfigError("--recipe, --config and --set say how to repair: give --repair with them")
+        given = _repair_settings(recipe, config, set or [], repair=repair)
         repaired = None
         if repair:
             repaired = _repair(dataset, given, deep=deep, yes=yes, json=json)
@@ -130,6 +124,19 @@ def verify(
                 told, much = count(orphans["orphans"], "object"), size(orphans["orphan_bytes"])
                 console.note(f"{told} named by nothing ({much}); see `maskmill gc`")
         console.exit_unless(report.ok)
+
+
+def _repair_settings(
+    recipe: str | None, config: Path | None, sets: list[str], *, repair: bool
+) -> RunConfig | None:
+    """The settings to repair by, where some are given. Raises ConfigError where nothing is repaired."""
+    if recipe is None and config is None and not sets:
+        return None
+    from maskmill.flows.config import ConfigError, load_config
+
+    if not repair:
+        raise ConfigError("--recipe, --config and --set say how to repair: give --repair with them")
+    return load_config(recipe, config, sets)
 
 
 def _verified(dataset: str, *, deep: bool) -> VerifyReport:

@@ -10,7 +10,7 @@ import typer
 
 from maskmill.flows.config import ConfigError
 from maskmill.flows.report import console
-from maskmill.flows.report.report import Tally
+from maskmill.flows.report.report import Tally, pace
 from maskmill.storage.errors import InputError, OutOfSpace
 
 
@@ -69,3 +69,6 @@ def test_a_tally_knows_its_pace_only_once_something_is_done() -> None:
         images_total=10, shards_total=1, images_done=5, masks_done=50, workers_ready=1, elapsed_s=2.5
     )
     assert (half.images_per_s, half.masks_per_s, half.left_s) == (2.0, 20.0, 2.5)
+    assert pace(half) == "2.0 images/s, 20 masks/s, 0 rejected, 2.5 s left"
+    at_once = Tally(images_total=2, shards_total=2, images_done=2, workers_ready=1, elapsed_s=4e-6)
+    assert pace(at_once) == "0 rejected", "half a million images a second is no news"

@@ -108,7 +108,10 @@ def test_sa1b_tars_say_category_and_crowd_and_come_back_in(
         for row in record["annotations"]
     ]
     assert found == [("cup (44)", 44, 0), ("train", 7, 1), ("12", 12, 0), ("cup", 9, 0)]
-    assert [record["image"]["source"] for record in records] == ["roll 1/00000.jpg", "roll 2/00001.jpg"]
+    assert [record["image"]["source"] for record in records] == [
+        "photos/roll 1/00000.jpg",
+        "photos/roll 2/00001.jpg",
+    ]
 
     # what is told relative is matched, and keeps its labels
     store = data[0]

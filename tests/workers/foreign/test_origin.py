@@ -13,7 +13,8 @@ from maskmill.workers.foreign.origin import relative_to
 @pytest.mark.parametrize(
     ("inputs", "source", "told"),
     [
-        (["/home/eve/photos"], "/home/eve/photos/a/1.jpg", "a/1.jpg"),
+        (["/home/eve/photos"], "/home/eve/photos/a/1.jpg", "photos/a/1.jpg"),
+        (["/home/eve/photos", "/home/eve/photos/more"], "/home/eve/photos/more/1.jpg", "photos/more/1.jpg"),
         (["/home/eve/a", "/home/eve/b"], "/home/eve/b/1.jpg", "b/1.jpg"),
         (["/home/eve/a/**/*.jpg"], "/home/eve/a/x/1.jpg", "x/1.jpg"),
         (["/home/eve/z.tar"], "/home/eve/z.tar::in/1.jpg", "z.tar::in/1.jpg"),
@@ -30,7 +31,7 @@ def test_a_source_is_told_from_the_inputs_on(inputs: list[str], source: str, tol
 def test_a_folder_with_a_dot_or_a_bracket_is_a_folder(tmp_path: Path) -> None:
     for name in ("v1.2", "x[1]"):
         (tmp_path / name).mkdir()
-        assert relative_to([str(tmp_path / name)])(str(tmp_path / name / "a" / "1.jpg")) == "a/1.jpg"
+        assert relative_to([str(tmp_path / name)])(str(tmp_path / name / "a" / "1.jpg")) == f"{name}/a/1.jpg"
 
 
 def test_a_told_source_is_its_picture_also_where_another_ends_alike() -> None:
