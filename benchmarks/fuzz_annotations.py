@@ -95,7 +95,9 @@ def run_batch(start: int, end: int) -> tuple[Counter[str], list[dict[str, Any]]]
 
 def _in_child(numbers: range, told: IO[bytes]) -> NoReturn:
     """Feeds and ends this process: with the counts, or with the error that came out."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])  # what it was forked with
+    limit = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     seconds = START_SECONDS + SECONDS_EACH * len(numbers)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     try:

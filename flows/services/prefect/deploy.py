@@ -92,6 +92,7 @@ class Deployment:
 
     def schedules(self) -> list[CronSchedule]:
         """When to run, as Prefect takes it; nothing without `cron`."""
+        up_state.use_server()  # before Prefect comes in: it reads its settings then
         from prefect.client.schemas.schedules import CronSchedule
 
         return [CronSchedule(cron=self.cron, timezone=self.timezone)] if self.cron else []
