@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from maskmill.workers.exports.publish.numbers import Numbers
@@ -143,7 +144,7 @@ marks many objects outlined as one; `extra` is JSON: labels, names, captions.
 
 def _lineage_rows(lineage: Lineage) -> list[tuple[str, str]]:
     rows = [
-        ("made by", "[maskmill](https://pypi.org/project/maskmill/)"),
+        ("made by", f"maskmill {version('maskmill')}"),
         ("generation", f"{lineage.generation}, published {lineage.created_utc}"),
         ("made from", "nothing before it" if lineage.parent is None else f"generation {lineage.parent}"),
     ]
