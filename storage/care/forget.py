@@ -109,7 +109,7 @@ def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
         generations=tuple(
             number
             for number in list_generations(store)
-            if any(row.shard in shards for row in load_generation(store, number).rows())
+            if load_generation(store, number).row_set().of_shards(shards)
         ),
         done=marked and not left and not any(_holds(one, set(wanted)) for one in held),
     )

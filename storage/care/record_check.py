@@ -155,15 +155,21 @@ def newest_readable(store: ObjectStore) -> Generation | None:
     try:
         generation = latest(store)
         if generation is not None:
-            generation.rows()
+            _readable(generation)
         return generation
     except (DamagedObject, ObjectNotFound):
         pass
     for number in reversed(list_generations(store)):
         try:
             generation = load_generation(store, number)
-            generation.rows()
+            _readable(generation)
             return generation
         except (DamagedObject, ObjectNotFound):
             continue
     return None
+
+
+def _readable(generation: Generation) -> None:
+    """Reads its manifest once. Raises DamagedObject, ObjectNotFound."""
+    for _ in generation.row_set().tables(()):
+        pass

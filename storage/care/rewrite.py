@@ -353,15 +353,18 @@ def republish(
     def make(parent: Generation | None) -> Publication:
         """The rows in force now, over the latest generation."""
         assert parent is not None
-        rows = tuple(_refreshed(store, row) if row.shard in shards else row for row in parent.rows())
-        totals = _totals(parent, rows)
+        stored = parent.row_set().of_shards(shards)
+        old = [row for _, rows in sorted(stored.items()) for _, row in sorted(rows.items())]
+        new = [_refreshed(store, row) for row in old]
+        totals = _totals(parent, old, new)
         facts = {
             "columns": parent.columns,
             "settings": parent.settings,
             "models": parent.models,
             "totals": totals,
         }
-        return Publication(rows, facts)
+        changes = {(row.shard, row.column): row for row in new}
+        return Publication(parent.row_set().changed(changes), facts)
 
     return publish_over(store, make, created_utc, made_by=made_by)
 
@@ -372,13 +375,15 @@ def _refreshed(store: ObjectStore, row: GenerationRow) -> GenerationRow:
     return row if record is None or record.sha256 == row.record_sha256 else row_of(version, record)
 
 
-def _totals(parent: Generation, rows: Iterable[GenerationRow]) -> dict[str, float]:
+def _totals(
+    parent: Generation, olds: Iterable[GenerationRow], news: Iterable[GenerationRow]
+) -> dict[str, float]:
     """The parent's totals, changed by what its rows changed in.
 
     A forgotten image was annotated or rejected before, and is rejected now.
     """
     totals = dict(parent.totals)
-    for old, new in zip(parent.rows(), rows, strict=True):
+    for old, new in zip(olds, news, strict=True):
         written = new.num_written - old.num_written
         masks = (new.index.num_samples if new.index else 0) - (old.index.num_samples if old.index else 0)
         changes = {old.column: written}

@@ -14,17 +14,21 @@ and the marks of forgotten images are looked at beside it (record_check.py, save
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from maskmill.storage.care.carried import Carried, Meant
 from maskmill.storage.care.record_check import RESTORE, forgotten_problems, newest_readable, record_problems
 from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions, making_order
 from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record, read_row
-from maskmill.storage.dataset.manifest import GenerationRow, row_of
+from maskmill.storage.dataset.manifest import KEY, GenerationRow, row_of, table_rows
 from maskmill.storage.dataset.records import NOT_ANNOTATED
+from maskmill.storage.dataset.row_set import Key, Rows, RowSet
 from maskmill.storage.errors import (
     DamagedObject,
     ObjectNotFound,
@@ -37,9 +41,11 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
 from maskmill.storage.stores.open import is_silence
 
-Rows = Mapping[str, GenerationRow]
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_PROBLEMS = 1000
+COUNTED = ("annotated", "rejected", "missing", "duplicated", "damaged", "unannotated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +94,22 @@ class _Finding:
     unannotated: int = 0
 
 
-@dataclass(frozen=True)
-class _Meant:
-    """What each shard is meant to hold: the dataset's columns in making order; those that it must have."""
+@dataclass
+class _Sums:
+    """What all findings come to; the first problems, and how many there are."""
 
-    columns: tuple[str, ...]
-    needed: tuple[str, ...]
+    counts: Counter[str] = field(default_factory=Counter)
+    lacking: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    num_problems: int = 0
+
+    def add(self, finding: _Finding) -> None:
+        """One more."""
+        for name in COUNTED:
+            self.counts[name] += getattr(finding, name)
+        self.lacking.update(finding.lacking)
+        self.num_problems += len(finding.problems)
+        self.problems += finding.problems[: MAX_PROBLEMS - len(self.problems)]
 
 
 @dataclass(frozen=True)
@@ -133,109 +149,101 @@ def verify(
         plan = load_plans(store)
     except (DamagedObject, ObjectNotFound) as exc:
         return _report(Plan(store, ()), [_Finding(problems=(f"{exc}; {RESTORE}",))])
-    by_shard, problems = _rows_in_force(store, plan)
-    meant = _meant(making_order({column for rows in by_shard.values() for column in rows}))
+    rows, problems = _rows_in_force(store)
+    meant = _meant(making_order({column for (column,) in rows.scan("column")}))
     problems += record_problems(store, plan, deep=deep)
-    found = [_Finding(rejected=plan.num_rejects, problems=tuple(problems))]
+    sums = _Sums()
+    sums.add(_Finding(rejected=plan.num_rejects, problems=tuple(problems)))
 
-    # Shards that were checked before
-    left: Sequence[int] = range(plan.num_shards)
-    if known is not None:
-        counted, left = _counted(plan, meant, by_shard, known)
-        found.append(counted)
+    # Shards that were checked before are counted on the way to the others
+    carried = Carried(plan, meant, known) if known is not None else None
 
-    # The others
-    def check(shard: int) -> Iterator[_Finding]:
+    def check(unit: tuple[int, Rows]) -> Iterator[_Finding]:
         """One shard, followed through its columns."""
-        yield _check_shard(store, plan, shard, meant, by_shard.get(shard, {}), deep)
+        shard, found = unit
+        yield _check_shard(store, plan, shard, meant, found, deep)
 
-    with closing(in_order(left, check, num_threads)) as findings:
+    with closing(in_order(_left(plan, rows, carried, sums), check, num_threads)) as findings:
         for number, finding in enumerate(findings, start=1):
-            found.append(finding)
+            sums.add(finding)
             if progress is not None:
                 progress(number)
-    found.append(_Finding(problems=tuple(forgotten_problems(store, deep=deep))))
-    found += [_unplanned(shard, rows) for shard, rows in by_shard.items() if shard >= plan.num_shards]
-    return _report(plan, found)
+    if carried is not None:
+        sums.add(_Finding(**carried.counted()))
+    sums.add(_Finding(problems=tuple(forgotten_problems(store, deep=deep))))
+    return _report(plan, sums)
 
 
-def _report(plan: Plan, found: Sequence[_Finding]) -> VerifyReport:
-    problems = [problem for finding in found for problem in finding.problems]
-    if len(problems) > MAX_PROBLEMS:
-        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more"]
+def _report(plan: Plan, sums: _Sums) -> VerifyReport:
+    problems = sums.problems
+    if sums.num_problems > len(problems):
+        problems = [*problems, f"and {sums.num_problems - len(problems)} more"]
     report = VerifyReport(
         images=plan.num_images + plan.num_rejects,
-        annotated=sum(finding.annotated for finding in found),
-        rejected=sum(finding.rejected for finding in found),
-        missing=sum(finding.missing for finding in found),
-        duplicated=sum(finding.duplicated for finding in found),
-        damaged=sum(finding.damaged for finding in found),
         problems=tuple(problems),
-        lacking=dict(sum((Counter(finding.lacking) for finding in found), Counter())),
-        unannotated=sum(finding.unannotated for finding in found),
+        lacking=dict(sums.lacking),
+        **{name: sums.counts[name] for name in COUNTED},
     )
     accounted = report.annotated + report.rejected + report.unannotated + report.missing + report.damaged
     assert accounted == report.images, f"{accounted} accounted for, of {report.images}"
     return report
 
 
-def _rows_in_force(store: ObjectStore, plan: Plan) -> tuple[dict[int, dict[str, GenerationRow]], list[str]]:
-    """Rows by shard and column, and what is remarkable about their choice."""
+def _rows_in_force(store: ObjectStore) -> tuple[RowSet, list[str]]:
+    """The generation's rows and what is committed beyond it, and what is remarkable about their choice."""
     generation = newest_readable(store)
-    by_shard: dict[int, dict[str, GenerationRow]] = {}
-    for row in generation.rows() if generation else ():
-        by_shard.setdefault(row.shard, {})[row.column] = row
+    rows = generation.row_set() if generation else RowSet(store)
     columns = dict(generation.columns) if generation else _fullest_versions(store)
-    problems = []
-    for column, fingerprint in columns.items():
-        version = ColumnVersion(store, column, fingerprint)
-        newer = {shard for shard in version.committed() if column not in by_shard.get(shard, {})}
-        with closing(version.read_shards(newer)) as records:
+    versions = {column: ColumnVersion(store, column, digits) for column, digits in columns.items()}
+
+    # Committed, and no row of that column there
+    newer = {column: version.repairs() for column, version in versions.items()}
+    for shard, column in rows.scan(*KEY):
+        newer.get(column, {}).pop(shard, None)
+
+    problems: list[str] = []
+    beyond: dict[Key, GenerationRow] = {}
+    for column, version in versions.items():
+        with closing(version.read_shards(newer[column], repairs=newer[column])) as records:
             for shard, record in records:
                 if isinstance(record, StorageError):
                     problems.append(str(record))
                 else:
-                    by_shard.setdefault(shard, {})[column] = row_of(version, record)
-    return by_shard, problems
+                    beyond[shard, column] = row_of(version, record)
+    return rows.changed(beyond), problems
 
 
-def _counted(
-    plan: Plan, meant: _Meant, by_shard: Mapping[int, Rows], known: Generation
-) -> tuple[_Finding, list[int]]:
-    """What shards that have the very rows of `known` add, all together; and the shards that are left."""
-    before: dict[int, dict[str, GenerationRow]] = {}
-    for row in known.rows():
-        before.setdefault(row.shard, {})[row.column] = row
-    annotated, rejected, lacking, left = 0, 0, Counter[str](), list[int]()
-    for shard in range(plan.num_shards):
-        rows = by_shard.get(shard, {})
-        if rows != before.get(shard) or not _adds_up(plan, shard, meant, rows):
-            left.append(shard)
-            continue
-        images = rows["images"]
-        annotated += images.num_written
-        rejected += images.num_rejects
-        for column in meant.columns:
-            if column not in ("images", *meant.needed, *rows):
-                lacking[column] += images.num_written
-    return _Finding(annotated=annotated, rejected=rejected, lacking=dict(lacking)), left
+def _left(plan: Plan, rows: RowSet, carried: Carried | None, sums: _Sums) -> Iterator[tuple[int, Rows]]:
+    """The shards to be looked at, with their rows: all that are planned but those that `carried` counts.
+
+    What has rows and was never planned goes to `sums`.
+    """
+    expected = 0
+    for table in rows.tables():
+        numbers = table.column("shard").to_pylist()
+        counted = carried.of_table(table) if carried is not None else frozenset[int]()
+        at = 0
+        while at < len(numbers):
+            shard, end = numbers[at], bisect_right(numbers, numbers[at], at)
+            if shard >= plan.num_shards:
+                sums.add(_unplanned(shard, _rows_of(table.slice(at, end - at))))
+            else:
+                yield from ((absent, {}) for absent in range(expected, shard))
+                if shard not in counted:
+                    yield shard, _rows_of(table.slice(at, end - at))
+                expected = shard + 1
+            at = end
+    yield from ((absent, {}) for absent in range(expected, plan.num_shards))
 
 
-def _adds_up(plan: Plan, shard: int, meant: _Meant, rows: Rows) -> bool:
-    """Whether the rows alone account for every key; what a column after images rejects, its record tells."""
-    if "images" not in rows or not all(column in rows for column in meant.needed):
-        return False
-    images = rows["images"]
-    others = [row for column, row in rows.items() if column != "images"]
-    return images.num_read == plan.num_images_of(shard) and all(
-        row.num_read == row.num_written == images.num_written for row in others
-    )
+def _rows_of(table: pa.Table) -> Rows:
+    return {row.column: row for row in table_rows(table)}
 
 
-def _meant(columns: list[str]) -> _Meant:
+def _meant(columns: list[str]) -> Meant:
     """Masks, as every run makes; what was imported where there are none."""
     imported = tuple(column for column in columns if column != "images")
-    return _Meant(tuple(columns), ("masks",) if "masks" in columns or not imported else imported)
+    return Meant(tuple(columns), ("masks",) if "masks" in columns or not imported else imported)
 
 
 def _fullest_versions(store: ObjectStore) -> dict[str, str]:
@@ -247,7 +255,7 @@ def _fullest_versions(store: ObjectStore) -> dict[str, str]:
 
 
 def _check_shard(
-    store: ObjectStore, plan: Plan, shard: int, meant: _Meant, rows: Rows, deep: bool
+    store: ObjectStore, plan: Plan, shard: int, meant: Meant, rows: Rows, deep: bool
 ) -> _Finding:
     """Follows a shard's planned keys through its columns; every key ends in exactly one count.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
@@ -70,11 +70,7 @@ class ColumnVersion:
 
     def committed(self) -> set[int]:
         """The shards that exist, from the names of their records."""
-        return set(self._repairs())
-
-    def newest_names(self) -> dict[int, str]:
-        """The object of each committed shard's newest record, from the names alone."""
-        return {shard: self.record_name(shard, repair) for shard, repair in self._repairs().items()}
+        return set(self.repairs())
 
     def record(self, shard: int) -> CommitRecord | None:
         """The shard's record in force: the newest that can be read; None if it isn't committed.
@@ -128,7 +124,7 @@ class ColumnVersion:
         Raises:
             DamagedObject: none of a shard's records can be read.
         """
-        repairs = self._repairs()
+        repairs = self.repairs()
         with closing(self._read_all(sorted(repairs.items()), num_threads)) as found:
             for _, record in found:
                 if isinstance(record, StorageError):
@@ -136,10 +132,21 @@ class ColumnVersion:
                 yield record
 
     def read_shards(
-        self, shards: Collection[int], num_threads: int = READ_THREADS
+        self,
+        shards: Collection[int],
+        num_threads: int = READ_THREADS,
+        *,
+        repairs: Mapping[int, int] | None = None,
     ) -> Generator[tuple[int, CommitRecord | StorageError]]:
-        """The record in force of each of these shards, by number, or what keeps it from being read."""
-        repairs = self._repairs()
+        """The record in force of each of these shards, by number, or what keeps it from being read.
+
+        Args:
+            shards: their numbers.
+            num_threads: records read at once.
+            repairs: as `repairs` found them, if the caller has asked; a long listing.
+        """
+        if repairs is None:
+            repairs = self.repairs() if shards else {}
         yield from self._read_all([(shard, repairs.get(shard, 0)) for shard in sorted(shards)], num_threads)
 
     def _read_all(
@@ -271,8 +278,8 @@ class ColumnVersion:
             return False
         return True
 
-    def _repairs(self) -> dict[int, int]:
-        """The highest record number of each committed shard."""
+    def repairs(self) -> dict[int, int]:
+        """The highest record number of each committed shard, from the names alone."""
         repairs: dict[int, int] = {}
         prefix = f"{self.folder}/commits/"
         for found in self.store.list(prefix):

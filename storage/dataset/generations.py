@@ -13,7 +13,7 @@ It does not know: images that are planned and not yet worked on; `verify` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from maskmill.storage.dataset.manifest import (
     write_manifest,
 )
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
+from maskmill.storage.dataset.row_set import RowSet
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import (
     DamagedObject,
@@ -79,8 +80,12 @@ class Generation:
     seen: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> tuple[GenerationRow, ...]:
-        """Its rows, by shard and column. Raises DamagedObject, ObjectNotFound."""
+        """Its rows, by shard and column, all in memory. Raises DamagedObject, ObjectNotFound."""
         return manifest_rows(self.store, self.manifest)
+
+    def row_set(self) -> RowSet:
+        """The same, to be read a part at a time."""
+        return RowSet(self.store, self.manifest)
 
 
 def publish(
@@ -122,29 +127,30 @@ def publish(
         if not records:
             raise DatasetError(f"{store.root}: nothing is committed of {dict(columns)}; run `generate` first")
         check_inputs(store, {key: record for key, (_, record) in records.items()})
-        in_order = sorted(records.items(), key=lambda item: item[0])
-        return Publication(tuple(row_of(version, record) for _, (version, record) in in_order), facts)
+        rows = RowSet.of(store, (row_of(version, record) for version, record in records.values()))
+        return Publication(rows, facts)
 
     return publish_over(store, make, created_utc, made_by="generate")
 
 
 def publish_rows(
     store: ObjectStore,
-    rows: tuple[GenerationRow, ...],
+    rows: Iterable[GenerationRow],
     facts: Mapping[str, Mapping[str, Any]],
     created_utc: str,
     *,
     made_by: str = "generate",
 ) -> Generation:
     """Publishes rows, of whatever versions, unless the latest generation has the same ones."""
-    return publish_over(store, lambda parent: Publication(rows, facts), created_utc, made_by=made_by)
+    wanted = Publication(RowSet.of(store, rows), facts)
+    return publish_over(store, lambda parent: wanted, created_utc, made_by=made_by)
 
 
 @dataclass(frozen=True)
 class Publication:
     """What a generation is to be: its rows, and its columns, settings, models and totals as `facts`."""
 
-    rows: tuple[GenerationRow, ...]
+    rows: RowSet
     facts: Mapping[str, Mapping[str, Any]]
 
 
@@ -168,14 +174,14 @@ def publish_over(
     for _ in range(MAX_RACES):
         parent = latest(store)
         wanted = make(parent)
-        refuse_forgotten(store, wanted.rows)
-        if parent is not None and parent.rows() == wanted.rows:
+        rows = wanted.rows.over(parent.manifest if parent is not None else None)
+        refuse_forgotten(store, rows)
+        if parent is not None and not rows.changes:
             return parent
-        known = frozenset(parent.rows() if parent else ())
-        _refuse_superseded(store, [row for row in wanted.rows if row not in known])
+        _refuse_superseded(store, [row for row in rows.changes.values() if row is not None])
         number = parent.number + 1 if parent else 1
         name = f"{FOLDER}/{number:06d}/manifest.{new_attempt()}.parquet"
-        manifest = write_manifest(store, name, wanted.rows)
+        manifest = write_manifest(store, name, rows.tables())
         generation = Generation(
             number,
             parent.number if parent else None,
@@ -188,13 +194,13 @@ def publish_over(
         )
         check_lease(store)
         if store.put_if_absent(generation_name(number), _generation_bytes(generation)):
-            refuse_forgotten(store, wanted.rows)  # marked since: the next generation is without them
+            refuse_forgotten(store, rows)  # marked since: the next generation is without them
             return generation
         store.delete(name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other generations were published meanwhile; try again")
 
 
-def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
+def refuse_forgotten(store: ObjectStore, rows: RowSet) -> None:
     """Nothing where rows hold no image that the plan marks as forgotten now.
 
     Raises:
@@ -203,8 +209,8 @@ def refuse_forgotten(store: ObjectStore, rows: Sequence[GenerationRow]) -> None:
     marked = marked_shards(store)
     by_shard: dict[int, list[CommitRecord]] = {shard: [] for shard in marked}
     superseded = set[str]()  # their data is gone where `forget` removed it; elsewhere that is damage
-    for row in rows if marked else ():
-        if row.shard in marked and (record := _record_of(store, row)) is not None:
+    for row in [row for one in rows.of_shards(marked).values() for row in one.values()] if marked else ():
+        if (record := _record_of(store, row)) is not None:
             by_shard[row.shard].append(record)
             in_force = ColumnVersion(store, row.column, row.fingerprint).record(row.shard)
             if in_force is not None and in_force.sha256 != record.sha256:
@@ -223,8 +229,12 @@ def _refuse_superseded(store: ObjectStore, rows: Collection[GenerationRow]) -> N
     for row in rows:
         by_version.setdefault(ColumnVersion(store, row.column, row.fingerprint), []).append(row)
     for version, named in by_version.items():
-        newest = version.newest_names()
-        doubtful = {row.shard: row for row in named if newest.get(row.shard) != row.record}
+        newest = version.repairs()
+        doubtful = {
+            row.shard: row
+            for row in named
+            if row.shard not in newest or version.record_name(row.shard, newest[row.shard]) != row.record
+        }
         for shard, record in version.read_shards(doubtful) if doubtful else ():
             if isinstance(record, CommitRecord) and record.sha256 != doubtful[shard].record_sha256:
                 raise Overtaken(

@@ -9,7 +9,8 @@ as the parent has it.
 What is committed of a run is carried from the generation before where nothing is new: a commit record never
 changes, so a row of the parent whose record is still the newest of its shard stands, by the record's sha256,
 and is not read again. A shard with anything new in one of the run's columns is read in all of them: they must
-have been made from each other.
+have been made from each other. So are rejects: a row has them by reason, and records are read only where two
+columns may reject the same image.
 
 It doesn't know: whether what a carried row names is still there (`verify` looks), what a column means, or why
 a shard is not done.
@@ -17,22 +18,25 @@ a shard is not done.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from maskmill.storage.dataset.columns import ColumnVersion, making_order
 from maskmill.storage.dataset.generations import Generation, check_inputs
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import NOT_ANNOTATED, CommitRecord, Reject, first_rejects
+from maskmill.storage.dataset.row_set import Key, Rows, RowSet
 from maskmill.storage.errors import StorageError
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.in_order import in_order
 
-Rows = dict[str, GenerationRow]
 THREADS = 16
 IMAGES = "images"
 
@@ -42,13 +46,11 @@ class Merged:
     """Rows of a generation to be.
 
     Attributes:
-        rows: by shard and column.
-        old_shards: by column of the run: shards that still have another version than the run's.
+        rows: the parent's, with what changes.
         dropped: by column: shards whose row no longer fits what it was made from, and is left out.
     """
 
-    rows: tuple[GenerationRow, ...]
-    old_shards: Mapping[str, int]
+    rows: RowSet
     dropped: Mapping[str, int]
 
 
@@ -57,12 +59,18 @@ class Committed:
     """What is committed of a run's columns.
 
     Attributes:
-        rows: of each column, by shard.
-        read: the records that the parent has not, by (shard, column).
+        num_shards: how many, by column.
+        in_parent: how many shards the generation before has of each column, in whatever version.
+        fresh: rows of the shards that have anything new, by column.
+        rows: all rows of the run's versions that are in force.
+        read: the records that were read, by (shard, column).
         models: of each column's first record, by role.
     """
 
-    rows: Mapping[str, tuple[GenerationRow, ...]]
+    num_shards: Mapping[str, int]
+    in_parent: Mapping[str, int]
+    fresh: Mapping[str, Sequence[GenerationRow]]
+    rows: RowSet
     read: Mapping[tuple[int, str], CommitRecord]
     models: Mapping[str, str]
 
@@ -82,68 +90,110 @@ def committed_rows(
         DamagedObject: a record that the parent has not cannot be read, or its first one.
     """
     versions = {column: ColumnVersion(store, column, digits) for column, digits in fingerprints.items()}
-    newest = {column: version.newest_names() for column, version in versions.items()}
-    known = _known(parent, fingerprints, newest)
+    newest = {column: version.repairs() for column, version in versions.items()}
+    new, in_parent = _new_shards(parent, versions, newest)
 
-    # A shard stands where all that is committed of it is in the parent
-    standing = set[int]().union(*newest.values())
-    for column, names in newest.items():
-        standing -= names.keys() - known[column].keys()
-
-    rows: dict[str, tuple[GenerationRow, ...]] = {}
+    # A shard with anything new is read in all of the run's columns
+    fresh: dict[str, list[GenerationRow]] = {}
     read: dict[tuple[int, str], CommitRecord] = {}
-    models: dict[str, str] = {}
     for column, version in versions.items():
-        found = {shard: row for shard, row in known[column].items() if shard in standing}
-        for record in _read(version, newest[column].keys() - found.keys()):
-            read[record.shard, column] = record
-            found[record.shard] = row_of(version, record)
-        rows[column] = tuple(found[shard] for shard in sorted(found))
-        if rows[column]:
-            first = rows[column][0]
-            models |= (read.get((first.shard, column)) or read_record(store, first)).models
+        wanted = {shard: newest[column][shard] for shard in new if shard in newest[column]}
+        records = list(_read(version, wanted))
+        read |= {(record.shard, column): record for record in records}
+        fresh[column] = [row_of(version, record) for record in records]
     check_inputs(store, read)
-    return Committed(rows, read, models)
+
+    rows = RowSet(store, parent.manifest if parent is not None else None).changed(
+        {(row.shard, row.column): row for found in fresh.values() for row in found}
+    )
+    models: dict[str, str] = {}
+    for column in versions:
+        if newest[column]:
+            first = min(newest[column])
+            models |= (
+                read.get((first, column)) or read_record(store, rows.of_shards([first])[first][column])
+            ).models
+    return Committed(
+        {column: len(shards) for column, shards in newest.items()}, in_parent, fresh, rows, read, models
+    )
 
 
-def _known(
-    parent: Generation | None, fingerprints: Mapping[str, str], newest: Mapping[str, Mapping[int, str]]
-) -> dict[str, dict[int, GenerationRow]]:
-    """The parent's rows of these versions whose records are still the newest, by column and shard."""
-    known: dict[str, dict[int, GenerationRow]] = {column: {} for column in fingerprints}
-    for row in parent.rows() if parent is not None else ():
-        of_run = fingerprints.get(row.column) == row.fingerprint
-        if of_run and newest[row.column].get(row.shard) == row.record:
-            known[row.column][row.shard] = row
-    return known
+def _new_shards(
+    parent: Generation | None,
+    versions: Mapping[str, ColumnVersion],
+    newest: Mapping[str, Mapping[int, int]],
+) -> tuple[set[int], Counter[str]]:
+    """The shards that have a record which is not in the parent; the parent's shards by column."""
+    left = {column: dict(shards) for column, shards in newest.items()}
+    in_parent = Counter[str]()
+    scanned = parent.row_set().scan("shard", "column", "fingerprint", "record") if parent is not None else ()
+    for shard, column, digits, record in scanned:
+        in_parent[column] += 1
+        version = versions.get(column)
+        if version is None or version.fingerprint != digits or shard not in left[column]:
+            continue
+        if version.record_name(shard, left[column][shard]) == record:
+            del left[column][shard]
+    return set[int]().union(*left.values()), in_parent
 
 
-def _read(version: ColumnVersion, shards: Collection[int]) -> Iterator[CommitRecord]:
-    with closing(version.read_shards(shards)) as records:
+def _read(version: ColumnVersion, shards: Mapping[int, int]) -> Iterator[CommitRecord]:
+    with closing(version.read_shards(shards, repairs=shards)) as records:
         for _, record in records:
             if isinstance(record, StorageError):
                 raise record
             yield record
 
 
-def rejected_images(store: ObjectStore, committed: Committed) -> Iterator[Reject]:
-    """The rejected images, each once, with the reason of the first column that rejects it.
+def count_rejects(store: ObjectStore, committed: Committed, fingerprints: Mapping[str, str]) -> Counter[str]:
+    """Rejected images by reason, each once, with the reason of the first column that rejects it.
 
-    Only records that reject something are read. Raises DamagedObject.
+    Args:
+        store: the dataset.
+        committed: what a run has made.
+        fingerprints: its columns.
+
+    Raises:
+        DamagedObject: a record that has to be read cannot be.
     """
-    by_shard: dict[int, list[GenerationRow]] = {}
-    for rows in committed.rows.values():
-        for row in rows:
-            if row.num_rejects:
-                by_shard.setdefault(row.shard, []).append(row)
+    of_run, order = set(fingerprints.items()), list(fingerprints)
+    counts, unclear = Counter[str](), set[int]()
+    fields = ("shard", "column", "fingerprint", "num_rejects", "reasons")
+    for shard, found in groupby(committed.rows.scan(*fields), key=itemgetter(0)):
+        rejecting = {
+            column: reasons
+            for _, column, digits, rejects, reasons in found
+            if rejects and (column, digits) in of_run
+        }
+        if _told_by_rows(rejecting):
+            for reasons in rejecting.values():
+                counts.update(json.loads(reasons or "{}"))
+        else:
+            unclear.add(shard)
 
-    def rejects(rows: list[GenerationRow]) -> Iterator[Reject]:
+    def rejects_of(rows: list[GenerationRow]) -> Iterator[Reject]:
         """Of one shard, its columns in the order they are made."""
         records = [committed.read.get((row.shard, row.column)) or read_record(store, row) for row in rows]
         yield from first_rejects(records).values()
 
-    with closing(in_order(by_shard.values(), rejects, THREADS)) as found:
-        yield from found
+    shards = (
+        sorted(
+            (row for row in rows.values() if row.num_rejects and (row.column, row.fingerprint) in of_run),
+            key=lambda row: order.index(row.column),
+        )
+        for _, rows in committed.rows.each_shard(unclear)
+    )
+    with closing(in_order(shards, rejects_of, THREADS)) as read:
+        counts.update(reject.reason for reject in read)
+    return counts
+
+
+def _told_by_rows(rejecting: Mapping[str, str | None]) -> bool:
+    """Whether the reasons in rows tell how many images a shard rejects, without its records.
+
+    What images reject reaches no other column; what two others reject may be the same image.
+    """
+    return None not in rejecting.values() and len(rejecting.keys() - {IMAGES}) <= 1
 
 
 def merge_rows(
@@ -153,8 +203,8 @@ def merge_rows(
 
     Args:
         store: the dataset.
-        made: by column of the run, in the order they are made: what is committed of its version; rows that
-            were made from each other (`generations.check_inputs`).
+        made: by column of the run, in the order they are made: what is committed of its version and may be
+            new; rows that were made from each other (`generations.check_inputs`).
         parent: the generation before.
 
     Raises:
@@ -164,27 +214,26 @@ def merge_rows(
     for column, rows in made.items():
         for row in rows:
             new[row.shard][column] = row
-    old: defaultdict[int, Rows] = defaultdict(dict)
-    for row in parent.rows() if parent is not None else ():
-        old[row.shard][row.column] = row
-    merged: list[GenerationRow] = []
-    stale, dropped = Counter[str](), Counter[str]()
+    parents = parent.row_set() if parent is not None else RowSet(store)
+    old = parents.of_shards(new.keys())
+
+    # Shards that would have rows of both that the other has not
     mixed = [shard for shard in sorted(new.keys() & old.keys()) if _is_mixed(new[shard], old[shard])]
     with ThreadPoolExecutor(THREADS) as threads:
-        chosen = dict(
-            zip(
-                mixed,
-                threads.map(lambda s: _merge_shard(store, new[s], old[s], set(made)), mixed),
-                strict=True,
-            )
-        )
-    for shard in sorted(new.keys() | old.keys()):
-        of_run, before = new.get(shard, {}), old.get(shard, {})
+        merged = threads.map(lambda s: _merge_shard(store, new[s], old[s], set(made)), mixed)
+        chosen = dict(zip(mixed, merged, strict=True))
+
+    # What each shard changes
+    changes: dict[Key, GenerationRow | None] = {}
+    dropped = Counter[str]()
+    for shard, of_run in sorted(new.items()):
+        before = old.get(shard, {})
         kept = chosen.get(shard) or {**before, **of_run}
-        merged += [kept[column] for column in sorted(kept)]
-        stale.update(c for c in made if c in kept and kept[c] != of_run.get(c))
+        for column in sorted({*before, *kept}):
+            if kept.get(column) != before.get(column):
+                changes[shard, column] = kept.get(column)
         dropped.update(before.keys() - kept.keys())
-    return Merged(tuple(merged), dict(stale), dict(dropped))
+    return Merged(parents.changed(changes), dict(dropped))
 
 
 def _is_mixed(new: Rows, old: Rows) -> bool:
@@ -216,46 +265,52 @@ def _in_order(columns: Iterable[str]) -> list[str]:
     return making_order(columns)
 
 
-def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, float]:
+def count_rows(store: ObjectStore, rows: RowSet) -> dict[str, float]:
     """A generation's totals: samples by column, masks, and images annotated or rejected.
 
     An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
     doesn't name is not rejected, and annotated where it has masks beside.
+
+    Raises:
+        DamagedObject: a manifest, or a record that has to be read, cannot be.
     """
-    by_shard: dict[int, Rows] = defaultdict(dict)
-    for row in rows:
-        by_shard[row.shard][row.column] = row
-    totals = Counter[str]()
-    for shard in by_shard.values():
-        columns = [shard[column] for column in _in_order(shard)]
-        plain = only_images_reject(columns)
-        records = [] if plain else _rejecting(store, columns)
-        unnamed = {
-            reject.key
-            for record in records
-            if record.column == "masks"
-            for reject in record.rejects
-            if reject.reason == NOT_ANNOTATED
-        }
-        found = first_rejects(records).values()
-        rejects = (
-            sum(row.num_rejects for row in columns)
-            if plain
-            else len({reject.key for reject in found if reject.reason != NOT_ANNOTATED})
-        )
-        totals.update({row.column: row.num_written for row in columns if row.column != "masks"})
-        totals["rejected"] += rejects
-        masks = shard.get("masks")
-        if masks is not None:
-            totals["masks"] += masks.index.num_samples if masks.index is not None else 0
-            totals["annotated"] += columns[0].num_read - rejects - len(unnamed)
+    totals, unclear = Counter[str](), set[int]()
+    fields = ("shard", "column", "num_read", "num_written", "num_rejects", "index_num_samples")
+    for shard, found in groupby(rows.scan(*fields), key=itemgetter(0)):
+        columns = {column: numbers for _, column, *numbers in found}
+        for column, (_, num_written, num_rejects, num_masks) in columns.items():
+            totals["masks" if column == "masks" else column] += (
+                (num_masks or 0) if column == "masks" else num_written
+            )
+            if column != IMAGES and num_rejects:
+                unclear.add(shard)  # what a column after images rejects is counted below
+        if shard not in unclear:
+            num_read = columns[making_order(columns)[0]][0]
+            num_rejects = sum(numbers[2] for numbers in columns.values())
+            totals["rejected"] += num_rejects
+            totals["annotated"] += num_read - num_rejects if "masks" in columns else 0
+    for _, of_shard in rows.each_shard(unclear):
+        totals.update(_count_shard(store, of_shard))
     return {"annotated": 0, "rejected": 0, "masks": 0, **totals}
 
 
-def _rejecting(store: ObjectStore, rows: Iterable[GenerationRow]) -> list[CommitRecord]:
-    return [read_record(store, row) for row in rows if row.num_rejects]
+def _count_shard(store: ObjectStore, rows: Rows) -> dict[str, int]:
+    """Images annotated and rejected in a shard of which a column after images rejects some."""
+    columns = [rows[column] for column in making_order(rows)]
+    rejecting = {row.column: row.reasons for row in columns if row.num_rejects}
+    if _told_by_rows(rejecting):
+        counts = {column: Counter[str](json.loads(text or "{}")) for column, text in rejecting.items()}
+        num_unnamed = counts.get("masks", Counter[str]())[NOT_ANNOTATED]
+        num_rejects = sum(found.total() - found[NOT_ANNOTATED] for found in counts.values())
+    else:
+        records = [read_record(store, row) for row in columns if row.num_rejects]
+        masks = next((record for record in records if record.column == "masks"), None)
+        num_unnamed = _num_unnamed(masks.rejects if masks is not None else ())
+        found = first_rejects(records)
+        num_rejects = len(found) - _num_unnamed(found.values())
+    annotated = columns[0].num_read - num_rejects - num_unnamed if "masks" in rows else 0
+    return {"rejected": num_rejects, "annotated": annotated}
 
 
-def only_images_reject(rows: Iterable[GenerationRow]) -> bool:
-    """Whether a shard's rows tell alone how many images are rejected: no column after images rejects any."""
-    return not any(row.num_rejects for row in rows if row.column != IMAGES)
+def _num_unnamed(rejects: Iterable[Reject]) -> int:
+    return sum(reject.reason == NOT_ANNOTATED for reject in rejects)

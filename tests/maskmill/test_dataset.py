@@ -11,6 +11,7 @@ import pytest
 
 import maskmill
 from maskmill.storage.dataset.generations import Publication, publish_over
+from maskmill.storage.dataset.row_set import RowSet
 from maskmill.storage.dataset.tags import set_tag
 from maskmill.storage.errors import DatasetError, InputError, ObjectNotFound
 from maskmill.storage.stores.open import open_store
@@ -92,7 +93,7 @@ def test_generations_by_number_and_tag_stay_what_they_were(tmp_path: Path) -> No
     published = publish_dataset(tmp_path)
     store, first = published.store, published.generation
     facts = {"columns": first.columns, "settings": {}, "models": {}, "totals": {}}
-    fewer = tuple(row for row in first.rows() if row.shard == 0)
+    fewer = RowSet.of(store, (row for row in first.rows() if row.shard == 0))
     opened = maskmill.open(store.root)
     second = publish_over(store, lambda _: Publication(fewer, facts), "2025-01-02", made_by="test")
     set_tag(store, "best", 1, created_utc="2025-01-02")

@@ -229,7 +229,13 @@ def generate_alone(world: World, store: SimStore) -> None:
 
 def _forget_caches() -> None:
     """What the product remembers of worlds that are gone."""
-    for cached in (plans._parse_part, tables.group_images, tables._metadata, manifest.manifest_rows):
+    for cached in (
+        plans._parse_part,
+        tables.group_images,
+        tables._metadata,
+        manifest.manifest_rows,
+        manifest.small_manifest,
+    ):
         cached.cache_clear()
 
 

@@ -191,7 +191,7 @@ def refuse_late(store: ObjectStore, generation: Generation, target: ObjectStore)
         DatasetError: the files hold images that were forgotten.
     """
     try:
-        refuse_forgotten(store, generation.rows())
+        refuse_forgotten(store, generation.row_set())
     except Recalled as exc:
         raise DatasetError(
             f"{target.root}: not finished, since it holds images that were forgotten meanwhile; remove it, "

@@ -16,7 +16,7 @@ It doesn't know: how a save came about (keep.py), or who publishes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from maskmill.storage.dataset.join import read_record, read_row
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.merge import count_rows
 from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_attempt
+from maskmill.storage.dataset.row_set import Key, RowSet
 from maskmill.storage.dataset.saves import Save, Standing, read_standings, saved_numbers
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.plan.plan import load_plans
@@ -48,13 +49,13 @@ class Reviewed:
     """Rows of a generation to be, with the saves of now in them.
 
     Attributes:
-        rows: by shard and column.
+        rows: those given, with what changes.
         fingerprint: of the version that was written; None where no save is newer than the rows.
         shards: written anew.
         damage: saves that cannot be read, a sentence each; their shards' reviews are left as they were.
     """
 
-    rows: tuple[GenerationRow, ...]
+    rows: RowSet
     fingerprint: str | None = None
     shards: tuple[int, ...] = ()
     damage: tuple[str, ...] = ()
@@ -64,22 +65,23 @@ class Reviewed:
         return {**others, REVIEW: self.fingerprint} if self.fingerprint is not None else dict(others)
 
 
-def with_reviews(store: ObjectStore, rows: Sequence[GenerationRow], *, created_utc: str) -> Reviewed:
+def with_reviews(store: ObjectStore, rows: RowSet, *, created_utc: str) -> Reviewed:
     """Rows that are to be published, with the `review` column as the saves of now make it.
 
     Args:
         store: the dataset.
-        rows: by shard and column; a shard's `review` row, if it has one, is as it was last published.
+        rows: of the generation to be; a shard's `review` row, if it has one, is as it was last published.
         created_utc: of new records, ISO 8601.
 
     Raises:
         DamagedObject: a shard that has to be read is not what was written.
     """
-    found = {(row.shard, row.column): row for row in rows}
+    saved = _by_shard(store)
+    found = rows.of_shards(saved)
     changed = {
         shard: numbers
-        for shard, numbers in sorted(_by_shard(store).items())
-        if (shard, IMAGES) in found and not _holds(store, found.get((shard, REVIEW)), numbers)
+        for shard, numbers in sorted(saved.items())
+        if IMAGES in found.get(shard, {}) and not _holds(store, found[shard].get(REVIEW), numbers)
     }
     standings, damage = dict[str, Standing](), []
     for shard, numbers in list(changed.items()):
@@ -89,24 +91,23 @@ def with_reviews(store: ObjectStore, rows: Sequence[GenerationRow], *, created_u
             del changed[shard]
             damage.append(f"{exc}; the reviews of shard {shard} stay as they were until it is put back")
     if not changed:
-        return Reviewed(tuple(rows), damage=tuple(damage))
+        return Reviewed(rows, damage=tuple(damage))
 
     # A version that holds just what changed, named by all that it is made from
-    before = {shard: found.get((shard, REVIEW)) for shard in changed}
+    before = {shard: found[shard].get(REVIEW) for shard in changed}
     facts = {
         SAVES: {str(shard): _digest(numbers) for shard, numbers in changed.items()},
         "before": {str(shard): row.record_sha256 for shard, row in before.items() if row is not None},
-        "images": {str(shard): found[shard, IMAGES].record_sha256 for shard in changed},
+        "images": {str(shard): found[shard][IMAGES].record_sha256 for shard in changed},
     }
     version = ColumnVersion(store, REVIEW, fingerprint(facts, weights=None, revision=REVISION, inputs={}))
+    made: dict[Key, GenerationRow] = {}
     for shard, numbers in changed.items():
         some = {key: standings[key] for key in numbers}
         models = {SAVES: _digest(numbers)}
-        found[shard, REVIEW] = _committed(
-            version, found[shard, IMAGES], before[shard], some, models, created_utc
-        )
-    in_order = tuple(found[key] for key in sorted(found))
-    return Reviewed(in_order, version.fingerprint, tuple(changed), tuple(damage))
+        images = found[shard][IMAGES]
+        made[shard, REVIEW] = _committed(version, images, before[shard], some, models, created_utc)
+    return Reviewed(rows.changed(made), version.fingerprint, tuple(changed), tuple(damage))
 
 
 def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "review") -> Generation | None:
@@ -130,7 +131,7 @@ def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "revie
             DamagedObject: a save, or a shard that has to be read, is not what was written.
         """
         assert parent is not None
-        made = with_reviews(store, parent.rows(), created_utc=created_utc)
+        made = with_reviews(store, parent.row_set(), created_utc=created_utc)
         if made.damage:
             raise DamagedObject(made.damage[0])
         facts: dict[str, Mapping[str, Any]] = {
@@ -146,11 +147,12 @@ def publish_saves(store: ObjectStore, *, created_utc: str, made_by: str = "revie
 
 def unpublished(store: ObjectStore, generation: Generation) -> int:
     """How many pictures of a generation have saves that are newer than its review column."""
-    rows = {(row.shard, row.column): row for row in generation.rows()}
+    saved = _by_shard(store)
+    rows = generation.row_set().of_shards(saved)
     return sum(
         len(numbers)
-        for shard, numbers in _by_shard(store).items()
-        if (shard, IMAGES) in rows and not _holds(store, rows.get((shard, REVIEW)), numbers)
+        for shard, numbers in saved.items()
+        if IMAGES in rows.get(shard, {}) and not _holds(store, rows[shard].get(REVIEW), numbers)
     )
 
 

@@ -17,7 +17,7 @@ from maskmill.storage.care.rewrite import settle_forgotten
 from maskmill.storage.care.verify import verify
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import Publication, latest, publish_over
-from maskmill.storage.dataset.merge import committed_rows, count_rows, merge_rows, rejected_images
+from maskmill.storage.dataset.merge import committed_rows, count_rejects, count_rows, merge_rows
 from maskmill.storage.errors import Overtaken
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
@@ -87,11 +87,11 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
     committed = committed_rows(store, spec.fingerprints, before)
 
     generation = before
-    if committed.rows[MASKS] and (partial or before is None or _as_full(committed, before)):
-        generation = _publish(spec, config, committed, made_by)
+    if committed.num_shards[MASKS] and (partial or before is None or _as_full(committed)):
+        generation = _publish(spec, config, committed, before, made_by)
 
     rejects = Counter(load_plans(store).rejects_by_reason)
-    rejects.update(reject.reason for reject in rejected_images(store, committed))
+    rejects.update(count_rejects(store, committed, spec.fingerprints))
     return Published(
         generation=generation.number if generation is not None else None,
         is_new=generation is not None and (before is None or before.number != generation.number),
@@ -101,7 +101,9 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
     )
 
 
-def _publish(spec: RunSpec, config: RunConfig, committed: Committed, made_by: str) -> Generation:
+def _publish(
+    spec: RunSpec, config: RunConfig, committed: Committed, before: Generation | None, made_by: str
+) -> Generation:
     from maskmill.workers.reviews.column import with_reviews
 
     store = open_store(spec.root)
@@ -109,20 +111,22 @@ def _publish(spec: RunSpec, config: RunConfig, committed: Committed, made_by: st
 
     def make(parent: Generation | None) -> Publication:
         """The latest generation merged with what this run committed."""
-        merged = merge_rows(store, committed.rows, parent)
+        same = parent is None or (before is not None and parent.number == before.number)
+        ours = committed if same else committed_rows(store, spec.fingerprints, parent)
+        merged = merge_rows(store, ours.fresh, parent)
         reviewed = with_reviews(store, merged.rows, created_utc=now_utc())
         for sentence in reviewed.damage:
             watcher().note(sentence)
         for column, shards in merged.dropped.items():
             watcher().note(f"{column} of {shards} shards no longer fit what they were made from: left out")
-        if parent is not None and parent.rows() == reviewed.rows:
+        if parent is not None and not reviewed.rows.over(parent.manifest).changes:
             return Publication(reviewed.rows, {})
-        carried = {row.column for row in merged.rows} - spec.fingerprints.keys()
+        carried = {column for (column,) in merged.rows.scan("column")} - spec.fingerprints.keys()
         kept = {column: parent.columns[column] for column in carried} if parent is not None else {}
         facts = {
             "columns": reviewed.columns({**kept, **spec.fingerprints}),
             "settings": {**_sections(parent, carried), **settings},
-            "models": {**(parent.models if parent is not None and carried else {}), **committed.models},
+            "models": {**(parent.models if parent is not None and carried else {}), **ours.models},
             "totals": count_rows(store, reviewed.rows),
         }
         return Publication(reviewed.rows, facts)
@@ -135,7 +139,8 @@ def _sections(parent: Generation | None, columns: Iterable[str]) -> dict[str, An
     return {name: parent.settings[name] for name in columns if parent is not None and name in parent.settings}
 
 
-def _as_full(committed: Committed, before: Generation) -> bool:
+def _as_full(committed: Committed) -> bool:
     """Whether no column of the run has fewer shards than the generation has of it."""
-    shards = Counter(row.column for row in before.rows())
-    return all(len(rows) >= shards[column] for column, rows in committed.rows.items())
+    return all(
+        number >= committed.in_parent.get(column, 0) for column, number in committed.num_shards.items()
+    )

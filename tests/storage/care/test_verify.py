@@ -210,7 +210,7 @@ def test_a_dataset_of_imported_masks_alone_is_sound(store: ObjectStore, tmp_path
     report = verify(store, deep=True)
     assert report.ok, report.problems
     assert (report.annotated, report.unannotated, report.missing) == (7, 1, 0)
-    assert count_rows(store, latest(store).rows())["rejected"] == 0  # type: ignore[union-attr]
+    assert count_rows(store, latest(store).row_set())["rejected"] == 0  # type: ignore[union-attr]
 
     store.delete(next(one.name for one in store.list(f"given/{'5' * 16}/commits/")))
     assert not verify(store).ok, "what it is meant to hold is gone"
@@ -228,7 +228,7 @@ def test_masks_beside_an_import_that_does_not_name_them_are_annotated(
     report = verify(store, deep=True)
     assert report.ok, report.problems
     assert report.unannotated == 0 and report.rejected == verify(store).rejected
-    totals = count_rows(store, latest(store).rows())  # type: ignore[union-attr]
+    totals = count_rows(store, latest(store).row_set())  # type: ignore[union-attr]
     assert (totals["annotated"], totals["rejected"]) == (3, 1)
 
 

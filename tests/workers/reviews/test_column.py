@@ -207,7 +207,7 @@ def test_a_damaged_save_stops_no_run_and_is_not_passed_over(store: ObjectStore) 
     whole = store.read(name)
     store.put(name, whole.replace(b'"clicks":3', b'"clicks":4'))
 
-    made = with_reviews(store, before.rows(), created_utc=NOW)
+    made = with_reviews(store, before.row_set(), created_utc=NOW)
     assert made.shards == (1,), "the other shard's reviews are taken up"
     assert [row for row in made.rows if row.shard == 0] == [row for row in before.rows() if row.shard == 0]
     with pytest.raises(DamagedObject, match=f"{name}.*stay as they were until it is put back"):
