@@ -124,10 +124,15 @@ def _object(kind: type[Kind], found: object, where: str, given: Mapping[str, obj
     return kind(**{**values, **given})
 
 
+@cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
+
+
 def _value(kind: Any, value: Any, where: str) -> Any:
     if kind is Any or (type(value) is kind and kind in (int, str, bool, float, NoneType)):
         return value
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin, arguments = _parts(kind)
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
             return None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROWS_PER_GROUP = 50_000  # written and read at once; manifests of the first releases are one group
-KEPT_BYTES = 32_000_000  # the last manifests up to this size stay in memory: a command reads them often
+KEPT_BYTES = 8_000_000  # the last manifests up to this size stay in memory: a command reads them often
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +170,42 @@ def manifest_tables(
         DamagedObject: it is no Parquet file of such rows, or has another number of them than was written.
         ObjectNotFound: it is gone.
     """
+    schema = manifest_schema()
+    names = [name for name in schema.names if fields is None or name in fields]
+    if manifest.size_bytes <= KEPT_BYTES:
+        kept = small_manifest(store, manifest).select(names)
+        yield from (kept.slice(at, ROWS_PER_GROUP) for at in range(0, kept.num_rows, ROWS_PER_GROUP))
+    else:
+        yield from _read_tables(store, manifest, names, shards)
+
+
+@lru_cache(maxsize=2)
+def small_manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
+    """All rows of a manifest; the last two are kept. Raises DamagedObject, ObjectNotFound."""
+    import pyarrow as pa
+
+    tables = list(_read_tables(store, manifest, manifest_schema().names, None))
+    return pa.concat_tables(tables) if tables else row_table(())
+
+
+def _read_tables(
+    store: ObjectStore, manifest: WrittenObject, names: Sequence[str], shards: Collection[int] | None
+) -> Iterator[pa.Table]:
+    """See manifest_tables. Raises DamagedObject."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = manifest_schema()
-    names = [name for name in schema.names if fields is None or name in fields]
-    num_rows = 0
+    schema = pa.schema([manifest_schema().field(name) for name in names])
     try:
-        with pq.ParquetFile(pa.BufferReader(_bytes_of(store, manifest))) as file:
+        with pq.ParquetFile(pa.BufferReader(read_object(store, manifest))) as file:
             num_rows = file.metadata.num_rows
             groups = _groups_of(file, shards)
-            for batch in file.iter_batches(ROWS_PER_GROUP, columns=names, row_groups=groups):
+            for batch in file.iter_batches(ROWS_PER_GROUP, columns=list(names), row_groups=groups):
                 columns = [
                     batch.column(name) if name in batch.schema.names else pa.nulls(len(batch), pa.string())
                     for name in names
                 ]
-                yield pa.Table.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
+                yield pa.Table.from_arrays(columns, schema=schema)
     except (pa.ArrowException, KeyError) as exc:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
     if num_rows != manifest.num_samples:
@@ -209,18 +229,6 @@ def _groups_of(file: pq.ParquetFile, shards: Collection[int] | None) -> list[int
         return first < len(wanted) and wanted[first] <= known.max
 
     return [group for group in groups if may_have(group)]
-
-
-def _bytes_of(store: ObjectStore, manifest: WrittenObject) -> bytes:
-    if manifest.size_bytes <= KEPT_BYTES:
-        return small_manifest(store, manifest)
-    return read_object(store, manifest)
-
-
-@lru_cache(maxsize=2)
-def small_manifest(store: ObjectStore, manifest: WrittenObject) -> bytes:
-    """All bytes of a manifest; the last two are kept. Raises DamagedObject, ObjectNotFound."""
-    return read_object(store, manifest)
 
 
 def table_rows(table: pa.Table) -> Iterator[GenerationRow]:

@@ -47,9 +47,9 @@ from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.fakes import FakeMasks, build_fake_stages
-from tests.simulation.one_thread import CREATED
-from tests.simulation.store import SimStore
-from tests.simulation.world import World
+from tests.simulation.machine.one_thread import CREATED
+from tests.simulation.machine.store import SimStore
+from tests.simulation.machine.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

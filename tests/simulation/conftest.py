@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.store import opened_by_address
+from tests.simulation.machine.store import opened_by_address
 
 
 @pytest.fixture(autouse=True, scope="package")

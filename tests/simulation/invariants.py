@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.simulation.store import Objects
+from tests.simulation.machine.store import Objects
 
 FOREVER = re.compile(
     r"plan/\d+\.json|generations/\d+/generation\.json|tags/.*\.json|models/.*\.json|review/saves/.*\.json"

@@ -20,10 +20,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.simulation.machine.store import opened_by_address
 from tests.simulation.play import Outcome, play
-from tests.simulation.store import opened_by_address
 
 EVERY = 100
+ENOUGH, OFTEN = 10_000, 50  # after so many schedules, every call has met every fate so often
 FATES = ("before", "after", "lost answer", "kill", "kill after", "sleep", "disk full")
 HASH_SEED = "0"  # the order of sets decides calls too: a seed means the same in every process
 
@@ -68,7 +69,14 @@ class Tally:
             *("".join([f"{op:16}", *(f"{self.hits[f'{op}|{fate}']:>12}" for fate in FATES)]) for op in ops),
             *(f"seed {seed}: {what}" for seed, what in self.wrong.items()),
         ]
+        if self.done >= ENOUGH and (thin := self.thin()):
+            lines.append(f"met fewer than {OFTEN} times: {', '.join(thin)}")
         return "\n".join(lines)
+
+    def thin(self) -> list[str]:
+        """Calls and what became of them that were seen too rarely to say anything."""
+        ops = sorted({name.partition("|")[0] for name in self.hits})
+        return [f"{op} {fate}" for op in ops for fate in FATES[:4] if self.hits[f"{op}|{fate}"] < OFTEN]
 
 
 def simulate(first: int, num_seeds: int, out: Path | None) -> Tally:

@@ -21,10 +21,10 @@ import pytest
 
 from tests.simulation import actors, play
 from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
-from tests.simulation.fates import DAY_S
 from tests.simulation.invariants import Watch
-from tests.simulation.one_thread import one_thread
-from tests.simulation.world import World
+from tests.simulation.machine.fates import DAY_S
+from tests.simulation.machine.one_thread import one_thread
+from tests.simulation.machine.world import World
 
 CAST = {"first": "generate", "second": "generate", "forget": "forget", "gc": "gc versions"}
 MOST_CALLS = 400

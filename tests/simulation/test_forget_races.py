@@ -34,7 +34,7 @@ from maskmill.storage.errors import (
 )
 from maskmill.storage.plan.marks import marks_of
 from maskmill.storage.stores.base import ObjectStore
-from tests.simulation.world import Driver, Killed, World
+from tests.simulation.machine.world import Driver, Killed, World
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, plan_pictures
 
 KEY, PICTURE, SHARD = "000000002", b"picture 1", 0

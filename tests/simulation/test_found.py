@@ -17,11 +17,11 @@ from maskmill.storage.drivers.one_writer import COLLECTOR, await_collector
 from maskmill.storage.errors import LeaseLost
 from tests.simulation import actors
 from tests.simulation.actors import CREATED, FIRST, INPUTS, OTHER, Scene, picture
-from tests.simulation.fates import DAY_S
 from tests.simulation.invariants import look
-from tests.simulation.one_thread import one_thread
+from tests.simulation.machine.fates import DAY_S
+from tests.simulation.machine.one_thread import one_thread
+from tests.simulation.machine.world import STALE_S, World
 from tests.simulation.play import alone, generate_alone
-from tests.simulation.world import STALE_S, World
 
 KEY = "000000002"
 

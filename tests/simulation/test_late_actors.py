@@ -27,7 +27,7 @@ from maskmill.storage.drivers.lease import announce
 from maskmill.storage.drivers.one_writer import COLLECTOR, WriterBusy, await_collector, writer, writing
 from maskmill.storage.errors import LeaseLost, ObjectNotFound, Overtaken
 from maskmill.storage.stores.base import ObjectStore
-from tests.simulation.world import Driver, SimStore, World
+from tests.simulation.machine.world import Driver, SimStore, World
 from tests.storage.datasets import (
     CREATED,
     IMAGES,

@@ -24,10 +24,10 @@ from maskmill.storage.errors import Forgotten, ObjectNotFound
 from maskmill.storage.plan.plan import load_plans
 from tests.simulation import actors
 from tests.simulation.actors import CREATED, FIRST, INPUTS, OTHER, Scene, picture
-from tests.simulation.fates import DAY_S
 from tests.simulation.invariants import look
-from tests.simulation.one_thread import one_thread
-from tests.simulation.world import World
+from tests.simulation.machine.fates import DAY_S
+from tests.simulation.machine.one_thread import one_thread
+from tests.simulation.machine.world import World
 
 
 class Commands(RuleBasedStateMachine):

@@ -6,7 +6,7 @@ import pytest
 
 from maskmill.storage.stores import suite
 from maskmill.storage.stores.suite import PROMISES, Promise
-from tests.simulation.world import World
+from tests.simulation.machine.world import World
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=[one.name for one in PROMISES])

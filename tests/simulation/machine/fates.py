@@ -13,13 +13,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.simulation.world import Driver, World
+    from tests.simulation.machine.world import Driver, World
 
 DAY_S = 86_400.0
 WRITES = ("put", "put_if_absent", "finish")
 RARE: Mapping[str, float] = {
-    "abandon": 30.0,
-    "unfinished": 10.0,
+    "abandon": 90.0,
+    "unfinished": 40.0,
     "stat": 1.0,
     "put": 6.0,
     "delete": 5.0,

@@ -14,6 +14,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, BinaryIO
 
 from maskmill.storage.errors import ObjectNotFound
@@ -21,7 +22,7 @@ from maskmill.storage.stores import open as opening
 from maskmill.storage.stores.base import ObjectInfo, StoreKind, Unfinished, check_name
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.machine.world import World
 
 Objects = dict[str, tuple[bytes, float]]
 
@@ -33,17 +34,17 @@ class SimStore:
     world: World
     root: str
 
-    @property
+    @cached_property
     def space(self) -> str:
         """Which content: views of the dataset share one."""
         bucket = self.root.removeprefix("sim://")
         return "data" if bucket.startswith("data-") else bucket
 
-    @property
+    @cached_property
     def _objects(self) -> Objects:
         return self.world.spaces.setdefault(self.space, {})
 
-    @property
+    @cached_property
     def _open(self) -> dict[str, float]:
         return self.world.unfinished.setdefault(self.space, {})
 
@@ -160,7 +161,13 @@ class SimStore:
 
     def _info(self, name: str) -> ObjectInfo:
         data, modified_s = self._data(name), self._objects[name][1]
-        return ObjectInfo(name, len(data), hashlib.sha256(data).hexdigest(), modified_s)
+        return ObjectInfo(name, len(data), _etag(data), modified_s)
+
+
+@lru_cache(maxsize=4096)
+def _etag(data: bytes) -> str:
+    """Of an object's content; it is asked for at every listing."""
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Stream(io.BytesIO):

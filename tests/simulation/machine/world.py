@@ -27,8 +27,8 @@ from typing import TypeVar
 
 from maskmill.storage.drivers import lease as leases
 from maskmill.storage.errors import OutOfSpace, StorageError, StoreUnavailable
-from tests.simulation.fates import CALM, Fate, Fates
-from tests.simulation.store import Objects, SimStore, newest
+from tests.simulation.machine.fates import CALM, Fate, Fates
+from tests.simulation.machine.store import Objects, SimStore, newest
 
 T = TypeVar("T")
 
@@ -85,6 +85,7 @@ class World:
             False  # actors run to their ends in the order they were added, but for who is stopped
         )
         self._holder: Driver | None = None
+        self._mine = threading.local()  # the driver whose thread it is
         self._all_ended = threading.Semaphore(0)
         self._lock = threading.RLock()  # for calls from outside of `run`
         self._killing: Driver | None = None
@@ -149,6 +150,7 @@ class World:
         driver.thread.start()
 
     def _live(self, driver: Driver) -> None:
+        self._mine.driver = driver
         driver.go.acquire()
         try:
             driver.result = driver.work(driver.store)
@@ -243,8 +245,8 @@ class World:
 
     def _acting(self) -> Driver | None:
         """Whose code is running now, None outside of `run`."""
-        thread = threading.current_thread()
-        return next((one for one in self.drivers if one.thread is thread), None)
+        found: Driver | None = getattr(self._mine, "driver", None)
+        return found
 
     # Calls
 
