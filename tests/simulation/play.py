@@ -26,8 +26,8 @@ from maskmill.storage.plan import tables
 from maskmill.workers.exports.report import ExportError
 from tests.simulation import actors
 from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
-from tests.simulation.invariants import Watch, broken_links, look, lost_saves
 from tests.simulation.machine.fates import DAY_S, Dice, Fate, Fates
+from tests.simulation.machine.invariants import Watch, broken_links, look, lost_saves
 from tests.simulation.machine.one_thread import one_thread
 from tests.simulation.machine.store import SimStore, opened_by_address
 from tests.simulation.machine.world import Killed, World

@@ -21,8 +21,8 @@ import pytest
 
 from tests.simulation import actors, play
 from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
-from tests.simulation.invariants import Watch
 from tests.simulation.machine.fates import DAY_S
+from tests.simulation.machine.invariants import Watch
 from tests.simulation.machine.one_thread import one_thread
 from tests.simulation.machine.world import World
 

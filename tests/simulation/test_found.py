@@ -17,8 +17,8 @@ from maskmill.storage.drivers.one_writer import COLLECTOR, await_collector
 from maskmill.storage.errors import LeaseLost
 from tests.simulation import actors
 from tests.simulation.actors import CREATED, FIRST, INPUTS, OTHER, Scene, picture
-from tests.simulation.invariants import look
 from tests.simulation.machine.fates import DAY_S
+from tests.simulation.machine.invariants import look
 from tests.simulation.machine.one_thread import one_thread
 from tests.simulation.machine.world import STALE_S, World
 from tests.simulation.play import alone, generate_alone

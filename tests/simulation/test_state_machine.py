@@ -24,8 +24,8 @@ from maskmill.storage.errors import Forgotten, ObjectNotFound
 from maskmill.storage.plan.plan import load_plans
 from tests.simulation import actors
 from tests.simulation.actors import CREATED, FIRST, INPUTS, OTHER, Scene, picture
-from tests.simulation.invariants import look
 from tests.simulation.machine.fates import DAY_S
+from tests.simulation.machine.invariants import look
 from tests.simulation.machine.one_thread import one_thread
 from tests.simulation.machine.world import World
 
