@@ -63,7 +63,7 @@ def generate(
         nullcontext() if planned else planning_ahead(dataset, inputs, config, limit) as ahead,
     ):
         if ahead is not None:
-            plan(ahead)
+            plan(spec, ahead)
         annotated = annotate(spec, config, ahead)
         published = verify_and_publish(spec, config)
         exported = export(dataset, published, config, export_to) if export_to else None
@@ -71,7 +71,7 @@ def generate(
 
 
 @step("plan")
-def plan(ahead: PlanningAhead) -> None:
+def plan(spec: RunSpec, ahead: PlanningAhead) -> None:
     """Which source files become which keys of which shards; written once, extended by new files.
 
     Where that takes long it goes on beside the next step, which begins with what is planned.
@@ -80,7 +80,7 @@ def plan(ahead: PlanningAhead) -> None:
         InputError: an input is missing, unreadable or holds no image.
     """
     watcher().step("planning: listing and hashing the inputs")
-    ahead.wait()
+    ahead.wait(spec)
 
 
 @step("annotate", may_pass=True)
@@ -92,7 +92,7 @@ def annotate(spec: RunSpec, config: RunConfig, ahead: PlanningAhead | None) -> A
         ClusterError, RunStopped, LeaseLost: as `annotate_shards`.
     """
     if ahead is not None and spec.settings.of(BoxSettings).file is not None:
-        ahead.wait(to_the_end=True)  # its boxes are held against all images before work starts
+        ahead.wait()  # its boxes are held against all images before work starts
     feed = feed_of(spec, ahead)
     annotated = Annotated()
     if not feed.ended:

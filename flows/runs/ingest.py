@@ -59,7 +59,7 @@ def ingest(
 
     with driving(dataset), planning_ahead(dataset, inputs, config, limit) as ahead:
         watcher().step("planning: listing and hashing the inputs")
-        ahead.wait()
+        ahead.wait(spec)
         feed = feed_of(spec, ahead)
         watcher().step(f"taking in {sum(feed.shards.values())} images in {len(feed.shards)} shards")
         done = annotate_shards(spec, config, feed, build=ingest_stages)

@@ -1,7 +1,7 @@
 """Planning beside the work: the first shards go to workers while the rest of the inputs is listed and hashed.
 
     with planning_ahead(dataset, inputs, config, limit) as ahead:
-        ahead.wait()             until the plan is made, or there is work to begin with
+        ahead.wait(spec)         until the plan is made, or there is work to begin with
         feed_of(spec, ahead)     the shards as they come
 
 The planner is a thread of the driver's. One driver of a dataset plans at a time, by a claim (a hint like all
@@ -16,10 +16,10 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
@@ -31,17 +31,25 @@ from maskmill.flows.runs.steps.planning import (
 )
 from maskmill.storage.drivers.lease import own_id
 from maskmill.storage.drivers.shard_claims import PLANNING, ShardClaims
-from maskmill.storage.drivers.shard_feed import ShardFeed
+from maskmill.storage.drivers.shard_feed import LOOK_EVERY_S, ShardFeed
 from maskmill.storage.plan.cutting import PART_S
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
     from maskmill.storage.plan.make_plan import PlanSummary
+    from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.run.spec import RunSpec
 
-LOOK_EVERY_S = 0.2
-CLAIM_EVERY_S = 5.0
+COUNT_EVERY_S = 0.2
+
+
+class Going(Protocol):
+    """Something that plans."""
+
+    @property
+    def going(self) -> bool:
+        """Whether more shards may come."""
 
 
 class PlanningAhead:
@@ -50,7 +58,7 @@ class PlanningAhead:
     def __init__(self, dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> None:
         self._store, self._began_s = open_store(dataset), time.monotonic()
         self._stop = threading.Event()
-        self._num_looked_at = self._num_parts = 0
+        self._num_looked_at = 0
         self._thread = ThreadPoolExecutor(1, "planning")
         self._made = self._thread.submit(
             contextvars.copy_context().run, self._run, dataset, inputs, config, limit
@@ -66,22 +74,27 @@ class PlanningAhead:
         self._stop.set()
         self._thread.shutdown()
 
-    def wait(self, *, to_the_end: bool = False) -> None:
-        """Until the plan is made; or, after a while, until there is something planned to begin with.
+    def wait(self, spec: RunSpec | None = None) -> None:
+        """Until the plan is made; or, after a while, until it has work to begin with.
+
+        Args:
+            spec: of the run; None waits to the end.
 
         Raises:
             InputError, StorageError: planning failed.
         """
-        while wait([self._made], timeout=LOOK_EVERY_S).not_done:
+        look_s = self._began_s + PART_S
+        while wait([self._made], timeout=COUNT_EVERY_S).not_done:
             watcher().count(self._num_looked_at)
-            is_long = time.monotonic() - self._began_s > PART_S
-            if is_long and not to_the_end and (self._num_parts or load_plans(self._store).num_shards):
-                return
+            if spec is not None and time.monotonic() >= look_s:
+                if pending_shards(spec):
+                    return
+                look_s = time.monotonic() + LOOK_EVERY_S
         self._made.result()
 
     def tell(self) -> None:
         """Waits for the end, and tells the run's log what came of it. Raises as `wait`."""
-        self.wait(to_the_end=True)
+        self.wait()
         summary = self._made.result()
         if summary is not None:
             tell_unused(summary)
@@ -91,32 +104,19 @@ class PlanningAhead:
         self, dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None
     ) -> PlanSummary | None:
         """In the thread: what was found, None if it was stopped before."""
-        summary = None
-        with suppress(_Stopped), self._claimed():
-            for summary in part_summaries(dataset, inputs, config, limit, self._count):
-                self._num_parts += summary.number is not None
-        return summary
+        with suppress(_Stopped), alone_planning(self._store, self._pause):
+            *_, summary = part_summaries(dataset, inputs, config, limit, self._count)
+            return summary
+        return None
 
     def _count(self, num_looked_at: int) -> None:
         self._num_looked_at = num_looked_at
         if self._stop.is_set():
             raise _Stopped
 
-    @contextmanager
-    def _claimed(self) -> Iterator[None]:
-        """Waits while another driver plans, and holds others off inside the block."""
-        driver_id = own_id(self._store)
-        if driver_id is None:
-            yield
-            return
-        claims = ShardClaims(self._store, PLANNING, driver_id)
-        while not claims.take(0) and claims.take_over(0, claims.living()) is not None:
-            if self._stop.wait(CLAIM_EVERY_S):
-                raise _Stopped
-        try:
-            yield
-        finally:
-            claims.release(0)
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise _Stopped
 
 
 class _Stopped(Exception):
@@ -135,12 +135,42 @@ def planning_ahead(
         ahead.stop()
 
 
-def feed_of(spec: RunSpec, ahead: PlanningAhead | None = None) -> ShardFeed:
+@contextmanager
+def alone_planning(store: ObjectStore, pause: Callable[[float], object]) -> Iterator[None]:
+    """Waits while another driver plans, and asks others to wait inside the block.
+
+    Args:
+        store: the dataset; without a heartbeat of this process there nobody is asked to wait.
+        pause: waits so many seconds.
+
+    Raises:
+        StorageError: the store failed.
+    """
+    driver_id = own_id(store)
+    if driver_id is None:
+        yield
+        return
+    claims = ShardClaims(store, PLANNING, driver_id)
+    while not claims.take(0) and claims.take_over(0, claims.living()) is not None:
+        pause(LOOK_EVERY_S)
+    try:
+        yield
+    finally:
+        claims.release(0)
+
+
+def feed_of(
+    spec: RunSpec, ahead: Going | None = None, *, clock: Callable[[], float] = time.monotonic
+) -> ShardFeed:
     """The shards that lack a column of a run, those that are planned meanwhile included.
 
     Args:
         spec: of the run.
         ahead: its plan, where that is still being made.
+        clock: seconds, between two looks for more.
+
+    Raises:
+        DamagedObject: a plan cannot be read.
     """
     store, driver_id = open_store(spec.root), own_id(open_store(spec.root))
     going = ahead is not None and ahead.going
@@ -162,4 +192,5 @@ def feed_of(spec: RunSpec, ahead: PlanningAhead | None = None) -> ShardFeed:
         done=lambda: finished_shards(spec),
         more=more if going else None,
         waiting=watcher().note,
+        clock=clock,
     )
