@@ -6,7 +6,7 @@
     model        weights of models that lost theirs, or whose writer was killed before the card
     plan         tables of plans that lost theirs
     driver       heartbeats of drivers that were killed
-    claim        what people said that they had open (review/claims/), and drivers that they had in hand (claims/)
+    claim        what people said that they had open (review/claims/), and drivers in hand (claims/)
     unfinished   multipart uploads on S3, temporary files on a disk
     version      only if asked for: all of a column version that no generation names, its records first
 

@@ -45,6 +45,7 @@ class ShardClaims:
         text = json.dumps(dict(run), sort_keys=True)
         self._store, self._own_id = store, driver_id
         self._folder = f"{FOLDER}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self._holders: dict[str, str] = {}
         self._data = (json.dumps({"driver_id": driver_id}) + "\n").encode()
 
     def take(self, shard: int) -> bool:
@@ -77,30 +78,32 @@ class ShardClaims:
             StorageError: the store failed.
         """
         prefix = f"{self._folder}/{shard:06d}."
-        while not self.take(shard):
+        while True:
             names = [info.name for info in self._store.list(prefix)]
             number = max((int(name.split(".")[-2]) for name in names), default=-1)
-            holder = self._holder(self._name(shard, number))
+            holder = self._holder(self._name(shard, number)) if names else ""
             if holder in living:
                 return living[holder]
             if holder == self._own_id or self._store.put_if_absent(self._name(shard, number + 1), self._data):
                 return None
-        return None
 
     def release(self, shard: int) -> None:
         """Takes the caller's claim back, so that another driver may try."""
         try:
             for info in list(self._store.list(f"{self._folder}/{shard:06d}.")):
                 self._store.delete(info.name)
+                self._holders.pop(info.name, None)
         except StorageError as exc:
             log.warning("the claim on shard %d stays until this driver ends: %s", shard, exc)
 
     def _holder(self, name: str) -> str:
-        """Who a claim names; nobody where it is gone or cannot be read, as a hint may be."""
-        try:
-            return str(load_object(self._store.read(name)).get("driver_id", ""))
-        except (ObjectNotFound, ValueError):
-            return ""
+        """Who a claim names, read once; nobody where it is gone or cannot be read, as a hint may be."""
+        if name not in self._holders:
+            try:
+                self._holders[name] = str(load_object(self._store.read(name)).get("driver_id", ""))
+            except (ObjectNotFound, ValueError):
+                return ""
+        return self._holders[name]
 
     def _name(self, shard: int, number: int) -> str:
         return f"{self._folder}/{shard:06d}.{number:03d}.json"
