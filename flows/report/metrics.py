@@ -49,6 +49,11 @@ class RunMetrics(Collector):
         self._workers, self._gpu_bytes = Counter[str](), dict[str, float]()
         self._lost, self._seconds, self._finished = 0, 0.0, 0
 
+    def plan(self, shards_total: int, images_total: int) -> None:
+        """Takes in what the run is to work now: a plan in the making grows."""
+        with self._lock:
+            self._shards_total, self._images_total = shards_total, images_total
+
     def see(self, event: PoolEvent) -> None:
         """Takes an event in."""
         with self._lock:

@@ -71,6 +71,12 @@ def observed(
 ) -> Iterator[Callable[[PoolEvent], None]]:
     """What is to be told of a run's events, by [run] metrics_port and log_file; nothing if neither is set.
 
+    Args:
+        config: whose [run] says what is told.
+        dataset: its root.
+        shards: shard -> images; it may grow while the run plans.
+        run: its name.
+
     Raises:
         ConfigError: the port can't be opened, or the file cannot be written.
     """
@@ -89,6 +95,7 @@ def observed(
                 watcher().note(
                     f"run.metrics_port={config.run.metrics_port} is another run's: this one's is {port}"
                 )
+            seers.append(lambda event: metrics.plan(len(shards), sum(shards.values())))
             seers.append(metrics.see)
         if config.run.log_file is not None:
             log = EventLog(stack.enter_context(_opened(config.run.log_file)), run)

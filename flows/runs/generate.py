@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
@@ -18,9 +19,11 @@ from maskmill.flows.report.report import RunReport, watcher
 from maskmill.flows.runs.export import export_generation
 from maskmill.flows.runs.steps.annotating import Annotated, annotate_shards
 from maskmill.flows.runs.steps.holding import driving
-from maskmill.flows.runs.steps.planning import describe_run, is_complete, pending_shards, plan_images
+from maskmill.flows.runs.steps.planning import describe_run, is_complete, plan_images
+from maskmill.flows.runs.steps.planning_ahead import PlanningAhead, feed_of, planning_ahead
 from maskmill.flows.runs.steps.publishing import Published, publish_and_verify
 from maskmill.flows.runs.steps.taking import step
+from maskmill.pipeline.settings import BoxSettings
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.stores.open import open_store
 
@@ -55,38 +58,50 @@ def generate(
     """
     began = time.monotonic()
     spec = describe_run(dataset, config)
-    with driving(dataset):
-        if not planned:
-            plan(dataset, inputs, config, limit)
-        annotated = annotate(spec, config)
+    with (
+        driving(dataset),
+        nullcontext() if planned else planning_ahead(dataset, inputs, config, limit) as ahead,
+    ):
+        if ahead is not None:
+            plan(spec, ahead)
+        annotated = annotate(spec, config, ahead)
         published = verify_and_publish(spec, config)
         exported = export(dataset, published, config, export_to) if export_to else None
     return make_report(dataset, annotated, published, exported, seconds=time.monotonic() - began)
 
 
 @step("plan")
-def plan(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> None:
+def plan(spec: RunSpec, ahead: PlanningAhead) -> None:
     """Which source files become which keys of which shards; written once, extended by new files.
+
+    Where that takes long it goes on beside the next step, which begins with what is planned.
 
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
     watcher().step("planning: listing and hashing the inputs")
-    watcher().record(str(plan_images(dataset, inputs, config, limit)))
+    ahead.wait(spec)
 
 
 @step("annotate", may_pass=True)
-def annotate(spec: RunSpec, config: RunConfig) -> Annotated:
+def annotate(spec: RunSpec, config: RunConfig, ahead: PlanningAhead | None) -> Annotated:
     """Every planned shard that is not yet committed goes to Ray's workers: ingest and masks in one pass.
 
     Raises:
+        InputError: what is planned is annotated, and then planning failed.
         ClusterError, RunStopped, LeaseLost: as `annotate_shards`.
     """
-    shards = pending_shards(spec)
-    if not shards:
-        return Annotated()
-    watcher().step(f"annotating {sum(shards.values())} images in {len(shards)} shards")
-    return annotate_shards(spec, config, shards)
+    if ahead is not None and spec.settings.of(BoxSettings).file is not None:
+        ahead.wait()  # its boxes are held against all images before work starts
+    feed = feed_of(spec, ahead)
+    annotated = Annotated()
+    if not feed.ended:
+        so_far = "" if feed.complete else ", the first of those that are being planned"
+        watcher().step(f"annotating {sum(feed.shards.values())} images in {len(feed.shards)} shards{so_far}")
+        annotated = annotate_shards(spec, config, feed)
+    if ahead is not None:
+        ahead.tell()
+    return annotated
 
 
 @step("verify and publish")

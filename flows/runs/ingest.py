@@ -10,7 +10,8 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.annotating import annotate_shards
 from maskmill.flows.runs.steps.holding import driving
-from maskmill.flows.runs.steps.planning import check_inputs, pending_shards, plan_images
+from maskmill.flows.runs.steps.planning import check_inputs
+from maskmill.flows.runs.steps.planning_ahead import feed_of, planning_ahead
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 
@@ -56,12 +57,13 @@ def ingest(
     check_inputs(dataset, inputs)
     spec = ingest_spec(dataset, config.ingest, config.run.work())
 
-    with driving(dataset):
+    with driving(dataset), planning_ahead(dataset, inputs, config, limit) as ahead:
         watcher().step("planning: listing and hashing the inputs")
-        plan_images(dataset, inputs, config, limit)
-        shards = pending_shards(spec)
-        watcher().step(f"taking in {sum(shards.values())} images in {len(shards)} shards")
-        done = annotate_shards(spec, config, shards, build=ingest_stages)
+        ahead.wait(spec)
+        feed = feed_of(spec, ahead)
+        watcher().step(f"taking in {sum(feed.shards.values())} images in {len(feed.shards)} shards")
+        done = annotate_shards(spec, config, feed, build=ingest_stages)
+        ahead.tell()
 
     plan = load_plans(open_store(dataset))
     return IngestReport(

@@ -32,10 +32,9 @@ from maskmill.storage.drivers.lease import check_lease, others
 from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DatasetError, InputError, ObjectNotFound, StoreUnavailable
-from maskmill.storage.plan.make_plan import RowWriter
 from maskmill.storage.plan.marks import forget_command
 from maskmill.storage.plan.plan import FOLDER, Plan, PlanPart, image_key, load_plans, part_bytes, part_name
-from maskmill.storage.plan.tables import IMAGE_COLUMNS, RewrittenRows, image_schema, read_rows
+from maskmill.storage.plan.tables import IMAGE_COLUMNS, RewrittenRows, RowWriter, image_schema, read_rows
 from maskmill.storage.stores.base import ObjectStore, Unfinished
 
 MAX_RACES = 20

@@ -6,7 +6,7 @@
     model        weights of models that lost theirs, or whose writer was killed before the card
     plan         tables of plans that lost theirs
     driver       heartbeats of drivers that were killed
-    claim        what people said that they had open (review/claims/), and never took back
+    claim        what people said that they had open (review/claims/), and drivers in hand (claims/)
     unfinished   multipart uploads on S3, temporary files on a disk
     version      only if asked for: all of a column version that no generation names, its records first
 
@@ -36,6 +36,7 @@ from maskmill.storage.dataset.model_versions import list_models
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.drivers.claims import FOLDER as CLAIMS
 from maskmill.storage.drivers.lease import SLACK_S, check_lease, others
+from maskmill.storage.drivers.shard_claims import FOLDER as SHARD_CLAIMS
 from maskmill.storage.drivers.store_time import FOLDER as DRIVERS
 from maskmill.storage.drivers.store_time import store_clock
 from maskmill.storage.plan.digests import DigestTable
@@ -112,6 +113,7 @@ def find_garbage(
         ("attempt", store.list("attempts/")),
         ("driver", store.list(f"{DRIVERS}/")),
         ("claim", store.list(f"{CLAIMS}/")),
+        ("claim", store.list(f"{SHARD_CLAIMS}/")),
         ("manifest", _lost_manifests(store)),
         ("model", _lost_weights(store)),
         ("plan", lost_tables(store)),

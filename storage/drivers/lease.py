@@ -160,6 +160,12 @@ def check_lease(store: ObjectStore) -> None:
         lease.check()
 
 
+def own_id(store: ObjectStore) -> str | None:
+    """The driver id of this process's heartbeat at a dataset; None where it has none."""
+    leases = _held.get(store)
+    return leases[-1].driver_id if leases else None
+
+
 def announce(
     store: ObjectStore,
     owner: str,

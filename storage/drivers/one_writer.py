@@ -136,7 +136,7 @@ def await_collector(
     """
     told = False
     while collectors := [
-        one for one in others(store, own_id=own_id) if one.owner == COLLECTOR and _may_live(one)
+        one for one in others(store, own_id=own_id) if one.owner == COLLECTOR and may_live(one)
     ]:
         if not told:
             told = True
@@ -180,10 +180,10 @@ def _is_alive(store: ObjectStore, held: Hold, own_id: str | None) -> bool:
     if held.driver_id == NOBODY:
         return False
     alive = {driver.driver_id: driver for driver in others(store, own_id=own_id)}
-    return held.driver_id in alive and _may_live(alive[held.driver_id])
+    return held.driver_id in alive and may_live(alive[held.driver_id])
 
 
-def _may_live(driver: DriverInfo) -> bool:
+def may_live(driver: DriverInfo) -> bool:
     """Whether it may still run: known for this machine, taken from the heartbeat elsewhere."""
     return driver.host != socket.gethostname() or process_lives(driver.pid)
 

@@ -2,16 +2,20 @@
 
 One pass, streamed: rows go to Parquet as they come. Held in memory are digests of what is planned already
 (about 100 bytes an image, 50 a tar, 300 a reject) to find duplicates and to leave unchanged files unread.
+
+`plan_parts` writes a part each time one is due, after a whole shard: its shards can be worked while the rest
+is listed and hashed, and a driver that dies loses a part's hashing at most. Parts are put-if-absent: all
+drivers see the same shards, however many plan. Where another's images came first, the pass begins anew, over
+what is known by then; where only marks of `forget` did, the part takes the next number.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.lease import check_lease
@@ -35,22 +39,14 @@ from maskmill.storage.plan.tables import (
     REJECT_COLUMNS,
     TAR_COLUMNS,
     PlanTable,
+    RowWriter,
     image_schema,
-    read_footer,
     reject_schema,
     tar_schema,
 )
-from maskmill.storage.shards.arrow import table_of
-from maskmill.storage.shards.shards import HashingWriter, WrittenObject
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.promise import ensure_writable
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-MIN_GROUP_ROWS = (
-    4096  # a row group holds whole shards and at least this many rows: the file's footer stays small
-)
 PROGRESS_EVERY = 100
 MAX_RACES = 20  # lost in a row to other drivers
 
@@ -60,8 +56,8 @@ class PlanSummary:
     """What planning found.
 
     Attributes:
-        number: of the plan written, None if nothing was new.
-        num_new_images: in that plan.
+        number: of the part written last, None if nothing was new in it.
+        num_new_images: planned since this planning began.
         num_images, num_shards, num_rejects, rejects_by_reason: of the whole dataset now.
         skipped_by_ending: seen this time and not used, by ending or kind in brackets.
     """
@@ -85,7 +81,7 @@ def make_plan(
     photograph: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> PlanSummary:
-    """Plans what is new in the inputs; unchanged inputs make no new plan.
+    """Plans what is new in the inputs, as one part; unchanged inputs make no new plan.
 
     Args:
         store: the dataset.
@@ -95,6 +91,38 @@ def make_plan(
         num_threads: files or tars read at once.
         photograph: the field of a tar's samples that is the photograph; None goes by grouped.py's rule.
         progress: called now and then with the number of inputs looked at.
+
+    Raises:
+        ValueError, StorageError: as `plan_parts`.
+    """
+    *_, summary = plan_parts(
+        store,
+        inputs,
+        shard_size=shard_size,
+        limit=limit,
+        num_threads=num_threads,
+        photograph=photograph,
+        progress=progress,
+    )
+    return summary
+
+
+def plan_parts(
+    store: ObjectStore,
+    inputs: Sequence[str],
+    *,
+    shard_size: int,
+    limit: int | None = None,
+    num_threads: int = 8,
+    photograph: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    due: Callable[[], bool] = lambda: False,
+) -> Generator[PlanSummary]:
+    """Plans what is new in the inputs, in parts; gives what was found so far after each, and at the end.
+
+    Args:
+        store, inputs, shard_size, limit, num_threads, photograph, progress: as `make_plan` has them.
+        due: whether a part is to be written now; asked between two shards.
 
     Raises:
         ValueError: shard_size or limit below 1.
@@ -107,19 +135,28 @@ def make_plan(
         raise ValueError(f"shard_size {shard_size} is too large: use at most {MAX_SHARD_SIZE}")
     listing = list_inputs(inputs, dataset_root=store.root)
     ensure_writable(store)
-    for _ in range(MAX_RACES):
-        plan = load_plans(store)
-        summary = _Planning(store, plan, listing, shard_size, limit, photograph).run(num_threads, progress)
-        if summary is not None:
-            return summary
-        listing = list_inputs(
-            inputs, dataset_root=store.root
-        )  # another driver's plan came first: go on from it
+
+    num_new_images = num_races = 0
+    while num_races < MAX_RACES:
+        planning = _Planning(store, load_plans(store), listing, shard_size, limit, photograph)
+        for summary in planning.parts(num_threads, progress, due):
+            num_races = 0
+            yield replace(summary, num_new_images=num_new_images + summary.num_new_images)
+        if not planning.overtaken:
+            return
+        num_races += 1
+        num_new_images += planning.num_new_images
+        listing = list_inputs(inputs, dataset_root=store.root)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
 
 
 class _Planning:
-    """One attempt at writing the next plan."""
+    """One pass over the inputs.
+
+    Attributes:
+        overtaken: another driver's images were planned first, so the pass ended early.
+        num_new_images: in the parts that it wrote.
+    """
 
     def __init__(
         self,
@@ -132,51 +169,96 @@ class _Planning:
     ) -> None:
         self._store, self._plan, self._listing = store, plan, listing
         self._shard_size, self._limit, self._photograph = shard_size, limit, photograph
-        self._number = len(plan.parts) + 1
-        self._first_shard = plan.num_shards
-        self._first_image_id = plan.num_images + 1
         self._ledger = Ledger(plan)
-        self._num_images = 0
-        self._reasons, self._resolved_reasons = Counter[str](), Counter[str]()
-        self._resolved: list[str] = []
         self._earlier = {digest(reject.source) for reject in plan.iter_rejects()}
         self._num_counted = 0
         self._counted_source, self._num_of_source = "", 0
         self._examples: list[PlanReject] = []
+        self._skipped_before = Counter[str]()
+        self.overtaken = False
+        self.num_new_images = 0
+        self._rejected: set[bytes] = set()
+        self._begin_part()
 
-    def run(self, num_threads: int, progress: Callable[[int], None] | None) -> PlanSummary | None:
-        """Plans and writes; None if another driver wrote a plan of this number meanwhile.
+    def _begin_part(self) -> None:
+        """Nothing is in the next part yet; rejects of the one before are now an earlier plan's."""
+        self._earlier |= self._rejected
+        self._rejected = set()
+        self._num_images = 0
+        self._reasons, self._resolved_reasons = Counter[str](), Counter[str]()
+        self._resolved: list[str] = []
+
+    def parts(
+        self, num_threads: int, progress: Callable[[int], None] | None, due: Callable[[], bool]
+    ) -> Iterator[PlanSummary]:
+        """Plans and writes; a summary after each part and at the end, until overtaken.
 
         Raises:
             InputError: no image could be read from all of the inputs.
             StorageError: the plan cannot be written.
         """
-        base = f"{FOLDER}/{self._number:06d}.{new_attempt()}"
+        with closing(
+            examine(self._listing, self._ledger, num_threads, photograph=self._photograph)
+        ) as examined:
+            found = self._bounded(examined, progress)
+            first: Examined | None = None
+            while True:
+                part, first = self._fill(found, first, due)
+                number = self._write(part)
+                if self.overtaken:
+                    return
+                yield self._summary(number)
+                if first is None:
+                    return
+                self._begin_part()
+
+    def _fill(
+        self, found: Iterator[Examined], first: Examined | None, due: Callable[[], bool]
+    ) -> tuple[PlanPart, Examined | None]:
+        """The next part, its tables written; and the image that the one after it begins with, if any.
+
+        Raises:
+            InputError: no image could be read from all of the inputs.
+        """
+        base = f"{FOLDER}/{len(self._plan.parts) + 1:06d}.{new_attempt()}"
+        next_one: Examined | None = None
         with ExitStack() as tables:
             rows = tables.enter_context(RowWriter(self._store, f"{base}.parquet", image_schema()))
             rejects = tables.enter_context(RowWriter(self._store, f"{base}.rejects.parquet", reject_schema()))
             tars = tables.enter_context(RowWriter(self._store, f"{base}.tars.parquet", tar_schema()))
-
-            # Every input's rows, as they are found
-            with closing(
-                examine(self._listing, self._ledger, num_threads, photograph=self._photograph)
-            ) as examined:
-                for found in self._bounded(examined, progress):
-                    self._take(found, rows, rejects, tars)
+            for one in found if first is None else chain([first], found):
+                if isinstance(one, HashedImage) and self._is_full() and due():
+                    next_one = one
+                    break
+                self._take(one, rows, rejects, tars)
             if self._plan.num_images + self._num_images == 0:
                 raise self._nothing_usable()
+        return self._part(rows.written, tuple(rows.group_shards), rejects.written, tars.written), next_one
 
-        # The part, if there is anything new
-        part = self._part(rows.written, tuple(rows.group_shards), rejects.written, tars.written)
-        if rows.written is None and rejects.written is None:
-            self._discard(part)
-            return self._summary(self._plan, None)
+    def _is_full(self) -> bool:
+        """Whether a part that ended here would end with a whole shard."""
+        return self._num_images > 0 and self._num_images % self._shard_size == 0
 
-        check_lease(self._store)
-        if not self._store.put_if_absent(part_name(self._number), part_bytes(part)):
+    def _write(self, part: PlanPart) -> int | None:
+        """Makes the part exist; gives its number, None if there is nothing new in it or it was overtaken."""
+        if part.rows is None and part.rejects is None:
             self._discard(part)
             return None
-        return self._summary(Plan(self._store, (*self._plan.parts, part)), self._number)
+        for _ in range(MAX_RACES):
+            check_lease(self._store)
+            if self._store.put_if_absent(part_name(part.number), part_bytes(part)):
+                self._plan = replace(self._plan, parts=(*self._plan.parts, part))
+                self.num_new_images += part.num_images
+                return part.number
+
+            # Marks of images that are planned move no image: the part takes the next number
+            self._plan = load_plans(self._store)
+            if any(one.tables for one in self._plan.parts[part.number - 1 :]):
+                break
+            part = replace(part, number=len(self._plan.parts) + 1)
+        self._discard(part)
+        self.overtaken = True
+        return None
 
     def _discard(self, part: PlanPart) -> None:
         for table in part.tables:
@@ -223,8 +305,8 @@ class _Planning:
             detail = f"the same bytes as {key}"
             self._reject(found.source, found.member, found.offset, found.etag, reason, detail, rejects)
         else:
-            shard = self._first_shard + self._num_images // self._shard_size
-            image_id = self._first_image_id + self._num_images
+            shard = self._plan.num_shards + self._num_images // self._shard_size
+            image_id = self._plan.num_images + 1 + self._num_images
             rows.add(vars(_planned(found, shard, image_id)), cut=self._num_images % self._shard_size == 0)
             self._ledger.add_image(
                 found.source, found.member, found.offset, found.etag, found.sha256, image_id
@@ -253,6 +335,7 @@ class _Planning:
         rejects.add(dict(zip(REJECT_COLUMNS, values, strict=True)), cut=True)
         self._ledger.add_reject(*values)
         self._reasons[reason] += 1
+        self._rejected.add(digest(label))
 
     def _resolve(self, label: str) -> None:
         """An earlier plan's reject of this source no longer holds."""
@@ -282,14 +365,16 @@ class _Planning:
         rejects: PlanTable | None,
         tars: PlanTable | None,
     ) -> PlanPart:
+        skipped = self._listing.skipped - self._skipped_before
+        self._skipped_before = self._listing.skipped.copy()
         return PlanPart(
-            number=self._number,
+            number=len(self._plan.parts) + 1,
             inputs=self._listing.inputs,
             limit=self._limit,
             shard_size=self._shard_size,
-            first_shard=self._first_shard,
+            first_shard=self._plan.num_shards,
             num_shards=-(-self._num_images // self._shard_size),
-            first_image_id=self._first_image_id,
+            first_image_id=self._plan.num_images + 1,
             num_images=self._num_images,
             rows=rows,
             row_group_shards=group_shards,
@@ -298,17 +383,17 @@ class _Planning:
             resolved=tuple(self._resolved),
             resolved_by_reason=dict(sorted(self._resolved_reasons.items())),
             tars=tars,
-            skipped_by_ending=dict(sorted(self._listing.skipped.items())),
+            skipped_by_ending=dict(sorted(skipped.items())),
         )
 
-    def _summary(self, plan: Plan, number: int | None) -> PlanSummary:
+    def _summary(self, number: int | None) -> PlanSummary:
         return PlanSummary(
             number=number,
-            num_new_images=self._num_images if number is not None else 0,
-            num_images=plan.num_images,
-            num_shards=plan.num_shards,
-            num_rejects=plan.num_rejects,
-            rejects_by_reason=plan.rejects_by_reason,
+            num_new_images=self.num_new_images,
+            num_images=self._plan.num_images,
+            num_shards=self._plan.num_shards,
+            num_rejects=self._plan.num_rejects,
+            rejects_by_reason=self._plan.rejects_by_reason,
             skipped_by_ending=dict(sorted(self._listing.skipped.items())),
         )
 
@@ -316,57 +401,3 @@ class _Planning:
 def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
     read = {name: value for name, value in vars(found).items() if name != "caption_unread"}
     return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **read)
-
-
-class RowWriter:
-    """Rows streamed into one Parquet object; without rows, or on an exception, nothing is there."""
-
-    def __init__(self, store: ObjectStore, name: str, schema: pa.Schema) -> None:
-        self._store, self._name, self._schema = store, name, schema
-        self._rows: list[dict[str, Any]] = []
-        self._open = ExitStack()
-        self._hashing: HashingWriter | None = None
-        self._writer: Any = None
-        self._num_rows = 0
-        self.group_shards: list[int] = []
-        self.written: PlanTable | None = None
-
-    def __enter__(self) -> RowWriter:
-        return self
-
-    def add(self, row: dict[str, Any], cut: bool) -> None:
-        """Adds a row; `cut` says that a row group may begin with it."""
-        if cut and len(self._rows) >= MIN_GROUP_ROWS:
-            self._flush()
-        if not self._rows:
-            self.group_shards.append(row.get("shard", 0))
-        self._rows.append(row)
-
-    def _flush(self) -> None:
-        import pyarrow.parquet as pq
-
-        if self._hashing is None:
-            self._hashing = HashingWriter(self._open.enter_context(self._store.open_write(self._name)))
-            self._writer = pq.ParquetWriter(
-                self._hashing, self._schema, compression="zstd", write_page_checksum=True
-            )
-        columns = {name: [row[name] for row in self._rows] for name in self._schema.names}
-        self._writer.write_table(table_of(columns, self._schema), row_group_size=len(self._rows))
-        self._num_rows += len(self._rows)
-        self._rows = []
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
-        if kind is not None:
-            self._open.__exit__(kind, *rest)
-            return
-        with self._open:
-            if self._rows:
-                self._flush()
-            if self._writer is not None:
-                self._writer.close()
-        if self._hashing is not None:
-            written = WrittenObject(
-                self._name, self._hashing.num_bytes, self._hashing.hexdigest(), self._num_rows
-            )
-            footer = read_footer(self._store, written)
-            self.written = PlanTable(written, sha256(footer).hexdigest())

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.plan.sources import PlannedImage
-from maskmill.storage.shards.shards import WrittenObject, check_size
+from maskmill.storage.shards.arrow import table_of
+from maskmill.storage.shards.shards import HashingWriter, WrittenObject, check_size
 from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+MIN_GROUP_ROWS = 4096  # a row group holds whole shards and at least so many: the footer stays small
 TAIL_BYTES = 64 << 10  # read at once to find a footer
 
 
@@ -169,3 +172,57 @@ def _read_group(store: ObjectStore, table: PlanTable, group: int, columns: tuple
         raise DamagedObject(
             f"{store.root}/{table.written.name}: row group {group} is damaged ({exc})"
         ) from exc
+
+
+class RowWriter:
+    """Rows streamed into one Parquet object; without rows, or on an exception, nothing is there."""
+
+    def __init__(self, store: ObjectStore, name: str, schema: pa.Schema) -> None:
+        self._store, self._name, self._schema = store, name, schema
+        self._rows: list[dict[str, Any]] = []
+        self._open = ExitStack()
+        self._hashing: HashingWriter | None = None
+        self._writer: Any = None
+        self._num_rows = 0
+        self.group_shards: list[int] = []
+        self.written: PlanTable | None = None
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def add(self, row: dict[str, Any], cut: bool) -> None:
+        """Adds a row; `cut` says that a row group may begin with it."""
+        if cut and len(self._rows) >= MIN_GROUP_ROWS:
+            self._flush()
+        if not self._rows:
+            self.group_shards.append(row.get("shard", 0))
+        self._rows.append(row)
+
+    def _flush(self) -> None:
+        import pyarrow.parquet as pq
+
+        if self._hashing is None:
+            self._hashing = HashingWriter(self._open.enter_context(self._store.open_write(self._name)))
+            self._writer = pq.ParquetWriter(
+                self._hashing, self._schema, compression="zstd", write_page_checksum=True
+            )
+        columns = {name: [row[name] for row in self._rows] for name in self._schema.names}
+        self._writer.write_table(table_of(columns, self._schema), row_group_size=len(self._rows))
+        self._num_rows += len(self._rows)
+        self._rows = []
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        if kind is not None:
+            self._open.__exit__(kind, *rest)
+            return
+        with self._open:
+            if self._rows:
+                self._flush()
+            if self._writer is not None:
+                self._writer.close()
+        if self._hashing is not None:
+            written = WrittenObject(
+                self._name, self._hashing.num_bytes, self._hashing.hexdigest(), self._num_rows
+            )
+            footer = read_footer(self._store, written)
+            self.written = PlanTable(written, hashlib.sha256(footer).hexdigest())

@@ -1,6 +1,7 @@
 """Who works on a simulated dataset: every command that writes, as its run does it, over the real code.
 
     generate    a driver and its workers, each a process of its own; a worker outlives its driver
+    generate in parts   one that plans beside the work, and claims shards
     relabel     the same under other settings, one process, the writer's lock held
     forget, gc, repair, tag, promote, export, and a person who reviews a picture
 
@@ -25,6 +26,7 @@ from PIL import Image
 
 from maskmill.flows.config import RunConfig, load_config
 from maskmill.flows.runs.steps.planning import pending_shards
+from maskmill.flows.runs.steps.planning_ahead import alone_planning, feed_of
 from maskmill.flows.runs.steps.publishing import publish_and_verify
 from maskmill.storage.care.damage import find_damage
 from maskmill.storage.care.forget import forget
@@ -38,7 +40,7 @@ from maskmill.storage.drivers import lease as leases
 from maskmill.storage.drivers import one_writer
 from maskmill.storage.drivers.lease import announce
 from maskmill.storage.errors import LeaseLost, OutOfSpace, Recalled, StorageError
-from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.make_plan import make_plan, plan_parts
 from maskmill.storage.plan.plan import load_plans
 from maskmill.workers.exports.export import export
 from maskmill.workers.exports.report import ExportError
@@ -47,6 +49,7 @@ from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from tests.fakes import FakeMasks, build_fake_stages
+from tests.simulation.crew import Hand, Planner
 from tests.simulation.machine.one_thread import CREATED
 from tests.simulation.machine.store import SimStore
 from tests.simulation.machine.world import World
@@ -159,6 +162,42 @@ def generate(scene: Scene, store: SimStore, masks: str = FIRST) -> None:
             world.sleep(2.0)
         leases.check_lease(store)
         publish_and_verify(spec, config())
+
+
+def generate_in_parts(scene: Scene, store: SimStore, masks: str = FIRST) -> None:
+    """The same with a planner beside the work, and claims that tell other drivers what is in hand."""
+    world, spec = scene.world, spec_of(store, masks)
+    with announce(store, "generate", clock=world.clock_of(store)) as lease:
+        one_writer.await_collector(store, lease.driver_id, poll_s=20.0, sleep=world.sleep)
+        settle(store)
+        planner = Planner(world.add(f"{_name(store)}.p", lambda own: plan_in_parts(scene, store)))
+        feed = feed_of(spec, planner, clock=world.clock)
+        crew = [Hand(lambda own, shard: work(own, masks, [shard])) for _ in range(scene.workers)]
+        seats = [world.add(f"{_name(store)}.h{n}", crew[n].pull(world)) for n in range(len(crew))]
+        try:
+            while not feed.ended or any(hand.shards for hand in crew):
+                for hand, seat in zip(crew, seats, strict=True):
+                    if seat.ended and hand.shards:
+                        feed.give_up(hand.shards.pop())
+                    if not (seat.ended or hand.shards) and (shard := feed.next()) is not None:
+                        hand.shards.append(shard)
+                if all(seat.ended for seat in seats):
+                    break
+                lease.check()
+                world.sleep(2.0)
+        finally:
+            for hand in crew:
+                hand.dismissed = True
+        planner.check()
+        leases.check_lease(store)
+        publish_and_verify(spec, config())
+
+
+def plan_in_parts(scene: Scene, store: SimStore) -> None:
+    """A driver's planning thread: a part of the plan for every shard."""
+    with alone_planning(store, scene.world.sleep):
+        for _ in plan_parts(store, [INPUTS], shard_size=SHARD_SIZE, due=lambda: True):
+            pass
 
 
 def work(store: SimStore, masks: str, shards: list[int]) -> None:
@@ -319,6 +358,7 @@ def persistent(scene: Scene, actor: Actor) -> Callable[[SimStore], object]:
 
 KINDS: dict[str, Actor] = {
     "generate": generate,
+    "generate in parts": generate_in_parts,
     "relabel": relabel,
     "forget": forgetting("000000002"),
     "forget more": forgetting("000000003"),

@@ -96,7 +96,7 @@ def play(seed: int, kinds: Sequence[str] | None = None, fates: Fates | None = No
 
 def chosen(dice: random.Random) -> list[str]:
     """Three to six actors; somebody makes something in most schedules."""
-    first = dice.choice(["generate", "generate", "generate", "relabel", "repair", "forget"])
+    first = dice.choice(["generate", "generate", "generate in parts", "relabel", "repair", "forget"])
     return [first, *dice.choices(sorted(KINDS), k=dice.choice([2, 3, 3, 4, 4, 5]))]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from maskmill.storage.dataset.records import new_attempt
+from maskmill.storage.errors import DamagedObject, ObjectNotFound, Recalled, SourceChanged, StoreUnavailable
 from maskmill.workers.run.in_hand import Announcement
 from maskmill.workers.run.spec import ShardTask
 
@@ -23,6 +24,17 @@ DEATHS_TO_BLAME_AN_IMAGE = 3
 
 MAX_BLAMED_IMAGES = 10
 NODE_VERDICT_S = 30.0
+
+RETRIED = (
+    StoreUnavailable,
+    DamagedObject,
+    ObjectNotFound,
+    Recalled,
+    SourceChanged,
+    MemoryError,
+    ConnectionError,
+)
+"""Errors of one shard, or of a moment; all others stop the run."""
 
 
 @dataclass(eq=False)

@@ -33,10 +33,10 @@ from itertools import cycle, islice
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from maskmill.storage.errors import DamagedObject, ObjectNotFound, Recalled, SourceChanged, StoreUnavailable
+from maskmill.storage.drivers.shard_feed import ShardFeed
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.pool.actors import Worker, WorkerInfo, start_worker
-from maskmill.workers.pool.blame import Doubt, Doubts, History
+from maskmill.workers.pool.blame import RETRIED, Doubt, Doubts, History
 from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_start, start_advice
 from maskmill.workers.pool.limits import Limits
 from maskmill.workers.pool.own_node import check_own_node
@@ -56,17 +56,6 @@ from maskmill.workers.run.spec import Resources, RunSpec, ShardProgress, ShardRe
 
 log = logging.getLogger(__name__)
 
-RETRIED = (
-    StoreUnavailable,
-    DamagedObject,
-    ObjectNotFound,
-    Recalled,
-    SourceChanged,
-    MemoryError,
-    ConnectionError,
-)
-"""Errors of one shard, or of a moment; all others stop the run."""
-
 JUDGE_EVERY_S = 0.5
 START_DEADLINE_S = 600.0
 ROOM_DEADLINE_S = 120.0
@@ -85,7 +74,7 @@ MAX_POLLS = 64
 
 def run_pool(
     spec: RunSpec,
-    shards: Iterable[int],
+    shards: Iterable[int] | ShardFeed,
     *,
     resources: Resources,
     num_workers: int | None = None,
@@ -100,7 +89,7 @@ def run_pool(
 
     Args:
         spec: of the run.
-        shards: numbers, pulled as workers come free.
+        shards: numbers, pulled as workers come free; of a feed more may come while others are worked.
         resources: of each worker.
         num_workers: at most so many; None is as many as the cluster has room for.
         max_attempts: turns that may fail before a shard is given up.
@@ -131,10 +120,14 @@ def run_pool(
 
 class _Pool:
     def __init__(
-        self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: Limits
+        self,
+        spec: RunSpec,
+        shards: Iterable[int] | ShardFeed,
+        make_actor: Callable[[], Worker],
+        limits: Limits,
     ) -> None:
         self._store = open_store(spec.root)
-        self._shards = iter(shards)
+        self._feed = shards if isinstance(shards, ShardFeed) else ShardFeed.of(shards)
         self._make_actor = make_actor
         self._limits = limits
         self._todo: deque[History] = deque()
@@ -173,17 +166,22 @@ class _Pool:
     def _fill(self) -> bool:
         """Starts workers and hands out shards; False when there is nothing left to wait for."""
         target = self._target(self._ask_room())
-        while len(self._todo) < max(1, target) and (shard := next(self._shards, None)) is not None:
+        coming = sum(seat.info is None for seat in self._seats)
+        free = sum(seat.waiting is None for seat in self._seats)
+
+        # No more than there are workers for: what waits here, another driver can't take
+        wanted = free + coming + max(0, target - len(self._seats))
+        while len(self._todo) < wanted and (shard := self._feed.next()) is not None:
             self._todo.append(History(shard))
         for seat in self._seats:
             if seat.waiting is None and self._todo:
                 self._hand_out(seat, self._todo.popleft())
-        coming = sum(seat.info is None for seat in self._seats)
         for _ in range(min(target - len(self._seats), len(self._todo) - coming)):
             worker = self._make_actor()
             self._seats.append(Seat(self._num_started, worker, worker.ready, time.monotonic()))
             self._num_started += 1
-        return bool(self._todo) or self._doubts.hold_shards or any(seat.history for seat in self._seats)
+        in_work = self._doubts.hold_shards or any(seat.history for seat in self._seats)
+        return bool(self._todo) or in_work or not self._feed.ended
 
     def _target(self, room: int) -> int:
         """How many workers there should be, those included that wait for nodes to come."""
@@ -348,6 +346,7 @@ class _Pool:
         if history.counted < self._limits.max_attempts:
             self._todo.append(history)
         else:
+            self._feed.give_up(history.shard)
             yield ShardFailed(shard=history.shard, attempts=history.attempts, reason=reason)
 
     # Look after those in work

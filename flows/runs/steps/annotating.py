@@ -22,6 +22,7 @@ from maskmill.flows.services.ray import cluster
 from maskmill.pipeline.settings import BoxSettings
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.drivers.lease import check_lease
+from maskmill.storage.drivers.shard_feed import ShardFeed
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.events import (
@@ -60,7 +61,7 @@ class Annotated:
 def annotate_shards(
     spec: RunSpec,
     config: RunConfig,
-    shards: Mapping[int, int],
+    shards: Mapping[int, int] | ShardFeed,
     *,
     build: Callable[[RunSpec], Stages] | None = None,
 ) -> Annotated:
@@ -69,7 +70,7 @@ def annotate_shards(
     Args:
         spec: what workers make.
         config: [run] counts, and what the models need.
-        shards: shard -> images planned in it, in the order to be worked.
+        shards: shard -> images planned in it, in the order to be worked; a feed may get more meanwhile.
         build: makes a worker's stages where they are no models: workers then take a CPU each, wherever.
 
     Raises:
@@ -79,27 +80,30 @@ def annotate_shards(
             stays.
         LeaseLost: this driver was silent for so long that others count it as dead; likewise.
     """
-    if not shards:
+    feed = shards if isinstance(shards, ShardFeed) else ShardFeed(shards)
+    if feed.ended:
         return Annotated()
-    spec = without_idle(spec, shards)
+    if feed.complete:
+        spec = without_idle(spec, feed.shards)
     if spec.settings.of(BoxSettings).file is not None:
         watcher().note(boxes_told(spec))
-    follower = _Follower(shards)
+    follower = _Follower(feed.shards)
     with cluster.connected(up_state.ray_address(config.run.ray_address)):
         try:
-            _work(spec, config, shards, build, follower)
+            _work(spec, config, feed, build, follower)
         except NodeLost as lost:
             watcher().note(f"{lost}; what is committed is kept, and Ray is started again")
             cluster.start_again()
             follower.begin_again()
-            _work(spec, config, left_of(spec, shards), build, follower, again=True)
+            feed.begin_again(left_of(spec, feed.shards))
+            _work(spec, config, feed, build, follower, again=True)
         return follower.outcome()
 
 
 def _work(
     spec: RunSpec,
     config: RunConfig,
-    shards: Mapping[int, int],
+    feed: ShardFeed,
     build: Callable[[RunSpec], Stages] | None,
     follower: _Follower,
     *,
@@ -119,7 +123,7 @@ def _work(
     crew = cluster.plan_crew(config) if build is None else cluster.cpu_crew(config)
     events = run_pool(
         spec,
-        shards,
+        feed,
         resources=crew.resources,
         num_workers=cluster.most_workers(config, crew),
         max_attempts=config.run.max_attempts,
@@ -128,7 +132,7 @@ def _work(
         autoscale=config.run.autoscale,
     )
     try:
-        with observed(config, spec.root, shards, run_name()) as observe:
+        with observed(config, spec.root, feed.shards, run_name()) as observe:
             for event in events:
                 check_lease(store)
                 follower.see(event)
@@ -189,7 +193,8 @@ class _Follower:
     """Turns the pool's events into tallies and notes for the watcher, and the step's outcome."""
 
     def __init__(self, shards: Mapping[int, int]) -> None:
-        self._tally = Tally(images_total=sum(shards.values()), shards_total=len(shards))
+        self._shards = shards
+        self._tally = Tally(images_total=0, shards_total=0)
         self._ready_s: float | None = None
         self._failed: dict[int, str] = {}
         self._new_images = 0
@@ -251,6 +256,8 @@ class _Follower:
             self._ready_s = time.monotonic()
         self._tally = dataclasses.replace(
             self._tally,
+            images_total=sum(self._shards.values()),
+            shards_total=len(self._shards),
             images_done=event.images_done + self._before["images"],
             masks_done=event.masks_done + self._before["masks"],
             num_rejects=event.num_rejects + self._before["rejects"],

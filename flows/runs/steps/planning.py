@@ -8,7 +8,7 @@ another, without harm. Nothing here imports Prefect or Ray.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from maskmill.flows.config import RunConfig
@@ -16,7 +16,7 @@ from maskmill.flows.report.report import watcher
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.plan import cutting
 from maskmill.storage.plan.inputs import list_inputs, most_of
-from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.make_plan import plan_parts
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import MASKS
@@ -61,17 +61,45 @@ def plan_images(dataset: str, inputs: Sequence[str], config: RunConfig, limit: i
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
-    summary = make_plan(
+    *_, summary = part_summaries(dataset, inputs, config, limit, watcher().count, due=lambda: False)
+    tell_unused(summary)
+    return summary
+
+
+def part_summaries(
+    dataset: str,
+    inputs: Sequence[str],
+    config: RunConfig,
+    limit: int | None,
+    progress: Callable[[int], None],
+    *,
+    due: Callable[[], bool] | None = None,
+) -> Iterator[PlanSummary]:
+    """Plans what is new in the inputs, in parts; what was found so far after each, and at the end.
+
+    Args:
+        dataset, inputs, config, limit: of the run.
+        progress: called now and then with the number of inputs looked at.
+        due: whether a part is to be written; None goes by the time (storage/plan/cutting.py).
+
+    Raises:
+        InputError: an input is missing, unreadable or holds no image.
+    """
+    return plan_parts(
         open_store(dataset),
         inputs,
         shard_size=config.run.shard_size or measured_shard_size(dataset, inputs, config, limit),
         limit=limit,
         photograph=config.ingest.photograph,
-        progress=watcher().count,
+        progress=progress,
+        due=due or cutting.PartClock(),
     )
+
+
+def tell_unused(summary: PlanSummary) -> None:
+    """Tells what was seen in the inputs and isn't used, by ending or kind."""
     if summary.skipped_by_ending:
         watcher().note(f"not used of the inputs: {most_of(summary.skipped_by_ending)}")
-    return summary
 
 
 def measured_shard_size(dataset: str, inputs: Sequence[str], config: RunConfig, limit: int | None) -> int:
@@ -97,8 +125,12 @@ def is_complete(spec: RunSpec) -> bool:
 
 def pending_shards(spec: RunSpec) -> dict[int, int]:
     """Planned shards that lack a column of this run: shard -> images planned in it."""
-    store = open_store(spec.root)
-    plan = load_plans(store)
-    columns = [ColumnVersion(store, name, digits) for name, digits in spec.fingerprints.items()]
-    finished = set.intersection(*(version.committed() for version in columns))
+    plan, finished = load_plans(open_store(spec.root)), finished_shards(spec)
     return {shard: plan.num_images_of(shard) for shard in range(plan.num_shards) if shard not in finished}
+
+
+def finished_shards(spec: RunSpec) -> set[int]:
+    """Shards that have all columns of this run."""
+    store = open_store(spec.root)
+    columns = [ColumnVersion(store, name, digits) for name, digits in spec.fingerprints.items()]
+    return set.intersection(*(version.committed() for version in columns))

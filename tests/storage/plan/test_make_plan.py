@@ -23,7 +23,7 @@ from maskmill.storage.errors import (
     SourceChanged,
 )
 from maskmill.storage.json_text import load_object
-from maskmill.storage.plan import make_plan as planning
+from maskmill.storage.plan import tables
 from maskmill.storage.plan.make_plan import PlanSummary, make_plan
 from maskmill.storage.plan.plan import Plan, PlanReject, load_plans, part_name
 from maskmill.storage.plan.sources import read_source, read_sources
@@ -303,7 +303,7 @@ def test_a_dataset_inside_its_input_is_passed_over(tmp_path: Path) -> None:
 def test_row_groups_hold_whole_shards(
     dataset: ObjectStore, photos: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "MIN_GROUP_ROWS", 20)
+    monkeypatch.setattr(tables, "MIN_GROUP_ROWS", 20)
     top = fill(photos, {"a.tar": make_tar(pictures(100))})
     plan_it(dataset, top, shard_size=7)
     plan = load_plans(dataset)
@@ -341,7 +341,7 @@ def test_no_plan_is_an_empty_plan(dataset: ObjectStore) -> None:
 
 
 def test_a_full_disk_leaves_no_plan(tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "MIN_GROUP_ROWS", 20)
+    monkeypatch.setattr(tables, "MIN_GROUP_ROWS", 20)
     names = [f"{index} {os.urandom(60).hex()}.jpg" for index in range(500)]
     top = fill(open_store(tmp_path / "photos"), {name: name.encode() for name in names})
     (tiny_disk / "ballast").write_bytes(bytes(1000 * 1024))
