@@ -47,7 +47,7 @@ class Outcome:
     Attributes:
         seed: its.
         wrong: promises that were broken; none in a good one.
-        switches: how often the baton changed hands.
+        switches: how often a call was another one's than the call before it.
         calls: to a store.
         kinds: of actors that took part.
         hits: how often each kind of call met each fate.
@@ -95,9 +95,9 @@ def play(seed: int, kinds: Sequence[str] | None = None, fates: Fates | None = No
 
 
 def chosen(dice: random.Random) -> list[str]:
-    """Three to six actors; somebody makes something in most schedules."""
+    """Three to five actors; somebody makes something in most schedules."""
     first = dice.choice(["generate", "generate", "generate in parts", "relabel", "repair", "forget"])
-    return [first, *dice.choices(sorted(KINDS), k=dice.choice([2, 3, 3, 4, 4, 5]))]
+    return [first, *dice.choices(sorted(KINDS), k=dice.choice([2, 3, 3, 3, 4, 4]))]
 
 
 def cast(world: World, scene: Scene, dice: random.Random, kinds: Sequence[str], outcome: Outcome) -> None:

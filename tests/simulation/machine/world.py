@@ -88,6 +88,7 @@ class World:
         self._mine = threading.local()  # the driver whose thread it is
         self._all_ended = threading.Semaphore(0)
         self._lock = threading.RLock()  # for calls from outside of `run`
+        self._caller: Driver | None = None
         self._killing: Driver | None = None
         self._calls_left = 0
         self._num_calls = 0
@@ -167,7 +168,6 @@ class World:
             self._all_ended.release()
             return
         self._holder = chosen
-        self.num_switches += last is not None
         chosen.go.release()
 
     def _turn(self, driver: Driver) -> None:
@@ -175,7 +175,6 @@ class World:
         chosen = self._choose()
         assert chosen is not None
         if chosen is not driver:
-            self.num_switches += 1
             self._holder = chosen
             chosen.go.release()
             driver.go.acquire()
@@ -270,6 +269,8 @@ class World:
                 driver.killed = True
                 raise Killed
             self._calls_left -= 1
+        self.num_switches += driver is not self._caller  # who only waits and looks again counts for none
+        self._caller = driver
         fate = self.fates.of(self, driver, op)
         self.history.append(f"{driver.name}: {op} {what}{'' if fate is Fate.NONE else f'   <- {fate.value}'}")
         if fate is not Fate.NONE:

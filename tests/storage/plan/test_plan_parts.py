@@ -1,4 +1,4 @@
-"""A plan in parts: the images, keys and rejects of one plan, cut after whole shards, whoever writes beside."""
+"""A plan in parts: images, keys and rejects of one plan, cut after whole shards, whoever writes beside."""
 
 from __future__ import annotations
 
