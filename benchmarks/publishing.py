@@ -4,7 +4,8 @@
     python -m benchmarks.publishing --shards 18300 --new 0        SA-1B's size, nothing new
 
 The store is a stand-in: it lists the commit records of a million shards without holding them, makes up a
-record when it is read, and keeps what is written. Everything between is the product's own step.
+record when it is read, and keeps what is written. One shard in twenty rejects an image at ingest, one in a
+hundred another one at its masks. Everything between is the product's own step.
 """
 
 from __future__ import annotations
@@ -22,21 +23,25 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from unittest import mock
 
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.steps import publishing
+from maskmill.storage.dataset import generations
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import publish_rows
-from maskmill.storage.dataset.manifest import GenerationRow, row_of
-from maskmill.storage.dataset.records import CommitRecord, record_bytes
-from maskmill.storage.plan.plan import PlanPart, part_bytes, part_name
+from maskmill.storage.dataset.generations import Generation, generation_name
+from maskmill.storage.dataset.manifest import row_of, row_table, write_manifest
+from maskmill.storage.dataset.records import CommitRecord, Reject, record_bytes
+from maskmill.storage.plan.plan import PlanPart, image_key, part_bytes, part_name
 from maskmill.storage.plan.tables import PlanTable
 from maskmill.storage.shards.shards import WrittenObject
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore, Unfinished
 from maskmill.storage.stores.local import LocalStore
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 DIGITS = {IMAGES: "1" * 16, MASKS: "2" * 16}
 PICTURES = 600  # in a shard
@@ -124,17 +129,21 @@ def made_record(column: str, shard: int) -> CommitRecord:
     sha256 = hashlib.sha256(f"{column} {shard}".encode()).hexdigest()
     attempt = sha256[:16]
     masks = column == MASKS
+    reached = PICTURES - (shard % 20 == 0) * masks
+    rejects = shard % 100 == 0 if masks else shard % 20 == 0
+    key = image_key(shard * PICTURES + 1 + masks)
     return CommitRecord(
         column=column,
         fingerprint=DIGITS[column],
         shard=shard,
         attempt=attempt,
-        data=WrittenObject(f"{folder}/data/{shard:06d}.{attempt}.tar", 1000, sha256, PICTURES),
+        data=WrittenObject(f"{folder}/data/{shard:06d}.{attempt}.tar", 1000, sha256, reached - rejects),
         index=WrittenObject(f"{folder}/index/{shard:06d}.{attempt}.parquet", 1000, sha256, 100 * PICTURES)
         if masks
         else None,
-        num_read=PICTURES,
-        num_written=PICTURES,
+        num_read=reached,
+        num_written=reached - rejects,
+        rejects=(Reject(key, "too_small", "of one pixel"),) if rejects else (),
         inputs={IMAGES: made_record(IMAGES, shard).sha256} if masks else {},
         models={"segmenter": "vit_h"} if masks else {},
         created_utc="2025-01-01T00:00:00+00:00",
@@ -154,20 +163,29 @@ def prepare(store: Made, num_known: int) -> None:
         tars=None, skipped_by_ending={},
     )  # fmt: skip
     store.put_if_absent(part_name(1), part_bytes(part))
-    known: tuple[GenerationRow, ...] = tuple(
-        row_of(ColumnVersion(store, column, DIGITS[column]), made_record(column, shard))
-        for shard in range(num_known)
-        for column in (IMAGES, MASKS)
+    if num_known:
+        _publish_first(store, num_known)
+
+
+def _publish_first(store: Made, num_known: int) -> None:
+    """The generation before, written as it is, since nothing of it is new to anybody."""
+
+    def tables() -> Iterator[pa.Table]:
+        """Some thousand shards at a time."""
+        for first in range(0, num_known, 10_000):
+            yield row_table(
+                [
+                    row_of(ColumnVersion(store, column, DIGITS[column]), made_record(column, shard))
+                    for shard in range(first, min(num_known, first + 10_000))
+                    for column in (IMAGES, MASKS)
+                ]
+            )
+
+    manifest = write_manifest(store, "generations/000001/manifest.first.parquet", tables())
+    generation = Generation(
+        1, None, DIGITS, {}, {"segmenter": "vit_h"}, {}, "2025-01-01T00:00:00+00:00", manifest, store
     )
-    facts: dict[str, Any] = {
-        "columns": DIGITS,
-        "settings": {},
-        "models": {"segmenter": "vit_h"},
-        "totals": {},
-    }
-    if known:
-        with mock.patch("maskmill.storage.dataset.generations._refuse_superseded"):
-            publish_rows(store, known, facts, "2025-01-01T00:00:00+00:00")
+    store.put_if_absent(generation_name(1), generations._generation_bytes(generation))
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.dataset.generations import Generation
+from maskmill.storage.dataset.records import NOT_ANNOTATED
 from maskmill.storage.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ FACTS = (
     "fingerprint",
     "record",
     "record_sha256",
+    "reasons",
 )
 """Of a row: what tells whether it is the one that was checked, and how many images it counts; the sha256 of
 its record stands for all that the record says."""
@@ -67,7 +69,7 @@ class Carried:
         return counted
 
     def _adds_up(self, shard: int, rows: Sequence[_Facts]) -> bool:
-        """Whether the rows account for every key; what a column after images rejects, its record tells."""
+        """Whether the rows account for every key: then they are counted."""
         by_column = {row[0]: row for row in rows}
         images = by_column.pop("images", None)
         if images is None or not by_column.keys() >= {*self._meant.needed}:
@@ -75,10 +77,17 @@ class Carried:
         num_read, num_written, num_rejects = images[1:4]
         if num_read != self._plan.num_images_of(shard):
             return False
-        if any(row[1] != num_written or row[2] != num_written for row in by_column.values()):
+
+        # What columns after images reject, where their rows tell how many images that is
+        rejecting = [row for row in by_column.values() if row[3]]
+        num_left_out = sum(row[3] for row in rejecting)
+        if any(row[1] != num_written or row[2] != num_written - row[3] for row in by_column.values()):
             return False
-        self._annotated += num_written
-        self._rejected += num_rejects
+        if len(rejecting) > 1 or any(row[7] is None or NOT_ANNOTATED in row[7] for row in rejecting):
+            return False
+
+        self._annotated += num_written - num_left_out
+        self._rejected += num_rejects + num_left_out
         if len(by_column) + 1 < len(self._meant.columns):
             for column in self._meant.columns:
                 if column not in ("images", *self._meant.needed, *by_column):
