@@ -14,7 +14,7 @@ from maskmill.storage.dataset.generations import list_generations, load_generati
 from maskmill.storage.dataset.join import check_row, read_record
 from maskmill.storage.dataset.tags import find_generation, tags
 from maskmill.storage.errors import DatasetError, InputError
-from maskmill.storage.plan.plan import image_key, load_plans
+from maskmill.storage.plan.plan import image_id_of, image_key, load_plans
 from maskmill.storage.shards.shards import read_shard
 from maskmill.storage.stores.open import open_store
 
@@ -82,12 +82,12 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
     store = open_store(dataset)
     found = find_generation(store, generation)
     plan = load_plans(store)
-    image_id = int(key) if key.isascii() and key.isdigit() else 0
+    image_id = (int(key) if key.isascii() and key.isdigit() else image_id_of(key)) or 0
     try:
         shard = plan.shard_of(image_key(image_id))
     except DatasetError as exc:
         raise InputError(
-            f"{dataset}: there is no image {key!r}; keys are 000000001 to {plan.num_images:09d}. "
+            f"{dataset}: there is no image {key!r}; keys are 000000001 to {image_key(plan.num_images)}. "
             "`maskmill query DATASET \"select key, source from images where source like '%NAME%'\"` finds one"
         ) from exc
     planned = next(image for image in plan.images(shard) if image.image_id == image_id)

@@ -33,8 +33,15 @@ from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.drivers.store_time import steady_time
 from maskmill.storage.errors import DatasetError, InputError, ObjectNotFound, StoreUnavailable
 from maskmill.storage.plan.marks import forget_command
-from maskmill.storage.plan.plan import FOLDER, Plan, PlanPart, image_key, load_plans, part_bytes, part_name
-from maskmill.storage.plan.tables import IMAGE_COLUMNS, RewrittenRows, RowWriter, image_schema, read_rows
+from maskmill.storage.plan.plan import FOLDER, Plan, PlanPart, image_key, load_plans, write_part
+from maskmill.storage.plan.tables import (
+    IMAGE_COLUMNS,
+    RewrittenRows,
+    RowWriter,
+    image_schema,
+    read_rows,
+    write_names,
+)
 from maskmill.storage.stores.base import ObjectStore, Unfinished
 
 MAX_RACES = 20
@@ -186,7 +193,8 @@ def _located(
     """The keys in full and their shards; a number stands for its key."""
     if not keys:
         raise InputError("no key given: name the images to forget")
-    wanted = sorted({image_key(int(key)) if key.isascii() and key.isdigit() else key for key in keys})
+    numbers = {key: int(key) for key in keys if key.isascii() and key.isdigit() and len(key) < 30}
+    wanted = sorted({image_key(numbers[key]) if key in numbers else key for key in keys})
     try:
         shards = {plan.shard_of(key) for key in wanted}
     except DatasetError as exc:
@@ -205,6 +213,7 @@ def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
 
         # A plan without images of its own
         last = plan.parts[-1]
+        forgotten, table = write_names(store, f"{FOLDER}/{last.number + 1:06d}", "forgotten", new)
         rewritten = tuple(_without_captions(store, part, last.number + 1, set(keys)) for part in captioned)
         part = PlanPart(
             number=last.number + 1,
@@ -223,15 +232,16 @@ def _mark(store: ObjectStore, keys: Sequence[str]) -> None:
             resolved_by_reason={},
             tars=None,
             skipped_by_ending={},
-            forgotten=new,
+            forgotten=forgotten,
+            forgotten_table=table,
             rewritten=rewritten,
         )
 
         # Another plan came first: once more
-        if store.put_if_absent(part_name(part.number), part_bytes(part)):
+        if write_part(store, part):
             return
-        for one in rewritten:
-            store.delete(one.rows.written.name)
+        for one in (*(one.rows for one in rewritten), *part.tables):
+            store.delete(one.written.name)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
 
 

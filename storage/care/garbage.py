@@ -42,6 +42,7 @@ from maskmill.storage.drivers.store_time import store_clock
 from maskmill.storage.plan.digests import DigestTable
 from maskmill.storage.plan.plan import FOLDER as PLANS
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.tables import MERGED
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore, Unfinished
 from maskmill.storage.stores.in_order import in_order
 
@@ -215,7 +216,7 @@ def lost_tables(store: ObjectStore) -> Iterator[ObjectInfo]:
     """Tables in the plans' folder that no plan names."""
     named = {table.written.name for part in load_plans(store).parts for table in part.tables}
     for info in store.list(f"{PLANS}/"):
-        if info.name.endswith(".parquet") and info.name not in named:
+        if info.name.endswith(".parquet") and not info.name.endswith(MERGED) and info.name not in named:
             yield info
 
 

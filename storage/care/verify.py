@@ -146,9 +146,11 @@ def verify(
         AccessDenied, StoreUnavailable: as the store says.
     """
     try:
-        plan = load_plans(store)
+        plan = load_plans(store, copies=False)
     except (DamagedObject, ObjectNotFound) as exc:
-        return _report(Plan(store, ()), [_Finding(problems=(f"{exc}; {RESTORE}",))])
+        sums = _Sums()
+        sums.add(_Finding(problems=(f"{exc}; {RESTORE}",)))
+        return _report(Plan(store, ()), sums)
     rows, problems = _rows_in_force(store)
     meant = _meant(making_order({column for (column,) in rows.scan("column")}))
     problems += record_problems(store, plan, deep=deep)

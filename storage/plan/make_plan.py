@@ -31,10 +31,9 @@ from maskmill.storage.plan.plan import (
     PlanReject,
     image_key,
     load_plans,
-    part_bytes,
-    part_name,
+    write_part,
 )
-from maskmill.storage.plan.sources import PlannedImage, source_label
+from maskmill.storage.plan.sources import source_label
 from maskmill.storage.plan.tables import (
     REJECT_COLUMNS,
     TAR_COLUMNS,
@@ -43,6 +42,7 @@ from maskmill.storage.plan.tables import (
     image_schema,
     reject_schema,
     tar_schema,
+    write_names,
 )
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.promise import ensure_writable
@@ -246,14 +246,14 @@ class _Planning:
             return None
         for _ in range(MAX_RACES):
             check_lease(self._store)
-            if self._store.put_if_absent(part_name(part.number), part_bytes(part)):
+            if write_part(self._store, part):
                 self._plan = replace(self._plan, parts=(*self._plan.parts, part))
                 self.num_new_images += part.num_images
                 return part.number
 
             # Marks of images that are planned move no image: the part takes the next number
             self._plan = load_plans(self._store)
-            if any(one.tables for one in self._plan.parts[part.number - 1 :]):
+            if any(one.rows or one.rejects for one in self._plan.parts[part.number - 1 :]):
                 break
             part = replace(part, number=len(self._plan.parts) + 1)
         self._discard(part)
@@ -307,7 +307,8 @@ class _Planning:
         else:
             shard = self._plan.num_shards + self._num_images // self._shard_size
             image_id = self._plan.num_images + 1 + self._num_images
-            rows.add(vars(_planned(found, shard, image_id)), cut=self._num_images % self._shard_size == 0)
+            row = {**vars(found), "key": image_key(image_id), "image_id": image_id, "shard": shard}
+            rows.add(row, cut=self._num_images % self._shard_size == 0)
             self._ledger.add_image(
                 found.source, found.member, found.offset, found.etag, found.sha256, image_id
             )
@@ -367,6 +368,8 @@ class _Planning:
     ) -> PlanPart:
         skipped = self._listing.skipped - self._skipped_before
         self._skipped_before = self._listing.skipped.copy()
+        stem = f"{FOLDER}/{len(self._plan.parts) + 1:06d}"
+        resolved, resolved_table = write_names(self._store, stem, "resolved", self._resolved)
         return PlanPart(
             number=len(self._plan.parts) + 1,
             inputs=self._listing.inputs,
@@ -380,7 +383,8 @@ class _Planning:
             row_group_shards=group_shards,
             rejects=rejects,
             rejects_by_reason=dict(sorted(self._reasons.items())),
-            resolved=tuple(self._resolved),
+            resolved=resolved,
+            resolved_table=resolved_table,
             resolved_by_reason=dict(sorted(self._resolved_reasons.items())),
             tars=tars,
             skipped_by_ending=dict(sorted(skipped.items())),
@@ -396,8 +400,3 @@ class _Planning:
             rejects_by_reason=self._plan.rejects_by_reason,
             skipped_by_ending=dict(sorted(self._listing.skipped.items())),
         )
-
-
-def _planned(found: HashedImage, shard: int, image_id: int) -> PlannedImage:
-    read = {name: value for name, value in vars(found).items() if name != "caption_unread"}
-    return PlannedImage(key=image_key(image_id), image_id=image_id, shard=shard, **read)

@@ -36,7 +36,7 @@ def marked_shards(store: ObjectStore) -> dict[int, Marks]:
 
 def marks_of(store: ObjectStore, shard: int) -> Marks:
     """The keys of a shard that are marked as forgotten, as the plan says now. Raises DamagedObject."""
-    return marked_shards(store).get(shard, frozenset())
+    return load_plans(store).forgotten_of(shard)
 
 
 def held_keys(store: ObjectStore, record: CommitRecord, marks: Marks) -> Marks:

@@ -7,6 +7,9 @@ make a further plan on top, with new keys and shards; nothing planned ever chang
     plan/000001.<attempt>.parquet           a row per image, in key order, row groups of whole shards
     plan/000001.<attempt>.rejects.parquet   a row per input that is not in the dataset, with the reason
     plan/000001.<attempt>.tars.parquet      a row per tar that was scanned to its end
+    plan/000001.<attempt>.resolved.parquet  labels of earlier rejects that no longer hold, where they are many
+    plan/000002.<attempt>.forgotten.parquet keys that were forgotten, where they are many
+    plan/000256.parts.parquet               copies of the first 256 JSONs, to be read at once
 
 Only the small JSON files are read until images are asked for, and then only a row group at a time.
 
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -26,19 +29,24 @@ from maskmill.storage.errors import DamagedObject, DatasetError, NoSuchThing
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.sources import PlannedImage, source_label
 from maskmill.storage.plan.tables import (
+    MERGED,
     REJECT_COLUMNS,
     TAR_COLUMNS,
     KnownTar,
     PlanTable,
     RewrittenRows,
     group_images,
+    read_merged,
+    read_names,
     read_rows,
+    write_merged,
 )
 from maskmill.storage.stores.base import ObjectStore
 
 FORMAT_VERSION = 2  # 1 was never released
 FOLDER = "plan"
 MAX_SHARD_SIZE = 1_000_000
+MERGE_EVERY = 256  # plans: then copies of all of them are written as one object
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class PlanPart:
         tars: a row per tar scanned to its end; None without any.
         skipped_by_ending: what the listing saw and didn't use.
         forgotten: keys of images, of this or earlier plans, that were removed and stay out.
+        resolved_table, forgotten_table: the same, where they are more than a small JSON should list.
         rewritten: tables that stand for those of earlier plans; `load_plans` puts them in their place.
     """
 
@@ -97,6 +106,8 @@ class PlanPart:
     skipped_by_ending: Mapping[str, int]
     forgotten: tuple[str, ...] = ()
     rewritten: tuple[RewrittenRows, ...] = ()
+    resolved_table: PlanTable | None = None
+    forgotten_table: PlanTable | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -108,7 +119,8 @@ class PlanPart:
     @property
     def tables(self) -> tuple[PlanTable, ...]:
         """Its Parquet objects."""
-        return tuple(table for table in (self.rows, self.rejects, self.tars) if table is not None)
+        tables = (self.rows, self.rejects, self.tars, self.resolved_table, self.forgotten_table)
+        return tuple(table for table in tables if table is not None)
 
     @property
     def next_shard(self) -> int:
@@ -159,11 +171,15 @@ class Plan:
 
     def iter_rejects(self) -> Iterator[PlanReject]:
         """The same without holding them all."""
+        resolved_by = {  # label -> the last part that says so
+            label: index
+            for index, part in enumerate(self.parts)
+            for label in self._names(part.resolved, part.resolved_table)
+        }
         for index, part in enumerate(self.parts):
-            resolved = {label for later in self.parts[index + 1 :] for label in later.resolved}
             for row in read_rows(self.store, part.rejects, REJECT_COLUMNS):
                 label = source_label(row["source"], row["member"])
-                if label not in resolved:
+                if resolved_by.get(label, -1) <= index:
                     yield PlanReject(label, row["reason"], row["detail"])
 
     def iter_tars(self) -> Iterator[KnownTar]:
@@ -174,14 +190,26 @@ class Plan:
 
     @cached_property
     def forgotten(self) -> frozenset[str]:
-        """Keys of images that were removed from the dataset and are not to be taken in again."""
-        return frozenset(key for part in self.parts for key in part.forgotten)
+        """Keys of images that were removed and are not to be taken in again. Raises DamagedObject."""
+        return frozenset[str]().union(
+            *(self._names(part.forgotten, part.forgotten_table) for part in self.parts)
+        )
+
+    def forgotten_of(self, shard: int) -> frozenset[str]:
+        """Those of them that were planned for a shard. Raises DamagedObject."""
+        if not self.forgotten or not 0 <= shard < self.num_shards:
+            return frozenset()
+        return self.forgotten.intersection(self.keys_of(shard))
+
+    def _names(self, listed: tuple[str, ...], table: PlanTable | None) -> Collection[str]:
+        return read_names(self.store, table) if table is not None else listed
 
     def shard_of(self, key: str) -> int:
         """The shard that an image was planned for. Raises DatasetError for a key that isn't planned."""
-        image_id = int(key) if key.isascii() and key.isdigit() else 0
-        for part in self.parts:
-            if image_key(image_id) == key and part.first_image_id <= image_id < part.next_image_id:
+        image_id = image_id_of(key)
+        if image_id is not None:
+            part = self.parts[bisect_right(self._first_image_ids, image_id) - 1]
+            if part.first_image_id <= image_id < part.next_image_id:
                 return part.first_shard + (image_id - part.first_image_id) // part.shard_size
         raise DatasetError(f"{self.store.root}: no image was ever planned under the key {key!r}")
 
@@ -229,17 +257,40 @@ class Plan:
                     yield row["key"], source_label(row["source"], row["member"])
 
     def _part_of(self, shard: int) -> PlanPart:
-        for part in reversed(self.parts):
-            if part.first_shard <= shard < part.next_shard:
-                return part
+        if 0 <= shard < self.num_shards:  # of parts that begin alike, all but the last are empty
+            return self.parts[bisect_right(self._first_shards, shard) - 1]
         raise DatasetError(
             f"{self.store.root}: shard {shard} is not planned; there are {self.num_shards} shards"
         )
 
+    @cached_property
+    def _first_shards(self) -> tuple[int, ...]:
+        return tuple(part.first_shard for part in self.parts)
+
+    @cached_property
+    def _first_image_ids(self) -> tuple[int, ...]:
+        return tuple(part.first_image_id for part in self.parts)
+
+
+KEY_DIGITS = 9
+
 
 def image_key(image_id: int) -> str:
-    """The key of an image: its id in nine digits."""
-    return f"{image_id:09d}"
+    """The key of an image, so that keys sort as their ids do.
+
+    Nine digits; an id that has more of them comes after a letter that says how many: 999999999, a1000000000,
+    ..., a9999999999, b10000000000.
+    """
+    digits = f"{image_id:0{KEY_DIGITS}d}"
+    more = len(digits) - KEY_DIGITS
+    return f"{chr(ord('a') + more - 1)}{digits}" if more else digits
+
+
+def image_id_of(key: str) -> int | None:
+    """The inverse; None for what is no image's key. Ids begin with 1."""
+    digits = key.lstrip("abcdefghijklmnopqrstuvwxyz")
+    image_id = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 30 else 0
+    return image_id if image_id > 0 and image_key(image_id) == key else None
 
 
 def planned(store: ObjectStore) -> Plan:
@@ -255,20 +306,26 @@ def planned(store: ObjectStore) -> Plan:
     return plan
 
 
-def load_plans(store: ObjectStore) -> Plan:
+def load_plans(store: ObjectStore, *, copies: bool = True) -> Plan:
     """All plans of a dataset; an empty one if there are none. Reads their JSON only.
+
+    Args:
+        store: the dataset.
+        copies: read merged copies where there are some; `verify` reads the plans themselves.
 
     Raises:
         DamagedObject: a plan cannot be read, one is missing in between, or they don't follow each other.
     """
     parts: list[PlanPart] = []
-    etags = {info.name: info.etag for info in store.list(f"{FOLDER}/") if info.name.endswith(".json")}
+    listed = list(store.list(f"{FOLDER}/"))
+    etags = {info.name: info.etag for info in listed if info.name.endswith(".json")}
+    merged = max((info.name for info in listed if info.name.endswith(MERGED)), default=None)
     for number, name in enumerate(etags, start=1):
         if name != part_name(number):
             raise DamagedObject(
                 f"{store.root}/{name}: expected {part_name(number)}; a plan was removed or added"
             )
-        part = _parse_part(store, name, etags[name])
+        part = _parse_part(store, name, etags[name], merged if copies else None)
         follows = (parts[-1].next_shard, parts[-1].next_image_id) if parts else (0, 1)
         if (part.number, part.first_shard, part.first_image_id) != (number, *follows):
             raise DamagedObject(f"{store.root}/{name}: does not follow the plan before it")
@@ -279,6 +336,18 @@ def load_plans(store: ObjectStore) -> Plan:
         earlier = parts[one.number - 1]
         parts[one.number - 1] = replace(earlier, rows=one.rows, row_group_shards=one.row_group_shards)
     return Plan(store, tuple(parts))
+
+
+def write_part(store: ObjectStore, part: PlanPart) -> bool:
+    """Makes a plan exist, put-if-absent; the copies of all before it where there are hundreds.
+
+    Returns:
+        Whether this one is the plan of its number.
+    """
+    won = store.put_if_absent(part_name(part.number), part_bytes(part))
+    if won and part.number % MERGE_EVERY == 0:
+        write_merged(store, [part_name(number) for number in range(1, part.number + 1)])
+    return won
 
 
 def part_name(number: int) -> str:
@@ -292,10 +361,11 @@ def part_bytes(part: PlanPart) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _parse_part(store: ObjectStore, name: str, etag: str) -> PlanPart:
+def _parse_part(store: ObjectStore, name: str, etag: str, merged: str | None) -> PlanPart:
     """A plan's JSON; kept while its etag is the same, since every commit looks for new ones."""
+    copy = read_merged(store, merged).get((name, etag)) if merged is not None else None
     try:
-        fields = load_object(store.read(name))
+        fields = load_object(store.read(name) if copy is None else copy)
         version = fields.get("format_version")
         if version != FORMAT_VERSION:
             raise DamagedObject(f"{store.root}/{name}: format {version}; this version reads {FORMAT_VERSION}")

@@ -9,15 +9,16 @@ It does not know: which plan names which table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.errors import DamagedObject
+from maskmill.storage.dataset.records import new_attempt
+from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.plan.sources import PlannedImage
-from maskmill.storage.shards.arrow import table_of
+from maskmill.storage.shards.arrow import read_table, table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, check_size
 from maskmill.storage.stores.base import ObjectStore
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MIN_GROUP_ROWS = 4096  # a row group holds whole shards and at least so many: the footer stays small
+MERGED = ".parts.parquet"
+MOST_IN_JSON = 100  # names that a plan's JSON lists
 TAIL_BYTES = 64 << 10  # read at once to find a footer
 
 
@@ -105,6 +108,73 @@ def tar_schema() -> pa.Schema:
             for name in TAR_COLUMNS
         ]
     )
+
+
+def name_schema() -> pa.Schema:
+    """A list of keys or labels."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field("name", pa.string(), nullable=False)])
+
+
+def write_names(
+    store: ObjectStore, stem: str, kind: str, names: Collection[str]
+) -> tuple[tuple[str, ...], PlanTable | None]:
+    """A list as a plan keeps it: in its JSON while it is short, else as a table of its own.
+
+    Args:
+        store: the dataset.
+        stem: of the plan's objects, plan/000001.
+        kind: what is listed.
+        names: keys or labels.
+    """
+    if len(names) <= MOST_IN_JSON:
+        return tuple(names), None
+    with RowWriter(store, f"{stem}.{new_attempt()}.{kind}.parquet", name_schema()) as table:
+        for one in names:
+            table.add({"name": one}, cut=True)
+    return (), table.written
+
+
+def write_merged(store: ObjectStore, names: Sequence[str]) -> None:
+    """Copies of plans' JSONs as one object, so that hundreds of them are read at once.
+
+    Plans never change, so copies are as good; a copy is taken only while its plan has the etag of then.
+
+    Args:
+        store: the dataset.
+        names: of all plans up to the newest.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    etags = {info.name: info.etag for info in store.list(f"{names[0].partition('/')[0]}/")}
+    rows = [(name, etags[name], store.read(name).decode()) for name in names]
+    fields = ("name", "etag", "text")
+    columns = {field: [row[place] for row in rows] for place, field in enumerate(fields)}
+    schema = pa.schema([pa.field(field, pa.string(), nullable=False) for field in fields])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table_of(columns, schema), sink, compression="zstd", write_page_checksum=True)
+    store.put_if_absent(names[-1].removesuffix(".json") + MERGED, sink.getvalue().to_pybytes())
+
+
+@lru_cache(maxsize=2)
+def read_merged(store: ObjectStore, name: str) -> Mapping[tuple[str, str], str]:
+    """Copies of plans' JSONs by name and etag; none where they cannot be read, since plans are there too."""
+    import pyarrow as pa
+
+    try:
+        columns = read_table(store.read(name)).to_pydict()
+        names = zip(columns["name"], columns["etag"], strict=True)
+        return dict(zip(names, columns["text"], strict=True))
+    except (pa.ArrowException, OSError, KeyError, ObjectNotFound):
+        return {}
+
+
+@lru_cache(maxsize=64)
+def read_names(store: ObjectStore, table: PlanTable) -> frozenset[str]:
+    """The inverse, of a table. Raises DamagedObject."""
+    return frozenset(row["name"] for row in read_rows(store, table, ("name",)))
 
 
 def read_rows(

@@ -233,6 +233,8 @@ def _forget_caches() -> None:
         plans._parse_part,
         tables.group_images,
         tables._metadata,
+        tables.read_names,
+        tables.read_merged,
         manifest.manifest_rows,
         manifest.small_manifest,
     ):

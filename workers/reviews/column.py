@@ -30,7 +30,7 @@ from maskmill.storage.dataset.records import CommitRecord, fingerprint, new_atte
 from maskmill.storage.dataset.row_set import Key, RowSet
 from maskmill.storage.dataset.saves import Save, Standing, read_standings, saved_numbers
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.plan import image_id_of, load_plans
 from maskmill.storage.shards.shards import Sample, read_shard, write_shard
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.foreign.shapes import fitted
@@ -271,7 +271,7 @@ def _samples(
         if sample.key in standings:
             info = json.loads(sample.files["json"])
             image = {
-                "image_id": int(sample.key),
+                "image_id": image_id_of(sample.key),
                 "width": int(info["width"]),
                 "height": int(info["height"]),
                 "file_name": f"{sample.key}.jpg",
