@@ -146,3 +146,20 @@ def test_a_part_is_due_after_a_while_and_then_ever_later() -> None:
     assert times[:3] == [PART_S, 2 * PART_S, 3 * PART_S]
     assert 40 < len(times) < 60
     assert all(later - before <= PART_S + 0.12 * later for before, later in itertools.pairwise(times))
+
+
+def test_a_plan_written_before_there_were_parts_is_gone_on_with(store: ObjectStore, photos: str) -> None:
+    """Five pictures in shards of two and a duplicate, by the code of 27 November 2026, morning."""
+    before = Path(__file__).parent / "written_before" / "plan"
+    for file in before.iterdir():
+        store.put(f"plan/{file.name}", file.read_bytes())
+    old = load_plans(store)
+    assert [image.source for image in old.images(0)] == [f"/tmp/before/photos/{n}.jpg" for n in range(2)]
+    assert (old.images(0)[0].caption, old.rejects_by_reason) == ("a cat", {"duplicate": 1})
+
+    # Its pictures 0 to 4 are these folder's too, by their bytes
+    found = parts(store, photos)
+    plan = load_plans(store)
+    assert [part.num_images for part in plan.parts] == [5, 3, 3, 3, 3, 0]
+    assert plan.images(0) == old.images(0) and plan.images(3)[0].key == "000000006"
+    assert found[-1].rejects_by_reason == {"duplicate": 8, "empty_file": 1}
