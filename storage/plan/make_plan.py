@@ -1,7 +1,7 @@
 """Making a plan: list, hash, drop what is known or double, cut shards, write.
 
-One pass, streamed: rows go to Parquet as they come. Held in memory are digests of what is planned already
-(about 100 bytes an image, 50 a tar, 300 a reject) to find duplicates and to leave unchanged files unread.
+One pass, streamed: rows go to Parquet as they come. Held in memory are digests of what is planned already, to
+find duplicates and to leave unchanged files unread (some 100 bytes an image, 50 a tar, 300 a reject).
 
 `plan_parts` writes a part each time one is due, after a whole shard: its shards can be worked while the rest
 is listed and hashed, and a driver that dies loses a part's hashing at most. Parts are put-if-absent: all
@@ -317,14 +317,7 @@ class _Planning:
             self._count(found.source, 1)
 
     def _reject(
-        self,
-        source: str,
-        member: str,
-        offset: int,
-        etag: str,
-        reason: str,
-        detail: str,
-        rejects: RowWriter,
+        self, source: str, member: str, offset: int, etag: str, reason: str, detail: str, rejects: RowWriter
     ) -> None:
         label = source_label(source, member)
         if len(self._examples) < 3:
