@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from maskmill.flows.config import load_config
 from maskmill.flows.runs.generate import make_report
 from maskmill.flows.runs.steps import annotating, planning, publishing
 from maskmill.pipeline.settings import CaptionSettings, MaskSettings
-from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import Sections
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
@@ -95,3 +96,26 @@ def test_a_generation_has_the_runs_columns_settings_models_and_totals(tmp_path: 
     assert newest.totals[CAPTIONS] == newest.totals["annotated"] == NUM_ANNOTATED
     assert {row.column for row in newest.rows()} == {IMAGES, MASKS, CAPTIONS}
     assert told.rejects == {"not_an_image": 1}
+
+
+def test_who_published_meanwhile_is_merged_with_what_this_run_made(
+    planned: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between this run's look and its publication, another one puts other masks everywhere."""
+    other = RunSpec(root=planned.root, fingerprints={"images": "0" * 16, "masks": "2" * 16})
+    annotate(planned, 0, 1, 2)
+    annotate(other, 0, 1, 2)
+    publishing.publish_and_verify(planned, CONFIG)
+    real = publishing.publish_over
+
+    def late(*args: Any, **how: Any) -> Generation:
+        """The other one first, once."""
+        monkeypatch.setattr(publishing, "publish_over", real)
+        assert publishing.publish_and_verify(other, CONFIG).generation == 2
+        return real(*args, **how)
+
+    monkeypatch.setattr(publishing, "publish_over", late)
+    assert publishing.publish_and_verify(planned, CONFIG).generation == 3
+    newest = latest(open_store(planned.root))
+    assert newest is not None and newest.columns["masks"] == planned.fingerprints["masks"]
+    assert {row.fingerprint for row in newest.rows() if row.column == "masks"} == {newest.columns["masks"]}
