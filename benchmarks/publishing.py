@@ -29,9 +29,8 @@ from unittest import mock
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.steps import publishing
 from maskmill.storage.dataset import generations
-from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.generations import Generation, generation_name
-from maskmill.storage.dataset.manifest import row_of, row_table, write_manifest
+from maskmill.storage.dataset.manifest import GenerationRow, row_table, write_manifest
 from maskmill.storage.dataset.records import CommitRecord, Reject, record_bytes
 from maskmill.storage.plan.plan import PlanPart, image_key, part_bytes, part_name
 from maskmill.storage.plan.tables import PlanTable
@@ -129,8 +128,7 @@ def made_record(column: str, shard: int) -> CommitRecord:
     sha256 = hashlib.sha256(f"{column} {shard}".encode()).hexdigest()
     attempt = sha256[:16]
     masks = column == MASKS
-    reached = PICTURES - (shard % 20 == 0) * masks
-    rejects = shard % 100 == 0 if masks else shard % 20 == 0
+    reached, rejects = _counts(column, shard)
     key = image_key(shard * PICTURES + 1 + masks)
     return CommitRecord(
         column=column,
@@ -167,19 +165,44 @@ def prepare(store: Made, num_known: int) -> None:
         _publish_first(store, num_known)
 
 
+def known_row(column: str, shard: int) -> GenerationRow:
+    """As `row_of` makes it of the shard's record; its checksum is any but the first one's, which is read."""
+    digest = hashlib.sha256(f"{column} {shard}".encode()).hexdigest()
+    folder, attempt, masks = f"{column}/{DIGITS[column]}", digest[:16], column == MASKS
+    reached, num_rejects = _counts(column, shard)
+    num_written = reached - num_rejects
+    data = WrittenObject(f"{folder}/data/{shard:06d}.{attempt}.tar", 1000, digest, num_written)
+    index = WrittenObject(f"{folder}/index/{shard:06d}.{attempt}.parquet", 1000, digest, 100 * PICTURES)
+    return GenerationRow(
+        shard,
+        column,
+        DIGITS[column],
+        f"{folder}/commits/{shard:06d}.json",
+        digest if shard else made_record(column, shard).sha256,
+        data,
+        index if masks else None,
+        reached,
+        num_written,
+        num_rejects,
+        '{"too_small": 1}' if num_rejects else "{}",
+    )
+
+
+def _counts(column: str, shard: int) -> tuple[int, bool]:
+    """How many pictures reach a column of a shard, and whether it rejects one."""
+    if column == IMAGES:
+        return PICTURES, shard % 20 == 0
+    return PICTURES - (shard % 20 == 0), shard % 100 == 0
+
+
 def _publish_first(store: Made, num_known: int) -> None:
     """The generation before, written as it is, since nothing of it is new to anybody."""
 
     def tables() -> Iterator[pa.Table]:
         """Some thousand shards at a time."""
         for first in range(0, num_known, 10_000):
-            yield row_table(
-                [
-                    row_of(ColumnVersion(store, column, DIGITS[column]), made_record(column, shard))
-                    for shard in range(first, min(num_known, first + 10_000))
-                    for column in (IMAGES, MASKS)
-                ]
-            )
+            shards = range(first, min(num_known, first + 10_000))
+            yield row_table([known_row(column, shard) for shard in shards for column in (IMAGES, MASKS)])
 
     manifest = write_manifest(store, "generations/000001/manifest.first.parquet", tables())
     generation = Generation(
