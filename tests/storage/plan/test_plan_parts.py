@@ -29,6 +29,7 @@ def photos(tmp_path: Path) -> str:
     (top / "b-again.jpg").write_bytes(b"picture 1")
     (top / "zz-again.jpg").write_bytes(b"picture 7")
     (top / "c.jpg").write_bytes(b"")
+    (top / "film.mp4").write_bytes(b"no picture")
     with tarfile.open(top / "m.tar", "w") as tar:
         for number in range(7):
             info = tarfile.TarInfo(f"{number}.jpg")
@@ -64,8 +65,8 @@ def test_parts_hold_together_what_one_plan_would(store: ObjectStore, photos: str
     assert [summary.num_shards for summary in found] == [1, 2, 3, 4, 5, 6]
     assert [summary.number for summary in found] == [1, 2, 3, 4, 5, 6]
     assert (found[-1].num_new_images, found[-1].num_rejects) == (17, one.num_rejects) == (17, 3)
-    skipped = sum((dict(part.skipped_by_ending).get(".jpg", 0) for part in plan.parts), 0)
-    assert skipped == 0 and found[-1].skipped_by_ending == one.skipped_by_ending
+    assert sum(part.skipped_by_ending.get(".mp4", 0) for part in plan.parts) == 1
+    assert found[-1].skipped_by_ending == one.skipped_by_ending == {".mp4": 1}
     assert parts(store, photos)[-1].number is None, "nothing is new"
 
 

@@ -104,9 +104,10 @@ def test_what_is_planned_is_worked_before_planning_fails_the_run(
 def test_a_run_that_ends_early_ends_its_planner(slow: SlowInputs, spec: RunSpec, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ahead_of(spec, tmp_path) as ahead:
         ahead.wait(spec)
-        slow.through.set()
+        threading.Timer(0.5, slow.through.set).start()  # its next input comes when it has been told to end
         raise KeyboardInterrupt
     assert not ahead.going
+    assert load_plans(open_store(spec.root)).num_images < 10, "it didn't go on to the end"
 
 
 def test_inputs_that_cannot_be_used_fail_at_once(spec: RunSpec, tmp_path: Path) -> None:
