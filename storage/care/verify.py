@@ -201,7 +201,8 @@ def _rows_in_force(store: ObjectStore) -> tuple[RowSet, list[str]]:
     # Committed, and no row of that column there
     newer = {column: version.repairs() for column, version in versions.items()}
     for shard, column in rows.scan(*KEY):
-        newer.get(column, {}).pop(shard, None)
+        if column in newer:
+            newer[column].pop(shard, None)
 
     problems: list[str] = []
     beyond: dict[Key, GenerationRow] = {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
@@ -38,9 +38,53 @@ from maskmill.storage.stores.in_order import in_order
 
 READ_THREADS = 16  # records are small: reading many of them is waiting for answers
 RECORDS_PER_UNIT = 32
+PART_BITS, PART_MASK, LARGE = 12, 0xFFF, 255  # of Repairs
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _RECORD_NAME = re.compile(r"(\d{6,})(?:\.r(\d+))?\.json")
+
+
+class Repairs(MutableMapping[int, int]):
+    """Shard -> the number of its newest record, a byte a shard: a million of them take a megabyte."""
+
+    def __init__(self, found: Repairs | None = None) -> None:
+        self._parts = {part: bytearray(held) for part, held in found._parts.items()} if found else {}
+        self._large = dict(found._large) if found else {}  # numbers that a byte has no room for
+        self._num_shards = len(found) if found else 0
+
+    def __getitem__(self, shard: int) -> int:
+        part = self._parts.get(shard >> PART_BITS)
+        held = part[shard & PART_MASK] if part is not None else 0
+        if not held:
+            raise KeyError(shard)
+        return held - 1 if held < LARGE else self._large[shard]
+
+    def __setitem__(self, shard: int, number: int) -> None:
+        part = self._parts.get(shard >> PART_BITS)
+        if part is None:
+            part = self._parts[shard >> PART_BITS] = bytearray(1 << PART_BITS)
+        self._num_shards += not part[shard & PART_MASK]
+        part[shard & PART_MASK] = min(number + 1, LARGE)
+        if number + 1 >= LARGE:
+            self._large[shard] = number
+
+    def __delitem__(self, shard: int) -> None:
+        if shard not in self:
+            raise KeyError(shard)
+        self._parts[shard >> PART_BITS][shard & PART_MASK] = 0
+        self._num_shards -= 1
+
+    def __contains__(self, shard: object) -> bool:
+        assert isinstance(shard, int)
+        part = self._parts.get(shard >> PART_BITS)
+        return part is not None and part[shard & PART_MASK] > 0
+
+    def __iter__(self) -> Iterator[int]:
+        for number, part in sorted(self._parts.items()):
+            yield from (number << PART_BITS | place for place, held in enumerate(part) if held)
+
+    def __len__(self) -> int:
+        return self._num_shards
 
 
 @dataclass(frozen=True)
@@ -146,7 +190,7 @@ class ColumnVersion:
             repairs: as `repairs` found them, if the caller has asked; a long listing.
         """
         if repairs is None:
-            repairs = self.repairs() if shards else {}
+            repairs = self.repairs() if shards else Repairs()
         yield from self._read_all([(shard, repairs.get(shard, 0)) for shard in sorted(shards)], num_threads)
 
     def _read_all(
@@ -278,15 +322,16 @@ class ColumnVersion:
             return False
         return True
 
-    def repairs(self) -> dict[int, int]:
+    def repairs(self) -> Repairs:
         """The highest record number of each committed shard, from the names alone."""
-        repairs: dict[int, int] = {}
+        repairs = Repairs()
         prefix = f"{self.folder}/commits/"
         for found in self.store.list(prefix):
             match = _RECORD_NAME.fullmatch(found.name[len(prefix) :])
             if match:
-                shard = int(match[1])
-                repairs[shard] = max(repairs.get(shard, 0), int(match[2] or 0))
+                shard, number = int(match[1]), int(match[2] or 0)
+                if shard not in repairs or number > repairs[shard]:
+                    repairs[shard] = number
         return repairs
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from maskmill.storage.dataset.columns import ColumnVersion, making_order
+from maskmill.storage.dataset.columns import ColumnVersion, Repairs, making_order
 from maskmill.storage.dataset.generations import Generation, check_inputs
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
@@ -121,10 +121,10 @@ def committed_rows(
 def _new_shards(
     parent: Generation | None,
     versions: Mapping[str, ColumnVersion],
-    newest: Mapping[str, Mapping[int, int]],
+    newest: Mapping[str, Repairs],
 ) -> tuple[set[int], Counter[str]]:
     """The shards that have a record which is not in the parent; the parent's shards by column."""
-    left = {column: dict(shards) for column, shards in newest.items()}
+    left = {column: Repairs(shards) for column, shards in newest.items()}
     in_parent = Counter[str]()
     scanned = parent.row_set().scan("shard", "column", "fingerprint", "record") if parent is not None else ()
     for shard, column, digits, record in scanned:

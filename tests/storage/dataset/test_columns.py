@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
+from maskmill.storage.dataset.columns import ColumnVersion, Repairs, list_columns, list_versions
 from maskmill.storage.dataset.records import (
     CommitRecord,
     Reject,
@@ -226,3 +228,28 @@ def test_a_fingerprint_stays_what_it_is() -> None:
         json.loads(json.dumps(settings)), weights="ab" * 32, revision=1, inputs={"images": DIGITS}
     )
     assert found == "d216725528483676"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9000) | st.integers(10**9, 10**9 + 3), st.integers(0, 300) | st.none()),
+        max_size=40,
+    )
+)
+def test_repairs_are_what_a_dict_would_be(changes: list[tuple[int, int | None]]) -> None:
+    """None takes a shard away."""
+    found, wanted = Repairs(), dict[int, int]()
+    for shard, number in changes:
+        if number is None:
+            assert found.pop(shard, None) == wanted.pop(shard, None)
+        else:
+            found[shard] = wanted[shard] = number
+        assert (shard in found, len(found)) == (shard in wanted, len(wanted))
+    copy = Repairs(found)
+    assert dict(found) == dict(copy) == wanted and list(found) == sorted(wanted)
+    for shard in wanted:
+        del copy[shard]
+    assert not copy and dict(found) == wanted, "a copy is another one"
+    with pytest.raises(KeyError):
+        del copy[1]
