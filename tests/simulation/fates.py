@@ -6,10 +6,10 @@ that each kind of call meets each fate in a few thousand schedules.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Dice(Fates):
         fills: that the disk is full for a while.
     """
 
-    random: random.Random
+    random: Random
     fails: float = 0.0
     loses: float = 0.0
     kills: float = 0.0
@@ -75,7 +75,7 @@ class Dice(Fates):
     drawn: int = field(default=0, init=False)
 
     @classmethod
-    def drawn_by(cls, dice: random.Random) -> Dice:
+    def drawn_by(cls, dice: Random) -> Dice:
         """How hard a schedule is: a third of all worlds are calm but for their order."""
         if dice.random() < 0.3:
             return cls(dice)
@@ -119,5 +119,7 @@ class Dice(Fates):
         if fate is Fate.FULL:
             self.full_until_s = world.now_s + self.random.choice([5.0, 60.0])
         if fate is Fate.SLEEPS:
-            driver.wakes_s = world.now_s + self.random.choice([5.0, 50.0, 100.0, 200.0, 600.0, 3 * DAY_S])
+            wakes_s = world.now_s + self.random.choice([5.0, 50.0, 100.0, 200.0, 600.0, 3 * DAY_S])
+            for one in (driver, *driver.mates):
+                one.wakes_s = wakes_s
         return fate
