@@ -183,8 +183,7 @@ class _Planning:
         self._earlier |= self._rejected
         self._rejected = set()
         self._num_images = 0
-        self._reasons, self._resolved_reasons = Counter[str](), Counter[str]()
-        self._resolved: list[str] = []
+        self._reasons, self._resolved_reasons, self._resolved = Counter[str](), Counter[str](), list[str]()
 
     def parts(
         self, num_threads: int, progress: Callable[[int], None] | None, due: Callable[[], bool]
