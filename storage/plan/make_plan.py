@@ -121,7 +121,7 @@ def plan_parts(
     """Plans what is new in the inputs, in parts; gives what was found so far after each, and at the end.
 
     Args:
-        store, inputs, shard_size, limit, num_threads, photograph, progress: as `make_plan` has them.
+        store, inputs, shard_size, limit, num_threads, photograph, progress: see `make_plan`.
         due: whether a part is to be written now; asked between two shards.
 
     Raises:
@@ -144,8 +144,7 @@ def plan_parts(
             yield replace(summary, num_new_images=num_new_images + summary.num_new_images)
         if not planning.overtaken:
             return
-        num_races += 1
-        num_new_images += planning.num_new_images
+        num_races, num_new_images = num_races + 1, num_new_images + planning.num_new_images
         listing = list_inputs(inputs, dataset_root=store.root)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
 
@@ -175,8 +174,7 @@ class _Planning:
         self._counted_source, self._num_of_source = "", 0
         self._examples: list[PlanReject] = []
         self._skipped_before = Counter[str]()
-        self.overtaken = False
-        self.num_new_images = 0
+        self.overtaken, self.num_new_images = False, 0
         self._rejected: set[bytes] = set()
         self._begin_part()
 
@@ -185,8 +183,7 @@ class _Planning:
         self._earlier |= self._rejected
         self._rejected = set()
         self._num_images = 0
-        self._reasons, self._resolved_reasons = Counter[str](), Counter[str]()
-        self._resolved: list[str] = []
+        self._reasons, self._resolved_reasons, self._resolved = Counter[str](), Counter[str](), list[str]()
 
     def parts(
         self, num_threads: int, progress: Callable[[int], None] | None, due: Callable[[], bool]
@@ -347,10 +344,10 @@ class _Planning:
         return self._num_of_source
 
     def _nothing_usable(self) -> InputError:
-        told = "; ".join(f"{one.source}: {one.reason}, {one.detail}" for one in self._examples)
-        return InputError(
-            f"{', '.join(self._listing.inputs)}: no image in it can be used ({told or 'none found'})"
+        told = (
+            "; ".join(f"{one.source}: {one.reason}, {one.detail}" for one in self._examples) or "none found"
         )
+        return InputError(f"{', '.join(self._listing.inputs)}: no image in it can be used ({told})")
 
     def _part(
         self,

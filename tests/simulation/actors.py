@@ -171,7 +171,10 @@ def generate_in_parts(scene: Scene, store: SimStore, masks: str = FIRST) -> None
         one_writer.await_collector(store, lease.driver_id, poll_s=20.0, sleep=world.sleep)
         settle(store)
         planner = Planner(world.add(f"{_name(store)}.p", lambda own: plan_in_parts(scene, store)))
+        own = next(one for one in world.drivers if one.store is store)
+        own.mates, planner.thread.mates = [planner.thread], [own]
         feed = feed_of(spec, planner, clock=world.clock)
+        pause_s, handed = 2.0, set[int]()
         crew = [Hand(lambda own, shard: work(own, masks, [shard])) for _ in range(scene.workers)]
         seats = [world.add(f"{_name(store)}.h{n}", crew[n].pull(world)) for n in range(len(crew))]
         try:
@@ -184,7 +187,9 @@ def generate_in_parts(scene: Scene, store: SimStore, masks: str = FIRST) -> None
                 if all(seat.ended for seat in seats):
                     break
                 lease.check()
-                world.sleep(2.0)
+                pause_s = min(60.0, 1.5 * pause_s) if handed == feed.shards.keys() else 2.0
+                handed = set(feed.shards)
+                world.sleep(pause_s)
         finally:
             for hand in crew:
                 hand.dismissed = True

@@ -63,7 +63,7 @@ def driving(dataset: str) -> Iterator[None]:
                 continue  # this run is a step of it
             watcher().note(
                 f"another run works on this dataset: {driver.owner} on {driver.host}, process {driver.pid}, "
-                f"since {driver.started_utc}. This one goes on beside it, safely: they take different shards, "
+                f"since {driver.started_utc}. This one goes on beside it, safely: each takes other shards, "
                 "and one that both finish is kept once. Ctrl-C leaves it all to the other."
             )
         yield

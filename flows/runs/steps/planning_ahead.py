@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from maskmill.workers.run.spec import RunSpec
 
 COUNT_EVERY_S = 0.2
+PATIENCE_S = 1800.0
+"""With a planner that writes nothing; of 75 minutes' planning the longest part takes seven."""
 
 
 class Going(Protocol):
@@ -139,6 +141,8 @@ def planning_ahead(
 def alone_planning(store: ObjectStore, pause: Callable[[float], object]) -> Iterator[None]:
     """Waits while another driver plans, and asks others to wait inside the block.
 
+    Who writes no part of the plan for half an hour is waited for no longer: it may hang.
+
     Args:
         store: the dataset; without a heartbeat of this process there nobody is asked to wait.
         pause: waits so many seconds.
@@ -150,8 +154,10 @@ def alone_planning(store: ObjectStore, pause: Callable[[float], object]) -> Iter
     if driver_id is None:
         yield
         return
-    claims = ShardClaims(store, PLANNING, driver_id)
-    while not claims.take(0) and claims.take_over(0, claims.living()) is not None:
+    claims, waited_s, seen = ShardClaims(store, PLANNING, driver_id), 0.0, -1
+    while waited_s < PATIENCE_S and claims.take_over(0, claims.living()) is not None:
+        num_parts = len(load_plans(store).parts)
+        waited_s, seen = (waited_s + LOOK_EVERY_S if num_parts == seen else 0.0), num_parts
         pause(LOOK_EVERY_S)
     try:
         yield

@@ -61,6 +61,7 @@ class Driver:
     calls: int = 0
     wakes_s: float = 0.0
     in_beat: bool = False
+    mates: list[Driver] = field(default_factory=list)  # threads of its process: they are suspended with it
     go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     thread: threading.Thread | None = None
 

@@ -47,7 +47,8 @@ class SlowInputs:
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowInputs:
     slow = SlowInputs()
     monkeypatch.setattr(make_plan, "examine", slow)
-    monkeypatch.setattr(cutting, "PART_S", 0.0)
+    monkeypatch.setattr(cutting, "PART_S", 0.0)  # a part for every shard
+    monkeypatch.setattr(cutting, "LONGER", 0.0)
     monkeypatch.setattr(steps, "PART_S", 0.0)
     for module in (steps, shard_feed):
         monkeypatch.setattr(module, "LOOK_EVERY_S", 0.01)
