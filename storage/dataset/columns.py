@@ -48,8 +48,11 @@ class Repairs(MutableMapping[int, int]):
     """Shard -> the number of its newest record, a byte a shard: a million of them take a megabyte."""
 
     def __init__(self, found: Repairs | None = None) -> None:
-        self._parts = {part: bytearray(held) for part, held in found._parts.items()} if found else {}
-        self._large = dict(found._large) if found else {}  # numbers that a byte has no room for
+        self._parts: dict[int, bytearray] = {}
+        self._large: dict[int, int] = {}  # numbers that a byte has no room for
+        if found is not None:
+            self._parts = {number: bytearray(part) for number, part in found._parts.items()}
+            self._large = dict(found._large)
         self._num_shards = len(found) if found else 0
 
     def __getitem__(self, shard: int) -> int:
