@@ -93,7 +93,7 @@ def make_plan(
         shard_size: images in a shard.
         limit: plan no more images than this, the first of the inputs; those planned before count.
         num_threads: files or tars read at once.
-        photograph: the field of a tar's samples that is the photograph; None goes by grouped.py's rule.
+        photograph: the field of a sample that is the photograph; None goes by grouped.py's rule.
         progress: called now and then with the number of inputs looked at.
 
     Raises:
@@ -105,16 +105,15 @@ def make_plan(
         raise ValueError(f"shard_size {shard_size} and limit {limit} must be at least 1")
     if shard_size > MAX_SHARD_SIZE:
         raise ValueError(f"shard_size {shard_size} is too large: use at most {MAX_SHARD_SIZE}")
-    listing = list_inputs(inputs, dataset_root=store.root)
+    listing = list_inputs(inputs, dataset_root=store.root, photograph=photograph)
     ensure_writable(store)
     for _ in range(MAX_RACES):
         plan = load_plans(store)
         summary = _Planning(store, plan, listing, shard_size, limit, photograph).run(num_threads, progress)
         if summary is not None:
             return summary
-        listing = list_inputs(
-            inputs, dataset_root=store.root
-        )  # another driver's plan came first: go on from it
+        # another driver's plan came first: go on from it
+        listing = list_inputs(inputs, dataset_root=store.root, photograph=photograph)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
 
 
