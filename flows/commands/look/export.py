@@ -97,6 +97,13 @@ def export(
         bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
     prefer: Prefer = "people",
+    ids_of: Annotated[
+        str,
+        typer.Option(
+            help="coco, lvis, yolo: class and image numbers, and coco's file names, as this import has them.",
+            metavar="COLUMN",
+        ),
+    ] = "",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -122,6 +129,7 @@ def export(
             "column": column,
             "polygons": polygons,
             "prefer": prefer,
+            "ids_of": ids_of,
             "where": where,
             "masks_where": masks_where,
             "limit": limit,

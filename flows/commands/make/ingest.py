@@ -71,4 +71,5 @@ def _show(report: IngestReport, inputs: list[str]) -> None:
         console.note(f"shard {shard} is not taken in: {reason}")
     words = ["maskmill", "generate", report.dataset]
     words += [word for name in inputs for word in ("--input", name)]
-    console.next_steps([(shlex.join(words), "annotate them")])
+    look = ["maskmill", "show", report.dataset, "1", "--picture", "1.png"]
+    console.next_steps([(shlex.join(words), "annotate them"), (shlex.join(look), "look at the first")])

@@ -186,6 +186,7 @@ WRONG: Mapping[str, list[Wrong]] = {
     "names": wrong("unknown family", "nosuch", ""),
     "weights": wrong("missing path", "/nowhere/b.pth"),
     "prefer": wrong("unknown choice", "nosuch", ""),
+    "ids_of": wrong("unknown column", "nosuch", "masks"),
     "max_distance": NATURAL + wrong("number out of range", "129"),
     "by": wrong("unknown choice", "nosuch", ""),
     "who": wrong("no name", "", " "),
