@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskmill.flows.commands.help import one_of
 from maskmill.flows.commands.options import Debug, Json, folder_to_write
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, duration
@@ -34,6 +35,14 @@ def drill(
             metavar="MINUTES",
         ),
     ] = 20.0,
+    kinds: Annotated[
+        str,
+        typer.Option(
+            help="crashes: processes, writes and objects; upsets: pauses, clocks, Ray's services, records, "
+            "commands at once.",
+            **one_of("crashes", "upsets"),
+        ),
+    ] = "crashes",
     store: Annotated[
         str | None,
         typer.Option(
@@ -55,8 +64,9 @@ def drill(
     """Kill, cut and fill up a running job, then check that nothing was lost.
 
     Workers, Ray nodes and drivers are killed, writes refused and torn, an S3 store fails behind a proxy,
-    pictures kill and shards are damaged; then every key is compared with the same job undisturbed. Loopback
-    only.
+    pictures kill and shards are damaged; or, --kinds upsets, processes sleep, clocks jump, Ray's services
+    are lost, records are damaged and commands run at once. Then every key is compared with the same job
+    undisturbed. Loopback only.
     """
     with console.clear_errors(debug=debug), ExitStack() as stack:
         from maskmill.flows.services.ray.cluster import loopback_environment
@@ -71,7 +81,12 @@ def drill(
             open_store(store)
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
         settings = DrillSettings(
-            seed=seed, num_faults=faults, minutes=minutes, store=store, scratch=folder.resolve()
+            seed=seed,
+            num_faults=faults,
+            minutes=minutes,
+            store=store,
+            scratch=folder.resolve(),
+            kinds=kinds,
         )
         report = run_drill(settings, [sys.executable, "-P", "-m", DRIVER], _tell)
         if json:
