@@ -79,7 +79,7 @@ def shorten_leases() -> None:
         (garbage.find_garbage, "min_age_s", MIN_AGE_S),
     ):
         defaults = function.__kwdefaults__
-        assert name in defaults
+        assert defaults is not None and name in defaults
         defaults[name] = value
     for module in (lease, garbage):
         setattr(module, "SLACK_S", SLACK_S)  # noqa: B010
