@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.annotating import annotate_shards
 from maskmill.flows.runs.steps.holding import driving
 from maskmill.flows.runs.steps.planning import check_inputs, pending_shards, plan_images
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.columns import IMAGES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class IngestReport:
         failed_shards: shard -> why it was given up.
         seconds: of the whole.
         remarks: what is worth a look -> images taken in now that it is true of.
+        rejects: reason -> images of the dataset that the plan left out, and of those looked at now.
     """
 
     dataset: str
@@ -34,6 +39,7 @@ class IngestReport:
     failed_shards: Mapping[int, str]
     seconds: float
     remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rejects: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def ingest(
@@ -63,7 +69,8 @@ def ingest(
         watcher().step(f"taking in {sum(shards.values())} images in {len(shards)} shards")
         done = annotate_shards(spec, config, shards, build=ingest_stages)
 
-    plan = load_plans(open_store(dataset))
+    store = open_store(dataset)
+    plan = load_plans(store)
     return IngestReport(
         dataset=dataset,
         images=plan.num_images,
@@ -72,4 +79,14 @@ def ingest(
         failed_shards=done.failed_shards,
         seconds=round(time.monotonic() - began, 1),
         remarks=done.remarks,
+        rejects=_rejects(ColumnVersion(store, IMAGES, spec.fingerprints[IMAGES]), plan, shards),
     )
+
+
+def _rejects(version: ColumnVersion, plan: Plan, shards: Collection[int]) -> dict[str, int]:
+    """Images left out by reason: by the plan, and in the records of these shards."""
+    reasons = Counter(plan.rejects_by_reason)
+    for _, record in version.read_shards(set(shards) & version.committed()):
+        if isinstance(record, CommitRecord):
+            reasons.update(reject.reason for reject in record.rejects)
+    return dict(reasons.most_common())

@@ -127,6 +127,11 @@ def _check_some(address: str, asked: _Asked) -> None:
         problems.append(found)
     seen = most_of(skipped) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
+    if asked.photograph is not None and any(name.startswith("(field ") for name in skipped):
+        raise InputError(
+            f"{address}: no image has the field that ingest.photograph={asked.photograph!r} names "
+            f"(found {seen}); name one that is there, or leave the setting off"
+        )
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
         f"{address}: no images in it (found {seen}{trouble}); give images ({wanted}) or .tar files"

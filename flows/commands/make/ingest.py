@@ -59,14 +59,19 @@ def ingest(
 
 
 def _show(report: IngestReport, inputs: list[str]) -> None:
+    from maskmill.workers.run.reject_reasons import explained
+
     console.print_pairs(
         [
             ("images", f"{report.images:,} in {count(report.shards, 'shard')}"),
-            ("taken in now", f"{report.new_images:,}"),
+            ("looked at now", f"{report.new_images:,}"),
+            *((f"  left out: {reason}", number) for reason, number in report.rejects.items()),
             ("took", duration(report.seconds)),
         ],
         title=report.dataset,
     )
+    for sentence in explained(report.rejects):
+        console.note(sentence)
     for shard, reason in report.failed_shards.items():
         console.note(f"shard {shard} is not taken in: {reason}")
     words = ["maskmill", "generate", report.dataset]

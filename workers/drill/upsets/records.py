@@ -19,6 +19,8 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.drill.upsets import names
 
 REPAIRABLE = frozenset({names.DAMAGED_COMMIT, names.DAMAGED_INDEX})
+OURS = ("images/", "masks/")
+"""Columns that the drill's job makes; an import's are made again by importing again."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,11 @@ def try_damages(
                 undetected += 1
                 problems.append(f"verify does not name {name}, which was {how}; it says: {told[:300] or '-'}")
             problems += _reader_faults(store, f"{name}, {how}")
-            if kind in REPAIRABLE:
+            mendable = kind in REPAIRABLE and name.startswith(OURS)
+            if mendable:
                 repair()
-            if kind not in REPAIRABLE or not verify(store, deep=True).ok:
-                if kind in REPAIRABLE:
+            if not mendable or not verify(store, deep=True).ok:
+                if mendable:
                     problems.append(f"{name}, which was {how}, is not repaired")
                 store.put(name, whole)
             problems += [f"after {name} was {how}: {one}" for one in verify(store, deep=True).problems[:3]]
