@@ -72,7 +72,6 @@ def import_column(
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.runs import import_column as runs
-        from maskmill.workers.run.reject_reasons import explained
 
         if format in EDITORS:
             _refuse(format, {"--column": column != "given", "--images": images, "--by": by})
@@ -82,20 +81,26 @@ def import_column(
         maker = _maker(by, who)
         with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-            console.exit_unless(_took_any(report), console.WRONG_USE)
-            return
-        console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
-        console.print_pairs(_import_lines(report))
-        for sentence in explained({**report.rejects, **report.images_left_out, **report.left_out}):
-            console.note(sentence)
-        if not _took_any(report):
-            console.note(
-                f"none of {count(report.num_annotations, 'annotation')} could be taken: the column is empty; "
-                "mend the file and import it again"
-            )
+        _show_import(report, column, json=json)
         console.exit_unless(_took_any(report), console.WRONG_USE)
+
+
+def _show_import(report: ImportReport, column: str, *, json: bool) -> None:
+    """The account of an import, and what the reasons in it mean."""
+    from maskmill.workers.run.reject_reasons import explained
+
+    if json:
+        console.print_json(dataclasses.asdict(report))
+        return
+    console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
+    console.print_pairs(_import_lines(report))
+    for sentence in explained({**report.rejects, **report.images_left_out, **report.left_out}):
+        console.note(sentence)
+    if not _took_any(report):
+        console.note(
+            f"none of {count(report.num_annotations, 'annotation')} could be taken: the column is empty; "
+            "mend the file and import it again"
+        )
 
 
 def _take_back(

@@ -22,6 +22,30 @@ DRIVER = "maskmill.flows.commands.operate.drill_driver"
 if TYPE_CHECKING:
     from maskmill.workers.drill.values import DrillReport
 
+Kinds = Annotated[
+    str,
+    typer.Option(
+        help="crashes: processes, writes and objects; upsets: pauses, clocks, Ray's services, records, "
+        "commands at once.",
+        **one_of("crashes", "upsets"),
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="A new place for the dataset, such as s3://bucket/drill on this machine's store.",
+        metavar="DEST",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        help="A new folder for all else, kept; a temporary one by default.",
+        callback=folder_to_write,
+        file_okay=False,
+    ),
+]
+
 
 def drill(
     seed: Annotated[int, typer.Option(min=0, help="Of the faults, their order and the pictures.")] = 0,
@@ -35,29 +59,9 @@ def drill(
             metavar="MINUTES",
         ),
     ] = 20.0,
-    kinds: Annotated[
-        str,
-        typer.Option(
-            help="crashes: processes, writes and objects; upsets: pauses, clocks, Ray's services, records, "
-            "commands at once.",
-            **one_of("crashes", "upsets"),
-        ),
-    ] = "crashes",
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="A new place for the dataset, such as s3://bucket/drill on this machine's store.",
-            metavar="DEST",
-        ),
-    ] = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(
-            help="A new folder for all else, kept; a temporary one by default.",
-            callback=folder_to_write,
-            file_okay=False,
-        ),
-    ] = None,
+    kinds: Kinds = "crashes",
+    store: Store = None,
+    scratch: Scratch = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
