@@ -9,9 +9,11 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from maskmill.storage.dataset.columns import list_columns, list_versions, making_order
 from maskmill.storage.dataset.diff import changed_settings
 from maskmill.storage.dataset.generations import list_generations, load_generation
 from maskmill.storage.dataset.join import check_row, read_record
+from maskmill.storage.dataset.manifest import row_of
 from maskmill.storage.dataset.tags import find_generation, tags
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.plan import image_id_of, image_key, load_plans
@@ -71,7 +73,7 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
 
     Args:
         key: the sample's key, or its image id.
-        generation: number or tag; None is the latest.
+        generation: number or tag; None is the latest, or, before the first, all that is committed.
 
     Raises:
         InputError: no image of this key is planned.
@@ -80,8 +82,9 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
     from dataclasses import asdict
 
     store = open_store(dataset)
-    found = find_generation(store, generation)
     plan = load_plans(store)
+    taken_in = generation is None and plan.num_shards and not list_generations(store)
+    found = None if taken_in else find_generation(store, generation)
     image_id = (int(key) if key.isascii() and key.isdigit() else image_id_of(key)) or 0
     try:
         shard = plan.shard_of(image_key(image_id))
@@ -91,14 +94,21 @@ def show_image(dataset: str, key: str, generation: int | str | None = None) -> d
             "`maskmill query DATASET \"select key, source from images where source like '%NAME%'\"` finds one"
         ) from exc
     planned = next(image for image in plan.images(shard) if image.image_id == image_id)
-    rows = [row for row in found.rows() if row.shard == shard]
+    rows = _committed(store, shard) if found is None else [row for row in found.rows() if row.shard == shard]
     return {
         "key": planned.key,
-        "generation": found.number,
+        "generation": found.number if found is not None else None,
         "shard": shard,
         "planned": asdict(planned),
         "columns": [_column(store, row, planned.key) for row in rows],
     }
+
+
+def _committed(store: ObjectStore, shard: int) -> list[GenerationRow]:
+    """A shard's records in force of every column version, as a generation would list them."""
+    versions = [one for name in making_order(list_columns(store)) for one in list_versions(store, name)]
+    found = ((version, version.record(shard)) for version in versions)
+    return [row_of(version, record) for version, record in found if record is not None]
 
 
 def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
@@ -123,13 +133,15 @@ def _column(store: ObjectStore, row: GenerationRow, key: str) -> dict[str, Any]:
     }
 
 
-def image_picture(dataset: str, key: str, shard: int, number: int) -> bytes:
-    """A PNG of one image of a generation with its masks.
+def image_picture(dataset: str, key: str, shard: int, number: int | None) -> bytes:
+    """A PNG of one image of a generation with its masks; without a generation, of the image as taken in.
 
     Raises:
         StorageError: it cannot be read.
     """
-    from maskmill.workers.pictures.render import image_picture
+    from maskmill.workers.pictures.render import image_picture, plain_picture
 
     store = open_store(dataset)
+    if number is None:
+        return plain_picture(store, _committed(store, shard), key)
     return image_picture(store, load_generation(store, number), key, shard)

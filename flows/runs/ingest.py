@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
@@ -12,8 +13,11 @@ from maskmill.flows.runs.steps.annotating import annotate_shards
 from maskmill.flows.runs.steps.holding import driving
 from maskmill.flows.runs.steps.planning import check_inputs
 from maskmill.flows.runs.steps.planning_ahead import feed_of, planning_ahead
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.records import CommitRecord
+from maskmill.storage.plan.plan import Plan, load_plans
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run.columns import IMAGES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,7 @@ class IngestReport:
         failed_shards: shard -> why it was given up.
         seconds: of the whole.
         remarks: what is worth a look -> images taken in now that it is true of.
+        rejects: reason -> images of the dataset that the plan left out, and of those looked at now.
     """
 
     dataset: str
@@ -35,6 +40,7 @@ class IngestReport:
     failed_shards: Mapping[int, str]
     seconds: float
     remarks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rejects: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def ingest(
@@ -65,7 +71,8 @@ def ingest(
         done = annotate_shards(spec, config, feed, build=ingest_stages)
         ahead.tell()
 
-    plan = load_plans(open_store(dataset))
+    store = open_store(dataset)
+    plan = load_plans(store)
     return IngestReport(
         dataset=dataset,
         images=plan.num_images,
@@ -74,4 +81,14 @@ def ingest(
         failed_shards=done.failed_shards,
         seconds=round(time.monotonic() - began, 1),
         remarks=done.remarks,
+        rejects=_rejects(ColumnVersion(store, IMAGES, spec.fingerprints[IMAGES]), plan, feed.shards),
     )
+
+
+def _rejects(version: ColumnVersion, plan: Plan, shards: Collection[int]) -> dict[str, int]:
+    """Images left out by reason: by the plan, and in the records of these shards."""
+    reasons = Counter(plan.rejects_by_reason)
+    for _, record in version.read_shards(set(shards) & version.committed()):
+        if isinstance(record, CommitRecord):
+            reasons.update(reject.reason for reject in record.rejects)
+    return dict(reasons.most_common())

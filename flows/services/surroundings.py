@@ -98,13 +98,22 @@ def open_directly(request: urllib.request.Request | str, *, timeout_s: float) ->
 
 def open_url(request: urllib.request.Request | str, *, timeout_s: float) -> Any:
     """Directly where the host is this machine's loopback, else as the environment's proxies say."""
-    import urllib.parse
     import urllib.request
 
     url = request if isinstance(request, str) else request.full_url
-    if urllib.parse.urlsplit(url).hostname in LOOPBACK:
+    if host_of(url) in LOOPBACK:
         return open_directly(request, timeout_s=timeout_s)
     return urllib.request.urlopen(request, timeout=timeout_s)
+
+
+def host_of(url: str) -> str | None:
+    """The host that an address names; None where it names none that could be asked."""
+    import urllib.parse
+
+    try:
+        return urllib.parse.urlsplit(url).hostname
+    except ValueError:  # `http://[bad`
+        return None
 
 
 def proxies_in_force(environment: Environment = os.environ) -> str:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from maskmill.storage.errors import BucketNotFound, NotAFile, ObjectNotFound, StorageError, StoreUnavailable
-from maskmill.storage.plan.grouped import MAX_WAITING, Group, key_and_field
+from maskmill.storage.plan.endings import CAPTION_ENDINGS, IMAGE_ENDINGS, ending_of
+from maskmill.storage.plan.grouped import Group, key_and_field
 from maskmill.storage.plan.patience import open_patiently, within
 from maskmill.storage.plan.sources import source_label
-from maskmill.storage.plan.walk import CAPTION_ENDINGS, IMAGE_ENDINGS, InputFile, InputProblem, ending_of
+from maskmill.storage.plan.walk import InputFile, InputProblem
 from maskmill.storage.shards.tars import TarDamage, TarMember, scan_tar
 from maskmill.storage.stores.in_order import in_order
 from maskmill.storage.stores.open import address_store, is_remote
@@ -104,7 +105,7 @@ def examine(
         found: as listed.
         known: what earlier plans have.
         num_threads: files or tars read at once.
-        photograph: the field of a tar's samples that is the photograph; None goes by grouped.py's rule.
+        photograph: the field of a sample that is the photograph; None goes by grouped.py's rule.
 
     Raises:
         StoreUnavailable: an S3 store doesn't answer; it would be wrong to reject what can't be reached today.
@@ -171,10 +172,12 @@ def _examine_tar(file: InputFile, known: Known, photograph: str | None) -> Itera
                     )
                     continue
                 key, _ = key_and_field(found.name)
-                if key != group.key or len(group.images) >= MAX_WAITING:
+                if key != group.key:
                     yield from _captioned(group, photograph, skipped)
                     group = Group(key)
                 _examine_member(file, found, stream, known, group, skipped)
+                if group.is_full:
+                    yield from _captioned(group.divide(), photograph, skipped)
     except StorageError as exc:
         yield from _captioned(group, photograph, skipped)
         yield _problem(file, exc)

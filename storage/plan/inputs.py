@@ -10,7 +10,7 @@ files, tars and problems. Nothing is dropped silently: what is no image, tar or 
     tar           read in place, image by image
     s3://...      an object of these kinds, a glob, or all below a prefix
 
-A caption is a .txt, or a .json with "caption", of the image's name beside it.
+A caption is a .txt, or a .json with "caption", beside the image; which, is grouped.py's rule.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from maskmill.storage.errors import InputError, ObjectNotFound
+from maskmill.storage.plan.endings import IMAGE_ENDINGS, TAR_ENDING, ending_of
 from maskmill.storage.plan.walk import (
-    IMAGE_ENDINGS,
-    TAR_ENDING,
+    Beside,
     InputFile,
     InputProblem,
     Skipped,
-    ending_of,
     look_at_local,
     look_at_remote,
     walk_folder,
@@ -62,35 +62,46 @@ class InputListing:
         skipped: what was seen and isn't used, by ending or kind in brackets.
     """
 
-    def __init__(self, inputs: Sequence[str], dataset_root: str | None) -> None:
+    def __init__(self, inputs: Sequence[str], dataset_root: str | None, photograph: str | None) -> None:
         if not inputs:
             raise InputError(
                 "no input given; name a folder, a tar, a .txt manifest, a glob or an s3:// prefix"
             )
         self.inputs = tuple(_absolute(text) for text in inputs)
         self.skipped: Skipped = Counter()
-        self._dataset_root = dataset_root
+        self._asked = _Asked(dataset_root, photograph)
         for address in self.inputs:
             _refuse_dataset(address, dataset_root)
-            _check_some(address, dataset_root)
+            _check_some(address, self._asked)
 
     def __iter__(self) -> Iterator[InputFile | InputProblem]:
         for address in self.inputs:
-            yield from _walk_input(address, self._dataset_root, self.skipped)
+            yield from _walk_input(address, self._asked, self.skipped)
 
 
-def list_inputs(inputs: Sequence[str], *, dataset_root: str | None = None) -> InputListing:
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of every input; see `list_inputs`."""
+
+    dataset_root: str | None
+    photograph: str | None
+
+
+def list_inputs(
+    inputs: Sequence[str], *, dataset_root: str | None = None, photograph: str | None = None
+) -> InputListing:
     """Checks the inputs and lists their files.
 
     Args:
         inputs: paths, globs or s3:// addresses.
         dataset_root: where the dataset is: refused as an input, passed over inside one.
+        photograph: the field of a sample that is the photograph; None goes by grouped.py's rule.
 
     Raises:
         InputError: an input is missing, unreadable, unsupported, without any image, or inside the dataset.
         BucketNotFound, AccessDenied, StoreUnavailable: of an S3 input.
     """
-    return InputListing(inputs, dataset_root)
+    return InputListing(inputs, dataset_root, photograph)
 
 
 def _absolute(text: str) -> str:
@@ -106,16 +117,21 @@ def _refuse_dataset(address: str, dataset_root: str | None) -> None:
         raise InputError(f"{address}: is inside the dataset {dataset_root}; keep inputs and dataset apart")
 
 
-def _check_some(address: str, dataset_root: str | None) -> None:
+def _check_some(address: str, asked: _Asked) -> None:
     """Walks until there is anything to report or annotate; raises InputError if the walk ends before."""
     skipped: Skipped = Counter()
     problems: list[InputProblem] = []
-    for found in _walk_input(address, dataset_root, skipped):
+    for found in _walk_input(address, asked, skipped):
         if isinstance(found, InputFile) or _is_manifest(address):
             return
         problems.append(found)
     seen = most_of(skipped) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
+    if asked.photograph is not None and any(name.startswith("(field ") for name in skipped):
+        raise InputError(
+            f"{address}: no image has the field that ingest.photograph={asked.photograph!r} names "
+            f"(found {seen}); name one that is there, or leave the setting off"
+        )
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
         f"{address}: no images in it (found {seen}{trouble}); give images ({wanted}) or .tar files"
@@ -130,20 +146,18 @@ def most_of(counts: Mapping[str, int], number: int = 8) -> str:
     return ", ".join([*shown, f"{rest} others"] if rest else shown)
 
 
-def _walk_input(
-    address: str, dataset_root: str | None, skipped: Skipped
-) -> Iterator[InputFile | InputProblem]:
+def _walk_input(address: str, asked: _Asked, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
     if is_remote(address):
-        yield from _walk_bucket(address, dataset_root, skipped)
+        yield from _walk_bucket(address, asked, skipped)
         return
     path = Path(address)
     _check_reachable(path)
     if path.is_dir():
-        yield from walk_folder(path, dataset_root, skipped)
+        yield from walk_folder(path, asked.dataset_root, skipped, asked.photograph)
     elif path.exists():
         yield from _walk_file(address, skipped)
     elif _MAGIC.search(address):
-        yield from _walk_glob(address, dataset_root, skipped)
+        yield from _walk_glob(address, asked, skipped)
     else:
         raise InputError(f"{address}: does not exist; check the path")
 
@@ -164,7 +178,7 @@ def _walk_file(address: str, skipped: Skipped) -> Iterator[InputFile | InputProb
     if ending == MANIFEST_ENDING:
         yield from _walk_manifest(address)
     elif ending in IMAGE_ENDINGS or ending == TAR_ENDING:
-        yield _look_at(address)
+        yield _look_at(address, Beside())
     else:
         raise InputError(f"{address}: not a folder, an image, a .tar or a .txt manifest")
 
@@ -175,7 +189,7 @@ def _is_manifest(address: str) -> bool:
 
 def _walk_manifest(address: str) -> Iterator[InputFile | InputProblem]:
     store, name = address_store(address)
-    folder = address.rpartition("/")[0]
+    folder, beside = address.rpartition("/")[0], Beside()
     with (
         store.open_read(name) as raw,
         io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape") as lines,
@@ -183,25 +197,25 @@ def _walk_manifest(address: str) -> Iterator[InputFile | InputProblem]:
         for line in lines:
             entry = line.strip()
             if entry and not entry.startswith("#"):
-                yield _look_at_entry(entry, folder)
+                yield _look_at_entry(entry, folder, beside)
 
 
-def _look_at_entry(entry: str, folder: str) -> InputFile | InputProblem:
+def _look_at_entry(entry: str, folder: str, beside: Beside) -> InputFile | InputProblem:
     if "\0" in entry or not is_known(entry):
         return InputProblem(_printable(entry), "unsupported", f"not {address_forms()}; download it first")
     if ending_of(entry) not in (*IMAGE_ENDINGS, TAR_ENDING):
         return InputProblem(_printable(entry), "unsupported", "not an image or .tar by its ending")
-    return _look_at(address_beside(folder, entry))
+    return _look_at(address_beside(folder, entry), beside)
 
 
-def _look_at(address: str) -> InputFile | InputProblem:
-    return look_at_remote(address) if is_remote(address) else look_at_local(Path(address))
+def _look_at(address: str, beside: Beside) -> InputFile | InputProblem:
+    if is_remote(address):
+        return look_at_remote(address)
+    return look_at_local(Path(address), beside.caption_of(Path(address)))
 
 
-def _walk_glob(
-    pattern: str, dataset_root: str | None, skipped: Skipped
-) -> Iterator[InputFile | InputProblem]:
-    reached: set[str] = set()
+def _walk_glob(pattern: str, asked: _Asked, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
+    reached, beside = set[str](), Beside()
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - absolute patterns
         path = Path(match)
         real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - the name may be a link
@@ -211,18 +225,16 @@ def _walk_glob(
         reached.add(real)
         if path.is_dir():
             if "**" not in pattern:  # ** gives what is inside by itself
-                yield from walk_folder(path, dataset_root, skipped)
+                yield from walk_folder(path, asked.dataset_root, skipped, asked.photograph)
         elif ending_of(match) in (*IMAGE_ENDINGS, TAR_ENDING):
-            yield look_at_local(path)
+            yield look_at_local(path, beside.caption_of(path))
         else:
             skipped[ending_of(match) or "(no ending)"] += 1
     if not reached:
         raise InputError(f"{pattern}: nothing matches; check the pattern, and quote it for your shell")
 
 
-def _walk_bucket(
-    address: str, dataset_root: str | None, skipped: Skipped
-) -> Iterator[InputFile | InputProblem]:
+def _walk_bucket(address: str, asked: _Asked, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
     root, name = split_bucket(address)
     if name and ending_of(name) and not name.endswith("/") and _is_object(address):
         yield from _walk_file(address, skipped)
@@ -233,7 +245,7 @@ def _walk_bucket(
         magic = None  # it is a name first, as of local folders
     prefix = name[: magic.start()] if magic else (f"{name}/" if name else "")
     pattern = re.compile(_glob_regex(name)) if magic else None
-    yield from walk_prefix(store, prefix, dataset_root, skipped, pattern)
+    yield from walk_prefix(store, prefix, asked.dataset_root, skipped, pattern, asked.photograph)
 
 
 def _has_any(store: ObjectStore, prefix: str) -> bool:

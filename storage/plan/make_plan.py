@@ -89,7 +89,7 @@ def make_plan(
         shard_size: images in a shard.
         limit: plan no more images than this, the first of the inputs; those planned before count.
         num_threads: files or tars read at once.
-        photograph: the field of a tar's samples that is the photograph; None goes by grouped.py's rule.
+        photograph: the field of a sample that is the photograph; None goes by grouped.py's rule.
         progress: called now and then with the number of inputs looked at.
 
     Raises:
@@ -133,7 +133,7 @@ def plan_parts(
         raise ValueError(f"shard_size {shard_size} and limit {limit} must be at least 1")
     if shard_size > MAX_SHARD_SIZE:
         raise ValueError(f"shard_size {shard_size} is too large: use at most {MAX_SHARD_SIZE}")
-    listing = list_inputs(inputs, dataset_root=store.root)
+    listing = list_inputs(inputs, dataset_root=store.root, photograph=photograph)
     ensure_writable(store)
 
     num_new_images = num_races = 0
@@ -145,7 +145,7 @@ def plan_parts(
         if not planning.overtaken:
             return
         num_races, num_new_images = num_races + 1, num_new_images + planning.num_new_images
-        listing = list_inputs(inputs, dataset_root=store.root)
+        listing = list_inputs(inputs, dataset_root=store.root, photograph=photograph)
     raise StoreUnavailable(f"{store.root}: {MAX_RACES} other plans were written meanwhile; try again later")
 
 

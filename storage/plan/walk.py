@@ -1,8 +1,11 @@
 """Walking a local folder or an S3 prefix for images and tars, with their captions.
 
-Both walks are lazy, sorted, and account for every name: an image or tar, its caption, a problem, or a count
-in `skipped` by ending. A local name that isn't UTF-8 gets a percent-encoded file:// address, to be kept in
-records. Only regular files are ever opened: a pipe would wait for ever.
+Both walks are lazy, in a fixed order, and account for every name: an image or tar, its caption, a problem, or
+a count in `skipped` by ending or field. Which names are one picture's is grouped.py's rule, as in tars; what
+was asked for by its own name, by a list or a pattern, is a picture whatever lies beside it.
+
+A local name that isn't UTF-8 gets a percent-encoded file:// address, to be kept in records. Only regular
+files are ever opened: a pipe would wait for ever.
 
 It does not know: what is inside the files.
 """
@@ -12,35 +15,22 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections import Counter, deque
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from maskmill.storage.errors import AccessDenied, BucketNotFound, ObjectNotFound
+from maskmill.storage.plan.endings import CAPTION_ENDINGS, IMAGE_ENDINGS, TAR_ENDING, ending_of
+from maskmill.storage.plan.grouped import Group, in_groups, key_and_field
 from maskmill.storage.secret_words import blank_secrets
 from maskmill.storage.stores.base import ObjectInfo, ObjectStore, join_address
 from maskmill.storage.stores.local import local_etag
 from maskmill.storage.stores.open import address_store, is_remote
 
-IMAGE_FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
-    "AVIF": (".avif",),
-}
-"""What can be taken in: Pillow's name of a format and the endings of its files. The codec opens these formats
-and no others (workers/foreign/images), and files with these endings are inputs: one list for both."""
-
-IMAGE_ENDINGS = tuple(ending for endings in IMAGE_FORMATS.values() for ending in endings)
-CAPTION_ENDINGS = (".txt", ".json")  # the first one found is used
-TAR_ENDING = ".tar"
+MOST_BESIDE = 1000  # names of one key that are looked at for a remote picture's caption
 
 Skipped = Counter[str]
 
@@ -85,18 +75,15 @@ class InputProblem:
             object.__setattr__(self, name, blank_secrets(getattr(self, name)))
 
 
-def ending_of(name: str) -> str:
-    """Lower-case ending with its dot, or "": `a/B.JPG` -> `.jpg`."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - names of S3 and tars are no paths
-
-
-def walk_folder(top: Path, dataset_root: str | None, skipped: Skipped) -> Iterator[InputFile | InputProblem]:
+def walk_folder(
+    top: Path, dataset_root: str | None, skipped: Skipped, photograph: str | None = None
+) -> Iterator[InputFile | InputProblem]:
     """Images and tars below a folder, sorted by name; each real folder once, however often linked."""
     visited: set[tuple[int, int]] = set()
     own_root = None if dataset_root is None or is_remote(dataset_root) else os.path.realpath(dataset_root)
-    stack: list[Iterator[tuple[Path, Container[str]]]] = [iter([(top, ())])]
+    stack: list[Iterator[tuple[Path, str | None]]] = [iter([(top, None)])]
     while stack:
-        path, beside = next(stack[-1], (None, ()))
+        path, caption = next(stack[-1], (None, None))
         if path is None:
             stack.pop()
         elif os.path.isdir(path):  # noqa: PTH112 - Path's raises where a folder may not be entered
@@ -108,25 +95,30 @@ def walk_folder(top: Path, dataset_root: str | None, skipped: Skipped) -> Iterat
             else:
                 visited.add((found.st_dev, found.st_ino))
                 try:
-                    stack.append(_enter(path, skipped))
+                    stack.append(_enter(path, skipped, photograph))
                 except OSError as exc:
                     yield InputProblem(_local_source(path), "unreadable", f"folder: {exc.strerror}")
         else:
-            yield look_at_local(path, beside)
+            yield look_at_local(path, caption)
 
 
-def _enter(folder: Path, skipped: Skipped) -> Iterator[tuple[Path, Container[str]]]:
-    """What to look at in a folder, sorted: folders, images, tars, with all names there; counts the rest."""
+def _enter(folder: Path, skipped: Skipped, photograph: str | None) -> Iterator[tuple[Path, str | None]]:
+    """What to look at in a folder, sorted: folders, tars, images with captions' names; counts the rest."""
     with os.scandir(folder) as entries:
         names = {entry.name: _is_folder(entry) for entry in entries if not _hidden(entry.name, skipped)}
-    stems = {_stem(name) for name in names if ending_of(name) in IMAGE_ENDINGS}
-    wanted = []
-    for name, is_folder in names.items():
-        if is_folder or ending_of(name) in (*IMAGE_ENDINGS, TAR_ENDING):
-            wanted.append(name)
-        elif not (ending_of(name) in CAPTION_ENDINGS and _stem(name) in stems):
+    wanted: dict[str, str | None] = {
+        name: None for name, is_folder in names.items() if is_folder or ending_of(name) == TAR_ENDING
+    }
+    groups = in_groups(name for name, is_folder in names.items() if not is_folder)
+
+    for group in groups.values():
+        wanted.update(group.photographs(photograph, skipped))
+        if not group.images:
+            skipped.update(ending_of(name) for name in group.captions.values())
+    for name in names.keys() - wanted.keys():
+        if ending_of(name) not in (*IMAGE_ENDINGS, *CAPTION_ENDINGS):
             skipped[ending_of(name) or "(no ending)"] += 1
-    return iter([(folder / name, names) for name in sorted(wanted)])
+    return iter([(folder / name, caption) for name, caption in sorted(wanted.items())])
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -144,16 +136,38 @@ def _hidden(name: str, skipped: Skipped) -> bool:
     return name.startswith(".")
 
 
-def _stem(name: str) -> str:
-    return name[: len(name) - len(ending_of(name))]
+class Beside:
+    """Which captions lie beside pictures that are asked for one by one; a folder is listed once for many."""
+
+    def __init__(self) -> None:
+        self._groups: tuple[Path, Mapping[str, Group[str]]] | None = None
+
+    def caption_of(self, path: Path) -> str | None:
+        """The name of a local picture's caption."""
+        if self._groups is None or self._groups[0] != path.parent:
+            self._groups = (path.parent, _groups_in(path.parent))
+        return _caption_among(self._groups[1], path.name)
 
 
-def look_at_local(path: Path, beside: Container[str] | None = None) -> InputFile | InputProblem:
+def _groups_in(folder: Path) -> Mapping[str, Group[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return in_groups(entry.name for entry in entries if not entry.name.startswith("."))
+    except OSError:  # the picture itself will say so
+        return {}
+
+
+def _caption_among(groups: Mapping[str, Group[str]], name: str) -> str | None:
+    key, field = key_and_field(name)
+    return groups[key].caption_of(field) if key in groups else None
+
+
+def look_at_local(path: Path, caption: str | None) -> InputFile | InputProblem:
     """An image or tar by its path, with size, etag and caption, or what is wrong with it.
 
     Args:
         path: absolute.
-        beside: the names in its folder, if they are known.
+        caption: the name of the file beside it that has its caption.
     """
     source = _local_source(path)
     try:
@@ -170,10 +184,9 @@ def look_at_local(path: Path, beside: Container[str] | None = None) -> InputFile
         return InputProblem(source, "empty_file", "0 bytes", etag)
     if ending_of(path.name) == TAR_ENDING:
         return InputFile(source, "tar", found.st_size, etag)
-    captions = [path.with_name(_stem(path.name) + ending) for ending in CAPTION_ENDINGS]
-    there = (one for one in captions if (beside is None or one.name in beside) and one.is_file())
-    caption = next((_local_source(one) for one in there), "")
-    return InputFile(source, "image", found.st_size, etag, caption)
+    there = caption is not None and path.with_name(caption).is_file()
+    told = _local_source(path.with_name(caption)) if caption is not None and there else ""
+    return InputFile(source, "image", found.st_size, etag, told)
 
 
 def _local_source(path: Path) -> str:
@@ -190,29 +203,24 @@ def look_at_remote(address: str) -> InputFile | InputProblem:
     try:
         store, name = address_store(address)
         found = store.stat(name)
-        beside = [_stem(name) + ending for ending in CAPTION_ENDINGS]
-        captions = [] if ending_of(name) == TAR_ENDING else [one for one in beside if _exists(store, one)]
+        caption = None
+        if ending_of(name) != TAR_ENDING:
+            beside = islice(store.list(f"{key_and_field(name)[0]}."), MOST_BESIDE)
+            caption = _caption_among(in_groups(one.name for one in beside), name)
     except (ObjectNotFound, BucketNotFound) as exc:
         return InputProblem(address, "missing", str(exc))
     except AccessDenied as exc:
         return InputProblem(address, "unreadable", str(exc))
-    return _remote_file(store, found, join_address(store.root, captions[0]) if captions else "")
+    return _remote_file(store, found, caption)
 
 
-def _exists(store: ObjectStore, name: str) -> bool:
-    try:
-        store.stat(name)
-    except ObjectNotFound:
-        return False
-    return True
-
-
-def _remote_file(store: ObjectStore, found: ObjectInfo, caption_source: str) -> InputFile | InputProblem:
+def _remote_file(store: ObjectStore, found: ObjectInfo, caption: str | None) -> InputFile | InputProblem:
     source = join_address(store.root, found.name)
     if found.size_bytes == 0:
         return InputProblem(source, "empty_file", "0 bytes", found.etag)
     kind: Literal["image", "tar"] = "tar" if ending_of(found.name) == TAR_ENDING else "image"
-    return InputFile(source, kind, found.size_bytes, found.etag, caption_source)
+    told = join_address(store.root, caption) if caption is not None else ""
+    return InputFile(source, kind, found.size_bytes, found.etag, told)
 
 
 def walk_prefix(
@@ -221,49 +229,57 @@ def walk_prefix(
     dataset_root: str | None,
     skipped: Skipped,
     pattern: re.Pattern[str] | None,
+    photograph: str | None = None,
 ) -> Iterator[InputFile | InputProblem]:
-    """Images and tars whose names start with `prefix` (and match `pattern`), sorted.
+    """Images and tars whose names start with `prefix` (and match `pattern`), in the order of the listing.
 
-    An image waits until the sorted listing has passed all names that share its stem, so that its caption is
-    known; only such a group is held in memory.
+    What shares a key waits until the sorted listing has passed all of it, so that its captions are known;
+    only such groups are held in memory.
     """
-    waiting: deque[ObjectInfo] = deque()
-    captions: dict[str, bool] = {}  # sidecars seen, and whether an image has used them
-    for found in store.list(prefix):
-        yield from _release(store, waiting, captions, skipped, found.name)
+    groups: dict[str, Group[ObjectInfo]] = {}
+
+    def given(group: Group[ObjectInfo]) -> Iterator[InputFile | InputProblem]:
+        """A group's pictures; with a pattern, all that match it."""
+        if pattern is not None:
+            group.many = True
+        for found, caption in group.photographs(None if pattern else photograph, skipped):
+            yield _remote_file(store, found, caption)
+        if not group.images:
+            skipped.update(ending_of(name) for name in group.captions.values())
+
+    for found in store.list(_whole_keys(prefix) if pattern is not None else prefix):
+        for key in _passed(groups, found.name):
+            yield from given(groups.pop(key))
+        ending, (key, field) = ending_of(found.name), key_and_field(found.name)
         if dataset_root is not None and f"{store.root}/{found.name}".startswith(f"{dataset_root}/"):
             skipped["(the dataset itself)"] += 1
         elif any(part.startswith(".") for part in found.name[prefix.rfind("/") + 1 :].split("/")):
             skipped["(hidden)"] += 1
         elif found.name.endswith("/"):
             skipped["(folder marker)"] += 1
-        elif ending_of(found.name) in CAPTION_ENDINGS:
-            captions[found.name] = False
+        elif ending in CAPTION_ENDINGS:
+            groups.setdefault(key, Group(key)).captions[field] = found.name
         elif pattern is not None and not pattern.fullmatch(found.name):
             skipped["(no match)"] += 1
-        elif ending_of(found.name) in (*IMAGE_ENDINGS, TAR_ENDING):
-            waiting.append(found)
+        elif ending == TAR_ENDING:
+            yield _remote_file(store, found, None)
+        elif ending in IMAGE_ENDINGS:
+            group = groups.setdefault(key, Group(key))
+            group.images.append((field, found))
+            if group.is_full:
+                yield from given(group.divide())
         else:
-            skipped[ending_of(found.name) or "(no ending)"] += 1
-    yield from _release(store, waiting, captions, skipped, None)
+            skipped[ending or "(no ending)"] += 1
+    for group in groups.values():
+        yield from given(group)
 
 
-def _release(
-    store: ObjectStore,
-    waiting: deque[ObjectInfo],
-    captions: dict[str, bool],
-    skipped: Skipped,
-    at: str | None,
-) -> Iterator[InputFile | InputProblem]:
-    """Images, and unused sidecars, whose stems the listing has passed ('/' is the character after '.')."""
-    while waiting and (at is None or at >= _stem(waiting[0].name) + "/"):
-        found = waiting.popleft()
-        beside = [_stem(found.name) + ending for ending in CAPTION_ENDINGS]
-        used = [one for one in beside if one in captions]
-        captions.update(dict.fromkeys(used, True))
-        yield _remote_file(store, found, join_address(store.root, used[0]) if used else "")
-    if waiting:
-        return
-    for name in [name for name in captions if at is None or at >= _stem(name) + "/"]:
-        if not captions.pop(name):
-            skipped[ending_of(name)] += 1
+def _whole_keys(prefix: str) -> str:
+    """A pattern's beginning, cut so that what lies beside its matches is listed: `a/1.im` -> `a/1.`."""
+    key, _ = key_and_field(prefix)
+    return f"{key}." if len(key) < len(prefix) else prefix
+
+
+def _passed(groups: Mapping[str, Group[ObjectInfo]], at: str) -> list[str]:
+    """The keys that a sorted listing has left behind ('/' is the character after '.')."""
+    return [key for key in groups if at >= f"{key}/"]

@@ -17,7 +17,7 @@ import random
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from maskmill.storage.care.verify import verify
@@ -37,12 +37,17 @@ from maskmill.workers.drill.proxy import running_proxy
 from maskmill.workers.drill.same import Difference, compare, work_in_peace, work_undisturbed
 from maskmill.workers.drill.schedule import Round, make_schedule
 from maskmill.workers.drill.stages import drill_spec
+from maskmill.workers.drill.upsets import names
+from maskmill.workers.drill.upsets.beside import Beside
+from maskmill.workers.drill.upsets.conduct import Upsets
+from maskmill.workers.drill.upsets.records import try_damages
 from maskmill.workers.drill.values import DrillReport, DrillSettings, Progress
-from maskmill.workers.jobs.repair import repair
+from maskmill.workers.jobs.repair import RepairReport, repair
 
 SHARD_SIZE = 4
 SHARDS_A_FAULT = 1.3
 MIN_SHARDS = 12
+UPSET_PACE = 3.0  # how much longer an image takes: there must be somebody at work to be upset
 SPREAD = 0.85  # of a round's shards, over which its faults are spread
 STALL_S = 6.0  # without a shard done, after which the next fault is due anyway
 REPLACE_S = 3.0  # after which a killed node is replaced
@@ -102,7 +107,10 @@ class _Drill:
         self.drivers = Drivers(driver, settings.scratch / "drivers")
         self._tell = tell
         self._rng = random.Random(settings.seed)
-        self._schedule = make_schedule(settings.seed, settings.num_faults, s3=is_remote(settings.dataset))
+        self._is_upset = settings.kinds == kinds.UPSETS
+        self._schedule = make_schedule(
+            settings.seed, settings.num_faults, s3=is_remote(settings.dataset), kinds=settings.kinds
+        )
         self._orders = Orders(settings.scratch / "orders")
         self._inputs = str(settings.scratch / "inputs")
         if settings.store is not None:
@@ -111,6 +119,10 @@ class _Drill:
         self._environment: dict[str, str] = {}
         self._kills = Counter[str]()
         self._num_poison = self._num_damaged = self._num_hurt = 0
+        self._records_hurt: Mapping[str, int] = {}
+        beside = Beside(driver, settings.scratch, open_store(settings.dataset), self._rng)
+        self._fleet: Fleet | None = None
+        self._upsets = Upsets(self.drivers, beside, self._rng, self._start)
         self._replace_at: float | None = None
         self._ends_at = time.monotonic() + settings.minutes * 60
 
@@ -127,6 +139,8 @@ class _Drill:
                 Fleet(self.settings.num_nodes, self.settings.num_cpus, self._environment)
             )
             stack.callback(self.drivers.kill_all)
+            stack.callback(self._upsets.beside.kill_all)
+            self._fleet = fleet
 
             left: list[Order] = []
             number = 0
@@ -137,6 +151,9 @@ class _Drill:
                 self._tell(f"round {i + 1} of {len(self._schedule.rounds)}: {len(left) + len(orders)} faults")
                 left = self._work(fleet, deque([*left, *orders]))
             self._orders.withdraw()
+            if self._is_upset:
+                self._tell("peace, and the last word on what was to be forgotten")
+                self._upsets.settle()
 
     def _add_part(self, i: int, planned: Round) -> None:
         """New pictures: locally, or through the undisturbed store."""
@@ -150,6 +167,8 @@ class _Drill:
             num_poison=planned.num_poison,
             num_damaged=planned.num_damaged,
         )
+        if self._is_upset:
+            self._upsets.beside.prepare(folder)
         self._num_poison += planned.num_poison
         self._num_damaged += planned.num_damaged
         if self.settings.store is not None:
@@ -176,7 +195,8 @@ class _Drill:
             peace = not todo and not self._orders.num_open()
             if self._is_over(ends, fruitless, MAX_IDLE_ENDS if peace else MAX_FRUITLESS_ENDS):
                 break
-            if not self.drivers.num_live():
+            self._upsets.look(fleet)
+            if not self.drivers.num_live() and self._upsets.may_drive:
                 self.drivers.start(self._job(fleet), self._environment)
             self._replace_nodes(fleet)
 
@@ -210,12 +230,18 @@ class _Drill:
             shard_size=SHARD_SIZE,
             address=fleet.address,
             workers=self.settings.workers,
-            seconds=self.settings.seconds,
+            seconds=self.settings.seconds * (UPSET_PACE if self._is_upset else 1.0),
             deadline_s=60.0,
             orders=str(self._orders.folder),
             events=str(self.drivers.events_folder),
             build=self.settings.build,
+            upset=self._is_upset,
         )
+
+    def _start(self) -> tuple[DriverJob, Mapping[str, str]]:
+        """What a command beside the job is started with."""
+        assert self._fleet is not None
+        return self._job(self._fleet), self._environment
 
     # Faults
 
@@ -229,6 +255,8 @@ class _Drill:
         return False
 
     def _carry_out(self, fleet: Fleet, order: Order) -> bool:
+        if order.kind in names.WEIGHTS and order.kind != names.CLOCK_JUMP:
+            return self._upsets.carry_out(fleet, order)
         if order.kind not in kinds.KILLS:
             if self._orders.num_open() >= MAX_OPEN:
                 return False
@@ -267,7 +295,8 @@ class _Drill:
                 kinds.DAMAGED_OBJECT: self._num_hurt,
             }
         )
-        return +(self._kills + self._orders.taken() + inputs)
+        upsets = self._upsets.done + Counter(self._records_hurt)
+        return +(self._kills + self._orders.taken() + inputs + upsets)
 
     # The judgement
 
@@ -277,14 +306,24 @@ class _Drill:
         undisturbed = open_store(str(self.settings.scratch / "undisturbed"))
         work_undisturbed(undisturbed.root, self._parts, SHARD_SIZE)
         self.problems += verify(store, deep=True).problems[:10]
-        difference = compare(store, undisturbed)
+        self.problems += [*self._upsets.problems, *self._upsets.beside.crashes]
+        forgotten = self._upsets.beside.forgotten
+        difference = compare(store, undisturbed, forgotten=forgotten)
         if difference != Difference() or self.problems:
             return difference, 0  # a dataset that is broken already proves nothing about repair
         unnoticed = self._damage(store)
-        repaired = repair(store, [drill_spec(store.root)], work_in_peace, deep=True, created_utc=now_utc())
-        self.problems += [f"not repaired: {left}" for left in repaired.left]
+        self.problems += [f"not repaired: {left}" for left in self._repair(store).left]
         self.problems += verify(store, deep=True).problems[:10]
-        return compare(store, undisturbed), unnoticed
+        if self._schedule.damaged_records:
+            self._tell("records damaged at rest, one after another")
+            told = try_damages(store, self._schedule.damaged_records, self._rng, lambda: self._repair(store))
+            self._records_hurt, unnoticed = told.num_hurt, unnoticed + told.undetected
+            self.problems += told.problems
+        return compare(store, undisturbed, forgotten=forgotten), unnoticed
+
+    def _repair(self, store: ObjectStore) -> RepairReport:
+        specs = [drill_spec(store.root), drill_spec(store.root, revision=2)]
+        return repair(store, specs, work_in_peace, deep=True, created_utc=now_utc())
 
     def _damage(self, store: ObjectStore) -> int:
         """Damages objects at rest; returns how many of them verify doesn't name."""

@@ -67,6 +67,10 @@ class Drivers:
         """Those that run now."""
         return sum(driver.process.poll() is None for driver in self._live)
 
+    def pids(self) -> list[int]:
+        """The processes of those that run now."""
+        return [driver.process.pid for driver in self._live if driver.process.poll() is None]
+
     def kill_one(self, rng: random.Random) -> bool:
         """SIGKILL. False if none runs."""
         live = [driver for driver in self._live if driver.process.poll() is None]

@@ -45,6 +45,7 @@ class Fleet:
     def __init__(self, num_nodes: int, num_cpus: int, environment: Mapping[str, str]) -> None:
         self._num_nodes, self._num_cpus, self._environment = num_nodes, num_cpus, environment
         self._cluster: Any = None
+        self._wounded: Any = None
 
     def __enter__(self) -> Fleet:
         from ray.cluster_utils import Cluster
@@ -84,19 +85,50 @@ class Fleet:
 
     def kill_worker(self, rng: random.Random) -> bool:
         """SIGKILLs an actor's process. False if there is none."""
-        workers = self._workers()
+        workers = self.workers()
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
                 return True
         return False
 
-    def _workers(self) -> list[int]:
+    def kill_control_service(self) -> None:
+        """SIGKILLs Ray's control service: no driver or node can go on without it."""
+        os.kill(self._cluster.head_node.all_processes["gcs_server"][0].process.pid, signal.SIGKILL)
+
+    def begin_again(self) -> None:
+        """Ends what is left of the cluster, and starts another one."""
+        self._cluster.shutdown()
+        self.__enter__()
+
+    def kill_agent(self, rng: random.Random) -> bool:
+        """SIGKILLs an agent of a raylet, which takes the raylet along. False if none is found."""
+        nodes = [node for node in self._cluster.worker_nodes if _agents(node)]
+        if not nodes:
+            return False
+        self._wounded = rng.choice(sorted(nodes, key=lambda node: str(node.unique_id)))
+        os.kill(rng.choice(_agents(self._wounded)), signal.SIGKILL)
+        return True
+
+    def replace_wounded(self) -> None:
+        """Another node in place of the one whose agent was killed."""
+        node, self._wounded = self._wounded, None
+        if node in self._cluster.worker_nodes:
+            self._cluster.remove_node(node, allow_graceful=False)
+            self.add_node()
+
+    def workers(self) -> list[int]:
         """The processes of live nodes' actors, loading or at work."""
         raylets = {
             info.process.pid for node in self._cluster.worker_nodes for info in node.all_processes["raylet"]
         }
         return [pid for pid in _processes() if _parent(pid) in raylets and _title(pid).startswith(_TITLE)]
+
+
+def _agents(node: Any) -> list[int]:
+    """The processes of a node's raylet that serve it."""
+    raylets = {info.process.pid for info in node.all_processes["raylet"]}
+    return [pid for pid in _processes() if _parent(pid) in raylets and "agent" in _title(pid)]
 
 
 def _patiently(start: Callable[[], object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 INCOMPLETE = 10
 """A driver's exit code: shards were given up, or the dataset is not sound; run it again."""
@@ -27,6 +27,8 @@ class DriverJob:
         events: the folder to tell events in.
         build: "module:function" that takes the drill's way to make a worker's stages and gives another, for
             tests that break something on purpose; "" keeps the drill's own.
+        upset: clocks may jump, and leases are short; see upsets/clocks.py.
+        command: what is done in place of driving, with these words; see upsets/beside.py.
     """
 
     dataset: str
@@ -39,3 +41,6 @@ class DriverJob:
     orders: str
     events: str
     build: str = ""
+    upset: bool = False
+    command: str = ""
+    words: list[str] = field(default_factory=list)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
+from maskmill.storage.care.rewrite import FORGOTTEN
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import latest, publish
 from maskmill.storage.dataset.join import read_record, read_row
@@ -26,6 +27,7 @@ from maskmill.workers.run.spec import MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 
 MAX_NAMED = 20
+REJECTED, DUPLICATE = "rejected: ", "duplicate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +72,22 @@ def work_in_peace(spec: RunSpec, shards: Mapping[int, int]) -> dict[int, str]:
     return {}
 
 
-def compare(store: ObjectStore, undisturbed: ObjectStore) -> Difference:
-    """What is lost, double or different in `store`'s latest generation and plan."""
-    # Every sample of both, by column and key
+def compare(store: ObjectStore, undisturbed: ObjectStore, *, forgotten: Set[str] = frozenset()) -> Difference:
+    """What is lost, double or different in `store`'s latest generation and plan.
+
+    Args:
+        store: the dataset.
+        undisturbed: the same job, by `work_undisturbed`.
+        forgotten: keys that must not be there any more.
+    """
+    # Every sample of both, by column and key; other columns, an import's, are looked at by verify
     damaged: list[str] = []
     found, duplicated = _contents(store, damaged)
     wanted, _ = _contents(undisturbed, [])
+    columns = {column for column, _ in wanted}
+    gone = f"{REJECTED}{FORGOTTEN}"
+    found = {place: value for place, value in found.items() if place[0] in columns and value != gone}
+    wanted = {place: value for place, value in wanted.items() if place[1] not in forgotten}
     lost = {place for place in wanted if place not in found}
     different = {place for place in found if place in wanted and found[place] != wanted[place]}
     unknown = {place for place in found if place not in wanted}
@@ -119,7 +131,7 @@ def _contents(
         except StorageError as exc:
             damaged.append(str(exc))
             continue
-        for key, value in [*entries, *((reject.key, f"rejected: {reject.reason}") for reject in rejects)]:
+        for key, value in [*entries, *((reject.key, f"{REJECTED}{reject.reason}") for reject in rejects)]:
             again[row.column, key] += (row.column, key) in found
             found[row.column, key] = value
     return found, +again
@@ -133,7 +145,10 @@ def _digest(sample: Sample) -> str:
 
 
 def _plan_rejects(store: ObjectStore) -> set[tuple[str, str]]:
-    return {(reject.source, reject.reason) for reject in load_plans(store).rejects}
+    """Of an image that was forgotten, others of the same bytes are no duplicates any more."""
+    plan = load_plans(store)
+    same = {FORGOTTEN: DUPLICATE}
+    return {(reject.source, same.get(reject.reason, reject.reason)) for reject in plan.rejects}
 
 
 def _poison_keys(plan: Plan, shard: int) -> list[str]:

@@ -1,5 +1,8 @@
 """Which faults a drill injects, and in which order: all from the seed.
 
+    crashes    what dies, is refused or damaged: workers, nodes, drivers, writes, pictures, objects
+    upsets     what sleeps, goes back in time, is lost around it, says something else, or runs beside it
+
 What it doesn't know: when. The conductor lets one happen as the work goes on; which worker meets it is up to
 the moment.
 """
@@ -7,10 +10,13 @@ the moment.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from maskmill.pipeline.checks import check_choice
 from maskmill.workers.drill import disk, proxy
+from maskmill.workers.drill.upsets import names
 
 WORKER_KILL, NODE_KILL, DRIVER_KILL, SECOND_DRIVER = (
     "worker_kill",
@@ -39,6 +45,9 @@ _S3 = {
     proxy.TORN_UPLOAD: 0.10,
     disk.FULL_DISK: 0.025,
 }
+CRASHES, UPSETS = "crashes", "upsets"
+SETS = (CRASHES, UPSETS)
+
 FAULTS_PER_ROUND = 120
 MIN_FAULTS = 20
 
@@ -59,22 +68,32 @@ class Round:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All of a drill's faults; `num_damaged_objects` are damaged when the work is done."""
+    """All of a drill's faults; objects and, by kind, records are damaged when the work is done."""
 
     rounds: tuple[Round, ...]
     num_damaged_objects: int
+    damaged_records: Mapping[str, int] = field(default_factory=dict)
 
 
-def make_schedule(seed: int, num_faults: int, *, s3: bool) -> Schedule:
+def make_schedule(seed: int, num_faults: int, *, s3: bool, kinds: str = CRASHES) -> Schedule:
     """Shares `num_faults` out among the kinds, at least one each, and shuffles them into rounds.
 
+    Args:
+        seed: of the order.
+        num_faults: in all.
+        s3: whether the dataset is on an S3 store.
+        kinds: one of SETS.
+
     Raises:
-        ValueError: fewer than MIN_FAULTS.
+        ValueError: fewer than MIN_FAULTS, or no such set.
     """
+    check_choice("kinds", kinds, SETS)
     if num_faults < MIN_FAULTS:
         raise ValueError(f"{num_faults} faults cannot cover every kind: ask for at least {MIN_FAULTS}")
-    counts = _counts(num_faults, {**_ANYWHERE, **(_S3 if s3 else _LOCAL)})
-    aside = {kind: counts.pop(kind) for kind in (POISON_IMAGE, DAMAGED_INPUT, DAMAGED_OBJECT)}
+    weights = names.WEIGHTS if kinds == UPSETS else {**_ANYWHERE, **(_S3 if s3 else _LOCAL)}
+    counts = _counts(num_faults, weights)
+    aside = Counter({kind: counts.pop(kind, 0) for kind in (POISON_IMAGE, DAMAGED_INPUT, DAMAGED_OBJECT)})
+    records = {kind: counts.pop(kind) for kind in names.DAMAGES if kind in counts}
     timed = [kind for kind, n in sorted(counts.items()) for _ in range(n)]
     random.Random(seed).shuffle(timed)
     num_rounds = -(-num_faults // FAULTS_PER_ROUND)
@@ -88,6 +107,7 @@ def make_schedule(seed: int, num_faults: int, *, s3: bool) -> Schedule:
             for i in range(num_rounds)
         ),
         aside[DAMAGED_OBJECT],
+        records,
     )
 
 

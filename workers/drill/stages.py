@@ -25,6 +25,7 @@ from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import is_remote, open_store
 from maskmill.workers.drill import disk
 from maskmill.workers.drill.orders import Orders
+from maskmill.workers.drill.upsets import clocks
 from maskmill.workers.run.ingest_settings import INGEST_REVISION
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 from maskmill.workers.stages.build import Stages
@@ -40,10 +41,10 @@ Pixels = npt.NDArray[np.uint8]
 Build = Callable[[RunSpec], Stages]
 
 
-def drill_spec(root: str) -> RunSpec:
-    """A run of the stand-in into `root`."""
+def drill_spec(root: str, revision: int = 1) -> RunSpec:
+    """A run of the stand-in into `root`; another revision makes the same masks as another column version."""
     images = fingerprint({"drill": IMAGES}, weights=None, revision=INGEST_REVISION, inputs={})
-    masks = fingerprint({"drill": MASKS}, weights=None, revision=1, inputs={IMAGES: images})
+    masks = fingerprint({"drill": MASKS}, weights=None, revision=revision, inputs={IMAGES: images})
     settings = resolved(sections_of({}))  # as they are by default: a generation says them
     return RunSpec(root=root, fingerprints={IMAGES: images, MASKS: masks}, settings=settings)
 
@@ -55,16 +56,20 @@ class Builder:
     Attributes:
         seconds: an image takes.
         orders_folder: of the write faults that a worker is to meet; None leaves it in peace.
+        upset: clocks may jump, and leases are short.
     """
 
     seconds: float = 0.0
     orders_folder: Path | None = None
+    upset: bool = False
 
     def __call__(self, spec: RunSpec) -> Stages:
         if self.orders_folder is not None:
             leave_pandas_out()  # a worker of its own, which starts often
             if not is_remote(spec.root):
                 disk.install(Orders(self.orders_folder), spec.root)
+            if self.upset:
+                clocks.install(Orders(self.orders_folder))
         store = open_store(spec.root)
         stage = GridMasks(
             BandMasks(self.seconds), fingerprint=spec.fingerprints[MASKS], models={"segmenter": "bands"}

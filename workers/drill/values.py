@@ -24,6 +24,7 @@ class DrillSettings:
         workers: of each driver.
         seconds: an image takes.
         build: see DriverJob.
+        kinds: of the faults: "crashes" or "upsets"; see schedule.py.
     """
 
     seed: int = 0
@@ -36,6 +37,7 @@ class DrillSettings:
     workers: int = 3
     seconds: float = 0.1
     build: str = ""
+    kinds: str = "crashes"
 
     @property
     def dataset(self) -> str:

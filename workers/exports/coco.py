@@ -34,7 +34,7 @@ from maskmill.storage.shards.shards import HashingWriter
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.chosen.selection import Selection, class_of
-from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
+from maskmill.workers.exports.given import CROWD, KeptEntries, given_categories, head_of, is_crowd
 from maskmill.workers.exports.polygons import outlines_of
 from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
@@ -103,12 +103,13 @@ def write_annotations(
     plan = plan_of(choices.format, store, generation, options)
     target = open_store(destination)
     started_s = time.monotonic()
+    kept = KeptEntries(store, generation, choices.ids_of) if choices.ids_of else None
     complete = begin(target, plan)
     if complete is not None:
         return complete
 
     with ExitStack() as spools:
-        job = _Job(generation, target, choices, selection, lvis)
+        job = _Job(generation, target, choices, selection, lvis, kept)
         files, image_bytes = _write_all(job, spools, progress)
     num_images = sum(file.num_images for file in files)
     reviewed = selection.reviewed()
@@ -142,7 +143,18 @@ class _Job:
     choices: ExportChoices
     selection: Selection
     lvis: bool
+    kept: KeptEntries | None
     left_out: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether pictures and classes go out in our words, not in those that they came in."""
+        return bool(self.lvis or self.choices.classes or self.choices.class_map or self.kept)
+
+    def entry_of(self, image: ExportImage) -> dict[str, Any]:
+        """A picture's entry; LVIS's has no other name than the file in this export."""
+        entry = image_entry(image)
+        return self.kept.put_in(entry, image.sample.key, names=not self.lvis) if self.kept else entry
 
 
 class _Spool:
@@ -186,25 +198,25 @@ def _write_all(
 ) -> tuple[tuple[ExportedFile, ...], int]:
     """The annotations file of each split, and the bytes of the photographs beside them."""
     choices, image_bytes = job.choices, 0
-    given = given_categories(job.generation, choices.column)
+    given = given_categories(job.generation, choices.ids_of or choices.column)
     categories = Categories(given, choices.classes)
     spools = {split: _Spool(files) for split in job.selection.split_names}
 
     # Images and annotations aside, photographs out
     for number, image in enumerate(job.selection.images(pictures=choices.images), 1):
-        if job.lvis or choices.classes or choices.class_map:
+        if job.is_ours:
             image = dataclasses.replace(image, original=None)
-        spools[image.split].add(*_entries(image, categories, job))
+        entry, masks = _entries(image, categories, job)
+        spools[image.split].add(entry, masks)
         if choices.images:
-            job.target.put(f"{PICTURES}/{image_entry(image)['file_name']}", image.jpeg)
+            job.target.put(f"{PICTURES}/{entry['file_name']}", image.jpeg)
             image_bytes += len(image.jpeg)
         if progress is not None:
             progress(number)
 
     # A file a split, all with the same categories
-    ours = job.lvis or choices.classes or choices.class_map
-    head = _head(job.generation, "masks" if ours else choices.column)
-    listed = categories.lvis() if job.lvis else categories.coco()
+    head = _head(job)
+    listed = categories.lvis() if job.lvis else _as_listed(categories, job)
     written = tuple(
         spool.write(job.target, f"annotations_{split}.json" if split else ANNOTATIONS, head, listed)
         for split, spool in spools.items()
@@ -216,25 +228,37 @@ def _entries(
     image: ExportImage, categories: Categories, job: _Job
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """An image's entry and its annotations'; LVIS has no crowds."""
+    entry = job.entry_of(image)
     entries = list(annotation_entries(image, categories, polygons=job.choices.polygons))
+    if job.kept:
+        entries = [{**one, "image_id": entry["id"]} for one in entries]
     if not job.lvis:
-        return image_entry(image), entries
-    shown = {**image_entry(image), **_lvis_image(image, entries)}
+        return entry, entries
+    shown = {**entry, **_lvis_image(image, entries)}
     kept = [entry for entry in entries if not entry["iscrowd"]]
     if len(kept) < len(entries):
         job.left_out[CROWD] += len(entries) - len(kept)
     return shown, kept
 
 
-def _head(generation: Generation, column: str) -> dict[str, Any]:
+def _as_listed(categories: Categories, job: _Job) -> list[dict[str, Any]]:
+    """The categories; those that an import's file lists, in its words."""
+    listed = head_of(job.generation, job.choices.ids_of).get("categories") if job.kept else None
+    words = {one["id"]: one for one in listed or () if isinstance(one, Mapping) and "id" in one}
+    if job.choices.classes:
+        words = {}
+    return [{**one, **words.get(one["id"], {})} for one in categories.coco()]
+
+
+def _head(job: _Job) -> dict[str, Any]:
     """What the file begins with; of imported COCO annotations, all that came in, categories included."""
-    given = generation.settings.get(column, {})
-    head = dict(given.get("head", {})) if isinstance(given, Mapping) else {}
+    head = {} if job.is_ours else head_of(job.generation, job.choices.column)
     if head:
         return head
+    number = job.generation.number
     info = {
-        "description": f"maskmill generation {generation.number}",
-        "version": str(generation.number),
+        "description": f"maskmill generation {number}",
+        "version": str(number),
         "contributor": "maskmill",
     }
     return {"info": info, "licenses": []}

@@ -53,6 +53,7 @@ class ExportFormat:
         writer: gives what writes it, from the format's own file.
         images_optional: whether it can be written without the photographs.
         polygons_optional: whether its masks are run lengths, or polygons where those are asked for.
+        keeps_ids: whether it can number classes (and pictures, where it does number them) as an import does.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ExportFormat:
     writer: Callable[[], WriteExport]
     images_optional: bool = False
     polygons_optional: bool = False
+    keeps_ids: bool = False
 
 
 def _sa1b() -> WriteExport:
@@ -124,6 +126,7 @@ FORMATS = (
         writer=_coco,
         images_optional=True,
         polygons_optional=True,
+        keeps_ids=True,
     ),
     ExportFormat(
         name="lvis",
@@ -131,8 +134,9 @@ FORMATS = (
         writer=_lvis,
         images_optional=True,
         polygons_optional=True,
+        keeps_ids=True,
     ),
-    ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo),
+    ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo, keeps_ids=True),
     ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
     ExportFormat(name="panoptic", holds="COCO's PNGs of segments", writer=_panoptic, images_optional=True),
     ExportFormat(name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True),
@@ -183,6 +187,8 @@ class ExportChoices:
             these alone. It has no say over another column than "masks".
         polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
             LVIS); COCO of an imported column keeps the words it came in.
+        ids_of: an imported column whose category ids, image ids and file names are taken for the masks of
+            `column`; "" numbers anew.
         where: SQL on the generation's tables, rows of `images`: which images; "" takes all.
         masks_where: SQL on a mask's numbers and words: which masks; "" takes all.
         limit: the first so many of these images, at least 1; None takes all.
@@ -193,7 +199,8 @@ class ExportChoices:
 
     Raises:
         ValueError: an unknown format, a limit below 1, a format without the images it needs, polygons
-            where they aren't a choice, a split that is none, or classes given twice.
+            where they aren't a choice, ids kept where they can't be, a split that is none, or classes given
+            twice.
     """
 
     format: str = "sa1b"
@@ -210,6 +217,7 @@ class ExportChoices:
     class_map: Mapping[str, str] = field(default_factory=dict)
     min_label_score: float = 0.0
     prefer: str = PEOPLE
+    ids_of: str = ""
 
     @property
     def people(self) -> bool:
@@ -237,6 +245,11 @@ class ExportChoices:
                 f"polygons=True: COCO of column={self.column!r} is written in the words it came in; leave "
                 'polygons off, or use format="lvis"'
             )
+        if self.ids_of and not chosen.keeps_ids:
+            able = ", ".join(one.name for one in FORMATS if one.keeps_ids)
+            raise ValueError(f"ids_of={self.ids_of!r}: {self.format} numbers nothing; {able} can keep ids")
+        if self.ids_of and self.ids_of == self.column:
+            raise ValueError(f"ids_of={self.ids_of!r}: that column's export keeps its own ids; leave it off")
         self._check_selection()
 
     def _check_selection(self) -> None:

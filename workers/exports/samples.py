@@ -173,10 +173,11 @@ def count_unannotated(generation: Generation, choices: ExportChoices, reviewed: 
 
 def source_options(generation: Generation, choices: ExportChoices) -> dict[str, str]:
     """What an export's plan says of where its masks are from: nothing of the masks column alone."""
+    kept = {"ids_of": choices.ids_of} if choices.ids_of else {}
     if choices.column != "masks":
-        return {"column": choices.column}
+        return {"column": choices.column, **kept}
     columns = mask_columns(generation, choices.column, people=choices.people)
-    return {"prefer": choices.prefer} if len(columns) > 1 else {}
+    return {"prefer": choices.prefer, **kept} if len(columns) > 1 else kept
 
 
 @dataclass(frozen=True)

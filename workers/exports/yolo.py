@@ -31,7 +31,7 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.chosen.splits import TEST, TRAIN, VAL, split_of
 from maskmill.workers.exports.chosen.splits import parse as parse_split
-from maskmill.workers.exports.given import CROWD, given_categories, is_crowd
+from maskmill.workers.exports.given import CROWD, KeptEntries, given_categories, is_crowd
 from maskmill.workers.exports.polygons import joined, rings_of
 from maskmill.workers.exports.report import ExportedFile, ExportReport, begin, finish, plan_of, refuse_late
 from maskmill.workers.exports.samples import ExportImage, count_unannotated, source_options
@@ -74,6 +74,8 @@ def write(
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
     column = choices.column
+    if choices.ids_of:
+        KeptEntries(store, generation, choices.ids_of)  # says so where there is no such import
     selection = Selection(store, generation, choices)
     options = {**source_options(generation, choices), **selection.options()}
     plan = plan_of("yolo", store, generation, options)
@@ -83,7 +85,7 @@ def write(
     if complete is not None:
         return complete
 
-    names = choices.classes or given_categories(generation, column).values()
+    names = choices.classes or given_categories(generation, choices.ids_of or column).values()
     written = _Written(classes={name: number for number, name in enumerate(names)})
     for image in selection.images():
         _write_image(target, image, split_of(image.sample.key, selection.shares or SPLIT), written)

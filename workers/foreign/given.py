@@ -24,7 +24,11 @@ def read_given(paths: Sequence[Path], format: str) -> ForeignSet:
     """
     if format == coco.FORMAT:
         if len(paths) != 1:
-            raise InputError(f"COCO annotations are one JSON file, not {len(paths)}")
+            told = ", ".join(str(path) for path in paths[:3]) or "none"
+            raise InputError(
+                f"COCO annotations are one JSON file, not {len(paths)} ({told}): import each with a "
+                "--column of its own, or merge them with ids that don't repeat"
+            )
         return coco.read_coco(paths[0])
     if format != sa1b.FORMAT:
         raise InputError(f"format={format!r} is unknown: use one of {', '.join(FORMATS)}")

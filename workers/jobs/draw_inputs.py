@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from maskmill.storage.errors import ObjectNotFound
+from maskmill.storage.plan.endings import IMAGE_ENDINGS, ending_of
 from maskmill.storage.plan.inputs import list_inputs
-from maskmill.storage.plan.walk import IMAGE_ENDINGS, InputFile, InputProblem, ending_of
+from maskmill.storage.plan.walk import InputFile, InputProblem
 from maskmill.storage.stores.open import address_store
 
 TARS_OPENED = 3

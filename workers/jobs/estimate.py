@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
+from maskmill.storage.plan.endings import ending_of
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
-from maskmill.storage.plan.walk import ending_of
 from maskmill.storage.shards.index import read_index
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.draw_inputs import DrawnImage, InputSample, sample_inputs

@@ -82,10 +82,13 @@ def wanted(source: str) -> Wanted:
     one = published(source)
     if one is not None:
         return of_published(one)
-    parts = urllib.parse.urlsplit(source)
+    try:
+        parts = urllib.parse.urlsplit(source)
+    except ValueError:  # `http://[bad`
+        parts = urllib.parse.SplitResult("", "", "", "", "")
     name = Path(urllib.parse.unquote(parts.path)).name
-    if parts.scheme in ("http", "https") and name:
-        return _as_recorded(Wanted(url=source, file_name=name, page=parts.hostname or ""))
+    if parts.scheme in ("http", "https") and parts.hostname and name:
+        return _as_recorded(Wanted(url=source, file_name=name, page=parts.hostname))
     raise MissingWeights(
         f"{source} is no word for weights and no http address of a file: use one of "
         f"{', '.join(one.name for one in PUBLISHED)}"

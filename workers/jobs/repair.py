@@ -30,6 +30,7 @@ from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.run.spec import IMAGES, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.registry import column_names
 
 MAX_ROUNDS = 8
 MAX_TRIES = 2  # of one column's shard
@@ -127,7 +128,7 @@ def _make_again(
     plan = load_plans(store)
     reasons = {
         _place(damage): f"{damage.detail}; no settings at hand make {damage.column} {damage.fingerprint}: "
-        "give the --recipe, --config or --set that it was made with"
+        + _other_cure(damage)
         for damage in damages
     }
 
@@ -154,6 +155,13 @@ def _make_again(
             if damage.shard in failed:
                 reasons[_place(damage)] = failed[damage.shard]
     return reasons
+
+
+def _other_cure(damage: Damage) -> str:
+    """What to do about a column that no run at hand makes."""
+    if damage.column in column_names():
+        return "give the --recipe, --config or --set that it was made with"
+    return "it was imported: import its file again, as another column (--column NAME)"
 
 
 def in_process(build: Callable[[RunSpec], Stages]) -> Work:

@@ -24,13 +24,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.pipeline.rle import decode
+from maskmill.storage.dataset.images import stored_image
+from maskmill.storage.dataset.join import read_row
 from maskmill.storage.errors import DatasetError
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.reading.survey import SampledImage, sample_images, shown_column
+from maskmill.workers.run.columns import IMAGES
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
 
 GOLDEN_RATIO = 0.618033988749895
@@ -213,6 +217,29 @@ def image_picture(store: ObjectStore, generation: Generation, key: str, shard: i
             pixels_HW3 = decode_image(sample.jpeg())
             return png_bytes(Image.fromarray(draw_annotations(pixels_HW3, from_sa1b(sample.record))))
     raise DatasetError(f"{store.root}: generation {generation.number} has no masks of image {key}")
+
+
+def plain_picture(store: ObjectStore, rows: Sequence[GenerationRow], key: str) -> bytes:
+    """A PNG of one image as it was taken in.
+
+    Args:
+        store: the dataset.
+        rows: of the image's shard.
+        key: of the image.
+
+    Raises:
+        maskmill.storage.errors.DatasetError: it isn't taken in, or was rejected.
+        maskmill.storage.errors.DamagedObject: the shard is not what its record says.
+    """
+    for row in rows:
+        if row.column != IMAGES:
+            continue
+        for sample in read_row(store, row):
+            if sample.key == key:
+                return png_bytes(Image.fromarray(decode_image(stored_image(sample).jpeg)))
+    raise DatasetError(
+        f"{store.root}: there is no picture of image {key}: it is rejected, or not taken in yet"
+    )
 
 
 def _cell_of(sample: SampledImage, cell_px: int) -> Cell:

@@ -7,7 +7,7 @@ refused for by its header stands here whole: the reason with its check (`refuses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -255,6 +255,12 @@ def refused(header: Header, settings: IngestSettings) -> Refusal | None:
 def reason_names() -> frozenset[str]:
     """All names."""
     return frozenset(reason.name for reason in REASONS)
+
+
+def explained(names: Iterable[str]) -> list[str]:
+    """What reasons mean and what helps, a sentence each, for those that this list has."""
+    known = {reason.name: reason for reason in REASONS}
+    return [f"{name}: {known[name].means}; {known[name].cure}" for name in names if name in known]
 
 
 def reasons_table(reasons: Sequence[Reason] = REASONS) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets
+from maskmill.flows.commands.options import ConfigFile, Debug, Json, Recipe, Sets, file_to_write
 from maskmill.flows.report import console
 
 if TYPE_CHECKING:
@@ -31,7 +31,11 @@ def prove(
     seed: Annotated[int, typer.Option(min=0, help="Draws which pictures.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the whole result as JSON here, to keep or send.", dir_okay=False),
+        typer.Option(
+            help="Write the whole result as JSON here, to keep or send.",
+            callback=file_to_write,
+            dir_okay=False,
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -119,7 +119,10 @@ def show(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show one image: all its columns, and what made each."""
+    """Show one image: all its columns, and what made each.
+
+    Before the first generation: what is taken in and made of it so far.
+    """
     with console.clear_errors(debug=debug):
         from maskmill.flows.report.catalog import show_image
 
@@ -134,7 +137,11 @@ def show(
         planned = found["planned"]
         source = planned["source"] + (f"::{planned['member']}" if planned["member"] else "")
         lines = [("source", source), ("shard", found["shard"]), ("sha256", planned["sha256"])]
-        console.print_pairs(lines, title=f"{found['key']} in generation {found['generation']}")
+        number = found["generation"]
+        place = "in no generation yet: as taken in" if number is None else f"in generation {number}"
+        console.print_pairs(lines, title=f"{found['key']} {place}")
+        if not found["columns"]:
+            console.note("planned, and not taken in yet: run the same `maskmill ingest` or `generate` again")
         for column in found["columns"]:
             title = f"{column['column']} {column['fingerprint']}"
             console.print_pairs(_column_lines(column), title=title)

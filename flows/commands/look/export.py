@@ -78,6 +78,14 @@ Prefer = Annotated[
     ),
 ]
 
+IdsOf = Annotated[
+    str,
+    typer.Option(
+        help="coco, lvis, yolo: class and image numbers, and coco's file names, as this import has them.",
+        metavar="COLUMN",
+    ),
+]
+
 
 def export(
     dataset: Dataset,
@@ -97,6 +105,7 @@ def export(
         bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
     prefer: Prefer = "people",
+    ids_of: IdsOf = "",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -122,6 +131,7 @@ def export(
             "column": column,
             "polygons": polygons,
             "prefer": prefer,
+            "ids_of": ids_of,
             "where": where,
             "masks_where": masks_where,
             "limit": limit,

@@ -49,9 +49,11 @@ def status(
             return
         console.print_pairs(_status_lines(found), title=dataset)
         if found["generation"] is None:
-            console.next_steps(
-                [(f"maskmill generate {shlex.quote(dataset)} --input IMAGES", "annotate images into it")]
-            )
+            place = shlex.quote(dataset)
+            steps = [(f"maskmill generate {place} --input IMAGES", "annotate images into it")]
+            if any(version["column"] == "images" for version in found["columns"]):
+                steps.append((f"maskmill show {place} 1 --picture 1.png", "look at an image taken in"))
+            console.next_steps(steps)
 
 
 def _watch(looks: Iterator[dict[str, Any]], *, json: bool) -> None:

@@ -81,12 +81,15 @@ def run_watched(
 def show_report(report: RunReport, *, json: bool) -> None:
     """The end of a run: what happened, and what to do next."""
     from maskmill.flows.report.report import summary
+    from maskmill.workers.run.reject_reasons import explained
 
     if json:
         console.print_json(dataclasses.asdict(report))
         return
     console.out.print(_verdict(report))
     console.print_pairs(summary(report))
+    for sentence in explained(report.rejects):
+        console.note(sentence)
     if report.annotated and not report.masks:
         console.note("no mask passed the thresholds; `maskmill tune INPUT` shows what lower ones would keep")
     for problem in report.problems[:10]:

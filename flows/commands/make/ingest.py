@@ -59,16 +59,22 @@ def ingest(
 
 
 def _show(report: IngestReport, inputs: list[str]) -> None:
+    from maskmill.workers.run.reject_reasons import explained
+
     console.print_pairs(
         [
             ("images", f"{report.images:,} in {count(report.shards, 'shard')}"),
-            ("taken in now", f"{report.new_images:,}"),
+            ("looked at now", f"{report.new_images:,}"),
+            *((f"  left out: {reason}", number) for reason, number in report.rejects.items()),
             ("took", duration(report.seconds)),
         ],
         title=report.dataset,
     )
+    for sentence in explained(report.rejects):
+        console.note(sentence)
     for shard, reason in report.failed_shards.items():
         console.note(f"shard {shard} is not taken in: {reason}")
     words = ["maskmill", "generate", report.dataset]
     words += [word for name in inputs for word in ("--input", name)]
-    console.next_steps([(shlex.join(words), "annotate them")])
+    look = ["maskmill", "show", report.dataset, "1", "--picture", "1.png"]
+    console.next_steps([(shlex.join(words), "annotate them"), (shlex.join(look), "look at the first")])

@@ -81,11 +81,26 @@ def import_column(
         maker = _maker(by, who)
         with console.watched():
             report = runs.import_column(dataset, files, format=format, column=column, images=images, by=maker)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-            return
-        console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
-        console.print_pairs(_import_lines(report))
+        _show_import(report, column, json=json)
+        console.exit_unless(_took_any(report), console.WRONG_USE)
+
+
+def _show_import(report: ImportReport, column: str, *, json: bool) -> None:
+    """The account of an import, and what the reasons in it mean."""
+    from maskmill.workers.run.reject_reasons import explained
+
+    if json:
+        console.print_json(dataclasses.asdict(report))
+        return
+    console.out.print(f"[green]{column}[/green] is in generation {report.generation}")
+    console.print_pairs(_import_lines(report))
+    for sentence in explained({**report.rejects, **report.images_left_out, **report.left_out}):
+        console.note(sentence)
+    if not _took_any(report):
+        console.note(
+            f"none of {count(report.num_annotations, 'annotation')} could be taken: the column is empty; "
+            "mend the file and import it again"
+        )
 
 
 def _take_back(
@@ -104,6 +119,11 @@ def _take_back(
     pairs += [(f"  masks {what}", f"{number:,}") for what, number in found["masks"].items()]
     pairs += [(f"  edited by {name}", f"{number:,}") for name, number in found["people"].items()]
     console.print_pairs([*pairs, ("generation", found["generation"])])
+
+
+def _took_any(report: ImportReport) -> bool:
+    """Whether there is any mask, or none was to be expected."""
+    return bool(report.num_masks) or not report.num_annotations
 
 
 def _import_lines(report: ImportReport) -> list[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskmill.flows.commands.help import one_of
 from maskmill.flows.commands.options import Debug, Json, folder_to_write
 from maskmill.flows.report import console
 from maskmill.flows.report.words import count, duration
@@ -20,6 +21,30 @@ DRIVER = "maskmill.flows.commands.operate.drill_driver"
 
 if TYPE_CHECKING:
     from maskmill.workers.drill.values import DrillReport
+
+Kinds = Annotated[
+    str,
+    typer.Option(
+        help="crashes: processes, writes and objects; upsets: pauses, clocks, Ray's services, records, "
+        "commands at once.",
+        **one_of("crashes", "upsets"),
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="A new place for the dataset, such as s3://bucket/drill on this machine's store.",
+        metavar="DEST",
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option(
+        help="A new folder for all else, kept; a temporary one by default.",
+        callback=folder_to_write,
+        file_okay=False,
+    ),
+]
 
 
 def drill(
@@ -34,44 +59,42 @@ def drill(
             metavar="MINUTES",
         ),
     ] = 20.0,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            help="A new place for the dataset, such as s3://bucket/drill on this machine's store.",
-            metavar="DEST",
-        ),
-    ] = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option(
-            help="A new folder for all else, kept; a temporary one by default.",
-            callback=folder_to_write,
-            file_okay=False,
-        ),
-    ] = None,
+    kinds: Kinds = "crashes",
+    store: Store = None,
+    scratch: Scratch = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Kill, cut and fill up a running job, then check that nothing was lost.
 
     Workers, Ray nodes and drivers are killed, writes refused and torn, an S3 store fails behind a proxy,
-    pictures kill and shards are damaged; then every key is compared with the same job undisturbed. Loopback
-    only.
+    pictures kill and shards are damaged; or, --kinds upsets, processes sleep, clocks jump, Ray's services
+    are lost, records are damaged and commands run at once. Then every key is compared with the same job
+    undisturbed. Loopback only.
     """
     with console.clear_errors(debug=debug), ExitStack() as stack:
         from maskmill.flows.services.ray.cluster import loopback_environment
 
         loopback_environment()
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from maskmill.storage.errors import InputError
         from maskmill.storage.stores.open import open_store
         from maskmill.workers.drill.conductor import run_drill
+        from maskmill.workers.drill.schedule import SETS
         from maskmill.workers.drill.values import DrillSettings
 
+        if kinds not in SETS:
+            raise InputError(f"--kinds {kinds!r} is unknown: use one of {', '.join(SETS)}")
         if store is not None:
             open_store(store)
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
         settings = DrillSettings(
-            seed=seed, num_faults=faults, minutes=minutes, store=store, scratch=folder.resolve()
+            seed=seed,
+            num_faults=faults,
+            minutes=minutes,
+            store=store,
+            scratch=folder.resolve(),
+            kinds=kinds,
         )
         report = run_drill(settings, [sys.executable, "-P", "-m", DRIVER], _tell)
         if json:

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskmill.flows.commands.operate.drill_command import carry_out
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.steps.holding import driving
 from maskmill.flows.runs.steps.planning import pending_shards, plan_images
@@ -27,6 +28,7 @@ from maskmill.storage.stores.open import is_remote
 from maskmill.workers.drill import disk
 from maskmill.workers.drill.job import INCOMPLETE, STOPPED, DriverJob
 from maskmill.workers.drill.orders import Orders
+from maskmill.workers.drill.upsets import clocks
 from maskmill.workers.run.events import RunStopped, ShardDone, ShardFailed, WorkerLost
 from maskmill.workers.run.spec import Resources
 
@@ -38,7 +40,9 @@ def main() -> None:
     """Works all that is missing; exits with 0 when nothing is."""
     job = DriverJob(**json.loads(sys.argv[1]))
     try:
-        complete = drive(job)
+        if job.upset:
+            clocks.install(Orders(Path(job.orders)))
+        complete = carry_out(job) if job.command else drive(job)
     except (StorageError, RunStopped, cluster.ClusterError) as exc:
         sys.stderr.write(f"{type(exc).__name__}: {exc}\n")
         sys.exit(STOPPED)
@@ -58,7 +62,7 @@ def drive(job: DriverJob) -> bool:
         disk.install(Orders(Path(job.orders)), job.dataset)
     config = load_config(sets=[f"run.shard_size={job.shard_size}"])
     spec = drill_spec(job.dataset)
-    build: Build = Builder(job.seconds, Path(job.orders))
+    build: Build = Builder(job.seconds, Path(job.orders), job.upset)
     if job.build:
         build = pkgutil.resolve_name(job.build)(build)
     failed = False

@@ -112,7 +112,8 @@ def measured_shard_size(dataset: str, inputs: Sequence[str], config: RunConfig, 
     if workers is None and config.run.ray_address is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     most = cutting.MOST * cutting.SHARDS_A_WORKER * (workers or 1)
-    count = cutting.count_up_to(list_inputs(inputs, dataset_root=dataset), most)
+    listing = list_inputs(inputs, dataset_root=dataset, photograph=config.ingest.photograph)
+    count = cutting.count_up_to(listing, most)
     if count is not None and limit is not None:
         count = min(count, limit)
     return cutting.cut(count, workers, cutting.seconds_an_image(open_store(dataset), MASKS))

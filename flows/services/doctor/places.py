@@ -59,7 +59,7 @@ def proxies(hosts: Mapping[str, str], environment: Mapping[str, str] = os.enviro
     asked = {
         f"{who} ({host})"
         for who, url in hosts.items()
-        if (host := urllib.parse.urlsplit(url).hostname) and host not in surroundings.LOOPBACK
+        if (host := surroundings.host_of(url)) and host not in surroundings.LOOPBACK
         if not bypass(host, rules)
     }
     if asked:

@@ -77,3 +77,43 @@ def test_an_export_says_what_it_left_out(dataset: str, tmp_path: Path) -> None:
     ):
         failed = run("export", dataset, tmp_path / "new", "--format", "coco", *wrong)
         assert failed.exit_code == 2 and message in failed.stderr, failed.stderr
+
+
+SQUARE = [4, 4, 40, 4, 40, 30, 4, 30]
+
+
+def coco_of(path: Path, *shapes: object, file_name: str = "0.jpg") -> Path:
+    entry = {"id": 1, "file_name": file_name, "width": 64, "height": 48}
+    rows = [
+        {"id": i, "image_id": 1, "category_id": 1, "segmentation": one} for i, one in enumerate(shapes, 1)
+    ]
+    path.write_text(json.dumps({"images": [entry], "annotations": rows, "categories": []}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shapes", "code", "told"),
+    [
+        (([SQUARE], [[1, 2, 3]]), 0, "bad_polygon: no ring with three points"),
+        (
+            ([SQUARE], {"size": [48, 64], "counts": [10, 5]}),
+            0,
+            "bad_run_lengths: run lengths that don't add up",
+        ),
+        (([SQUARE],), 0, "without annotations: not_annotated"),
+        (([[1, 2, 3]], [[9e99] * 6]), 2, "none of 2 annotations could be taken"),
+    ],
+)
+def test_an_imports_account_says_what_its_reasons_mean(
+    shapes: tuple[object, ...], code: int, told: str, dataset: str, tmp_path: Path
+) -> None:
+    shown = run("import", dataset, coco_of(tmp_path / "given.json", *shapes))
+    assert shown.exit_code == code
+    assert told in " ".join((shown.stdout + shown.stderr).split())
+
+
+def test_several_coco_files_are_refused_with_what_to_do(dataset: str, tmp_path: Path) -> None:
+    files = [coco_of(tmp_path / name, [SQUARE]) for name in ("one.json", "two.json")]
+    shown = run("import", dataset, *files)
+    assert shown.exit_code == 2
+    assert "one.json" in shown.stderr and "--column of its own" in " ".join(shown.stderr.split())

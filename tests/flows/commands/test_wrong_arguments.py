@@ -19,9 +19,20 @@ import pytest
 import typer
 
 from maskmill.flows.cli import app
+from maskmill.flows.services.doctor import held, neighbours
+from maskmill.workers.jobs import prove
 from maskmill.workers.run import dataset_models
 from tests.flows.commands.wrong_places import make_places
-from tests.flows.commands.wrong_words import ELSEWHERE, FREE, WRONG, commands, mistakes, typed
+from tests.flows.commands.wrong_words import (
+    ADDRESS,
+    ELSEWHERE,
+    FREE,
+    WRONG,
+    Wrong,
+    commands,
+    mistakes,
+    typed,
+)
 from tests.workers.published import publish_dataset
 
 PROGRAM = typer.main.get_command(app)  # made once: it takes longer than most of these commands
@@ -56,6 +67,11 @@ def nothing_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     monkeypatch.setattr("ray.init", begun)
     real = dataset_models.load
     monkeypatch.setattr(dataset_models, "load", lambda settings: begun(real(settings)))
+    proved = prove.load_segmenter
+    monkeypatch.setattr(prove, "load_segmenter", lambda settings: begun(proved(settings)))
+    monkeypatch.setattr("maskmill.workers.page.serve.Server.run", begun)
+    monkeypatch.setattr("maskmill.flows.services.doctor.examine.examine", begun)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", begun)
     monkeypatch.setattr(subprocess.Popen, "_execute_child", begun)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setenv("MASKMILL_HOME", str(tmp_path / "home"))
@@ -82,6 +98,19 @@ def test_a_wrong_word_gets_a_sentence_and_its_kinds_code(
         if fault := fault_of(name, one.kind, words):
             bad.append(f"{parameter} ({one.kind}): {words}: {fault}")
     assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize("one", ADDRESS, ids=lambda one: repr(one.words[0][:20]))
+def test_the_doctor_finds_a_wrong_place(one: Wrong, places: Mapping[str, str], tmp_path: Path) -> None:
+    (word,) = filled([*one.words], {**places, "tmp": str(tmp_path)})
+    found = held.store(word, lambda title: None)
+    assert found.state == "wrong" and found.says and found.cure
+
+
+@pytest.mark.parametrize("one", WRONG["ray_address"], ids=lambda one: repr(one.words[0][:20]))
+def test_the_doctor_finds_a_wrong_cluster(one: Wrong) -> None:
+    findings = list(neighbours.ray_cluster(one.words[0]))
+    assert any(found.state == "wrong" and found.says and found.cure for found in findings), findings
 
 
 def filled(words: list[str], places: Mapping[str, str]) -> list[str]:

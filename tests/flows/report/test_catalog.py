@@ -9,8 +9,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from maskmill.flows.cli import app
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.open import open_store
+from maskmill.workers.jobs.ingest import ingest_spec, ingest_stages
+from maskmill.workers.run.ingest_settings import IngestSettings
+from maskmill.workers.run.spec import ShardTask
+from maskmill.workers.run.work_settings import WorkSettings
+from maskmill.workers.shard.turn import run_shard
 from tests.workers.measure.test_compare import change_masks
-from tests.workers.published import Published, publish_dataset
+from tests.workers.published import CAPTION, Published, publish_dataset, write_inputs
 
 
 def run(*words: str | Path) -> Result:
@@ -56,6 +63,33 @@ def test_show_has_every_column_and_where_it_came_from(two: str, tmp_path: Path) 
     shown = run("show", two, "3", "--picture", tmp_path / "3.png", "--generation", "1")
     assert "1111111111111111" in shown.stdout
     assert (tmp_path / "3.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_only_taken_in_can_be_looked_at(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "inputs")
+    root = str(tmp_path / "dataset")
+    make_plan(open_store(root), [str(tmp_path / "inputs")], shard_size=8)
+    planned = run("show", root, "1")
+    assert planned.exit_code == 0 and "not taken in yet" in planned.stderr
+    assert "maskmill show" not in run("status", root).stdout
+
+    spec = ingest_spec(root, IngestSettings(), WorkSettings())
+    stages = ingest_stages(spec)
+    run_shard(stages, ShardTask(shard=0, attempt="1" * 8))
+    assert "maskmill show" in run("status", root).stdout
+    found = [json.loads(run("show", root, str(i), "--json").stdout) for i in range(1, 9)]
+    assert {one["generation"] for one in found} == {None}
+    captions = [one["columns"][0]["value"]["caption"] for one in found if not one["columns"][0]["rejected"]]
+    assert captions.count(CAPTION) == 1
+    rejected = [one for one in found if one["columns"][0]["rejected"]]
+    assert [one["columns"][0]["rejected"]["reason"] for one in rejected] == ["not_an_image"]
+
+    shown = run("show", root, "1", "--picture", tmp_path / "1.png")
+    assert "in no generation yet" in shown.stdout and shown.exit_code == 0
+    assert (tmp_path / "1.png").read_bytes().startswith(b"\x89PNG")
+    refused = run("show", root, rejected[0]["key"], "--picture", tmp_path / "2.png")
+    assert refused.exit_code == 3 and "it is rejected" in " ".join(refused.stderr.split())
+    assert run("show", root, "1", "--generation", "1").exit_code == 2
 
 
 def test_show_says_why_an_image_has_no_masks(published: Published) -> None:

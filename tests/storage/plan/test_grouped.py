@@ -1,4 +1,4 @@
-"""Members of a tar become samples as WebDataset's own reader has it; which field is the photograph."""
+"""Names in a tar, a folder or a prefix become samples as WebDataset has it; which field is the photograph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 from webdataset.tariterators import base_plus_ext
 
 from maskmill.storage.plan.grouped import key_and_field
+from maskmill.storage.plan.inputs import list_inputs
 from maskmill.storage.plan.make_plan import PlanSummary, make_plan
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.walk import InputFile
 from maskmill.storage.stores.open import open_store
 
 
@@ -25,16 +27,30 @@ def write_tar(path: Path, names: Mapping[str, bytes]) -> Path:
     return path
 
 
+def write_folder(folder: Path, names: Mapping[str, bytes]) -> Path:
+    for name, data in names.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
 def planned(
-    tmp_path: Path, names: Mapping[str, bytes], photograph: str | None = None
+    tmp_path: Path, names: Mapping[str, bytes], photograph: str | None = None, *, within: str = "tar"
 ) -> tuple[dict[str, str | None], PlanSummary]:
-    """Member -> caption, and the summary."""
+    """Name -> caption, and the summary; `within` is "tar", "folder" or an address."""
+    if within == "tar":
+        top = str(write_tar(tmp_path / "in.tar", names))
+    elif within == "folder":
+        top = str(write_folder(tmp_path / "in", names))
+    else:
+        top = within
+        for name, data in names.items():
+            open_store(top).put(name, data)
     store = open_store(tmp_path / "dataset")
-    tar = write_tar(tmp_path / "in.tar", names)
-    summary = make_plan(store, [str(tar)], shard_size=100, photograph=photograph)
+    summary = make_plan(store, [top], shard_size=100, photograph=photograph)
     plan = load_plans(store)
     images = [image for shard in range(plan.num_shards) for image in plan.images(shard)]
-    return {image.member: image.caption for image in images}, summary
+    return {image.member or image.source.removeprefix(f"{top}/"): image.caption for image in images}, summary
 
 
 def unlike(*names: str) -> dict[str, bytes]:
@@ -75,27 +91,82 @@ GROUPED: dict[str, tuple[dict[str, bytes], dict[str, str | None], dict[str, int]
         {"k.jpg": None},
         {"(field depth.png)": 1, "(field normal.png)": 1},
     ),
+    "numbered beside a plain one": (
+        unlike("img.0001.jpg", "img.0002.jpg", "img.0002.txt", "img.png"),
+        {"img.0001.jpg": None, "img.0002.jpg": "img.0002.txt", "img.png": None},
+        {},
+    ),
+    "a folder that begins like a picture": (
+        unlike("a.b/c.jpg", "a.b/c.txt", "a.image.jpg", "a.txt"),
+        {"a.b/c.jpg": "a.b/c.txt", "a.image.jpg": "a.txt"},
+        {},
+    ),
+    "more than a sample may have": (
+        unlike(*(f"img.{i:04d}.{kind}" for i in range(70) for kind in ("jpg", "txt"))),
+        {f"img.{i:04d}.jpg": f"img.{i:04d}.txt" for i in range(70)},
+        {},
+    ),
+    "words beside too many": (
+        unlike("s.txt", *(f"s.v{i:03d}.jpg" for i in range(70)), "s.v070.png"),
+        {f"s.v{i:03d}.{'png' if i == 70 else 'jpg'}": "s.txt" for i in range(71)},
+        {},
+    ),
 }
 
 
+@pytest.mark.parametrize("within", ["tar", "folder", "s3"])
 @pytest.mark.parametrize("name", GROUPED)
-def test_samples_are_grouped_as_the_format_does(name: str, tmp_path: Path) -> None:
+def test_samples_are_grouped_as_the_format_does(
+    name: str, within: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     names, expected, skipped = GROUPED[name]
-    found, summary = planned(tmp_path, names)
+    place = f"{request.getfixturevalue('s3_bucket')}/in" if within == "s3" else within
+    found, summary = planned(tmp_path, names, within=place)
     assert found == expected and summary.skipped_by_ending == skipped
 
 
+@pytest.mark.parametrize("within", ["local", "s3"])
+def test_a_picture_asked_for_by_name_has_its_samples_caption(
+    within: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    names = unlike("1.image.jpg", "1.seg.png", "1.txt", "2.jpg", "2.words.txt", "1.image/x.jpg")
+    top = str(write_folder(tmp_path / "in", names))
+    if within == "s3":
+        top = f"{request.getfixturevalue('s3_bucket')}/in"
+        for name, data in names.items():
+            open_store(top).put(name, data)
+    expected = {"1.image.jpg": "1.txt", "2.jpg": "2.words.txt"}
+
+    # One by one, in a list, by a pattern: what lies beside is a picture only if it is asked for too
+    named = {**expected, "1.seg.png": "1.txt"}
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{top}/{name}\n" for name in named))
+    asked = ([f"{top}/{name}" for name in expected], [f"{top}/*.jpg"], [f"{top}/[12].*[ag]*jpg"])
+    found = [list_inputs(some) for some in (*asked, [str(listed)])]
+    captions = [
+        {
+            one.source.removeprefix(f"{top}/"): one.caption_source.removeprefix(f"{top}/")
+            for one in some
+            if isinstance(one, InputFile)
+        }
+        for some in found
+    ]
+    assert captions == [expected, expected, {"1.image.jpg": "1.txt"}, named]
+
+
+@pytest.mark.parametrize("within", ["tar", "folder"])
 @pytest.mark.parametrize(
     ("photograph", "expected"),
     [("seg.png", {"1.seg.png"}), (".jpg", {"1.jpg", "2.jpg"}), ("right.png", set[str]())],
 )
-def test_the_photograph_can_be_said(photograph: str, expected: set[str], tmp_path: Path) -> None:
+def test_the_photograph_can_be_said(photograph: str, expected: set[str], within: str, tmp_path: Path) -> None:
     names = unlike("1.jpg", "1.seg.png", "2.jpg", "3.left.png")
     if not expected:
-        with pytest.raises(ValueError, match="no image"):
-            planned(tmp_path, names, photograph)
+        told = "no image" if within == "tar" else "ingest.photograph='right.png' names"
+        with pytest.raises(ValueError, match=told):
+            planned(tmp_path, names, photograph, within=within)
         return
-    found, summary = planned(tmp_path, names, photograph)
+    found, summary = planned(tmp_path, names, photograph, within=within)
     assert set(found) == expected
     assert sum(summary.skipped_by_ending.values()) == len(names) - len(expected)
 

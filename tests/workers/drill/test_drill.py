@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from maskmill.workers.drill.upsets import names
+
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[3]
 ENTRY = "from maskmill.flows.cli import main; main()"
@@ -37,6 +39,16 @@ def test_nothing_comes_of_sixty_faults(tmp_path: Path) -> None:
     assert report["num_faults"] >= 55
     kinds = {"worker_kill", "node_kill", "driver_kill", "torn_write", "refused_write", "full_disk"}
     assert kinds | {"poison_image", "damaged_input", "damaged_object"} <= set(report["faults"])
+
+
+def test_nothing_comes_of_upsets(tmp_path: Path) -> None:
+    words = ("--kinds", "upsets", "--seed", "2", "--faults", "20", "--minutes", "5")
+    code, report = drill(*words, "--scratch", str(tmp_path / "x"))
+    sums = {name: report[name] for name in ("lost", "duplicated", "different", "undetected", "problems")}
+    assert sums == {"lost": 0, "duplicated": 0, "different": 0, "undetected": 0, "problems": []}
+    assert code == 0 and report["num_faults"] >= 10
+    assert {name for name in report["faults"] if name.startswith("damaged_")} == set(names.DAMAGES)
+    assert set(report["faults"]) & names.COMMANDS and report["faults"]["clock_jump"]
 
 
 def test_a_wrong_commit_order_is_found(tmp_path: Path) -> None:
@@ -66,7 +78,7 @@ def test_nothing_comes_of_an_unreliable_s3_store(tmp_path: Path) -> None:
         pytest.skip(f"no real S3 store: {', '.join(missing)} not installed; see tests/ceph.py")
     with running_ceph(tmp_path / "ceph") as ceph:
         ceph.make_bucket("drill")
-        words = ("--seed", "3", "--faults", "40", "--minutes", "5", "--scratch", str(tmp_path / "x"))
+        words = ("--seed", "3", "--faults", "26", "--minutes", "5", "--scratch", str(tmp_path / "x"))
         code, report = drill(*words, "--store", "s3://drill/data", environment=ceph.environment)
     sums = {name: report[name] for name in ("lost", "duplicated", "different", "undetected", "problems")}
     assert sums == {"lost": 0, "duplicated": 0, "different": 0, "undetected": 0, "problems": []}

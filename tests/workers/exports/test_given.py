@@ -14,6 +14,7 @@ import yaml
 from pycocotools import mask as coco_mask
 
 from maskmill.storage.dataset.generations import Generation, latest
+from maskmill.storage.errors import NoSuchThing
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
@@ -21,6 +22,7 @@ from maskmill.workers.exports.export import export
 from maskmill.workers.exports.given import words_of
 from maskmill.workers.jobs.import_column import import_annotations
 from tests.fakes import write_pictures
+from tests.workers.published import publish_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -196,3 +198,83 @@ def test_polygons_where_they_are_no_choice_are_refused(
     with pytest.raises(ValueError, match="words it came in"):
         export(*data, str(tmp_path / "out"), format="coco", column="given", polygons=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> tuple[ObjectStore, Generation]:
+    """Automatic masks of nine pictures, and a person's import that names three of them."""
+    folder = tmp_path_factory.mktemp("beside")
+    published = publish_dataset(folder)
+    images = [
+        {"id": 900, "file_name": "0.jpg", "width": 64, "height": 48, "license": 3},
+        {"id": "left-7", "file_name": "1.jpg", "width": 64, "height": 48},
+        {"id": 4, "file_name": "picture.png", "width": 72, "height": 40},
+    ]
+    given = {
+        "info": {"description": "theirs"},
+        "images": images,
+        "annotations": [annotation(1, 900, 31, box(5, 5, 20, 10))],
+        "categories": [{"id": 31, "name": "dog", "supercategory": "animal"}, {"id": 2, "name": "car"}],
+    }
+    (folder / "given.json").write_text(json.dumps(given))
+    import_annotations(published.store, [folder / "given.json"], format="coco", by="ann", created_utc=NOW)
+    generation = latest(published.store)
+    assert generation is not None
+    return published.store, generation
+
+
+def test_automatic_masks_take_an_imports_ids_names_and_categories(
+    beside: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    report = export(*beside, str(tmp_path / "out"), format="coco", ids_of="given")
+    found = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    entries = {entry["file_name"]: entry for entry in found["images"]}
+    named = {name: entries[name]["id"] for name in ("0.jpg", "1.jpg", "picture.png")}
+    assert named == {"0.jpg": 900, "1.jpg": "left-7", "picture.png": 4}
+    assert entries["0.jpg"]["license"] == 3
+
+    # what the import doesn't name is out of its way
+    others = [entry["id"] for name, entry in entries.items() if name not in named]
+    assert len(others) == report.num_images - 3 > 0 and min(others) > 900
+    assert len({str(entry["id"]) for entry in found["images"]}) == len(found["images"])
+
+    # annotations follow; a class of the import is called and numbered as there, a new one comes after all
+    assert {row["image_id"] for row in found["annotations"]} <= {entry["id"] for entry in found["images"]}
+    classes = {row["image_id"]: row["category_id"] for row in found["annotations"]}
+    assert classes.pop(900) == 31 and set(classes.values()) == {32}
+    assert [one["id"] for one in found["categories"]] == [2, 31, 32]
+    assert found["categories"][1] == {"id": 31, "name": "dog", "supercategory": "animal"}
+    assert found["categories"][2]["name"] == "object"
+    assert {path.name for path in (tmp_path / "out" / "images").iterdir()} == set(entries)
+
+
+def test_lvis_and_yolo_take_an_imports_numbers(
+    beside: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    export(*beside, str(tmp_path / "lvis"), format="lvis", ids_of="given")
+    found = json.loads((tmp_path / "lvis" / "annotations.json").read_text())
+    assert {900, 4} <= {entry["id"] for entry in found["images"]}
+    places = ["/".join(entry["coco_url"].split("/")[-2:]) for entry in found["images"]]
+    assert all((tmp_path / "lvis" / place).exists() for place in places)
+    assert {row["category_id"] for row in found["annotations"] if row["image_id"] == 900} == {31}
+
+    export(*beside, str(tmp_path / "yolo"), format="yolo", ids_of="given")
+    names = yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_text())["names"]
+    assert names == {0: "car", 1: "dog", 2: "object"}
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"format": "coco", "ids_of": "nosuch"}, "it has given"),
+        ({"format": "yolo", "ids_of": "masks"}, "leave it off"),
+        ({"format": "coco", "column": "given", "ids_of": "masks"}, "it has given"),
+        ({"format": "sa1b", "ids_of": "given"}, "coco, lvis, yolo can keep ids"),
+    ],
+)
+def test_ids_of_what_is_no_import_are_refused(
+    choices: dict[str, Any], told: str, beside: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, NoSuchThing), match=told):
+        export(*beside, str(tmp_path / "out"), **choices)
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from maskmill.storage.plan.walk import IMAGE_ENDINGS, IMAGE_FORMATS
+from maskmill.storage.plan.endings import IMAGE_ENDINGS, IMAGE_FORMATS
 from maskmill.workers.foreign.images.codec import FORMATS, decode_image
 
 

@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
-from maskmill.storage.plan.walk import IMAGE_FORMATS
+from maskmill.storage.plan.endings import IMAGE_FORMATS
 from maskmill.workers.foreign.images import deep_pixels, profiles, unended
 from maskmill.workers.run.ingest_settings import (
     FULL,
