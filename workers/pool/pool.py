@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import cycle, islice
 
@@ -41,6 +41,7 @@ from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_
 from maskmill.workers.pool.limits import Limits
 from maskmill.workers.pool.own_node import check_own_node
 from maskmill.workers.pool.seat import Seat
+from maskmill.workers.pool.todo import Todo
 from maskmill.workers.run.events import (
     NodeLost,
     PoolEvent,
@@ -134,10 +135,9 @@ class _Pool:
         self, spec: RunSpec, shards: Iterable[int], make_actor: Callable[[], Worker], limits: Limits
     ) -> None:
         self._store = open_store(spec.root)
-        self._shards = iter(shards)
         self._make_actor = make_actor
         self._limits = limits
-        self._todo: deque[History] = deque()
+        self._todo = Todo(shards)
         self._seats: list[Seat] = []
         self._doubts = Doubts()
         self._starts = StartRounds()
@@ -173,11 +173,10 @@ class _Pool:
     def _fill(self) -> bool:
         """Starts workers and hands out shards; False when there is nothing left to wait for."""
         target = self._target(self._ask_room())
-        while len(self._todo) < max(1, target) and (shard := next(self._shards, None)) is not None:
-            self._todo.append(History(shard))
+        self._todo.pull(max(1, 2 * target))
         for seat in self._seats:
             if seat.waiting is None and self._todo:
-                self._hand_out(seat, self._todo.popleft())
+                self._hand_out(seat, self._todo.take(seat.number))
         coming = sum(seat.info is None for seat in self._seats)
         for _ in range(min(target - len(self._seats), len(self._todo) - coming)):
             worker = self._make_actor()
@@ -191,7 +190,7 @@ class _Pool:
         return min(wanted, room + MAX_QUEUED) if self._limits.autoscale and wanted is not None else room
 
     def _hand_out(self, seat: Seat, history: History) -> None:
-        seat.history, seat.task = history, history.next_task()
+        seat.history, seat.task = history, self._todo.task_of(history, seat.number)
         seat.since = seat.moved = time.monotonic()
         seat.progress, seat.poll = ShardProgress(), None
         seat.waiting = seat.worker.actor.run.remote(seat.task)
