@@ -44,6 +44,7 @@ class Todo:
         if found is None:
             found = next((one for one in self._waiting if one.shard not in self._told), self._waiting[0])
         self._waiting.remove(found)
+        self._told.pop(found.shard, None)  # it has a turn now, and none is told of it again
         return found
 
     def task_of(self, history: History, worker: int) -> ShardTask:
