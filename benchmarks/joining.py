@@ -124,7 +124,8 @@ def _with_own_node(
     )
     (folder / "driver.py").write_text(DRIVER)
     driving = f"{sys.executable} driver.py {head.address}:6379 {calls} {away_s}"
-    words = f"{node} > node.log 2>&1 & sleep 15; exec {driving}"
+    until = 'until grep -q "Ray runtime started" node.log; do sleep 0.5; done'
+    words = f"{node} > node.log 2>&1 & {until}; exec {driving}"
     return _told(driver, ["sh", "-c", words], away_s, folder, environment)
 
 

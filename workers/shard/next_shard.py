@@ -13,7 +13,7 @@ It knows sources alone: a shard whose images are committed reads those, as befor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -52,13 +52,17 @@ class NextShard:
         self._work: Future[None] | None = None
 
     def begin(
-        self, shard: int, planned: Sequence[PlannedImage], images: ColumnVersion, ingest: IngestSettings
+        self,
+        shard: int,
+        planned: Callable[[], Sequence[PlannedImage]],
+        images: ColumnVersion,
+        ingest: IngestSettings,
     ) -> None:
-        """Takes in these images, the first of `shard`, and returns at once; what was prepared before goes.
+        """Takes in the first images of `shard`, and returns at once; what was prepared before goes.
 
         Args:
             shard: that will probably be next.
-            planned: at least one; as many as memory may hold.
+            planned: reads which they are, in the thread: at least one, and as many as memory may hold.
             images: the images column: where it has the shard, nothing is done.
             ingest: how images are taken in.
         """
@@ -82,14 +86,14 @@ class NextShard:
 def _prepare(
     prepared: list[Prepared],
     shard: int,
-    planned: Sequence[PlannedImage],
+    planned: Callable[[], Sequence[PlannedImage]],
     images: ColumnVersion,
     ingest: IngestSettings,
 ) -> None:
     """In the thread: appends image after image until one goes wrong."""
     if images.record(shard) is not None:
         return
-    with closing(sources_of(planned, 0, max_bytes=ingest.max_bytes)) as sources:
+    with closing(sources_of(planned(), 0, max_bytes=ingest.max_bytes)) as sources:
         for source in sources:
             meter = Meter()
             prepared.append(Prepared(source.planned, normalised(source, ingest, meter), meter))

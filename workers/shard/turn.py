@@ -195,11 +195,15 @@ class _Turn:
 
     def _begin_next(self) -> None:
         """The decoders have all of this shard: the first images of the next are taken in meanwhile."""
-        stages, shard = self.stages, self.task.likely_next
-        if shard is None or self.task.one_by_one or shard >= stages.plan.num_shards:
+        stages, plan, shard = self.stages, self.stages.plan, self.task.likely_next
+        if shard is None or self.task.one_by_one or shard >= plan.num_shards:
             return
         count = max(stages.work.decode_threads, stages.work.images_per_batch)
-        first = stages.planned(shard)[:count]
+
+        def first() -> Sequence[PlannedImage]:
+            """In its thread: which images they are."""
+            return plan.images(shard)[:count]
+
         stages.next_shard.begin(shard, first, stages.version(IMAGES), stages.spec.ingest)
 
     def _stored(self, images: CommitRecord) -> Generator[Picture | Reject]:
