@@ -1,6 +1,6 @@
 """`ray://` beside a node of the driver's own that does no work: how long a call takes, and a lost connection.
 
-    sudo .venv/bin/python -m benchmarks.joining [--calls 200] [--outages 8,45]
+    sudo .venv/bin/python -m benchmarks.joining [--calls 200] [--outages 8,45] [--ways ray://,node]
 
 A head, a worker and a driver, each in a network namespace of its own (root, iproute2). The driver calls an
 actor that answers at once, one call after another, then many at a time; then its wire is out for so many
@@ -73,9 +73,10 @@ def main() -> None:
     )
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--outages", default="8,45", help="seconds, commas between")
+    parser.add_argument("--ways", default="ray://,node", help="commas between")
     asked = parser.parse_args()
     for away_s in [float(text) for text in asked.outages.split(",")]:
-        for way in ("ray://", "node"):
+        for way in asked.ways.split(","):
             with tempfile.TemporaryDirectory(prefix="joining-") as folder:
                 told = _tried(way, away_s, asked.calls, Path(folder))
             print(
@@ -125,7 +126,8 @@ def _with_own_node(
     (folder / "driver.py").write_text(DRIVER)
     driving = f"{sys.executable} driver.py {head.address}:6379 {calls} {away_s}"
     until = 'until grep -q "Ray runtime started" node.log; do sleep 0.5; done'
-    words = f"{node} > node.log 2>&1 & {until}; exec {driving}"
+    tries = f"for try in 1 2 3; do {node}; done"  # a busy machine may miss Ray's time for a start
+    words = f"({tries}) > node.log 2>&1 & {until}; exec {driving}"
     return _told(driver, ["sh", "-c", words], away_s, folder, environment)
 
 
