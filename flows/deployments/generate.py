@@ -7,7 +7,13 @@ from prefect.cache_policies import NO_CACHE
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.tasks import as_tasks, config_of
-from maskmill.flows.report.report import RunReport, sheet_artifact, table_artifact, watcher
+from maskmill.flows.report.report import (
+    RunReport,
+    pictures_wanted,
+    sheet_artifact,
+    table_artifact,
+    watcher,
+)
 from maskmill.flows.runs import generate as run
 from maskmill.flows.services.prefect.processes import note_process
 from maskmill.storage.errors import StorageError
@@ -48,9 +54,9 @@ def generate(
 
 @task(name="report", cache_policy=NO_CACHE)
 def show(report: RunReport) -> None:
-    """Leaves the result as artifacts of the run: a table, and a contact sheet of the generation."""
+    """Leaves the result as artifacts of the run: a table, and for a server with pages a contact sheet."""
     table_artifact(report)
-    if report.generation is not None and report.annotated:
+    if report.generation is not None and report.annotated and pictures_wanted():
         try:
             sheet = run.contact_sheet(report.dataset, report.generation)
         except StorageError as exc:  # a picture that cannot be drawn is no reason to fail a published run

@@ -210,6 +210,24 @@ def lines_artifact(lines: Iterable[tuple[str, Any]], *, key: str, description: s
     create_table_artifact(rows, key=key, description=blank_secrets(description))
 
 
+_pictures: ContextVar[bool] = ContextVar("maskmill_pictures", default=True)
+
+
+@contextmanager
+def without_pictures() -> Iterator[None]:
+    """Runs inside the block draw nothing for Prefect: its server ends with the run and has no pages."""
+    token = _pictures.set(False)
+    try:
+        yield
+    finally:
+        _pictures.reset(token)
+
+
+def pictures_wanted() -> bool:
+    """Whether somebody may look at pictures among a run's artifacts."""
+    return _pictures.get()
+
+
 def sheet_artifact(png: bytes, *, generation: int) -> bool:
     """Leaves a contact sheet as an image artifact; a sheet too large for Prefect's database is left out.
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import cycle, islice
 
@@ -41,6 +41,7 @@ from maskmill.workers.pool.last_words import StartRounds, last_words, raised_at_
 from maskmill.workers.pool.limits import Limits
 from maskmill.workers.pool.own_node import check_own_node
 from maskmill.workers.pool.seat import Seat
+from maskmill.workers.pool.todo import Todo
 from maskmill.workers.run.events import (
     NodeLost,
     PoolEvent,
@@ -130,7 +131,7 @@ class _Pool:
         self._feed = shards if isinstance(shards, ShardFeed) else ShardFeed.of(shards)
         self._make_actor = make_actor
         self._limits = limits
-        self._todo: deque[History] = deque()
+        self._todo = Todo(self._feed.next)
         self._seats: list[Seat] = []
         self._doubts = Doubts()
         self._starts = StartRounds()
@@ -169,13 +170,12 @@ class _Pool:
         coming = sum(seat.info is None for seat in self._seats)
         free = sum(seat.waiting is None for seat in self._seats)
 
-        # No more than there are workers for: what waits here, another driver can't take
+        # One for each worker, and the next, which it is told of: what waits here, no other driver takes
         wanted = free + coming + max(0, target - len(self._seats))
-        while len(self._todo) < wanted and (shard := self._feed.next()) is not None:
-            self._todo.append(History(shard))
+        self._todo.pull(wanted + max(target, len(self._seats)))
         for seat in self._seats:
             if seat.waiting is None and self._todo:
-                self._hand_out(seat, self._todo.popleft())
+                self._hand_out(seat, self._todo.take(seat.number))
         for _ in range(min(target - len(self._seats), len(self._todo) - coming)):
             worker = self._make_actor()
             self._seats.append(Seat(self._num_started, worker, worker.ready, time.monotonic()))
@@ -189,7 +189,7 @@ class _Pool:
         return min(wanted, room + MAX_QUEUED) if self._limits.autoscale and wanted is not None else room
 
     def _hand_out(self, seat: Seat, history: History) -> None:
-        seat.history, seat.task = history, history.next_task()
+        seat.history, seat.task = history, self._todo.task_of(history, seat.number)
         seat.since = seat.moved = time.monotonic()
         seat.progress, seat.poll = ShardProgress(), None
         seat.waiting = seat.worker.actor.run.remote(seat.task)

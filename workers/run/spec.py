@@ -118,12 +118,14 @@ class ShardTask:
         attempt: names the objects this turn writes; never used twice for one shard.
         one_by_one: work one image at a time and announce each before its turn (a worker died here before).
         skip_keys: keys known to kill a worker -> the column it died in; recorded as rejects there, unseen.
+        likely_next: the shard that this worker will probably have next; a guess that no outcome hangs on.
     """
 
     shard: int
     attempt: str
     one_by_one: bool = False
     skip_keys: Mapping[str, str] = field(default_factory=dict)
+    likely_next: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

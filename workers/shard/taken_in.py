@@ -78,10 +78,15 @@ def take_in(
     key = source.planned.key
     if key in forgotten:
         return forgotten_reject(key)
-    return or_reject(task, IMAGES, key, lambda: _normalised(source, ingest, meter))
+    return or_reject(task, IMAGES, key, lambda: normalised(source, ingest, meter))
 
 
-def _normalised(source: Source, ingest: IngestSettings, meter: Meter) -> TakenIn:
+def normalised(source: Source, ingest: IngestSettings, meter: Meter) -> TakenIn:
+    """Reads and decodes one source; arguments as `take_in`.
+
+    Raises:
+        DecodeError, InputError, StorageError: whatever is wrong with it.
+    """
     planned = source.planned
     with meter.step("images.read"):
         data = source.read()

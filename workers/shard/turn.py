@@ -31,16 +31,18 @@ from maskmill.pipeline.unfit import UnfitPicture
 from maskmill.storage.dataset.records import CommitRecord, Reject, first_rejects
 from maskmill.storage.errors import DamagedObject, Recalled
 from maskmill.storage.plan.marks import marks_of
+from maskmill.storage.plan.sources import PlannedImage
 from maskmill.workers.foreign.images.codec import DecodeError
 from maskmill.workers.run.in_hand import Announcement, announce, withdraw
 from maskmill.workers.run.spec import IMAGES, MASKS, ShardReport, ShardTask
 from maskmill.workers.shard.ahead import map_ahead, read_ahead
 from maskmill.workers.shard.column_writer import ColumnWriter, Draft
 from maskmill.workers.shard.meter import Meter
+from maskmill.workers.shard.next_shard import Prepared
 from maskmill.workers.shard.recalled import settle, take_back
 from maskmill.workers.shard.rejects import CRASHED, check_sources, in_hand, or_reject
 from maskmill.workers.shard.stored import Stored, StoredPictures
-from maskmill.workers.shard.taken_in import sources_of, take_in
+from maskmill.workers.shard.taken_in import Source, TakenIn, sources_of, take_in
 from maskmill.workers.stages import images
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult
 from maskmill.workers.stages.build import Stages
@@ -152,17 +154,17 @@ class _Turn:
     def _take_in(self) -> Generator[Picture]:
         """Pictures of sources as they are stored; the images column is committed when they end."""
         planned, ingest = self.stages.planned(self.task.shard), self.stages.spec.ingest
-        taking = partial(
-            take_in,
-            ingest=ingest,
-            forgotten=self.marks,
-            task=self.task,
-            meter=self.meter,
-        )
+
+        def taking(source: Source | Prepared) -> TakenIn | Reject:
+            """In a decode thread; what was taken in ahead is there already."""
+            if isinstance(source, Prepared):
+                return source.charge(self.meter)
+            return take_in(source, ingest=ingest, forgotten=self.marks, task=self.task, meter=self.meter)
+
         rejects: list[Reject] = []
         with (
             self._writer(IMAGES, images.INDEX) as writer,
-            closing(sources_of(planned, min(self.depth, _READ_DEPTH), max_bytes=ingest.max_bytes)) as sources,
+            closing(self._sources(planned)) as sources,
         ):
             announced = self._announced(IMAGES, sources, lambda source: source.planned.key)
             for taken in map_ahead(self.decoders, taking, announced, self.depth):
@@ -177,6 +179,32 @@ class _Turn:
             self.images = writer.finish().commit(
                 inputs={}, models={}, seconds_by_step=self._seconds_of(IMAGES)
             )
+
+    def _sources(self, planned: Sequence[PlannedImage]) -> Generator[Source | Prepared]:
+        """The shard's sources in order, begun with what was taken in ahead; then the next shard is begun."""
+        prepared = [] if self.task.one_by_one else self.stages.next_shard.take(self.task.shard)
+        wanted = self.marks | self.task.skip_keys.keys()
+        if any(found.planned.key in wanted for found in prepared):
+            prepared = []  # forgotten meanwhile, or not to be touched
+        yield from prepared
+        if left := planned[len(prepared) :]:
+            depth, ingest = min(self.depth, _READ_DEPTH), self.stages.spec.ingest
+            with closing(sources_of(left, depth, max_bytes=ingest.max_bytes)) as sources:
+                yield from sources
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        """The decoders have all of this shard: the first images of the next are taken in meanwhile."""
+        stages, plan, shard = self.stages, self.stages.plan, self.task.likely_next
+        if shard is None or self.task.one_by_one or shard >= plan.num_shards:
+            return
+        count = max(stages.work.decode_threads, stages.work.images_per_batch)
+
+        def first() -> Sequence[PlannedImage]:
+            """In its thread: which images they are."""
+            return plan.images(shard)[:count]
+
+        stages.next_shard.begin(shard, first, stages.version(IMAGES), stages.spec.ingest)
 
     def _stored(self, images: CommitRecord) -> Generator[Picture | Reject]:
         """Pictures of the images column, with what the missing stages read of committed ones."""

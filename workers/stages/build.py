@@ -10,7 +10,7 @@ What it doesn't know: files, threads, commits (workers/shard/turn.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from maskmill.pipeline import segmenters
 from maskmill.pipeline.machine.devices import choose_device
@@ -24,6 +24,7 @@ from maskmill.workers.jobs.fetch import bring_published
 from maskmill.workers.run.dataset_models import bring
 from maskmill.workers.run.spec import IMAGES, RunSpec
 from maskmill.workers.run.work_settings import Resolved
+from maskmill.workers.shard.next_shard import NextShard
 from maskmill.workers.shard.warnings import Notes, listen
 from maskmill.workers.stages import registry
 from maskmill.workers.stages.base import Bench, Picture, Stage
@@ -43,6 +44,7 @@ class Stages:
         embeddings: what they share; None where nothing embeds.
         notes: warnings for people, taken by each shard's report; None where nobody collects them.
         device: the kind that models compute on, "cpu" where there are none.
+        next_shard: what is taken in ahead of its turn.
     """
 
     spec: RunSpec
@@ -52,6 +54,7 @@ class Stages:
     embeddings: SharedEmbeddings | None = None
     notes: Notes | None = None
     device: str = "cpu"
+    next_shard: NextShard = field(default_factory=NextShard)
 
     @property
     def work(self) -> Resolved:

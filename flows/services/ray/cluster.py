@@ -19,13 +19,14 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.services.ray.address import ClusterError as ClusterError
 from maskmill.flows.services.ray.address import check_joinable, connect_advice
+from maskmill.flows.services.ray.lean import lean_node
 from maskmill.flows.services.surroundings import settle
 from maskmill.pipeline.settings.memory import GB
 from maskmill.workers.run.memory import worker_bytes
@@ -108,7 +109,8 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
         options["job_config"] = OwnPath()
     for tries_left in reversed(range(START_TRIES)):
         try:
-            ray.init(**options)
+            with lean_node() if address is None else nullcontext():
+                ray.init(**options)
             return
         except Exception as exc:  # a node that doesn't start in time is a bare Exception
             if type(exc) is not Exception and not isinstance(exc, (*_CONNECT_ERRORS, RayError)):

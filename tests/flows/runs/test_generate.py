@@ -115,9 +115,8 @@ def check_history(maskmill: Maskmill) -> None:
         tasks = {run["name"].rsplit("-", 1)[0] for run in ask(api, "task_runs")}
         assert tasks == {"plan", "annotate", "verify and publish", "export", "report"}
         artifacts = {found["type"]: found for found in ask(api, "artifacts")}
-        assert set(artifacts) == {"progress", "table", "image"}
+        assert set(artifacts) == {"progress", "table"}, "no sheet: the run's own server has no pages"
         assert artifacts["progress"]["data"] == 100.0
-        assert artifacts["image"]["data"].startswith("data:image/png;base64,")
     finally:
         prefect_server.stop_server(server)
 
