@@ -216,7 +216,8 @@ def labels(device: torch.device, tiny: bool, dtype: str, first: Pixels, *, vocab
 
     def ours(images: Sequence[Pixels]) -> list[list[Detections]]:
         """The detector's."""
-        found = iter(detector.detect([(image, query) for image in images for query in queries]))
+        fresh = [image.copy() for image in images]  # the detector knows an image that it has just seen
+        found = iter(detector.detect([(image, query) for image in fresh for query in queries]))
         return [[next(found) for _ in queries] for _ in images]
 
     def prepare(image: Pixels) -> object:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import words
 from benchmarks.gpu import page, training
 from benchmarks.gpu.clock import Book
 from benchmarks.gpu.kernels import measure_kernels
@@ -89,15 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     book = Book(options.out / "gpu.json", options.limit)
     with torch.inference_mode():
         _engine(book, scale)
+        for kind in words.KINDS:
+            book.section(f"words, {kind}", 9, lambda: words_run(kind, scale))  # noqa: B023
+            release(scale.device)
     for name in ("vit_b", "vit_h"):
-        book.section(f"training step, {name}", 25, lambda: training.step(name, scale.device, tiny=scale.tiny))  # noqa: B023
+        book.section(f"training step, {name}", 15, lambda: training.step(name, scale.device, tiny=scale.tiny))  # noqa: B023
     (options.out / "gpu.md").write_text(page.of(book.results))
 
 
 def _engine(book: Book, scale: Scale) -> None:
     book.section("machine", 0, lambda: machine(scale.device))
-    book.section("kernels", 40, lambda: measure_kernels(scale.device, tiny=scale.tiny))
-    book.section("agreement, nano", 20, lambda: nano_agreement(scale))
+    book.section("kernels", 30, lambda: measure_kernels(scale.device, tiny=scale.tiny))
+    book.section("agreement, nano", 15, lambda: nano_agreement(scale))
 
     # ViT-H: parts, shares, crops, the way before
     held: dict[str, SamSegmenter] = {}
@@ -108,12 +112,12 @@ def _engine(book: Book, scale: Scale) -> None:
             held["vit_h"] = scale.segmenter("vit_h")
         return held["vit_h"]
 
-    book.section("parts, vit_h", 40, lambda: parts(huge(), scale))
+    book.section("parts, vit_h", 30, lambda: parts(huge(), scale))
     for share in SHARES:
         name = f"whole, vit_h fast, {share:.0%} pass"
         book.section(name, 12, lambda: whole_run(huge(), scale, FAST, share, 48))  # noqa: B023
-    book.section("whole, vit_h sa1b", 20, lambda: whole_run(huge(), scale, SA1B, 0.5, 10))
-    book.section("baseline, vit_h fast", 20, lambda: whole_run(huge(), scale, FAST, 0.5, 4, baseline=True))
+    book.section("whole, vit_h sa1b", 15, lambda: whole_run(huge(), scale, SA1B, 0.5, 10))
+    book.section("baseline, vit_h fast", 15, lambda: whole_run(huge(), scale, FAST, 0.5, 4, baseline=True))
     book.section("profile, vit_h", 10, lambda: profile_run(huge(), scale))
     held.clear()
     release(scale.device)
@@ -122,11 +126,11 @@ def _engine(book: Book, scale: Scale) -> None:
     for name in ("vit_l", "vit_b"):
         book.section(
             f"whole, {name} fast",
-            20,
+            15,
             lambda: whole_run(scale.segmenter(name), scale, FAST, 0.5, 48),  # noqa: B023
         )
         release(scale.device)
-    book.section("whole, sam2.1_l fast", 25, lambda: sam2_run(scale))
+    book.section("whole, sam2.1_l fast", 20, lambda: sam2_run(scale))
     release(scale.device)
 
 
@@ -187,6 +191,14 @@ def sam2_run(scale: Scale) -> dict[str, Any]:
     """SAM 2.1-L: transformers' encoder, the engine's decoder and the rest."""
     segmenter = random_sam2(scale.device, batched=True, tiny=scale.tiny)
     return whole_run(segmenter, scale, FAST, 0.5, 24)
+
+
+def words_run(kind: str, scale: Scale) -> dict[str, Any]:
+    """A stage of words beside transformers' own code one image at a time; see benchmarks/words.py."""
+    count = 2 if scale.tiny else 4 if kind == "labels_lvis" else 16
+    dtype = "float32" if scale.device.type == "cpu" else "bfloat16"
+    images = [decoded(photo) for photo in photographs(count, 640, 480)]
+    return words.compare(kind, images, scale.device, batch=words.BATCHES[kind], tiny=scale.tiny, dtype=dtype)
 
 
 def release(device: torch.device) -> None:

@@ -16,7 +16,7 @@ there `of` gives None, or the decoder takes mask_head.py's way.
 
 Shapes: S image tokens (H x W), C channels, Q = 4 positions under a token (y, x), E = C / 4 channels after the
 first map, R = 4 positions under each of them, G = C / 8 channels after the second, K rows of Z, M wanted
-outputs, N pixels of a block.
+outputs, L blocks of N image tokens, the last one filled up.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from maskmill.pipeline.machine.compiled import arithmetic_kernel
 Floats = npt.NDArray[np.float32]
 
 _BLOCK = 128
-"""Pixels of a block: what a block needs, 100 KiB for SAM, stays in a core's second cache."""
+"""Image tokens of a block: what a block needs, 100 KiB for SAM, stays in a core's second cache."""
 
 # erf(z) = z P(z^2) / Q(z^2) for |z| <= 4, beyond which it is one; highest powers first (Eigen's, MPL 2)
 _P = tuple(
@@ -57,17 +57,19 @@ _HALF, _ONE, _FOUR, _ROOT_HALF = (np.float32(value) for value in (0.5, 1.0, 4.0,
 
 
 class FusedImage(NamedTuple):
-    """What all prompts on an image share: float32, by position, channel and token.
+    """What all prompts on an image share: float32, by block, then position and channel, then token.
+
+    A block's rows lie together, or their stride, a power of two, would have them share a few lines of cache.
 
     Attributes:
-        first_AS: X W1, A = Q E.
-        middle_AS: the family's map beside it; no rows for most.
-        fine_BS: the family's map beside the second, B = Q R G, its bias in it; no rows for most.
+        first_LAN: X W1, A = Q E.
+        middle_LAN: the family's map beside it; no block for most.
+        fine_LBN: the family's map beside the second, B = Q R G, its bias in it; no block for most.
     """
 
-    first_AS: Floats
-    middle_AS: Floats
-    fine_BS: Floats
+    first_LAN: Floats
+    middle_LAN: Floats
+    fine_LBN: Floats
 
 
 class _Weights(NamedTuple):
@@ -125,21 +127,16 @@ class FusedHead:
             last_CS: X, the last state's shared channels.
             maps: none, or of a family with finer maps float[G, 4 H, 4 W] and float[E, 2 H, 2 W].
         """
-        first_AS = _array(self._first_AC @ last_CS)
+        first_LAN = _in_blocks(self._first_AC @ last_CS)
         if not maps:
-            nothing = np.empty((0, first_AS.shape[1]), np.float32)
-            return FusedImage(first_AS, nothing, nothing)
+            return FusedImage(first_LAN, first_LAN[:0], first_LAN[:0])
 
         fine_GHW, middle_EHW = maps
         height, width = middle_EHW.shape[1] // 2, middle_EHW.shape[2] // 2
         middle = middle_EHW.view(-1, height, 2, width, 2).permute(2, 4, 0, 1, 3)
         fine = fine_GHW.view(-1, height, 2, 2, width, 2, 2).permute(2, 5, 3, 6, 0, 1, 4)
         fine = fine + torch.from_numpy(self._weights.second_bias_G)[:, None, None]
-        return FusedImage(
-            first_AS,
-            _array(middle.reshape(-1, height * width)),
-            _array(fine.reshape(-1, height * width)),
-        )
+        return FusedImage(first_LAN, *(_in_blocks(one.reshape(-1, height * width)) for one in (middle, fine)))
 
     def logits(
         self, image: FusedImage, keys: ImageKeys, prompt: int, hyper_MG: Tensor, out_Mhw: Tensor
@@ -166,7 +163,6 @@ class FusedHead:
             _array(mapped_AK),
             _array(hyper_MG),
             out_Mhw.numpy(),
-            _BLOCK,
         )
 
 
@@ -178,14 +174,21 @@ def warm_up() -> None:
         return np.zeros(shape, np.float32)
 
     weights = _Weights(some(8), some(2), some(2), 1e-6, some(4, 2), some(1))
-    image = FusedImage(some(8, 4), some(0, 4), some(0, 4))
-    _head(image, weights, some(4), some(4), some(3, 4), some(8, 3), some(1, 1), some(1, 8, 8), 4)
+    image = FusedImage(some(1, 8, 4), some(0, 8, 4), some(0, 8, 4))
+    _head(image, weights, some(4), some(4), some(3, 4), some(8, 3), some(1, 1), some(1, 8, 8))
 
 
 def _by_position(weight: Tensor) -> Tensor:
     """A transposed convolution's weight [in, out, 2, 2] as one map [4 out, in], positions outermost."""
     assert weight.shape[2:] == (2, 2), "a kernel of 2 with stride 2"
     return weight.detach().permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
+
+
+def _in_blocks(values_AS: Tensor) -> Floats:
+    """float32[L, A, N], zeros behind the last token."""
+    num_blocks = -(-values_AS.shape[1] // _BLOCK)
+    padded_AS = nn.functional.pad(values_AS, (0, num_blocks * _BLOCK - values_AS.shape[1]))
+    return _array(padded_AS.view(-1, num_blocks, _BLOCK).transpose(0, 1))
 
 
 def _array(values: Tensor) -> Floats:
@@ -203,10 +206,9 @@ def _head(
     mapped_AK: Floats,
     hyper_MG: Floats,
     out_Mhw: Floats,
-    block: int,
 ) -> None:
     """(1) to (4), block by block."""
-    num_tokens, width = len(rho_S), out_Mhw.shape[2] // 4
+    num_tokens, width, block = len(rho_S), out_Mhw.shape[2] // 4, image.first_LAN.shape[2]
     channels, fine_channels = len(weights.norm_weight_E), len(weights.second_bias_G)
     first_EN = np.empty((channels, block), np.float32)
     fine_GN = np.empty((2 * fine_channels, block), np.float32)
@@ -268,14 +270,17 @@ def _add_image(
     first_EN: Floats,
 ) -> None:
     """(1) after its product: rho, the image's part, the bias, the family's map."""
+    block = start // image.first_LAN.shape[2]
+    rho_N, weight_N = rho_S[start:stop], weight_S[start:stop]
     for channel in range(len(first_EN)):
         row, bias = first + channel, weights.bias_A[first + channel]
-        for n in range(stop - start):
-            shared = image.first_AS[row, start + n] * weight_S[start + n] + bias
-            first_EN[channel, n] = first_EN[channel, n] * rho_S[start + n] + shared
-        if len(image.middle_AS):
-            for n in range(stop - start):
-                first_EN[channel, n] += image.middle_AS[row, start + n]
+        own_N, shared_N = first_EN[channel], image.first_LAN[block, row]
+        for n in range(len(rho_N)):
+            own_N[n] = own_N[n] * rho_N[n] + (shared_N[n] * weight_N[n] + bias)
+        if len(image.middle_LAN):
+            middle_N = image.middle_LAN[block, row]
+            for n in range(len(rho_N)):
+                own_N[n] += middle_N[n]
 
 
 @arithmetic_kernel
@@ -306,9 +311,10 @@ def _activate(
 ) -> None:
     """(3) after its product, in place."""
     for channel in range(len(fine_GN)):
-        if len(image.fine_BS):
+        if len(image.fine_LBN):
+            block, row = start // image.fine_LBN.shape[2], place + channel
             for n in range(stop - start):
-                fine_GN[channel, n] = _gelu(fine_GN[channel, n] + image.fine_BS[place + channel, start + n])
+                fine_GN[channel, n] = _gelu(fine_GN[channel, n] + image.fine_LBN[block, row, n])
         else:
             bias = weights.second_bias_G[channel]
             for n in range(stop - start):

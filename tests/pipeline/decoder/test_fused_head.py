@@ -37,7 +37,7 @@ def test_equal_to_the_head_in_steps(side: int, finer_maps: bool) -> None:
 
 def test_gelu_is_the_exact_one() -> None:
     """Within a few roundings of float32 everywhere; what isn't a number stays so."""
-    x = torch.cat([torch.linspace(-30, 30, 60_001), torch.tensor([0.0, 1e-30, -1e-30, 1e30, -1e30])])
+    x = torch.cat([torch.linspace(-30, 30, 6_001), torch.tensor([0.0, 1e-30, -1e-30, 1e30, -1e30])])
     ours = np.array([fused_head._gelu(np.float32(value)) for value in x.tolist()])
     exact = nn.functional.gelu(x.double()).numpy()
     assert (np.abs(ours - exact) <= 1e-6 + 3e-7 * np.abs(exact)).all()
