@@ -158,7 +158,8 @@ def compare(
 
 def captions(device: torch.device, tiny: bool, dtype: str, _: Pixels) -> Pair:
     """BLIP-large, beams."""
-    loaded, own = (blip(device, tiny=tiny) for _ in range(2))
+    loaded = blip(device, tiny=tiny)
+    own = loaded if dtype == "float32" else blip(device, tiny=tiny)
     settings = CaptionSettings(model="random", strategy="beam", device=str(device), dtype=dtype)
     captioner = BlipCaptioner(own.model.to(getattr(torch, dtype)), own.processor, settings)
     limits = {"min_new_tokens": settings.min_tokens, "max_new_tokens": settings.max_tokens}
@@ -248,7 +249,8 @@ def _same_boxes(theirs: Sequence[Any], ours: Sequence[Detections], image: Pixels
 
 def names(device: torch.device, tiny: bool, dtype: str, _: Pixels) -> Pair:
     """CLIP-B/16 on whole images; the stage names masks by the same two calls."""
-    loaded, own = (clip(device, tiny=tiny) for _ in range(2))
+    loaded = clip(device, tiny=tiny)
+    own = loaded if dtype == "float32" else clip(device, tiny=tiny)
     words, template = load_vocabulary("lvis"), "a photo of a {}."
     pipeline: Any = transformers.pipeline(
         "zero-shot-image-classification",

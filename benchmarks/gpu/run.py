@@ -195,7 +195,9 @@ def sam2_run(scale: Scale) -> dict[str, Any]:
 
 def words_run(kind: str, scale: Scale) -> dict[str, Any]:
     """A stage of words beside transformers' own code one image at a time; see benchmarks/words.py."""
-    count = 2 if scale.tiny else 4 if kind == "labels_lvis" else 16
+    count = 16 if kind != "labels_lvis" else 4
+    if scale.tiny:
+        count = 2 if kind != "labels_lvis" else 1
     dtype = "float32" if scale.device.type == "cpu" else "bfloat16"
     images = [decoded(photo) for photo in photographs(count, 640, 480)]
     return words.compare(kind, images, scale.device, batch=words.BATCHES[kind], tiny=scale.tiny, dtype=dtype)

@@ -12,7 +12,7 @@ Image tokens come in lowrank.py's form, of which rho, weight, Z, B, X are the pa
 that each loop runs along pixels. GELU is the exact one: erf by a quotient of polynomials, within 1e-6 of it.
 
 What it does not do: narrower formats, other activations, SAM-HQ's further mask, image tokens in dense form;
-there `of` gives None, or the decoder takes mask_head.py's way.
+nor machines without scipy: there `of` gives None, or the decoder takes mask_head.py's way.
 
 Shapes: S image tokens (H x W), C channels, Q = 4 positions under a token (y, x), E = C / 4 channels after the
 first map, R = 4 positions under each of them, G = C / 8 channels after the second, K rows of Z, M wanted
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from maskmill.pipeline.decoder.forms import DecoderForm
 from maskmill.pipeline.decoder.lowrank import ImageKeys
-from maskmill.pipeline.machine.blas import sgemm
+from maskmill.pipeline.machine.blas import available, sgemm
 from maskmill.pipeline.machine.compiled import arithmetic_kernel
 
 Floats = npt.NDArray[np.float32]
@@ -117,8 +117,8 @@ class FusedHead:
         """
         activations = mask_decoder.output_upscaling[2], mask_decoder.output_upscaling[4]
         exact = all(isinstance(one, nn.GELU) and one.approximate == "none" for one in activations)
-        serves = exact and dtype == torch.float32 and shift_C.device.type == "cpu" and not form.hq_token
-        return cls(mask_decoder, shift_C) if serves and shift_C.dtype == torch.float32 else None
+        serves = exact and dtype == shift_C.dtype == torch.float32 and not form.hq_token
+        return cls(mask_decoder, shift_C) if serves and shift_C.device.type == "cpu" and available() else None
 
     def image(self, last_CS: Tensor, maps: tuple[Tensor, ...]) -> FusedImage:
         """The part that an image's prompts share.
@@ -167,7 +167,9 @@ class FusedHead:
 
 
 def warm_up() -> None:
-    """Has the kernels of this file ready: loads or compiles them."""
+    """Has the kernels of this file ready, where they serve: loads or compiles them."""
+    if not available():
+        return
 
     def some(*shape: int) -> Floats:
         """Zeros."""
