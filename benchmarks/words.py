@@ -26,7 +26,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -326,7 +326,7 @@ def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, _Spent]:
     return result, _Spent(time.perf_counter() - start_s, time.process_time() - start_cpu_s)
 
 
-def _median(values: Any) -> float:
+def _median(values: Iterable[float]) -> float:
     return round(statistics.median(values), 3)
 
 

@@ -62,7 +62,7 @@ def grounding_dino(device: torch.device, *, tiny: bool = False) -> Loaded:
     swin: dict[str, Any] = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]}
     if tiny:
         swin = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
-    shape = {"d_model": 64 if tiny else 256, "num_queries": 30 if tiny else 900}
+    shape: dict[str, Any] = {"d_model": 64 if tiny else 256, "num_queries": 30 if tiny else 900}
     for part in ("encoder", "decoder"):
         shape |= {
             f"{part}_layers": 2 if tiny else 6,
@@ -160,7 +160,8 @@ def _word_level(size: int) -> Any:
     words.post_processor = processors.TemplateProcessing(
         single="<|startoftext|> $A <|endoftext|>", special_tokens=ends
     )
-    return transformers.PreTrainedTokenizerFast(
+    fast: Any = transformers.PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=words,
         pad_token="[PAD]",
         unk_token="[UNK]",
