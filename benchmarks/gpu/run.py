@@ -28,6 +28,7 @@ from benchmarks.gpu.models import random_sam, random_sam2
 from benchmarks.gpu.whole import (
     agreement,
     decoded,
+    drawing,
     parts_one_by_one,
     photographs,
     profiled,
@@ -36,7 +37,6 @@ from benchmarks.gpu.whole import (
     with_threshold,
 )
 from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
-from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
@@ -154,7 +154,7 @@ def nano_agreement(scale: Scale) -> dict[str, Any]:
     """The shipped model's masks by the engine on the device, beside the CPU's, in float32."""
     path = weights.NANO_WEIGHTS
     settings = MaskSettings(points_per_side=4 if scale.tiny else 32, predicted_iou=0.4, stability=0.5)
-    images = [generate_scene(seed, 96 if scale.tiny else 512).image for seed in range(1 if scale.tiny else 8)]
+    images = [drawing(seed, 96 if scale.tiny else 512) for seed in range(1 if scale.tiny else 8)]
     on_device = SamSegmenter(load_student(path), device=str(scale.device), batched=True)
     on_cpu = SamSegmenter(load_student(path), device="cpu", batched=False)
     return agreement(AutomaticMasks(on_device, settings)(images), AutomaticMasks(on_cpu, settings)(images))
