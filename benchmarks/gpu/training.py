@@ -59,7 +59,8 @@ def _predicted_bytes(sam: Any, masks: int) -> float:
     tokens, width = (encoder.img_size // 16) ** 2, encoder.pos_embed.shape[-1]
     inputs = 4 * len(encoder.blocks) * tokens * width
     block = 14 * encoder.blocks[0].attn.num_heads * tokens**2
-    return float(states + inputs + block) + (4e9 + 3e9) * masks / 64 * tokens / 4096
+    rounds = (4e9 + 3e9) * masks / 64 * tokens / 4096
+    return float(states + inputs + block + rounds)
 
 
 def _image(side: int, masks: int) -> TrainImage:
