@@ -60,6 +60,19 @@ consumers: setup  ## exports opened by the tools that read them, installed in an
 	  $$($(CONSUMERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/ours.pth
 	$(BIN)/python -m benchmarks.consumers --python $(CONSUMERS)/bin/python
 
+PEERS := build/peers
+PEER_PACKAGES := sam2 segment-anything-hq hydra-core iopath omegaconf antlr4-python3-runtime==4.9.3 portalocker timm
+PEER_FAMILIES := sam2_tiny,sam2_base_plus,sam_hq_b,edgetam
+
+.PHONY: peers
+peers: setup  ## other SAMs beside their authors' own code, in an environment of its own: FAMILY, SIZE, POINTS, RUNS (an hour and more)
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+	  $$($(PEERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/ours.pth
+	SAM2_BUILD_CUDA=0 $(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --no-build-isolation $(PEER_PACKAGES)
+	$(PEERS)/bin/python -W ignore -m benchmarks.families --family $(or $(FAMILY),$(PEER_FAMILIES)) \
+	  --size $(or $(SIZE),640x480) --points-per-side $(or $(POINTS),32) --runs $(or $(RUNS),3)
+
 fuzz: setup  ## hostile bytes for every reader: COUNT of them (100000), SEED
 	$(BIN)/python -m benchmarks.fuzz --count $(or $(COUNT),100000) --seed $(or $(SEED),0)
 	$(BIN)/python -m benchmarks.fuzz_annotations --count $(or $(COUNT),50000) --seed $(or $(SEED),0)

@@ -5,7 +5,8 @@
 Weights are random: arithmetic doesn't depend on them. Each round runs the reference, then ours, so that a
 machine whose speed drifts or that is shared slows both; speed-ups are medians of the rounds' ratios, once of
 wall time and once of this process's CPU time. "none", "half" and "all" say how many prompts pass the
-predicted-IoU threshold and need masks. `peak_gflops` is a large float32 product's speed a second of CPU time,
+predicted-IoU threshold and need masks. `--shapes heads` holds the mask head in one pass to the one in steps
+(milliseconds of CPU time a prompt). `peak_gflops` is a large float32 product's speed a second of CPU time,
 measured in the same rounds: `share_of_peak` sets the counted arithmetic against it.
 """
 
@@ -63,7 +64,7 @@ class Spent:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs what is asked for and prints it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--shapes", choices=[*SHAPES, "encoder", "forms"], default="vit")
+    parser.add_argument("--shapes", choices=[*SHAPES, "encoder", "forms", "heads"], default="vit")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
@@ -75,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with torch.no_grad():
         if options.shapes == "encoder":
             result = compare_encoder(options.rounds)
+        elif options.shapes == "heads":
+            result = {
+                name: compare_heads(shapes, options.prompts, options.rounds)
+                for name, shapes in SHAPES.items()
+            }
         elif options.shapes == "forms":
             result = compare_forms(SHAPES["vit"], options.rounds)
         else:
@@ -157,6 +163,33 @@ def compare_forms(shapes: Shapes, rounds: int) -> dict[str, Any]:
         pairs = [(spend(dense)[1], spend(low)[1]) for _ in range(rounds + 1)][1:]
         ratios[tokens] = round(statistics.median(a.cpu / b.cpu for a, b in pairs), 2)
     return {"cpu_speedup_by_tokens": ratios}
+
+
+def compare_heads(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, Any]:
+    """The mask head in steps and in one pass (fused_head.py), all outputs of all prompts, in turn."""
+    prompt_encoder, mask_decoder = build(shapes)
+    embedding_CHW = torch.randn(shapes.channels, shapes.side, shapes.side)
+    points = Prompts(torch.rand(num_prompts, 1, 2) * shapes.side * 16, torch.ones(num_prompts, 1))
+    keep_PM = torch.ones(num_prompts, NUM_OUTPUTS, dtype=torch.bool)
+    predicted = {}
+    for name in ("steps", "fused"):
+        decoder = SharedImageDecoder(prompt_encoder, mask_decoder)
+        if name == "steps":
+            decoder._fused = None
+        predicted[name] = decoder.predict(decoder.prepare(embedding_CHW), points, multimask=True)
+
+    rows: list[dict[str, Spent]] = []
+    for _ in range(rounds + 1):
+        steps, steps_spent = spend(partial(predicted["steps"].masks, keep_PM))
+        fused, fused_spent = spend(partial(predicted["fused"].masks, keep_PM))
+        rows.append({"reference": steps_spent, "fused": fused_spent})
+    result = summarise(rows[1:])
+    return {
+        "steps_ms": round(1e3 * result["reference_seconds"]["cpu"] / num_prompts, 2),
+        "fused_ms": round(1e3 * result["fused_seconds"]["cpu"] / num_prompts, 2),
+        "speedup": result["fused_speedup"],
+        "largest_relative_difference": _difference(fused, steps),
+    }
 
 
 def compare_encoder(rounds: int) -> dict[str, Any]:

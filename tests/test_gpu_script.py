@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import words
 from benchmarks.gpu import page
 from benchmarks.gpu.clock import Book
 
@@ -30,6 +31,9 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert not wrong
     assert len(results) >= 15 and results["agreement, nano"]["masks"] > 0
     assert results["agreement, nano"]["equal_to_the_pixel"] == results["agreement, nano"]["masks_other"]
+    for kind in words.KINDS:
+        found = results[f"words, {kind}"]
+        assert found["equal"] == found["images"] > 0 and found["passes_an_image"]["image"] == 1
     text = (tmp_path / "gpu.md").read_text()
     assert "## parts, vit_h" in text and "predicted_ms" in text
 

@@ -20,13 +20,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import page, training
+from benchmarks import words
+from benchmarks.gpu import page
 from benchmarks.gpu.clock import Book
 from benchmarks.gpu.kernels import measure_kernels
 from benchmarks.gpu.models import random_sam, random_sam2
 from benchmarks.gpu.whole import (
     agreement,
     decoded,
+    drawing,
     parts_one_by_one,
     photographs,
     profiled,
@@ -35,7 +37,6 @@ from benchmarks.gpu.whole import (
     with_threshold,
 )
 from maskmill.pipeline.masks.automask import AutomaticMasks, warm_up
-from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
@@ -89,15 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     book = Book(options.out / "gpu.json", options.limit)
     with torch.inference_mode():
         _engine(book, scale)
+        for kind in words.KINDS:
+            book.section(f"words, {kind}", 9, lambda: words_run(kind, scale))  # noqa: B023
+            release(scale.device)
     for name in ("vit_b", "vit_h"):
-        book.section(f"training step, {name}", 25, lambda: training.step(name, scale.device, tiny=scale.tiny))  # noqa: B023
+        book.section(f"training step, {name}", 15, lambda: training_run(name, scale))  # noqa: B023
     (options.out / "gpu.md").write_text(page.of(book.results))
 
 
 def _engine(book: Book, scale: Scale) -> None:
     book.section("machine", 0, lambda: machine(scale.device))
-    book.section("kernels", 40, lambda: measure_kernels(scale.device, tiny=scale.tiny))
-    book.section("agreement, nano", 20, lambda: nano_agreement(scale))
+    book.section("kernels", 30, lambda: measure_kernels(scale.device, tiny=scale.tiny))
+    book.section("agreement, nano", 15, lambda: nano_agreement(scale))
 
     # ViT-H: parts, shares, crops, the way before
     held: dict[str, SamSegmenter] = {}
@@ -108,12 +112,12 @@ def _engine(book: Book, scale: Scale) -> None:
             held["vit_h"] = scale.segmenter("vit_h")
         return held["vit_h"]
 
-    book.section("parts, vit_h", 40, lambda: parts(huge(), scale))
+    book.section("parts, vit_h", 30, lambda: parts(huge(), scale))
     for share in SHARES:
         name = f"whole, vit_h fast, {share:.0%} pass"
         book.section(name, 12, lambda: whole_run(huge(), scale, FAST, share, 48))  # noqa: B023
-    book.section("whole, vit_h sa1b", 20, lambda: whole_run(huge(), scale, SA1B, 0.5, 10))
-    book.section("baseline, vit_h fast", 20, lambda: whole_run(huge(), scale, FAST, 0.5, 4, baseline=True))
+    book.section("whole, vit_h sa1b", 15, lambda: whole_run(huge(), scale, SA1B, 0.5, 10))
+    book.section("baseline, vit_h fast", 15, lambda: whole_run(huge(), scale, FAST, 0.5, 4, baseline=True))
     book.section("profile, vit_h", 10, lambda: profile_run(huge(), scale))
     held.clear()
     release(scale.device)
@@ -122,11 +126,11 @@ def _engine(book: Book, scale: Scale) -> None:
     for name in ("vit_l", "vit_b"):
         book.section(
             f"whole, {name} fast",
-            20,
+            15,
             lambda: whole_run(scale.segmenter(name), scale, FAST, 0.5, 48),  # noqa: B023
         )
         release(scale.device)
-    book.section("whole, sam2.1_l fast", 25, lambda: sam2_run(scale))
+    book.section("whole, sam2.1_l fast", 20, lambda: sam2_run(scale))
     release(scale.device)
 
 
@@ -150,7 +154,7 @@ def nano_agreement(scale: Scale) -> dict[str, Any]:
     """The shipped model's masks by the engine on the device, beside the CPU's, in float32."""
     path = weights.NANO_WEIGHTS
     settings = MaskSettings(points_per_side=4 if scale.tiny else 32, predicted_iou=0.4, stability=0.5)
-    images = [generate_scene(seed, 96 if scale.tiny else 512).image for seed in range(1 if scale.tiny else 8)]
+    images = [drawing(seed, 96 if scale.tiny else 512) for seed in range(1 if scale.tiny else 8)]
     on_device = SamSegmenter(load_student(path), device=str(scale.device), batched=True)
     on_cpu = SamSegmenter(load_student(path), device="cpu", batched=False)
     return agreement(AutomaticMasks(on_device, settings)(images), AutomaticMasks(on_cpu, settings)(images))
@@ -187,6 +191,23 @@ def sam2_run(scale: Scale) -> dict[str, Any]:
     """SAM 2.1-L: transformers' encoder, the engine's decoder and the rest."""
     segmenter = random_sam2(scale.device, batched=True, tiny=scale.tiny)
     return whole_run(segmenter, scale, FAST, 0.5, 24)
+
+
+def training_run(name: str, scale: Scale) -> dict[str, Any]:
+    """See benchmarks/gpu/training.py; it needs scipy, which the rest does not."""
+    from benchmarks.gpu import training
+
+    return training.step(name, scale.device, tiny=scale.tiny)
+
+
+def words_run(kind: str, scale: Scale) -> dict[str, Any]:
+    """A stage of words beside transformers' own code one image at a time; see benchmarks/words.py."""
+    count = 16 if kind != "labels_lvis" else 4
+    if scale.tiny:
+        count = 2 if kind != "labels_lvis" else 1
+    dtype = "float32" if scale.device.type == "cpu" else "bfloat16"
+    images = [decoded(photo) for photo in photographs(count, 640, 480)]
+    return words.compare(kind, images, scale.device, batch=words.BATCHES[kind], tiny=scale.tiny, dtype=dtype)
 
 
 def release(device: torch.device) -> None:

@@ -1,4 +1,7 @@
-"""One step of SAM's training recipe at full size: its time and peak memory, forward, backward and update."""
+"""One step of SAM's training recipe at full size: its time and peak memory, forward, backward and update.
+
+Beside the peak stands what docs/loop.md's table ("ViT-H on an 80 GB card") gives for the model's own sizes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,23 @@ def step(name: str, device: torch.device, *, tiny: bool) -> dict[str, Any]:
         optimiser.zero_grad(set_to_none=True)
 
     seconds = milliseconds(one, device, runs=2, warm_ups=1) / 1e3
-    return {"seconds_an_image": round(seconds, 3), "masks": settings.masks, "peak_gib": peak_gib(device)}
+    return {
+        "seconds_an_image": round(seconds, 3),
+        "masks": settings.masks,
+        "peak_gib": peak_gib(device),
+        "predicted_gib": round(_predicted_bytes(sam, settings.masks) / 2**30, 2),
+    }
+
+
+def _predicted_bytes(sam: Any, masks: int) -> float:
+    """The table's lines: states, inputs of blocks, a block made again, a round made again, rounds kept."""
+    encoder = sam.image_encoder
+    states = 16 * sum(one.numel() for one in sam.parameters() if one.requires_grad)
+    tokens, width = (encoder.img_size // 16) ** 2, encoder.pos_embed.shape[-1]
+    inputs = 4 * len(encoder.blocks) * tokens * width
+    block = 14 * encoder.blocks[0].attn.num_heads * tokens**2
+    rounds = (4e9 + 3e9) * masks / 64 * tokens / 4096
+    return float(states + inputs + block + rounds)
 
 
 def _image(side: int, masks: int) -> TrainImage:

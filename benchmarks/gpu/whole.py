@@ -47,6 +47,21 @@ def photographs(count: int, width: int, height: int) -> list[bytes]:
     return made
 
 
+def drawing(seed: int, side: int) -> Pixels:
+    """Discs and rectangles of one colour each, which a trained model finds: uint8[side, side, 3]."""
+    rng = np.random.default_rng(seed)
+    image = np.full((side, side, 3), rng.integers(0, 256, 3), np.uint8)
+    y_SS, x_SS = np.mgrid[:side, :side]
+    for number in range(10):
+        y, x = rng.integers(0, side, 2)
+        height, width = rng.integers(side // 10, side // 4, 2)
+        inside_SS = (abs(y_SS - y) < height) & (abs(x_SS - x) < width)
+        if number % 2:
+            inside_SS = ((y_SS - y) / height) ** 2 + ((x_SS - x) / width) ** 2 < 1
+        image[inside_SS] = rng.integers(0, 256, 3)
+    return image
+
+
 def decoded(data: bytes) -> Pixels:
     """uint8[H, W, 3]."""
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))

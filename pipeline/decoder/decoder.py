@@ -30,10 +30,12 @@ from torch import Tensor
 
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.forms import SAM, DecoderForm, StabilityChoice
+from maskmill.pipeline.decoder.fused_head import FusedHead, FusedImage
 from maskmill.pipeline.decoder.lowrank import ImageKeys, Scratch
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
 from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead
 from maskmill.pipeline.decoder.prompts import Prompts, encode
+from maskmill.pipeline.machine.blas import one_blas_thread
 from maskmill.pipeline.machine.torch_threads import map_jobs, one_thread
 
 _log = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class ImageState:
 
     embedding_1CHW: Tensor
     shared: SharedImage
-    first_upscale: Halves
+    first_upscale: Halves | FusedImage
     maps: HeadMaps
 
 
@@ -117,7 +119,8 @@ class IouFirst:
         threads = self._decoder.threads
         size = max(1, -(-len(jobs) // threads))
         parts = [jobs[first : first + size] for first in range(0, len(jobs), size)]
-        map_jobs(partial(self._decoder._make_masks, self._state), parts, threads)
+        with one_blas_thread():
+            map_jobs(partial(self._decoder._make_masks, self._state), parts, threads)
         return logits_Khw
 
 
@@ -224,6 +227,7 @@ class SharedImageDecoder:
         self._stages = lowrank_image.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
         self._prompt_stages = lowrank_image.stages_in(self._stages, dtype)
         self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype, form)
+        self._fused = FusedHead.of(mask_decoder, self._stages[-1].shift_C, form, dtype)
 
     @property
     def weights(self) -> DecoderWeights:
@@ -255,8 +259,12 @@ class SharedImageDecoder:
             raise ValueError(f"this decoder takes embeddings of {wanted}, got {tuple(embedding_CHW.shape)}")
         image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
         shared = lowrank_image.share(self._stages, image_CS, self._dtype)
+        head_maps = self._head.maps(embedding_CHW, maps)
+        if self._fused is not None:
+            fused = self._fused.image(shared.last_CS, tuple(maps))
+            return ImageState(embedding_CHW[None], shared, fused, head_maps)
         first = Halves(*((shared.last_CS.T @ weight).to(self._dtype) for weight in self._head.first_CE))
-        return ImageState(embedding_CHW[None], shared, first, self._head.maps(embedding_CHW, maps))
+        return ImageState(embedding_CHW[None], shared, first, head_maps)
 
     @torch.no_grad()
     def predict(self, state: ImageState, prompts: Prompts, *, multimask: bool) -> IouFirst | Chosen:
@@ -351,6 +359,9 @@ class SharedImageDecoder:
         scratch = Scratch(state.shared.like)
         for job in jobs:
             if isinstance(job.image, ImageKeys):
+                if self._fused is not None and isinstance(state.first_upscale, FusedImage):
+                    self._fused.logits(state.first_upscale, job.image, job.prompt, job.hyper_KG, job.out_Khw)
+                    continue
                 halves = self._first_upscale(state, job.image, job.prompt, scratch)
             else:
                 halves = self._head.from_tokens(job.image[job.prompt], state.maps)
@@ -360,6 +371,7 @@ class SharedImageDecoder:
         """The first convolution, on image tokens in low-rank form."""
         weight_S, rows_KS, factors_KC = lowrank.head_rows(keys, self._stages[-1].shift_C, prompt)
         middle = state.maps.middle
+        assert isinstance(state.first_upscale, Halves), "not the fused head's"
         halves = []
         for upper, (name, shared_SE, weight_CE) in enumerate(
             zip(Halves._fields, state.first_upscale, self._head.first_CE, strict=True)

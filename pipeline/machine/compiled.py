@@ -30,6 +30,19 @@ def kernel(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
     return cast(Callable[Arguments, Result], compiled)
 
 
+def arithmetic_kernel(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """As `kernel`, for loops over floats: a product and its sum round once, a division by zero is an inf.
+
+    Without both the compiler does not use the machine's vectors. What isn't a number stays so.
+    """
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        compiled = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # as above
+        compiled = numba.njit(**options)(function)
+    return cast(Callable[Arguments, Result], compiled)
+
+
 def map_in_threads(
     function: Callable[[Job], Result], jobs: Sequence[Job], threads: int | None = None
 ) -> list[Result]:

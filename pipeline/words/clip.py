@@ -23,7 +23,6 @@ from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels, check_rgb
 from maskmill.pipeline.settings.families import model_types_of
 from maskmill.pipeline.weights import pretrained
-from maskmill.pipeline.weights.pretrained import Pretrained
 
 _TEXTS_PER_BATCH = 256
 
@@ -66,39 +65,29 @@ class Namer:
     """CLIP or SigLIP with its weights, on its device.
 
     Args:
-        found: a folder of CLIP or SigLIP.
+        model: a `CLIPModel` or `SiglipModel`, in its number format; it is taken over.
+        images, texts: its image processor and its tokenizer.
         device: "auto" is CUDA where there is one, else the CPU.
-        dtype: of the model, "float32", "bfloat16" or "float16"; features come out as float32.
 
     Attributes:
         image_size: side in px of its square input.
         pixel_mean: RGB in 0 to 255 that its normalisation takes for zero.
 
     Raises:
-        WeightsError: the model or its processor is missing, damaged or of another class.
         ValueError: a device that this machine lacks.
     """
 
-    def __init__(self, found: Pretrained, *, device: str = "auto", dtype: str = "float32") -> None:
-        import transformers
-
+    def __init__(self, model: Any, images: Any, texts: Any, *, device: str = "auto") -> None:
         self.device = choose_device(device)
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        classes = {
-            "clip": (transformers.CLIPModel, transformers.CLIPImageProcessor),
-            "siglip": (transformers.SiglipModel, transformers.SiglipImageProcessor),
-        }
-        model_class, processor_class = classes[found.model_type]
-        made: tuple[Any, Any] = pretrained.load(model_class, processor_class, found, dtype=dtype)
-        model, self._images = made
-        self._texts: Any = pretrained.load_processor(transformers.AutoTokenizer, found)
-        towers = ClipTowers if found.model_type == "clip" else SiglipTowers
+        self._dtype: torch.dtype = model.dtype
+        self._images, self._texts = images, texts
+        towers = ClipTowers if model.config.model_type == "clip" else SiglipTowers
         self._towers: _Towers = towers(model.to(self.device))
         vision = model.config.vision_config
         self.image_size: int = vision.image_size
         self._patch_size: int = vision.patch_size
         self._max_tokens: int = model.config.text_config.max_position_embeddings
-        self._pads_to_max = found.model_type == "siglip"
+        self._pads_to_max = model.config.model_type == "siglip"
         self.pixel_mean: tuple[int, ...] = tuple(round(255 * mean) for mean in self._images.image_mean)
 
     @torch.inference_mode()
@@ -190,13 +179,23 @@ def load_namer(source: str, *, device: str = "auto", dtype: str = "float32") -> 
 
     Args:
         source: its folder or hub id.
-        device, dtype: see `Namer`.
+        device: see `Namer`.
+        dtype: of the model, "float32", "bfloat16" or "float16"; features come out as float32.
 
     Raises:
-        WeightsError, ValueError: as `pretrained.find` and `Namer`.
+        WeightsError: the model or its processor is missing, damaged or of another class.
+        ValueError: as `Namer`.
     """
+    import transformers
+
     found = pretrained.find(source, role="namer", model_types=model_types_of("namer"))
-    return Namer(found, device=device, dtype=dtype)
+    classes = {
+        "clip": (transformers.CLIPModel, transformers.CLIPImageProcessor),
+        "siglip": (transformers.SiglipModel, transformers.SiglipImageProcessor),
+    }
+    model_class, processor_class = classes[found.model_type]
+    made: tuple[Any, Any] = pretrained.load(model_class, processor_class, found, dtype=dtype)
+    return Namer(*made, pretrained.load_processor(transformers.AutoTokenizer, found), device=device)
 
 
 class ClipTowers:

@@ -94,15 +94,20 @@ class GroundingDino:
 
     @torch.inference_mode()
     def _detect(self, jobs: Sequence[tuple[Pixels, Query]]) -> Iterator[Detections]:
+        # Each image is resized once for all its queries
+        images = {id(image): image for image, _ in jobs}
+        place = {key: number for number, key in enumerate(images)}
+        rows = torch.tensor([place[id(image)] for image, _ in jobs], device=self._device)
         inputs = self._processor(
-            images=[Image.fromarray(image) for image, _ in jobs],
+            images=[Image.fromarray(image) for image in images.values()],
             text=[query.text for _, query in jobs],
             padding=True,
             return_tensors="pt",
         ).to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)[rows]
+        inputs["pixel_mask"] = inputs["pixel_mask"][rows]
 
-        self._images.expect([id(image) for image, _ in jobs])
+        self._images.expect([image for image, _ in jobs])
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
         results = self._processor.post_process_grounded_object_detection(

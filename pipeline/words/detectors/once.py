@@ -1,8 +1,9 @@
 """Parts of a detector that depend on the image alone, or on the text alone, done once for each.
 
-A batch holds an image as often as it has queries, and a vocabulary's text comes with every image. The image
-encoder runs on the batch's different images and its maps are handed out by row; texts' features are kept from
-batch to batch, by their tokens. The detector's own code in between stays as it is.
+A batch holds an image as often as it has queries, an image with many queries goes on in the next batch, and a
+vocabulary's text comes with every image. The image encoder runs on images that neither this batch nor the one
+before had, and its maps are handed out by row; texts' features are kept from batch to batch, by their tokens.
+The detector's own code in between stays as it is.
 
 It does not know what images are equal: whoever makes the batch says so.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,15 @@ MOST_TEXTS = 256
 """Texts whose features are kept: LVIS's 1,203 names are some twenty."""
 
 
+class _Kept(NamedTuple):
+    """An image, and what its encoder made of it, level by level."""
+
+    image: object
+    levels: list[tuple[Tensor, Tensor]]
+
+
 class EachImageOnce(nn.Module):
-    """An encoder of (pixels, mask) to pairs of (map, mask), run on a batch's different images.
+    """An encoder of (pixels, mask) to pairs of (map, mask), run on images that were not there just before.
 
     Args:
         encoder: the detector's.
@@ -33,26 +41,40 @@ class EachImageOnce(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self._image_of_row: list[int] | None = None
+        self._image_of_row: list[object] | None = None
+        self._kept: dict[int, _Kept] = {}
 
-    def expect(self, image_of_row: Sequence[int]) -> None:
-        """Says which rows of the next batch hold the same image.
+    def expect(self, image_of_row: Sequence[object]) -> None:
+        """Says what image each row of the next batch holds.
 
         Args:
-            image_of_row: a number for each row, equal where the images are.
+            image_of_row: the same object where the images are, prepared alike.
         """
         self._image_of_row = list(image_of_row)
 
     def forward(self, pixel_values: Tensor, pixel_mask: Tensor) -> Any:
         """As the encoder's, each row's maps."""
         expected, self._image_of_row = self._image_of_row, None
-        if expected is None or len(set(expected)) == len(expected):
+        if expected is None:
             return self.encoder(pixel_values, pixel_mask)
-        places = {image: place for place, image in enumerate(dict.fromkeys(expected))}
-        firsts = torch.tensor([expected.index(image) for image in places], device=pixel_values.device)
-        rows = torch.tensor([places[image] for image in expected], device=pixel_values.device)
-        found = self.encoder(pixel_values[firsts], pixel_mask[firsts])
-        return [(maps[rows], mask[rows]) for maps, mask in found]
+
+        # An object that is kept is alive, so no other has its id
+        first_row = {id(image): row for row, image in reversed(list(enumerate(expected)))}
+        kept = {key: self._kept[key] for key in first_row if key in self._kept}
+        missing = [key for key in first_row if key not in kept]
+        if missing:
+            rows = torch.tensor([first_row[key] for key in missing], device=pixel_values.device)
+            found = self.encoder(pixel_values[rows], pixel_mask[rows])
+            for place, key in enumerate(missing):
+                levels = [(maps[place], mask[place]) for maps, mask in found]
+                kept[key] = _Kept(expected[first_row[key]], levels)
+        self._kept = kept
+
+        by_row = [kept[id(image)].levels for image in expected]
+        return [
+            (torch.stack([maps for maps, _ in level]), torch.stack([mask for _, mask in level]))
+            for level in zip(*by_row, strict=True)
+        ]
 
 
 class EachTextOnce(nn.Module):

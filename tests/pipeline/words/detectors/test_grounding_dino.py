@@ -54,7 +54,7 @@ def transformers_own(settings: LabelSettings, image: Any, text: str) -> dict[str
 
 
 def test_images_and_texts_are_encoded_once(settings: LabelSettings) -> None:
-    """Two queries of one image are one pass of its encoder; a text seen before is none of the text's."""
+    """Queries of one image are one pass of its encoder, also of the next batch; a known text is none."""
     fresh = load_detector(settings)
     assert isinstance(fresh, GroundingDino)
     inner = fresh._model.model
@@ -68,8 +68,11 @@ def test_images_and_texts_are_encoded_once(settings: LabelSettings) -> None:
     first, second = Query("red cat. dog.", ("red cat", "dog")), Query("a big ball.")
     jobs = [(IMAGES[0], first), (IMAGES[0], second), (IMAGES[1], first)]
     together = fresh.detect(jobs)
-    fresh.detect(jobs)
-    assert rows == {"images": [2, 2], "texts": [2]}
+    again = fresh.detect([(IMAGES[1], second), (IMAGES[1], first)])
+    assert rows == {"images": [2], "texts": [2]}
+    fresh.detect([(IMAGES[0].copy(), first), (IMAGES[1], second)])
+    assert rows == {"images": [2, 1], "texts": [2]}
+    assert_equal(again[0], transformers_own(settings, IMAGES[1], second.text))
     for found, (image, query) in zip(together, jobs, strict=True):
         assert_equal(found, transformers_own(settings, image, query.text))
 
