@@ -184,6 +184,7 @@ class ExportChoices:
         polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
             LVIS); COCO of an imported column keeps the words it came in.
         where: SQL on the generation's tables, rows of `images`: which images; "" takes all.
+        only: the name of a set of pictures, saved in the page: these alone; "" takes all.
         masks_where: SQL on a mask's numbers and words: which masks; "" takes all.
         limit: the first so many of these images, at least 1; None takes all.
         split: percents of train, val and test, such as "90/5/5"; "" splits nothing, but for YOLO (95/5).
@@ -210,6 +211,7 @@ class ExportChoices:
     class_map: Mapping[str, str] = field(default_factory=dict)
     min_label_score: float = 0.0
     prefer: str = PEOPLE
+    only: str = ""
 
     @property
     def people(self) -> bool:

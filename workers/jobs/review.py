@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,7 @@ def review_by_oracle(
     who: str = ORACLE,
     note: str = "",
     embeddings: KeptEmbeddings | None = None,
+    only: Collection[str] | None = None,
     created_utc: str,
     progress: Progress = lambda done, total: None,
 ) -> ReviewReport:
@@ -126,6 +127,7 @@ def review_by_oracle(
         who: gave the masks; the oracle's own name where it clicks.
         note: kept with each save, such as which model answered.
         embeddings: of that model, where they are kept: then no picture is encoded.
+        only: the keys that images are drawn from; None for all.
         created_utc: ISO 8601.
         progress: told images done and to do.
 
@@ -137,7 +139,8 @@ def review_by_oracle(
 
     # Which images, drawn among those that the file has
     annotated, before = _look_through(store, generation)
-    found = sorted(key for key in annotated if known.image_of(key) is not None)
+    wanted = annotated.keys() if only is None else annotated.keys() & set(only)
+    found = sorted(key for key in wanted if known.image_of(key) is not None)
     if len(found) < settings.reviewed:
         raise InputError(
             f"{truth.coco}: has {len(found)} of the dataset's images, but {settings.reviewed} are to be "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskmill.flows.commands.help import completer, one_of
-from maskmill.flows.commands.options import Dataset, Debug, Json, Which
+from maskmill.flows.commands.options import Dataset, Debug, Json, Only, Which
 from maskmill.flows.report import console
 from maskmill.flows.report.words import choice, count, size
 from maskmill.workers.exports.formats import format_names, formats_told, without_images
@@ -97,6 +97,7 @@ def export(
         bool, typer.Option("--polygons", help="coco and lvis only: masks as polygons, not run lengths.")
     ] = False,
     prefer: Prefer = "people",
+    only: Only = "",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -122,6 +123,7 @@ def export(
             "column": column,
             "polygons": polygons,
             "prefer": prefer,
+            "only": only,
             "where": where,
             "masks_where": masks_where,
             "limit": limit,
