@@ -115,16 +115,19 @@ class Search:
         order = order_of(sort, seed)
         wanted = offset + limit + 1 if sort == "key" else float("inf")
         self._await(wanted, wait_s)
+        with self._changed:  # before the rows are read: a page that says that it is complete has all
+            searched = self._asked / len(self._shards) if self._shards else 1.0
+            found, is_complete = self._found, self._is_complete()
+
         cursor = self._connection.cursor()
         rows = cursor.execute(
             "select key, shard, masks, matching, min_iou, min_stability, reject "
             f"from found order by {order} limit ? offset ?",
             [limit, offset],
         ).fetchall()
-        with self._changed:
-            searched = self._asked / len(self._shards) if self._shards else 1.0
-            pictures = tuple(FoundPicture(*row) for row in rows)
-            return FoundPage(pictures, self._found, searched, self._is_complete())
+        pictures = tuple(FoundPicture(*row) for row in rows)
+        found = max(found, offset + len(pictures)) if pictures else found
+        return FoundPage(pictures, found, searched, is_complete)
 
     def keys(self, sort: str, *, seed: int = 0, most: int | None = None, wait_s: float = 600.0) -> list[str]:
         """The keys of all pictures found, or of the first ones, in an order; waits for the whole search.
