@@ -14,8 +14,11 @@ FRESH = {"cache-control": "no-store"}
 
 
 def json_answer(value: Any) -> Response:
-    """The answer. Values are looked through one by one only where one of them is no number of JSON's: a picture
-    of a thousand masks would take longer to look through than to send."""
+    """The answer.
+
+    Values are looked through one by one only where one of them is no number of JSON's: to look through a
+    picture of a thousand masks takes longer than to send it.
+    """
     try:
         text = _told(value)
     except ValueError:
@@ -24,7 +27,7 @@ def json_answer(value: Any) -> Response:
 
 
 def _told(value: Any) -> str:
-    return json.dumps(value, default=_fields, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(value, default=_fields, allow_nan=False, separators=(",", ":"))
 
 
 def _fields(value: Any) -> dict[str, Any]:
