@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def main() -> None:
             clicks, lambda one: answer_clicks(held, one, None, threshold=segmenter.mask_threshold)
         )
         steps = _steps(held, clicks, segmenter.mask_threshold)
+    print(json.dumps({"now": now, "steps_cpu_ms": steps}), file=sys.stderr, flush=True)
     before = _measured(clicks, lambda one: _as_before(held, one, segmenter.mask_threshold))
     facts = {"model": asked.model, "size": asked.size, "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     print(json.dumps({**facts, "now": now, "steps_cpu_ms": steps, "before": before}, indent=1))
