@@ -138,9 +138,8 @@ def review_by_oracle(
     oracle = _Oracle(segmenter, known, settings, who, note, embeddings)
 
     # Which images, drawn among those that the file has
-    annotated, before = _look_through(store, generation)
-    wanted = annotated.keys() if only is None else annotated.keys() & set(only)
-    found = sorted(key for key in wanted if known.image_of(key) is not None)
+    annotated, before = _look_through(store, generation, only)
+    found = sorted(key for key in annotated if known.image_of(key) is not None)
     if len(found) < settings.reviewed:
         raise InputError(
             f"{truth.coco}: has {len(found)} of the dataset's images, but {settings.reviewed} are to be "
@@ -189,13 +188,18 @@ def summary(store: ObjectStore, generation: Generation, *, new: int = 0) -> Revi
     )
 
 
-def _look_through(store: ObjectStore, generation: Generation) -> tuple[dict[str, int], set[str]]:
-    """Keys with masks, with their shards; and keys that anybody reviewed."""
+def _look_through(
+    store: ObjectStore, generation: Generation, only: Collection[str] | None
+) -> tuple[dict[str, int], set[str]]:
+    """Keys with masks, with their shards, those of `only` alone; and keys that anybody reviewed."""
     annotated, reviewed = dict[str, int](), set(saved_numbers(store))
     for sample in join(store, generation, (MASKS, REVIEW)):
         annotated[sample.key] = sample.shard
         if sample.files.get(REVIEW, {}).get("json", b"null") != b"null":
             reviewed.add(sample.key)
+    if only is not None:
+        wanted = set(only)
+        annotated = {key: shard for key, shard in annotated.items() if key in wanted}
     return annotated, reviewed
 
 

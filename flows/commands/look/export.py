@@ -136,13 +136,13 @@ def export(
         with console.watched() as watcher:
             watcher.step(f"exporting to {dest}")
             report = export_generation(dataset, generation, config.export, dest)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-        else:
-            _show(report)
+        _show(report, json=json)
 
 
-def _show(report: ExportReport) -> None:
+def _show(report: ExportReport, *, json: bool) -> None:
+    if json:
+        console.print_json(dataclasses.asdict(report))
+        return
     verb = "was there already, complete" if report.already_complete else "written"
     console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
     console.print_pairs(

@@ -180,7 +180,8 @@ def test_pictures_whose_masks_changed_since_a_generation_are_found(page: Asked) 
     stage = GridMasks(fewer_masks, fingerprint="2" * 16, models={})
     run_shard(Stages(spec, store, load_plans(store), (stage,)), ShardTask(shard=1, attempt="a" * 16))
     merged = merge_rows(store, committed_rows(store, spec.fingerprints, before).rows, before)
-    after = publish_over(store, lambda parent: Publication(merged.rows, {}), NOW, made_by="relabel")
+    facts = {"columns": spec.fingerprints, "settings": {}, "models": {}, "totals": {}}
+    after = publish_over(store, lambda parent: Publication(merged.rows, facts), NOW, made_by="relabel")
     session = Session(store, after, person="ana", segmenter=SegmenterSettings(model="nano"))
     try:
 
