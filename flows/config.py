@@ -101,7 +101,7 @@ class ExportSettings(ExportChoices):
     """How `export` writes a generation out: `ExportChoices`, within what files of a dataset are good for.
 
     Args:
-        format, images, column, polygons, prefer, ids_of, where, masks_where, limit, split, classes,
+        format, images, column, polygons, prefer, ids_of, only, where, masks_where, limit, split, classes,
             class_map, min_label_score: as `ExportChoices` has them.
         max_images: images in an exported tar or Parquet file, 1 to 1,000,000.
         max_bytes: bytes in an exported tar or Parquet file, at least 1,000,000.

@@ -1,7 +1,8 @@
 """`open`: a dataset read in this process: its samples, its tables, and as torch sees it.
 
 A `Dataset` is one generation, an immutable manifest, so what it gives doesn't change while others write.
-Samples come in key order, shard by shard as one stream each; columns are joined by key (workers/reading). It
+Samples come in key order, shard by shard as one stream each; columns are joined by key (workers/reading), and
+a picture that people reviewed has their masks, as in exports, unless automatic ones alone are asked for. It
 is small and picklable: data loaders' workers get it by value and open files or connections of their own.
 
 It only reads, and knows no Ray, Prefect or writer's lock. Images without masks are passed over; `table`
@@ -20,14 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from maskmill.masks import Masks
+from maskmill.pipeline.checks import check_choice
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DamagedObject, DatasetError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.query.query import load_table, table_names
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.exports.formats import PEOPLE, PREFERENCES
 from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
-from maskmill.workers.reading.survey import mask_rows
+from maskmill.workers.reading.survey import annotated_counts, mask_rows
+from maskmill.workers.run.columns import MASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +78,15 @@ class Sample:
         return Masks(record=self.record, picture=self._picture)
 
     @property
+    def made_by(self) -> str:
+        """Whose masks these are: "automatic"; "person" or "oracle" where the picture was reviewed, and
+        `masks.made_by` says it of each; an import's column by its name."""
+        review = self.record.get("review")
+        if isinstance(review, Mapping):
+            return str(review.get("by", "person"))
+        return "automatic" if self.stored.column == MASKS else self.stored.column
+
+    @property
     def record(self) -> Mapping[str, Any]:
         """SA-1B's record, the words of other columns put in (docs/formats.md)."""
         return self.stored.record
@@ -110,10 +123,12 @@ class Dataset:
     Attributes:
         generation: number, columns, models, settings, totals.
         column: that has the masks.
+        prefer: "people": their masks where a picture was reviewed; "automatic": these alone.
     """
 
     generation: Generation
     column: str = "masks"
+    prefer: str = PEOPLE
 
     @property
     def root(self) -> str:
@@ -123,7 +138,18 @@ class Dataset:
     @property
     def shards(self) -> tuple[int, ...]:
         """The shards that have masks: parts to be read apart from each other."""
-        return tuple(row.shard for row in mask_rows(self.generation.store, self.generation, self.column))
+        store, people = self.generation.store, self.prefer == PEOPLE
+        return tuple(row.shard for row in mask_rows(store, self.generation, self.column, people=people))
+
+    @cached_property
+    def counts(self) -> Mapping[int, int]:
+        """Images with masks, by shard. Reads records where people reviewed some of a shard's pictures.
+
+        Raises:
+            DamagedObject: such a shard is not what was written.
+        """
+        people = self.prefer == PEOPLE
+        return annotated_counts(self.generation.store, self.generation, self.column, people=people)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -131,8 +157,7 @@ class Dataset:
         return table_names(self.generation)
 
     def __len__(self) -> int:
-        rows = mask_rows(self.generation.store, self.generation, self.column)
-        return sum(row.num_written for row in rows)
+        return sum(self.counts.values())
 
     def __iter__(self) -> Iterator[Sample]:
         return self.samples()
@@ -168,7 +193,13 @@ class Dataset:
         """
         store, generation = self.generation.store, self.generation
         found = read_annotated(
-            store, generation, shards=shards, pictures=pictures, column=self.column, words=True
+            store,
+            generation,
+            shards=shards,
+            pictures=pictures,
+            column=self.column,
+            people=self.prefer == PEOPLE,
+            words=True,
         )
         for sample in found:
             yield Sample(sample)
@@ -235,7 +266,11 @@ class Dataset:
 
 
 def open(
-    root: str | os.PathLike[str], *, generation: int | str | None = None, column: str = "masks"
+    root: str | os.PathLike[str],
+    *,
+    generation: int | str | None = None,
+    column: str = "masks",
+    prefer: str = PEOPLE,
 ) -> Dataset:
     """A dataset to read.
 
@@ -243,12 +278,16 @@ def open(
         root: a folder or s3://bucket/prefix, as `maskmill generate` made it.
         generation: a number or tag; the latest by default.
         column: that has the masks; imported ones have another.
+        prefer: "people": their masks where a picture was reviewed, automatic ones elsewhere; "automatic":
+            these alone. It has no say over another column than "masks".
 
     Raises:
+        ValueError: another preference.
         DatasetError: there is no generation there, or it has no masks; names the cure.
         ObjectNotFound: no generation of this number; says which there are.
     """
+    check_choice("prefer", prefer, PREFERENCES)
     store = open_store(root)
     found = find_generation(store, generation)
-    mask_rows(store, found, column)
-    return Dataset(found, column)
+    mask_rows(store, found, column, people=prefer == PEOPLE)
+    return Dataset(found, column, prefer)

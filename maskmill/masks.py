@@ -70,6 +70,11 @@ class Masks:
         return tuple(category_of(row) for row in self.record["annotations"])
 
     @property
+    def made_by(self) -> tuple[str, ...]:
+        """Who made each mask: "person" or "oracle" for those drawn or confirmed singly, else "automatic"."""
+        return tuple(str(row.get("made_by", "automatic")) for row in self.record["annotations"])
+
+    @property
     def boxes_xyxy(self) -> npt.NDArray[np.float64]:
         """float64[N, 4]: left, top, right, bottom in px, the corners' pixels included."""
         boxes_N4 = np.array([each.bbox_xywh for each in self], np.float64).reshape(-1, 4)

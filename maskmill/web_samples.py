@@ -25,7 +25,7 @@ from webdataset import DataPipeline
 from webdataset.compat import FluidInterface
 
 from maskmill.torch_samples import place_of_reader
-from maskmill.workers.reading.survey import mask_rows
+from maskmill.workers.stages.registry import standing_in
 
 if TYPE_CHECKING:
     from maskmill.dataset import Dataset, Sample
@@ -123,9 +123,12 @@ class WebSamples(IterableDataset[dict[str, Any]]):
         """What makes the order another."""
         part, num_parts = place_of_reader()
         generation = self._dataset.generation
+        has_reviews = any(name in generation.columns for name in standing_in())
+        whose = self._dataset.prefer if has_reviews else None  # an older state says nothing of it
         return {
             "generation": generation.number,
             "column": self._dataset.column,
+            **({} if whose is None else {"prefer": whose}),
             "shuffle": self._shuffle,
             "seed": self._seed,
             "reader": part,
@@ -135,9 +138,7 @@ class WebSamples(IterableDataset[dict[str, Any]]):
     def _shards(self, reader: tuple[int, int]) -> tuple[list[tuple[int, int]], slice]:
         """This reader's shards with their number of samples, in the epoch's order; which of them."""
         part, num_parts = reader
-        generation = self._dataset.generation
-        rows = mask_rows(generation.store, generation, self._dataset.column)
-        shards = [(row.shard, row.num_written) for row in rows]
+        shards = list(self._dataset.counts.items())
         if self._shuffle:
             random.Random(f"{self._seed} {self._epoch}").shuffle(shards)
         if len(shards) >= num_parts:

@@ -78,6 +78,10 @@ Which = Annotated[
         metavar="WHICH",
     ),
 ]
+Only = Annotated[
+    str,
+    typer.Option(help="Only pictures of this set; `maskmill browse` saves them.", metavar="SET"),
+]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="The most images the dataset should hold.", metavar="N")
 ]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.runs.steps.holding import visiting
+from maskmill.storage.dataset.picture_sets import load_set
 from maskmill.storage.dataset.tags import find_generation
 
 
@@ -27,6 +29,7 @@ class BrowseOptions:
         opens: whether this machine's browser is opened.
         order: of review: "key", "random", "hardest", ... (storage/browse/filters.py).
         reviews: whether the page opens with the first picture to review.
+        only: the name of a set of pictures that it opens with; "" for all.
     """
 
     generation: str | None = None
@@ -36,6 +39,7 @@ class BrowseOptions:
     opens: bool = True
     order: str = "key"
     reviews: bool = False
+    only: str = ""
 
 
 def browse(
@@ -50,7 +54,7 @@ def browse(
         started: told the page's address.
 
     Raises:
-        DatasetError: there is no such generation or column.
+        DatasetError: there is no such generation, column or set of pictures.
         InputError: the port is taken, or there is no such order.
     """
     from maskmill.workers.page.serve import Server
@@ -58,12 +62,15 @@ def browse(
 
     def told(address: str) -> None:
         """Tells the address of the page that was asked for, and opens it where that is wanted."""
-        address += "#/review" if options.reviews else ""
+        address += "#/review" if options.reviews else "#/browse" if options.only else ""
+        address += "?" + urlencode({"chosen": options.only}) if options.only else ""
         started(address)
         if options.opens:
             webbrowser.open(address)
 
     with visiting(dataset, "browse") as store:
+        if options.only:
+            load_set(store, options.only)
         session = Session(
             store,
             find_generation(store, options.generation),

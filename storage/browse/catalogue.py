@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from maskmill.storage.dataset.diff import RowChange, changed_rows
 from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow
+from maskmill.storage.dataset.picture_sets import load_set
 from maskmill.storage.dataset.record_rows import RecordRows, record_table
+from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, NoSuchThing
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.sources import PlannedImage
@@ -35,9 +38,16 @@ WITHOUT_WORDS = frozenset({IMAGES, "masks", "candidates", "embeddings", "caption
 Makers = Callable[[Sequence[str]], Mapping[str, str]]
 """Keys -> for those that people or the oracle worked on, who did: "person" or "oracle"."""
 
+Differences = Callable[[Generation, Sequence[int]], Iterable[tuple[str, int, int, int]]]
+"""An earlier generation and shards -> key, and masks added, removed and changed since, where any are."""
+
 
 def _nobody(keys: Sequence[str]) -> Mapping[str, str]:
     return {}
+
+
+def _unchanged(before: Generation, shards: Sequence[int]) -> Iterable[tuple[str, int, int, int]]:
+    return ()
 
 
 class Catalogue:
@@ -47,8 +57,9 @@ class Catalogue:
         store: the dataset.
         generation: what is browsed.
         rows_for: how records of a column without an index become rows.
-        column: that has the masks.
+        column: that has the masks; None where nothing has any yet: pictures are empty then.
         makers: who worked on pictures.
+        differences: what became of pictures' masks since another generation.
 
     Raises:
         DatasetError: the generation has no such column.
@@ -60,17 +71,18 @@ class Catalogue:
         generation: Generation,
         *,
         rows_for: Callable[[str], RecordRows],
-        column: str = "masks",
+        column: str | None = "masks",
         makers: Makers = _nobody,
+        differences: Differences = _unchanged,
     ) -> None:
-        self.store, self.generation, self.column = store, generation, column
-        self.makers = makers
+        self.store, self.generation, self.column = store, generation, column or "masks"
+        self.makers, self._differences = makers, differences
         self._rows_for = rows_for
         self.plan = load_plans(store)
         self._by_shard: dict[int, dict[str, GenerationRow]] = defaultdict(dict)
         for row in generation.rows():
             self._by_shard[row.shard][row.column] = row
-        if not any(column in found for found in self._by_shard.values()):
+        if column is not None and not any(column in found for found in self._by_shard.values()):
             raise NoSuchThing(
                 f"{store.root}: generation {generation.number} has no column {column!r}; it has "
                 f"{', '.join(self.columns)}"
@@ -110,8 +122,38 @@ class Catalogue:
             raise DatasetError(f"image {key} is not in generation {self.generation.number}")
         return next(image for image in self.plan.images(shard) if image.key == key)
 
-    def images(self, shards: Sequence[int]) -> pa.Table:
-        """The planned pictures of some shards, less forgotten ones. Raises DamagedObject."""
+    def chosen(self, name: str) -> frozenset[str]:
+        """The keys of a saved set. Raises NoSuchThing, DamagedObject."""
+        return frozenset(load_set(self.store, name).keys)
+
+    def shards_for(self, since: str, keys: Collection[str] | None) -> tuple[int, ...]:
+        """The shards that a search has to ask.
+
+        Args:
+            since: a generation that masks are to differ from; "" for none.
+            keys: of the pictures that are looked for; None for any.
+
+        Raises:
+            NoSuchThing: there is no such generation.
+            DatasetError: a key that no plan has.
+        """
+        wanted = set(self.shards)
+        if since:
+            wanted &= {row.shard for row in self._changed(since)}
+        if keys is not None:
+            wanted &= {self.plan.shard_of(key) for key in keys}
+        return tuple(shard for shard in self.shards if shard in wanted)
+
+    def differences(self, since: str, shards: Sequence[int]) -> Iterable[tuple[str, int, int, int]]:
+        """Key, and masks added, removed and changed since a generation. Raises NoSuchThing, DamagedObject."""
+        return self._differences(find_generation(self.store, since), shards)
+
+    def _changed(self, since: str) -> Iterator[RowChange]:
+        rows = changed_rows(find_generation(self.store, since), self.generation)
+        return (row for row in rows if row.column == self.column)
+
+    def images(self, shards: Sequence[int], keys: Collection[str] | None = None) -> pa.Table:
+        """The planned pictures of some shards, less forgotten ones; `keys` alone. Raises DamagedObject."""
         import pyarrow.dataset as ds
 
         number = ds.field("shard")
@@ -119,6 +161,8 @@ class Catalogue:
         wanted = number.isin(list(shards))
         if self.plan.forgotten:
             wanted &= ~ds.field("key").isin(sorted(self.plan.forgotten))
+        if keys is not None:
+            wanted &= ds.field("key").isin(sorted(keys))
         return found.filter(wanted)
 
     def masks(self, shards: Sequence[int]) -> pa.Table | ds.Dataset | None:

@@ -18,6 +18,15 @@ from maskmill.storage.query.query import QueryError
 
 Level = Literal["", "whole", "part"]
 MakerOf = Literal["", "person", "oracle", "automatic"]
+Change = Literal["", "new", "gone", "changed"]
+
+CHANGES: dict[str, str] = {
+    "": "added + removed + changed > 0",
+    "new": "added > 0",
+    "gone": "removed > 0",
+    "changed": "changed > 0",
+}
+"""What can have become of a picture's masks since another generation, as SQL over their counts."""
 
 SORTS = {
     "key": "key",
@@ -49,6 +58,9 @@ class Filters:
         reject: the reason that a column rejected it for; "any" for any.
         made_by: "person" or "oracle" with such masks, "automatic" without.
         where: an SQL expression over a mask's row and its picture's.
+        since: a generation, by number or tag: pictures whose masks are not the same there.
+        change: of these, those with masks that are "new" since, "gone" or "changed"; "" for any difference.
+        chosen: the name of a saved set of pictures.
     """
 
     min_iou: float | None = None
@@ -63,12 +75,19 @@ class Filters:
     reject: str = ""
     made_by: MakerOf = ""
     where: str = ""
+    since: str = ""
+    change: Change = ""
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         if self.level not in ("", "whole", "part"):
             raise InputError(f"level={self.level!r} is unknown: use whole or part")
         if self.made_by not in ("", "person", "oracle", "automatic"):
             raise InputError(f"made_by={self.made_by!r} is unknown: use person, oracle or automatic")
+        if self.change not in CHANGES:
+            raise InputError(f"change={self.change!r} is unknown: use new, gone or changed")
+        if self.change and not self.since:
+            raise InputError(f"change={self.change!r} says nothing without since: name a generation")
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{name}={value} is no number: leave it out, or give one")

@@ -10,7 +10,7 @@ Every search has a DuckDB of its own, in memory, locked down as `maskmill query`
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +73,22 @@ class FoundPage:
 
 
 class Search:
-    """One set of filters over a generation. Safe to share between threads; `close` ends it."""
+    """One set of filters over a generation. Safe to share between threads; `close` ends it.
+
+    Args:
+        catalogue: the generation.
+        filters: what is looked for.
+
+    Raises:
+        NoSuchThing: filters name a generation or a set of pictures that isn't there.
+    """
 
     def __init__(self, catalogue: Catalogue, filters: Filters) -> None:
         import duckdb
 
         self._catalogue, self._filters = catalogue, filters
+        self._keys = catalogue.chosen(filters.chosen) if filters.chosen else None
+        self._shards = catalogue.shards_for(filters.since, self._keys)
         self._connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY, **LOCKED})
         self._connection.execute(FOUND)
         self._asked = self._found = 0
@@ -105,16 +115,19 @@ class Search:
         order = order_of(sort, seed)
         wanted = offset + limit + 1 if sort == "key" else float("inf")
         self._await(wanted, wait_s)
+        with self._changed:  # before the rows are read: a page that says that it is complete has all
+            searched = self._asked / len(self._shards) if self._shards else 1.0
+            found, is_complete = self._found, self._is_complete()
+
         cursor = self._connection.cursor()
         rows = cursor.execute(
             "select key, shard, masks, matching, min_iou, min_stability, reject "
             f"from found order by {order} limit ? offset ?",
             [limit, offset],
         ).fetchall()
-        with self._changed:
-            searched = self._asked / max(1, len(self._catalogue.shards))
-            pictures = tuple(FoundPicture(*row) for row in rows)
-            return FoundPage(pictures, self._found, searched, self._is_complete())
+        pictures = tuple(FoundPicture(*row) for row in rows)
+        found = max(found, offset + len(pictures)) if pictures else found
+        return FoundPage(pictures, found, searched, is_complete)
 
     def keys(self, sort: str, *, seed: int = 0, most: int | None = None, wait_s: float = 600.0) -> list[str]:
         """The keys of all pictures found, or of the first ones, in an order; waits for the whole search.
@@ -135,7 +148,7 @@ class Search:
             self._changed.notify_all()
 
     def _is_complete(self) -> bool:
-        return self._asked >= len(self._catalogue.shards)
+        return self._asked >= len(self._shards)
 
     def _await(self, wanted: float, wait_s: float) -> None:
         """Has the search go on until so many pictures are found, all shards asked, or the time is over."""
@@ -160,7 +173,7 @@ class Search:
                 if self._enough():
                     self._thread = None
                     return
-                shards = self._catalogue.shards[self._asked : self._asked + size]
+                shards = self._shards[self._asked : self._asked + size]
             error: StorageError | None = StorageError("a search was ended by an error of maskmill's own")
             found = 0
             try:
@@ -208,13 +221,15 @@ class Search:
     def _tables(self, shards: Sequence[int]) -> Iterator[tuple[str, Any]]:
         """The tables that the filters need of some shards, by name."""
         catalogue, filters = self._catalogue, self._filters
-        images = catalogue.images(shards)
+        images = catalogue.images(shards, self._keys)
         yield "images", images
         if (masks := catalogue.masks(shards)) is not None:
             yield "masks", masks
 
         rejects = catalogue.rejects(shards)
         yield "rejects", _pairs([key for key, _, _ in rejects], [reason for _, _, reason in rejects])
+        if filters.since:
+            yield "differences", _counted(catalogue.differences(filters.since, shards))
         if filters.made_by:
             makers = catalogue.makers(images["key"].to_pylist())
             yield "makers", _pairs(list(makers), list(makers.values()))
@@ -232,3 +247,12 @@ def _pairs(keys: list[str], words: list[str]) -> pa.Table:
 
     schema = pa.schema([("key", pa.string()), ("word", pa.string())])
     return pa.table({"key": keys, "word": words}, schema=schema)
+
+
+def _counted(rows: Iterable[tuple[str, int, int, int]]) -> pa.Table:
+    import pyarrow as pa
+
+    names = ("added", "removed", "changed")
+    schema = pa.schema([("key", pa.string()), *((name, pa.int64()) for name in names)])
+    found = [dict(zip(("key", *names), row, strict=True)) for row in rows]
+    return pa.Table.from_pylist(found, schema=schema)

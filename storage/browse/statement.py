@@ -1,14 +1,15 @@
 """The one SQL statement of a search: a short row for each picture of the shards in hand that fits.
 
-Tables that it may name: images, masks, rejects (key, word), makers (key, word), reviews, captions, and
-words0, words1, ... of columns with labels or names. Values that people type are placeholders.
+Tables that it may name: images, masks, rejects (key, word), makers (key, word), reviews, captions,
+differences (key, added, removed, changed), and words0, words1, ... of columns with labels or names. Values
+that people type are placeholders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from maskmill.storage.browse.filters import DOUBT, Conditions, Filters
+from maskmill.storage.browse.filters import CHANGES, DOUBT, Conditions, Filters
 
 WORD_FIELDS = ("label", "phrase", "name")
 
@@ -106,6 +107,8 @@ def _picture_conditions(
         parts.append(
             ("r.word is not null", ()) if filters.reject == "any" else ("r.word = ?", (filters.reject,))
         )
+    if filters.since:
+        parts.append((f"i.key in (select key from differences where {CHANGES[filters.change]})", ()))
     if filters.made_by:
         parts.append(_by(filters.made_by, "reviews" in tables))
     return [sql for sql, _ in parts], tuple(value for _, some in parts for value in some)

@@ -138,6 +138,9 @@ def put_save(store: ObjectStore, save: Save) -> Save:
     """
     _refuse_forgotten(store, save.key)
     based = [read_save(store, save.key, number) for number in _known(store, save)]
+    again = next((one for one in based if one.save_id == save.save_id), None)
+    if again is not None:
+        return again
     earlier = {number for one in based for number in (one.number, *one.earlier)}
     newest = max(save.base.saves, default=0)
     for _ in range(MAX_RACES):

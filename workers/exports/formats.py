@@ -190,6 +190,7 @@ class ExportChoices:
         ids_of: an imported column whose category ids, image ids and file names are taken for the masks of
             `column`; "" numbers anew.
         where: SQL on the generation's tables, rows of `images`: which images; "" takes all.
+        only: the name of a set of pictures, saved in the page: these alone; "" takes all.
         masks_where: SQL on a mask's numbers and words: which masks; "" takes all.
         limit: the first so many of these images, at least 1; None takes all.
         split: percents of train, val and test, such as "90/5/5"; "" splits nothing, but for YOLO (95/5).
@@ -218,6 +219,7 @@ class ExportChoices:
     min_label_score: float = 0.0
     prefer: str = PEOPLE
     ids_of: str = ""
+    only: str = ""
 
     @property
     def people(self) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,7 @@ def review_by_oracle(
     who: str = ORACLE,
     note: str = "",
     embeddings: KeptEmbeddings | None = None,
+    only: Collection[str] | None = None,
     created_utc: str,
     progress: Progress = lambda done, total: None,
 ) -> ReviewReport:
@@ -126,6 +127,7 @@ def review_by_oracle(
         who: gave the masks; the oracle's own name where it clicks.
         note: kept with each save, such as which model answered.
         embeddings: of that model, where they are kept: then no picture is encoded.
+        only: the keys that images are drawn from; None for all.
         created_utc: ISO 8601.
         progress: told images done and to do.
 
@@ -136,7 +138,7 @@ def review_by_oracle(
     oracle = _Oracle(segmenter, known, settings, who, note, embeddings)
 
     # Which images, drawn among those that the file has
-    annotated, before = _look_through(store, generation)
+    annotated, before = _look_through(store, generation, only)
     found = sorted(key for key in annotated if known.image_of(key) is not None)
     if len(found) < settings.reviewed:
         raise InputError(
@@ -186,13 +188,18 @@ def summary(store: ObjectStore, generation: Generation, *, new: int = 0) -> Revi
     )
 
 
-def _look_through(store: ObjectStore, generation: Generation) -> tuple[dict[str, int], set[str]]:
-    """Keys with masks, with their shards; and keys that anybody reviewed."""
+def _look_through(
+    store: ObjectStore, generation: Generation, only: Collection[str] | None
+) -> tuple[dict[str, int], set[str]]:
+    """Keys with masks, with their shards, those of `only` alone; and keys that anybody reviewed."""
     annotated, reviewed = dict[str, int](), set(saved_numbers(store))
     for sample in join(store, generation, (MASKS, REVIEW)):
         annotated[sample.key] = sample.shard
         if sample.files.get(REVIEW, {}).get("json", b"null") != b"null":
             reviewed.add(sample.key)
+    if only is not None:
+        wanted = set(only)
+        annotated = {key: shard for key, shard in annotated.items() if key in wanted}
     return annotated, reviewed
 
 

@@ -185,6 +185,34 @@ def compare(
     )
 
 
+def changed_pictures(
+    store: ObjectStore,
+    before: Generation,
+    after: Generation,
+    *,
+    column: str = "masks",
+    shards: Sequence[int] | None = None,
+) -> Iterator[ImageChange]:
+    """The images whose masks are not the same in two generations, shard by shard.
+
+    Args:
+        store: the dataset.
+        before, after: its generations.
+        column: that has the masks.
+        shards: only these.
+
+    Raises:
+        maskmill.storage.errors.DamagedObject: what is read is not what was written.
+    """
+    wanted = None if shards is None else set(shards)
+    for row in changed_rows(before, after):
+        if row.column == column and (wanted is None or row.shard in wanted):
+            for pair in _pairs(store, row):
+                change, _ = _image_change(pair)
+                if change.difference > 0:
+                    yield change
+
+
 def match_masks(
     before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
 ) -> tuple[int, list[float]]:
@@ -220,6 +248,22 @@ class _Pair:
     after: Any
 
 
+def _image_change(pair: _Pair) -> tuple[ImageChange, list[float]]:
+    """What became of an image's masks, and the IoU of those that changed."""
+    ours, theirs = _segmentations(pair.before), _segmentations(pair.after)
+    same, paired = match_masks(ours, theirs)
+    change = ImageChange(
+        key=pair.key,
+        shard=pair.shard,
+        same=same,
+        added=len(theirs) - same - len(paired),
+        removed=len(ours) - same - len(paired),
+        changed=len(paired),
+        difference=_difference(len(ours), len(theirs), same, paired),
+    )
+    return change, paired
+
+
 class _MaskTally:
     """Sums over images, and the images with the largest differences."""
 
@@ -235,20 +279,10 @@ class _MaskTally:
         else:
             self._counts["images"] += 1
 
-        ours, theirs = _segmentations(pair.before), _segmentations(pair.after)
-        same, paired = match_masks(ours, theirs)
-        change = ImageChange(
-            key=pair.key,
-            shard=pair.shard,
-            same=same,
-            added=len(theirs) - same - len(paired),
-            removed=len(ours) - same - len(paired),
-            changed=len(paired),
-            difference=_difference(len(ours), len(theirs), same, paired),
-        )
+        change, paired = _image_change(pair)
 
         # Sums, and the images that changed most
-        self._counts.update(same=same, added=change.added, removed=change.removed)
+        self._counts.update(same=change.same, added=change.added, removed=change.removed)
         self._bands.update(_band(iou) for iou in paired)
         if change.difference > 0:
             self._counts["images_changed"] += 1

@@ -53,7 +53,7 @@ class Answers:
         self._load, self._pictures = load, pictures
         self._loading = threading.Lock()
         self._segmenter: Segmenter | None = None
-        self._decoding = threading.Lock()  # clicks don't wait for the next picture's encoder
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")  # clicks wait for no encoder
         self._held = _Newest[str, "Future[PromptableImage]"](MOST_PICTURES)
         self._answers = _Newest[tuple[str, "Clicks"], "Clicked"](MOST_ANSWERS)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -79,14 +79,15 @@ class Answers:
         before = None if clicks.before is None else self.answer(key, clicks.before)
         found = self._answers.get((key, clicks))
         if found is None:
-            with self._decoding:
-                found = answer_clicks(held, clicks, before, threshold=self._model().mask_threshold)
+            threshold = self._model().mask_threshold
+            found = self._decoder.submit(answer_clicks, held, clicks, before, threshold=threshold).result()
             self._answers.put((key, clicks), found)
         return found
 
     def close(self) -> None:
         """Ends what runs behind."""
         self._encoder.shutdown(wait=False, cancel_futures=True)
+        self._decoder.shutdown(wait=False, cancel_futures=True)
 
     def _future(self, key: str) -> Future[PromptableImage]:
         return self._held.get_or_put(
@@ -102,7 +103,17 @@ class Answers:
         with self._loading:
             if self._segmenter is None:
                 self._segmenter = self._load()
+                self._decode_on_one_thread()
             return self._segmenter
+
+    def _decode_on_one_thread(self) -> None:
+        """A click's operations are small: two torch threads wait for each other longer than they save, and
+        where another process or the encoder wants the core, they spin (480 ms of CPU in place of 22)."""
+        import torch
+
+        own = torch.get_num_threads()
+        self._decoder.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(own)  # it would hold for threads to come
 
 
 def _has_not_failed(future: Future[PromptableImage]) -> bool:

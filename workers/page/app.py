@@ -3,6 +3,7 @@
     /                    the page, and its parts under static/
     /api/about           the dataset, its columns, labels, orders, reject reasons
     /api/pictures        a page of a search
+    /api/sets            what a search finds, kept under a name
     /api/pictures/KEY    one picture: record, image.jpg, thumb.jpg
     /api/review/...      queue, clicks, saves, summary (review_routes.py)
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Body, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -109,6 +110,12 @@ def _add_pictures(app: FastAPI, session: Session) -> None:
         if not offset >= 0 or not 1 <= limit <= MOST_PICTURES:
             raise InputError(f"offset={offset}, limit={limit}: give at least 0, and 1 to {MOST_PICTURES}")
         return json_answer(session.pictures(filters, sort, seed=seed, offset=offset, limit=limit))
+
+    @app.post("/api/sets")
+    def choose(name: Annotated[str, Body()], who: Annotated[str, Body()], filters: Filters) -> Response:
+        """Keeps what filters let through under a name."""
+        kept = session.choose(name, filters, who)
+        return json_answer({"name": kept.name, "number": kept.number, "pictures": len(kept.keys)})
 
     @app.get("/api/pictures/{key}")
     def picture(key: str) -> Response:

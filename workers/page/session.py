@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,19 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.browse.catalogue import Catalogue
 from maskmill.storage.browse.filters import SORTS, Filters, order_of
 from maskmill.storage.browse.search import FoundPicture, Search
+from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.generations import list_generations
+from maskmill.storage.dataset.picture_sets import PictureSet, save_set, set_numbers
+from maskmill.storage.dataset.tags import tags
+from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.page.answers import Answers
 from maskmill.workers.page.people import People
 from maskmill.workers.page.reviewing import Reviewing
 from maskmill.workers.page.shown import Shown
+from maskmill.workers.reading.survey import shown_column
 from maskmill.workers.reading.word_rows import rows_for
 from maskmill.workers.run import dataset_models as models
-from maskmill.workers.run.columns import IMAGES, MASKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from maskmill.workers.reading.kept_embeddings import KeptEmbeddings
 
 MOST_SEARCHES = 6
+CHOOSING_S = 120.0
 
 
 class Session:
@@ -71,6 +78,7 @@ class Session:
             rows_for=rows_for,
             column=column or _column_of(generation),
             makers=self.people.makers,
+            differences=self._differences,
         )
         self.shown = Shown(self.catalogue, self.people.newest)
         self.answers = Answers(
@@ -96,6 +104,9 @@ class Session:
             "models": dict(generation.models),
             "rejects": self._rejects,
             "sorts": list(SORTS),
+            "generations": [one for one in list_generations(self.store) if one != generation.number],
+            "tags": {name: tag.generation for name, tag in tags(self.store).items()},
+            "sets": list(set_numbers(self.store)),
             "person": self.person,
             "order": self.order,
         }
@@ -125,7 +136,9 @@ class Session:
     def search(self, filters: Filters) -> Search:
         """The search of some filters, begun if it is not open; the ones asked least lately are closed."""
         old: list[Search] = []
-        as_of = tuple(self.people.numbers().items()) if filters.made_by else ()
+        as_of: object = tuple(self.people.numbers().items()) if filters.made_by else ()
+        if filters.chosen:
+            as_of = (as_of, set_numbers(self.store).get(filters.chosen))
         with self._lock:
             search = self._searches.pop((filters, as_of), None) or Search(self.catalogue, filters)
             self._searches[filters, as_of] = search
@@ -134,6 +147,42 @@ class Session:
         for one in old:
             one.close()
         return search
+
+    def choose(self, name: str, filters: Filters, who: str) -> PictureSet:
+        """Keeps the pictures that a search finds as a set; waits for the whole search.
+
+        Raises:
+            InputError: the name cannot be a set's, nothing is found, or the search takes too long.
+            StorageError: the search fails, or the set cannot be kept.
+        """
+        search = self.search(filters)
+        keys = search.keys("key", wait_s=CHOOSING_S)
+        if not search.page("key", 0, 1).complete:
+            raise InputError(
+                f"the search has not ended after {CHOOSING_S:g} s: wait until the page says how many there "
+                "are, or narrow it"
+            )
+        said = ", ".join(
+            f"{field}={value}" for field, value in vars(filters).items() if value not in ("", None)
+        )
+        return save_set(
+            self.store,
+            PictureSet(
+                name=name,
+                keys=tuple(keys),
+                generation=self.generation.number,
+                said=said,
+                who=who,
+                created_utc=now_utc(),
+            ),
+        )
+
+    def _differences(self, before: Generation, shards: Sequence[int]) -> Iterator[tuple[str, int, int, int]]:
+        from maskmill.workers.measure.compare import changed_pictures
+
+        column = self.catalogue.column
+        found = changed_pictures(self.store, before, self.generation, column=column, shards=shards)
+        return ((one.key, one.added, one.removed, one.changed) for one in found)
 
     def close(self) -> None:
         """Ends what runs."""
@@ -168,7 +217,7 @@ class _Pictures:
         return KeptEmbeddings(store, self._session.generation, settings)
 
 
-def _column_of(generation: Generation) -> str:
-    names = sorted({row.column for row in generation.rows()})
-    others = [name for name in names if name not in (IMAGES, "candidates", "embeddings", "captions")]
-    return MASKS if MASKS in names or not others else others[0]
+def _column_of(generation: Generation) -> str | None:
+    """The column with masks; None where there is none: `ingest` with embeddings has pictures alone."""
+    name = shown_column(generation, None)
+    return name if name in generation.columns else None

@@ -19,7 +19,7 @@ from maskmill.storage.dataset.join import join_shard
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.shards.shards import Sample
 from maskmill.workers.foreign.images.codec import DecodeError, normalise
-from maskmill.workers.reading.words import with_words, word_columns
+from maskmill.workers.reading.words import with_same_words, with_words, word_columns
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.stages.registry import standing_in
@@ -106,9 +106,8 @@ def read_annotated(
         found = {name: _json_of(sample, name) for name in wanted if name in sample.files}
         if found and source == MASKS:
             record = with_words(record, found)
-        elif found and MASKS in sample.files:  # words name automatic masks; the picture's own stay with it
-            joined = with_words(_record_of(sample, MASKS), found)
-            record = {**record, "image": {**joined["image"], **record["image"]}}
+        elif found and MASKS in sample.files:
+            record = with_same_words(record, with_words(_record_of(sample, MASKS), found))
         yield AnnotatedSample(sample.key, _image_of(sample), record, source)
 
 

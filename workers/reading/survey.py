@@ -28,7 +28,7 @@ from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, mask_columns, read_annotated
 from maskmill.workers.reading.words import category_of
-from maskmill.workers.run.columns import MASKS
+from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.registry import column_names, standing_in
 
 if TYPE_CHECKING:
@@ -112,6 +112,38 @@ def mask_rows(
     return rows
 
 
+def annotated_counts(
+    store: ObjectStore, generation: Generation, column: str = MASKS, *, people: bool = False
+) -> dict[int, int]:
+    """How many images `read_annotated` gives of each shard that has any of the columns, by shard.
+
+    Args:
+        store: the dataset.
+        generation: of it.
+        column: that has the masks.
+        people: where people's masks are preferred, as `mask_rows` has it.
+
+    Raises:
+        maskmill.storage.errors.NoSuchThing: there are none, or the column holds no masks.
+        maskmill.storage.errors.DamagedObject: a shard with reviews is not what was written.
+    """
+    rows = mask_rows(store, generation, column, people=people)
+    there = {(row.shard, row.column): row.num_written for row in generation.rows()}
+
+    def count(row: GenerationRow) -> int:
+        """Reviews hold null for pictures that nobody reviewed: where they have a say, records are read."""
+        reviews = set(mask_columns(generation, column, people=people)) & set(standing_in())
+        is_asked = any((row.shard, name) in there for name in reviews)
+        if not is_asked or (row.column == MASKS and row.num_written == there.get((row.shard, IMAGES))):
+            return row.num_written
+        found = read_annotated(
+            store, generation, shards=[row.shard], pictures=False, column=column, people=people
+        )
+        return sum(1 for _ in found)
+
+    return {row.shard: count(row) for row in rows}
+
+
 def sample_images(
     store: ObjectStore, generation: Generation, num_images: int, *, seed: int = 0, column: str = MASKS
 ) -> list[SampledImage]:
@@ -128,8 +160,8 @@ def sample_images(
         maskmill.storage.errors.NoSuchThing: the generation has no such column.
         maskmill.storage.errors.DamagedObject: what is read is not what was written.
     """
-    rows = mask_rows(store, generation, column, people=True)
-    counts = [_num_images(store, generation, row, column) for row in rows]
+    by_shard = annotated_counts(store, generation, column, people=True)
+    shards, counts = list(by_shard), list(by_shard.values())
     ends = np.cumsum(counts)
     places_of: dict[int, list[int]] = {}
     for place in spread(int(ends[-1]), num_images, seed):
@@ -138,16 +170,8 @@ def sample_images(
     sampled: list[SampledImage] = []
     for i, places in places_of.items():
         near = places if len(places) > 1 else [places[0] % NEAR_START]
-        sampled.extend(_take(store, generation, rows[i].shard, near, column))
+        sampled.extend(_take(store, generation, shards[i], near, column))
     return sampled
-
-
-def _num_images(store: ObjectStore, generation: Generation, row: GenerationRow, column: str) -> int:
-    """Pictures of a row that have masks: of reviews those that somebody reviewed."""
-    if column not in standing_in():
-        return row.num_written
-    samples = read_annotated(store, generation, shards=[row.shard], pictures=False, column=column)
-    return sum(1 for _ in samples)
 
 
 def _take(

@@ -54,6 +54,31 @@ def with_words(record: Mapping[str, Any], words: Mapping[str, Mapping[str, Any]]
     return {**record, "image": info, "annotations": rows}
 
 
+def with_same_words(record: Mapping[str, Any], joined: Mapping[str, Any]) -> Record:
+    """A reviewed picture's record with the words that other columns have for its automatic masks.
+
+    Words are for a mask of an outline: they go to the masks that a person left or confirmed as they were,
+    whatever their ids are now. What a person calls a mask stays (`label`), and so does all that people said.
+
+    Args:
+        record: what people left of the picture.
+        joined: the masks' record of the same picture, with words; see `with_words`.
+    """
+    fields = mask_fields()
+    told = {
+        _outline(row): {name: row[name] for name in fields if name in row} for row in joined["annotations"]
+    }
+    rows = [{**row, **told.get(_outline(row), {})} for row in record["annotations"]]
+    return {**record, "image": {**joined["image"], **record["image"]}, "annotations": rows}
+
+
+def _outline(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The same for two rows of the same pixels: both run lengths come from one encoder, compressed."""
+    segmentation = row["segmentation"]
+    counts = segmentation["counts"]
+    return (*segmentation["size"], tuple(counts) if isinstance(counts, list) else counts)
+
+
 def category_of(annotation: Mapping[str, Any]) -> str | None:
     """What a mask of a joined record is called: what came with its box, else the best word of the first
     column that has one for it (labels, then names), else nothing."""

@@ -29,6 +29,7 @@ from typing import Any
 from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE
 from maskmill.pipeline.checks import check_choice, check_int, check_range, check_type
 from maskmill.pipeline.rle import Rle, area_px, box_xyxy, run_lengths
+from maskmill.workers.reading.words import mask_fields
 
 KEPT, CONFIRMED, CHANGED, ADDED, MERGED, SPLIT = "kept", "confirmed", "changed", "added", "merged", "split"
 AUTOMATIC, PERSON, ORACLE = "automatic", "person", "oracle"
@@ -200,9 +201,10 @@ def _new(
     }
     if work.box_xywh is not None:
         row["given_box"] = list(work.box_xywh)
-    labels = {label for source in work.sources if (label := known[source].get("label")) is not None}
-    if len(labels) == 1:
-        row["label"] = labels.pop()  # all that it came from agree
+    for name in ("label", *mask_fields()):
+        told = [value for source in work.sources if (value := known[source].get(name))]
+        if told and all(value == told[0] for value in told):
+            row[name] = told[0]  # all that it came from agree
     return _labelled(row, work.label)
 
 

@@ -17,6 +17,7 @@ from maskmill.flows.commands.options import (
     Debug,
     Inputs,
     Json,
+    Only,
     Recipe,
     Sets,
     a_name,
@@ -236,6 +237,7 @@ def review(
             help="Who made the masks; this account's name by default.", metavar="NAME", callback=a_name
         ),
     ] = None,
+    only: Only = "",
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -251,20 +253,25 @@ def review(
         from maskmill.flows.config import load_config
         from maskmill.flows.runs.improve import review as runs
 
-        _go_together(truth, images)
+        _go_together(truth, images, only)
         pairs = [*(set or []), f"loop.reviewed={images or 0}", f"loop.review_mode={mode}"]
         run = load_config(recipe, config, pairs)
         with console.watched():
-            found = runs.review(dataset, truth, run, who=who)
+            found = runs.review(dataset, truth, run, who=who, only=only)
         if json:
             console.print_json(found)
         else:
             console.print_pairs((name.replace("_", " "), listed(value)) for name, value in found.items())
 
 
-def _go_together(truth: tuple[Path, Path] | None, images: int | None) -> None:
+def _go_together(truth: tuple[Path, Path] | None, images: int | None, only: str) -> None:
     """Raises ConfigError for one without the other."""
     from maskmill.flows.config import ConfigError
 
     if (truth is None) != (images is None):
         raise ConfigError("--truth and --images go together; without both, what people saved is published")
+    if only and truth is None:
+        raise ConfigError(
+            "--only says which pictures --truth reviews; what people saved is published whole. To review a "
+            "set in the page: maskmill browse DATASET --review --only SET"
+        )

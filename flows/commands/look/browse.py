@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Recipe, Sets, Which
+from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Only, Recipe, Sets, Which
 from maskmill.flows.report import console
 
 
@@ -26,6 +26,7 @@ def browse(
     order: Annotated[
         str, typer.Option(help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.")
     ] = "key",
+    only: Only = "",
     recipe: Recipe = None,
     config: ConfigFile = None,
     set: Sets = None,
@@ -52,6 +53,7 @@ def browse(
                 opens=open,
                 order=order,
                 reviews=review,
+                only=only,
             ),
             started=_say,
         )

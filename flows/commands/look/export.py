@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskmill.flows.commands.help import completer, one_of
-from maskmill.flows.commands.options import Dataset, Debug, Json, Which
+from maskmill.flows.commands.options import Dataset, Debug, Json, Only, Which
 from maskmill.flows.report import console
 from maskmill.flows.report.words import choice, count, size
 from maskmill.workers.exports.formats import format_names, formats_told, without_images
@@ -106,6 +106,7 @@ def export(
     ] = False,
     prefer: Prefer = "people",
     ids_of: IdsOf = "",
+    only: Only = "",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -132,6 +133,7 @@ def export(
             "polygons": polygons,
             "prefer": prefer,
             "ids_of": ids_of,
+            "only": only,
             "where": where,
             "masks_where": masks_where,
             "limit": limit,
@@ -144,13 +146,13 @@ def export(
         with console.watched() as watcher:
             watcher.step(f"exporting to {dest}")
             report = export_generation(dataset, generation, config.export, dest)
-        if json:
-            console.print_json(dataclasses.asdict(report))
-        else:
-            _show(report)
+        _show(report, json=json)
 
 
-def _show(report: ExportReport) -> None:
+def _show(report: ExportReport, *, json: bool) -> None:
+    if json:
+        console.print_json(dataclasses.asdict(report))
+        return
     verb = "was there already, complete" if report.already_complete else "written"
     console.out.print(f"[green]{report.format}[/green] of generation {report.generation} {verb}")
     console.print_pairs(

@@ -42,7 +42,8 @@ def ingest(
 
     They are planned, checked, normalised and stored. Needs no GPU and no model. `generate` does it too; ahead
     of it, on cheaper machines, a GPU need not wait for decoding and scaling. Give it the settings that
-    generate will have. Safe to stop and to repeat.
+    generate will have. Safe to stop and to repeat. With --set embeddings.keep=float16 it embeds them too, for
+    people who begin on empty pictures (`maskmill browse`).
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
@@ -76,5 +77,9 @@ def _show(report: IngestReport, inputs: list[str]) -> None:
         console.note(f"shard {shard} is not taken in: {reason}")
     words = ["maskmill", "generate", report.dataset]
     words += [word for name in inputs for word in ("--input", name)]
+    steps = [(shlex.join(words), "annotate them")]
     look = ["maskmill", "show", report.dataset, "1", "--picture", "1.png"]
-    console.next_steps([(shlex.join(words), "annotate them"), (shlex.join(look), "look at the first")])
+    steps.append((shlex.join(look), "look at the first"))
+    if report.generation is not None:
+        steps.append((shlex.join(["maskmill", "browse", report.dataset, "--review"]), "click masks yourself"))
+    console.next_steps(steps)

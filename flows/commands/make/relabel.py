@@ -15,6 +15,7 @@ from maskmill.flows.commands.options import (
     Dataset,
     Debug,
     Json,
+    Only,
     RayAddress,
     Recipe,
     Sets,
@@ -53,6 +54,7 @@ def relabel(
         str,
         typer.Option(help="Which shards first; worst is by mean predicted IoU.", **one_of("oldest", "worst")),
     ] = "oldest",
+    only: Only = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
     wait: Annotated[
         float, typer.Option(min=0, help="For another writer of the dataset to end.", metavar="SECONDS")
@@ -75,13 +77,14 @@ def relabel(
 
     New images, changed settings, a newly promoted model. By the settings of the latest generation, unless
     --recipe, --config or --set say otherwise. Shows its plan first, publishes a generation that keeps every
-    other shard as it was, and says what changed.
+    other shard as it was, and says what changed. Shards are worked whole: --only takes those that hold any
+    picture of a set.
     """
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, settings_of
 
         run = settings_of(dataset, recipe, config, run_sets(set, workers, ray_address))
-        caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order)
+        caps = RelabelCaps(max_shards=max_shards, max_gpu_hours=max_gpu_hours, order=order, only=only)
         if dry_run or not json:
             _show_plan(dataset, run, caps, json=json, dry_run=dry_run)
         if dry_run:

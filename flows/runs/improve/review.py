@@ -16,6 +16,7 @@ from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.picture_sets import load_set
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
@@ -23,7 +24,12 @@ from maskmill.workers.run import dataset_models as models
 
 
 def review(
-    dataset: str, truth: tuple[Path, Path] | None, config: RunConfig, *, who: str | None = None
+    dataset: str,
+    truth: tuple[Path, Path] | None,
+    config: RunConfig,
+    *,
+    who: str | None = None,
+    only: str = "",
 ) -> dict[str, Any]:
     """Reviews images of the latest generation, by [loop], and publishes the next one with all reviews.
 
@@ -33,6 +39,7 @@ def review(
             saved meanwhile, and nothing more.
         config: [segmenter], which answers the oracle's clicks, and [loop].
         who: gave the masks; None is the name of this account.
+        only: the name of a set of pictures, of which images are drawn; "" is all.
 
     Returns:
         The report's fields.
@@ -43,7 +50,9 @@ def review(
         DatasetError: there is no generation yet.
     """
     with writing(dataset, "review"):
-        return take_saves(dataset) if truth is None else take_reviews(dataset, truth, config, who=who)
+        return (
+            take_saves(dataset) if truth is None else take_reviews(dataset, truth, config, who=who, only=only)
+        )
 
 
 def take_saves(dataset: str, *, least: int = 1) -> dict[str, Any]:
@@ -78,12 +87,13 @@ def take_saves(dataset: str, *, least: int = 1) -> dict[str, Any]:
 
 
 def take_reviews(
-    dataset: str, truth: tuple[Path, Path], config: RunConfig, *, who: str | None = None
+    dataset: str, truth: tuple[Path, Path], config: RunConfig, *, who: str | None = None, only: str = ""
 ) -> dict[str, Any]:
     """As `review` with truth, for who holds the lock: a round of the loop.
 
     Raises:
         InputError: fewer images with truth than are to be reviewed.
+        NoSuchThing: there is no such set of pictures.
     """
     from maskmill.workers.foreign.truth import TruthSet
     from maskmill.workers.jobs.review import review_by_oracle
@@ -106,6 +116,7 @@ def take_reviews(
         who=(who or this_person()) if given else ORACLE,
         note="" if given else f"clicks answered by {segmenter_name(settings)}",
         embeddings=None if given else KeptEmbeddings(store, generation, settings),
+        only=load_set(store, only).keys if only else None,
         created_utc=now_utc(),
         progress=watcher().count,
     )

@@ -87,7 +87,8 @@ def _publish_and_verify(spec: RunSpec, config: RunConfig, made_by: str, partial:
     committed = committed_rows(store, spec.fingerprints, before)
 
     generation = before
-    if committed.num_shards[MASKS] and (partial or before is None or _as_full(committed)):
+    main = MASKS if MASKS in spec.fingerprints else list(spec.fingerprints)[-1]
+    if committed.num_shards[main] and (partial or before is None or _as_full(committed)):
         generation = _publish(spec, config, committed, before, made_by)
 
     rejects = Counter(load_plans(store).rejects_by_reason)

@@ -22,6 +22,7 @@ from maskmill.storage.care.stale import ages, qualities, seconds_per_image, stal
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.diff import changed_settings
 from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.picture_sets import load_set, shards_of
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
@@ -54,6 +55,7 @@ class RelabelCaps:
         max_gpu_hours: predicted worker-hours (a worker has a GPU where there are any), above 0; None is all.
         order: which stale shards first: "oldest" by when they were made, or "worst" by mean predicted IoU.
             New shards come before either.
+        only: the name of a set of pictures: the shards that hold any of these, whole; "" is all.
 
     Raises:
         ConfigError: a cap that leaves nothing, an unknown order.
@@ -62,6 +64,7 @@ class RelabelCaps:
     max_shards: int | None = None
     max_gpu_hours: float | None = None
     order: str = "oldest"
+    only: str = ""
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -151,6 +154,7 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
 
     Raises:
         StorageError: the dataset cannot be read.
+        NoSuchThing: there is no such set of pictures.
     """
     store = open_store(spec.root)
     generation = latest(store)
@@ -160,7 +164,8 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
     ordered = _in_order(store, stale, rows, caps.order)
     prices, notes = _prices(store, spec, rows)
     cost = {found.shard: _cost(found, prices) for found in ordered}
-    chosen = _within(ordered, cost, caps)
+    within = shards_of(store, load_set(store, caps.only).keys) if caps.only else None
+    chosen = _within([one for one in ordered if within is None or one.shard in within], cost, caps)
     return RelabelPlan(
         dataset=spec.root,
         generation=generation.number if generation is not None else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import pytest
 from maskmill.storage.browse.catalogue import Catalogue
 from maskmill.storage.browse.filters import Filters, check_where, order_of
 from maskmill.storage.browse.search import Search
+from maskmill.storage.dataset.picture_sets import PictureSet, save_set
 from maskmill.storage.dataset.record_rows import WHOLE
-from maskmill.storage.errors import DamagedObject, DatasetError, InputError
+from maskmill.storage.errors import DamagedObject, DatasetError, InputError, NoSuchThing
 from maskmill.storage.query.query import QueryError
 from maskmill.storage.stores.open import open_store
-from tests.storage.datasets import make_dataset
+from tests.storage.datasets import CREATED, make_dataset
 
 
 class Watched(Catalogue):
@@ -23,9 +24,9 @@ class Watched(Catalogue):
 
     asked: list[int]
 
-    def images(self, shards: Sequence[int]) -> Any:
+    def images(self, shards: Sequence[int], keys: Collection[str] | None = None) -> Any:
         self.asked = [*getattr(self, "asked", []), *shards]
-        return super().images(shards)
+        return super().images(shards, keys)
 
 
 @pytest.fixture
@@ -112,3 +113,48 @@ def test_values_that_mean_nothing_are_refused() -> None:
             Filters(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="unknown: use one of key, random, hardest"):
         order_of("best")
+
+
+def test_a_page_that_says_it_is_complete_has_all(catalogue: Watched) -> None:
+    """The search ends while the page's rows are read."""
+    search = Search(catalogue, Filters())
+
+    class Slow:
+        """The search's connection; it gives rows as they were before the last shards were asked."""
+
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def cursor(self) -> Any:
+            return Slow(self._inner.cursor())
+
+        def execute(self, sql: str, *values: Any) -> Any:
+            found = self._inner.execute(sql, *values)
+            if "order by" in sql and not search._is_complete():
+                rows = found.fetchall()
+                search._connection = self._inner
+                search.keys("hardest")
+                found = type("Rows", (), {"fetchall": lambda self: rows})()
+            return found
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+    search.page("key", 0, 3, wait_s=30)
+    search._connection = Slow(search._connection)
+    page = search.page("key", 0, 3, wait_s=30)
+    assert search._is_complete() and not page.complete
+
+
+def test_a_saved_set_asks_its_shards_alone(catalogue: Watched) -> None:
+    keys = ("000000001", "000000009")
+    save_set(
+        catalogue.store,
+        PictureSet(name="two", keys=keys, generation=1, said="", who="ana", created_utc=CREATED),
+    )
+    assert Search(catalogue, Filters(chosen="two")).keys("key") == list(keys)
+    assert catalogue.asked == [0, 2]
+    with pytest.raises(NoSuchThing, match="there are two"):
+        Search(catalogue, Filters(chosen="one"))
+    with pytest.raises(InputError, match="says nothing without since"):
+        Filters(change="new")

@@ -100,6 +100,7 @@ def test_the_same_work_is_one_save_however_often_it_is_put(store: ObjectStore) -
     assert put_save(store, save("a", 1)).number == 2
     put_save(store, save("b", 2))
     assert put_save(store, save("a", 1)).number == 2, "its answer was lost, and it was tried again"
+    assert put_save(store, save("b", 2, 3)).number == 3, "it was even told its number, and tried again"
     assert saved_numbers(store) == {KEY: (1, 2, 3)}
 
 

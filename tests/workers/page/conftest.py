@@ -44,10 +44,11 @@ class Asked:
         return [one["key"] for one in self.pictures(**values)]
 
     def pictures(self, **values: Any) -> list[Any]:
-        """A page of pictures, once it is full or the search has ended."""
+        """A page of pictures, once it is full or the search has ended, however slow the machine is."""
         while True:
             found = self.get("api/pictures", **values)
-            if found["complete"] or (found["pictures"] and values.get("sort", "key") == "key"):
+            is_full = len(found["pictures"]) == values.get("limit", 60)
+            if found["complete"] or (is_full and values.get("sort", "key") == "key"):
                 return list(found["pictures"])
 
 

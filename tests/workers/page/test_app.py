@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
 from PIL import Image
 
-from maskmill.storage.browse.filters import SORTS
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.storage.browse.filters import SORTS, Filters
+from maskmill.storage.dataset.generations import Publication, publish_over
+from maskmill.storage.dataset.merge import committed_rows, merge_rows
+from maskmill.storage.errors import DatasetError, NoSuchThing
+from maskmill.storage.plan.plan import load_plans
+from maskmill.workers.exports.export import export
+from maskmill.workers.measure.compare import changed_pictures
+from maskmill.workers.page.session import Session
+from maskmill.workers.run.spec import ShardTask
+from maskmill.workers.shard.turn import run_shard
+from maskmill.workers.stages.build import Stages
+from maskmill.workers.stages.masks.grid import GridMasks
+from tests.fakes import FakeMasks, Pixels
 from tests.workers.page.conftest import TOKEN, Asked
 from tests.workers.published import CAPTION, HOSTILE_NAME, NUM_ANNOTATED
+
+NOW = "2025-01-02T00:00:00+00:00"
+
+
+def fewer_masks(images: Sequence[Pixels]) -> list[AnnotatedImage]:
+    """As `FakeMasks`, without the first mask of each image."""
+    return [replace(one, annotations=one.annotations[1:]) for one in FakeMasks()(images)]
 
 
 def test_pages_follow_each_other_and_hold_every_picture_once(page: Asked) -> None:
@@ -125,3 +148,53 @@ def test_the_pages_parts_are_package_data(page: Asked) -> None:
     assert {"main.js", "page.css", "rle.js"} <= set(parts)
     for part in parts:
         assert page.client.get(f"/{TOKEN}/static/{part}").status_code == 200
+
+
+def test_what_is_found_is_saved_as_a_set_and_filtered_by(page: Asked) -> None:
+    found = page.keys(min_area_px=30)
+    assert 0 < len(found) < 10
+    kept = page.post("api/sets", {"name": "large", "who": "ana", "filters": {"min_area_px": 30.0}})
+    assert kept == {"name": "large", "number": 1, "pictures": len(found)}
+    assert page.keys(chosen="large") == found and page.get("api/about")["sets"] == ["large"]
+    assert page.post("api/review/queue", {"filters": {"chosen": "large"}})["keys"] == found
+    refused = page.post("api/sets", {"name": "No name", "who": "ana", "filters": {}}, 400)
+    assert "cannot be a set's name" in refused["error"]
+    refused = page.client.get(f"/{TOKEN}/api/pictures", params={"chosen": "none"})
+    assert refused.status_code == 400 and "there are large" in refused.json()["error"]
+
+    # The same name again: who asks for the set gets the new one
+    page.post("api/sets", {"name": "large", "who": "ana", "filters": {"text": "1.jpg"}})
+    assert page.keys(chosen="large") == page.keys(text="1.jpg") != found
+
+    # Exports and relabels take it
+    store, generation = page.published.store, page.published.generation
+    report = export(store, generation, f"{store.root}-out", format="coco", images=False, only="large")
+    assert report.num_images == len(page.keys(text="1.jpg"))
+    with pytest.raises(NoSuchThing, match="no set of pictures"):
+        export(store, generation, f"{store.root}-none", format="coco", images=False, only="none")
+
+
+def test_pictures_whose_masks_changed_since_a_generation_are_found(page: Asked) -> None:
+    store, before = page.published.store, page.published.generation
+    spec = replace(page.published.spec, fingerprints={**page.published.spec.fingerprints, "masks": "2" * 16})
+    stage = GridMasks(fewer_masks, fingerprint="2" * 16, models={})
+    run_shard(Stages(spec, store, load_plans(store), (stage,)), ShardTask(shard=1, attempt="a" * 16))
+    merged = merge_rows(store, committed_rows(store, spec.fingerprints, before).rows, before)
+    facts = {"columns": spec.fingerprints, "settings": {}, "models": {}, "totals": {}}
+    after = publish_over(store, lambda parent: Publication(merged.rows, facts), NOW, made_by="relabel")
+    session = Session(store, after, person="ana", segmenter=SegmenterSettings(model="nano"))
+    try:
+
+        def found(**asked: str) -> list[str]:
+            return session.search(Filters(since="1", **asked)).keys("key")
+
+        changed = {one.key: one for one in changed_pictures(store, before, after)}
+        assert changed and {one.shard for one in changed.values()} == {1}
+        assert found() == sorted(changed)
+        assert found(change="gone") == sorted(key for key, one in changed.items() if one.removed)
+        assert found(change="new") == sorted(key for key, one in changed.items() if one.added)
+        assert found(change="gone") and not found(change="changed")
+        with pytest.raises(DatasetError, match="7"):
+            session.search(Filters(since="7"))
+    finally:
+        session.close()

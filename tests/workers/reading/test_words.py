@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from maskmill.storage.errors import DamagedObject
-from maskmill.workers.reading.words import category_of, with_words
+from maskmill.workers.reading.words import category_of, with_same_words, with_words
 from maskmill.workers.stages.captions import CAPTIONS
 from maskmill.workers.stages.labels import LABELS
 from maskmill.workers.stages.names import NAMES
@@ -56,6 +56,26 @@ def test_words_go_to_their_masks() -> None:
     assert [box["label"] for box in joined["image"]["boxes"]] == ["sky"]
     assert [category_of(row) for row in joined["annotations"]] == ["tail", "dog", "cat"]
     assert RECORD["annotations"] == [{"id": 100_000}, {"id": 100_001}]  # what was read stays as it is
+
+
+def test_words_follow_an_outline_into_a_review_whatever_its_id_is_now() -> None:
+    def row(id: int, counts: str, **more: Any) -> dict[str, Any]:
+        return {"id": id, "segmentation": {"size": [4, 4], "counts": counts}, **more}
+
+    joined = {
+        "image": {**RECORD["image"], "caption": "a cat"},
+        "annotations": [row(0, "a", names=[{"name": "tail"}]), row(1, "b", names=[{"name": "dog"}])],
+    }
+    review = {
+        "image": RECORD["image"],
+        "annotations": [row(0, "b"), row(1, "c"), row(2, "a", label="cat", names=[{"name": "old"}])],
+        "review": {"by": "person"},
+    }
+    found = with_same_words(review, joined)
+    assert [category_of(one) for one in found["annotations"]] == ["dog", None, "cat"]
+    assert found["annotations"][2]["names"] == [{"name": "tail"}], "as the generation says it now"
+    assert found["image"]["caption"] == "a cat" and found["review"] == {"by": "person"}
+    assert "names" not in review["annotations"][0]
 
 
 def test_what_a_column_lacks_is_left_out() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,17 @@ from maskmill.pipeline.annotation import ANNOTATION_IDS_PER_IMAGE, AnnotatedImag
 from maskmill.pipeline.checks import check_range
 from maskmill.pipeline.settings import output_settings
 from maskmill.storage.dataset.columns import ColumnVersion
-from maskmill.storage.dataset.generations import latest
+from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.query.query import run_query
 from maskmill.storage.shards.index import IndexField, read_index
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.exports.export import export
-from maskmill.workers.reading.samples import read_annotated
+from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
+from maskmill.workers.reviews.column import publish_saves
+from maskmill.workers.reviews.keep import Work, begin, keep
+from maskmill.workers.reviews.rows import MaskWork
 from maskmill.workers.run.columns import IMAGES, MASKS, Column, ColumnFacts, Join, Record, Sections
 from maskmill.workers.run.spec import RunSpec, ShardTask, make_spec
 from maskmill.workers.shard.turn import run_shard
@@ -186,6 +190,35 @@ def test_it_is_made_indexed_published_joined_exported_and_queried(
     assert {row["id"]: row["depth_m"] for row in coco["annotations"]} == found
     asked = run_query(store, generation, "select count(*), max(mean_m) <= 10 from depth")
     assert asked.rows == ((len(found), True),)
+
+
+def test_its_words_follow_a_mask_into_a_review(run: tuple[DepthConfig, RunSpec], tmp_path: Path) -> None:
+    config, spec = run
+    for shard in range(2):
+        run_shard(stages_of(spec), ShardTask(shard=shard, attempt=f"{shard:016d}"))
+    publish_and_verify(spec, config)
+    store = open_store(spec.root)
+    generation = latest(store)
+    assert generation is not None
+    sample = next(iter(read_annotated(store, generation)))
+    start = begin(store, sample.key, record=sample.record, generation=generation.number)
+    ids = [int(row["id"]) for row in start.rows]
+    work = [MaskWork(how="confirmed", sources=(one,)) for one in ids[1:]]  # all are numbered anew
+    keep(store, start, Work(who="Ana", tool="page", masks=work, rejected=ids[:1]), created_utc="2025")
+    reviewed = publish_saves(store, created_utc="2025")
+    assert reviewed is not None
+
+    automatic = {row["id"]: row["depth_m"] for row in next(_joined(store, generation)).record["annotations"]}
+    rows = next(_joined(store, reviewed, people=True)).record["annotations"]
+    assert rows and [row["depth_m"] for row in rows] == [automatic[row["from"][0]] for row in rows]
+    export(store, reviewed, str(tmp_path / "coco"), format="coco", images=False)
+    coco = json.loads((tmp_path / "coco" / "annotations.json").read_text())["annotations"]
+    mine = [row for row in coco if row["image_id"] == int(sample.key)]
+    assert [row["depth_m"] for row in mine] == [row["depth_m"] for row in rows]
+
+
+def _joined(store: ObjectStore, generation: Generation, *, people: bool = False) -> Iterator[AnnotatedSample]:
+    return read_annotated(store, generation, people=people, words=True)
 
 
 def test_it_resumes_and_is_made_from_masks_that_are_there(run: tuple[DepthConfig, RunSpec]) -> None:

@@ -1,5 +1,6 @@
 """What an export takes of a generation: the images, their masks and classes, and the split of each.
 
+    only          a set of pictures that was saved in the page
     where         SQL on the generation's tables: which images. Rows of `images`; other tables in subqueries
     masks_where   SQL on a mask's numbers and words (`MASK_ROW`): which masks, whoever brought them
     classes, class_map, min_label_score    see classes.py
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from maskmill.storage.dataset.picture_sets import load_set, shards_of
 from maskmill.storage.query.query import run_query
 from maskmill.storage.query.row_condition import RowCondition
 from maskmill.workers.exports.chosen import splits
@@ -57,6 +59,7 @@ class Selection:
 
     Raises:
         maskmill.storage.query.query.QueryError: a condition that cannot be asked.
+        maskmill.storage.errors.NoSuchThing: there is no such set of pictures.
         ValueError: a split that is none.
     """
 
@@ -75,6 +78,11 @@ class Selection:
         self._shards: frozenset[int] | None = None
         if choices.where:
             self._keys, self._shards = self._asked()
+        self._set = load_set(store, choices.only) if choices.only else None
+        if self._set is not None:
+            keys = frozenset(self._set.keys)
+            self._keys = keys if self._keys is None else self._keys & keys
+            self._shards = shards_of(store, self._keys)
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -178,6 +186,8 @@ class Selection:
         for name in ("where", "masks_where", "split", "min_label_score"):
             if getattr(self._choices, name):
                 told[name] = getattr(self._choices, name)
+        if self._set is not None:
+            told["only"] = f"{self._set.name} {self._set.number}"
         if self._choices.limit is not None:
             told["limit"] = self._choices.limit
         if self._choices.classes:

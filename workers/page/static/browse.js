@@ -1,11 +1,11 @@
 // The grid: filters make the address, the address makes a search, pages come as they are scrolled to.
 
-import { $, count, el, get, plural, score, shortName } from "./api.js";
+import { $, count, el, get, plural, post, score, shortName } from "./api.js";
 
 const PAGE = 60;
 const RANGES = [["iou", "Predicted IoU", "0.01"], ["stability", "Stability", "0.01"], ["area_px", "Area, px", "1"]];
 const NUMBERS = RANGES.flatMap(([name]) => [`min_${name}`, `max_${name}`]);
-const NAMES = [...NUMBERS, "level", "label", "text", "reject", "made_by", "where", "sort", "seed"];
+const NAMES = [...NUMBERS, "level", "label", "text", "reject", "made_by", "where", "since", "change", "chosen", "sort", "seed"];
 
 let asked = null;
 let scrolled = { query: "", top: 0 };
@@ -17,7 +17,7 @@ export async function show(about, _, query) {
   asked = new AbortController();
   const grid = $("grid");
   grid.replaceChildren();
-  const state = { values, offset: 0, busy: false, done: false, signal: asked.signal };
+  const state = { about, values, offset: 0, busy: false, done: false, signal: asked.signal };
   const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(state), { root: $("browse"), rootMargin: "600px" });
   state.again = () => { watch.unobserve($("more")); watch.observe($("more")); };
   await more(state);
@@ -78,8 +78,34 @@ function tell(page, state, sorted) {
   const filtered = NAMES.some((name) => !["sort", "seed"].includes(name) && state.values[name]);
   const words = page.complete ? [el("b", {}, plural(page.found, "picture"))] : [el("b", {}, `${count(page.found)} pictures`), ` so far, ${Math.floor(page.searched * 100)} % searched`];
   const line = [el("span", {}, ...words, sorted && !page.complete ? "; the order is of these" : "")];
-  if (page.found) line.push(el("a", { class: "button", href: `#/review?${new URLSearchParams(state.values)}` }, filtered ? "Review these" : "Review"));
+  if (page.found) line.push(el("a", { class: "button", href: `#/review?${new URLSearchParams(state.values)}` }, filtered ? "Review these" : "Review"), el("button", { class: "button", type: "button", onclick: () => choose(state) }, "Save as a set"));
   $("found").replaceChildren(...line);
+}
+
+/** Asks a name for what was found, keeps it, and says what can be done with it. */
+function choose(state) {
+  const name = el("input", { class: "field", name: "set", required: true, pattern: "[a-z0-9][a-z0-9._\\-]{0,62}", placeholder: "such as small-dogs", "aria-label": "Name of the set" });
+  const told = el("p", { class: "hint" }, "All pictures that are found, by their keys: the set stays the same while masks change.");
+  const keep = el("button", { class: "button main" }, "Save");
+  const form = el("form", {}, el("h2", {}, "Save as a set"), told, name, el("div", { class: "buttons" }, keep, el("button", { class: "button", type: "button", onclick: () => $("ask").close() }, "Close")));
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    keep.disabled = true;
+    told.replaceChildren("saving: the whole search is waited for…");
+    try {
+      const filters = numbers(state.values);
+      const kept = await post("api/sets", { name: name.value.trim(), who: $("person").value.trim() || "somebody", filters });
+      if (!state.about.sets.includes(kept.name)) state.about.sets.push(kept.name);
+      draw(state.about, state.values);
+      const commands = [["export them", `maskmill export ${state.about.root} OUT --only ${kept.name}`], ["make their masks anew", `maskmill relabel ${state.about.root} --only ${kept.name}`]];
+      form.replaceChildren(el("h2", {}, `${plural(kept.pictures, "picture")} in ${kept.name}`), ...commands.map(([what, command]) => el("p", { class: "hint" }, `${what}: `, el("code", {}, command))), el("div", { class: "buttons" }, el("a", { class: "button main", href: `#/review?chosen=${kept.name}` }, "Review them"), el("a", { class: "button", href: `#/browse?chosen=${kept.name}` }, "Show them"), el("button", { class: "button", type: "button", onclick: () => $("ask").close() }, "Close")));
+    } catch (error) {
+      keep.disabled = false;
+      told.replaceChildren(el("span", { class: "bad" }, error.message));
+    }
+  };
+  $("ask").replaceChildren(form);
+  $("ask").showModal();
 }
 
 function card(one, values) {
@@ -104,6 +130,7 @@ function draw(about, values) {
     }
     if (found.get("sort") === "random" && !found.get("seed")) found.set("seed", String(1 + Math.floor(Math.random() * 1e6)));
     if (found.get("sort") !== "random") found.delete("seed");
+    if (!found.get("since")) found.delete("change");
     location.hash = `#/browse${found.size ? `?${found}` : ""}`;
   };
   const input = (name, attributes = {}) => el("input", { class: "field", name, value: values[name] || "", onchange: go, ...attributes });
@@ -125,6 +152,7 @@ function draw(about, values) {
     input("label", { class: "field", type: "search", placeholder: "Label", "aria-label": "Words of a label", size: 12 }),
     panel("masks", "Masks", [...NUMBERS, "level"], false, ...ranges, el("label", {}, "Level", select("level", [["", "any"], ["whole", "whole: inside no other mask"], ["part", "part of another mask"]]))),
     panel("whom", "People and rejects", ["made_by", "reject"], false, el("label", {}, "Made by", select("made_by", [["", "anyone"], ["person", "a person"], ["oracle", "the oracle"], ["automatic", "the model alone"]])), el("label", {}, "Rejected", select("reject", [["", "or not"], ["any", "for any reason"], ...reasons.map((one) => [one, `${one} (${about.rejects[one]})`])]))),
+    panel("changes", "Changes and sets", ["since", "change", "chosen"], false, el("label", {}, "Masks that differ from generation", select("since", [["", "no other"], ...Object.keys(about.tags).map((one) => [one, `${one} (${about.tags[one]})`]), ...[...about.generations].reverse().map((one) => [String(one), String(one)])])), el("label", {}, "What differs", select("change", [["", "anything"], ["new", "masks that are new"], ["gone", "masks that are gone"], ["changed", "outlines that changed"]], { disabled: !values.since })), el("label", {}, "Saved set", select("chosen", [["", "all pictures"], ...about.sets.map((one) => [one, one])]))),
     panel("sql", "SQL", ["where"], true, el("label", {}, "Pictures with a mask for which this is true", el("textarea", { class: "field", name: "where", spellcheck: false, placeholder: "area_px > 5000 and predicted_iou < 0.9", onchange: go, onkeydown: (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go(); } }, values.where || "")), el("p", { class: "hint" }, "Fields: those of masks and images in ", el("code", {}, "maskmill query"), ". It reads this dataset and nothing else."), el("div", { class: "buttons" }, el("button", { class: "button main", type: "button", onclick: go }, "Search"))),
     select("sort", about.sorts.map((one) => [one, one === "key" ? "in order" : one]), { "aria-label": "Order" }),
     el("input", { type: "hidden", name: "seed", value: values.seed || "" }),
