@@ -28,6 +28,7 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import mask_rows
+from maskmill.workers.reading.word_rows import rows_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +182,7 @@ class Dataset:
             InputError: no such table; says which there are.
             DamagedObject: a file cannot be read.
         """
-        return load_table(self.generation.store, self.generation, name)
+        return load_table(self.generation.store, self.generation, name, rows_for)
 
     def to_pandas(self, name: str = "masks") -> pd.DataFrame:
         """The same as a pandas data frame.

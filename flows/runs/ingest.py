@@ -57,7 +57,7 @@ def ingest(
     spec = ingest_spec(dataset, config.ingest, config.run.work())
 
     with driving(dataset):
-        watcher().step("planning: listing and hashing the inputs")
+        watcher().step("planning: listing and hashing the inputs", "file")
         plan_images(dataset, inputs, config, limit)
         shards = pending_shards(spec)
         watcher().step(f"taking in {sum(shards.values())} images in {len(shards)} shards")

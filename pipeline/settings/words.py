@@ -120,6 +120,9 @@ class LabelSettings:
         max_boxes: the best boxes of an image that are kept at most, 1 to 10,000.
         link_iou: a grid mask of at least this IoU takes the label; below it the box's own mask is stored, in
             (0, 1].
+        predicted_iou, stability, min_area_px: what boxes' own masks must pass, as in `MaskSettings`: above
+            the first, at least the others; 0 keeps all. None is what the grid's masks must pass. Neutral:
+            fingerprints have the values that are in force, where they are not 0.
         batch_size: images together, at least 1; halved where memory runs out. Neutral.
         device, dtype: as of the segmenter; the device is neutral.
 
@@ -138,6 +141,9 @@ class LabelSettings:
     per_class: bool = False
     max_boxes: int = 300
     link_iou: float = 0.9
+    predicted_iou: float | None = dataclasses.field(default=None, metadata=NEUTRAL)
+    stability: float | None = dataclasses.field(default=None, metadata=NEUTRAL)
+    min_area_px: int | None = dataclasses.field(default=None, metadata=NEUTRAL)
     batch_size: int = dataclasses.field(default=4, metadata=NEUTRAL)
     device: str = dataclasses.field(default="auto", metadata=NEUTRAL)
     dtype: str = "float32"
@@ -155,6 +161,11 @@ class LabelSettings:
         check_type("per_class", self.per_class, bool)
         check_int("max_boxes", self.max_boxes, 1, 10_000)
         check_range("link_iou", self.link_iou, 1e-6, 1.0)
+        for name in ("predicted_iou", "stability"):
+            if (least := getattr(self, name)) is not None:
+                check_range(name, least, 0.0, 1.0)
+        if self.min_area_px is not None:
+            check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         check_role(self.batch_size, self.device, self.dtype)
 
 

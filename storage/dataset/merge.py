@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
-from maskmill.storage.dataset.columns import ColumnVersion, making_order
+from maskmill.storage.dataset.columns import BRINGING, ColumnVersion, brought_masks, making_order
 from maskmill.storage.dataset.generations import Generation, check_inputs
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
@@ -219,6 +219,7 @@ def _in_order(columns: Iterable[str]) -> list[str]:
 def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, float]:
     """A generation's totals: samples by column, masks, and images annotated or rejected.
 
+    Masks that a column brings are told apart (`brought_masks`), unless a shard is from before they had rows.
     An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
     doesn't name is not rejected, and annotated where it has masks beside.
     """
@@ -249,7 +250,17 @@ def count_rows(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[str, f
         if masks is not None:
             totals["masks"] += masks.index.num_samples if masks.index is not None else 0
             totals["annotated"] += columns[0].num_read - rejects - len(unnamed)
-    return {"annotated": 0, "rejected": 0, "masks": 0, **totals}
+    return {"annotated": 0, "rejected": 0, "masks": 0, **totals, **_count_brought(rows)}
+
+
+def _count_brought(rows: Sequence[GenerationRow]) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    for column in BRINGING:
+        indexes = [row.index for row in rows if row.column == column]
+        known = [index.num_samples for index in indexes if index is not None]
+        if indexes and len(known) == len(indexes):
+            counts[brought_masks(column)] = sum(known)
+    return counts
 
 
 def _rejecting(store: ObjectStore, rows: Iterable[GenerationRow]) -> list[CommitRecord]:

@@ -48,7 +48,7 @@ def prove(
         run = load_config(recipe, config, pairs)
         with console.live_watcher(quiet=json) as watcher:
             if not json:
-                watcher.step("annotating by both sides")
+                watcher.step("annotating by both sides", "image")
             proof = run_both(
                 images,
                 ingest=run.ingest,
