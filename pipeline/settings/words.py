@@ -33,7 +33,7 @@ class CaptionSettings:
     """How images are captioned and captions filtered (CapFilt); `model` None turns the column off.
 
     Args:
-        model: folder or hub id of a BLIP captioning model. Neutral: its sha256 stands for it.
+        model: folder or hub id of a captioner: BLIP, BLIP-2 or Florence-2. Neutral: its sha256 stands for it.
         filter: folder or hub id of a BLIP image-text matching model; None keeps every text, unscored.
             Neutral: its sha256 stands for it.
         threshold: texts must match by at least this probability, in [0, 1].
@@ -42,7 +42,7 @@ class CaptionSettings:
         top_p: the share of probability that "nucleus" draws from, in (0, 1].
         num_beams: beams of "beam", at least num_candidates, to 32.
         min_tokens, max_tokens: length of a text without the prompt, 1 to 256.
-        prompt: what every text begins with; None is free.
+        prompt: what every text begins with; None is free. Of Florence-2 the task, "<CAPTION>" by default.
         seed: with an image's key and the crop, of its draws; runs repeat exactly.
         source_text: judge the text that came with the image too.
         max_chars: longer texts are cut at a word, 16 to 10,000.
@@ -108,8 +108,8 @@ class LabelSettings:
     """How texts are grounded: boxes found by a detector, masks by the segmenter; `model` None is off.
 
     Args:
-        model: folder or hub id of the detector: (MM-)Grounding DINO, OWLv2 or OWL-ViT. Neutral: its sha256
-            stands for it.
+        model: folder or hub id of the detector: (MM-)Grounding DINO, OWLv2, OWL-ViT or OmDet-Turbo. Neutral:
+            its sha256 stands for it.
         text: what is looked for: the phrases of the image's "captions", a fixed "vocabulary", or "both".
         vocabulary: phrases, or what names them: "coco", "lvis", or a text file with a phrase a line.
             Neutral: the phrases stand for it.
