@@ -130,6 +130,12 @@ def _label_studio() -> WriteExport:
     return label_studio.write
 
 
+def _fiftyone() -> WriteExport:
+    from maskmill.workers.tools import fiftyone
+
+    return fiftyone.write
+
+
 def _cvat() -> WriteExport:
     from maskmill.workers.tools import cvat
 
@@ -160,6 +166,7 @@ FORMATS = (
         name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
     ),
     ExportFormat(name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True),
+    ExportFormat(name="fiftyone", holds="a FiftyOneDataset", writer=_fiftyone),
 )
 
 
