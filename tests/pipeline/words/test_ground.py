@@ -154,23 +154,23 @@ def test_a_boxs_mask_is_held_to_the_grids_rules(
 
 
 def test_a_mask_that_fails_leaves_its_label_and_is_counted(segmenter: SamSegmenter, photo: Any) -> None:
-    """The second box's mask is the lesser by stability: the threshold lies between the two."""
+    """One box's mask is smaller than the other's: the least area lies between the two."""
     rows = ((20.0, 30.0, 200.0, 220.0, 0.9, "cat"), (5.0, 5.0, 60.0, 50.0, 0.8, "dog"))
     nothing = AnnotatedImage(photo.shape[1], photo.shape[0], ())
 
-    def ground(**filters: float) -> ImageLabels:
+    def ground(**filters: int) -> ImageLabels:
         made = Grounder(Finds(detections(*rows)), segmenter, ("cat",), settings(box_nms=0.9, **filters))
         (found,) = made([GroundInput(photo, nothing)])
         return found
 
     both = ground()
-    scores = [one.stability_score for one in both.annotations]
-    assert len(set(scores)) == 2 and both.dropped == {}
-    one = ground(stability=max(scores))
+    areas_px = [one.area_px for one in both.annotations]
+    assert len(set(areas_px)) == 2 and both.dropped == {}
+    one = ground(min_area_px=max(areas_px))
     assert [label.label for label in one.labels] == ["cat", "dog"], "words and boxes stay"
     assert sorted(label.mask is None for label in one.labels) == [False, True]
-    assert [mask.stability_score for mask in one.annotations] == [max(scores)]
-    assert one.dropped == {"low_stability": 1} and set(one.dropped) <= reason_names()
+    assert [mask.area_px for mask in one.annotations] == [max(areas_px)]
+    assert one.dropped == {"small_mask": 1} and set(one.dropped) <= reason_names()
 
     record = labels_to_record(one, image_id=7, file_name="000000007.jpg")
     assert labels_from_record(json.loads(json.dumps(record))) == one
