@@ -177,7 +177,8 @@ def write_bpe(folder: Path) -> dict[str, str]:
 
 
 def save_omdet_turbo(folder: Path, *, seed: int = 0) -> Path:
-    """An OmDet-Turbo with a tiny Swin backbone and CLIP's text tower, and its processor."""
+    """An OmDet-Turbo with timm's Swin, but tiny, and CLIP's text tower, and its processor."""
+    from timm.models import register_model
     from transformers import (
         CLIPTokenizer,
         DetrImageProcessor,
@@ -186,17 +187,15 @@ def save_omdet_turbo(folder: Path, *, seed: int = 0) -> Path:
         OmDetTurboProcessor,
     )
 
+    register_model(swin_of_tests)
     tokenizer = CLIPTokenizer(**write_bpe(folder))
     config = OmDetTurboConfig(
         backbone_config={
-            "model_type": "swin",
-            "image_size": 64,
-            "patch_size": 4,
-            "embed_dim": 8,
-            "depths": [1, 1, 1, 1],
-            "num_heads": [1, 1, 2, 2],
-            "window_size": 4,
-            "out_indices": [2, 3, 4],
+            "model_type": "timm_backbone",
+            "backbone": "swin_of_tests",
+            "out_indices": [1, 2, 3],
+            "img_size": 64,
+            "always_partition": True,
         },
         text_config={
             "model_type": "clip_text_model",
@@ -241,6 +240,14 @@ def save_omdet_turbo(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def swin_of_tests(pretrained: bool = False, **options: Any) -> Any:
+    """Under this name timm makes it."""
+    from timm.models import swin_transformer
+
+    sizes = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 4}
+    return swin_transformer._create_swin_transformer("swin_of_tests", pretrained, **{**sizes, **options})
+
+
 def save_blip2(folder: Path, *, language: str, seed: int = 0) -> Path:
     """A BLIP-2 over a tiny OPT, or T5, and its processor."""
     from transformers import (
@@ -278,7 +285,7 @@ def save_blip2(folder: Path, *, language: str, seed: int = 0) -> Path:
         "bos_token_id": tokenizer.bos_token_id,
     }
     config = Blip2Config(
-        vision_config={**sizes, "image_size": 32, "patch_size": 8},
+        vision_config={**sizes, "image_size": 32, "patch_size": 8, "initializer_range": 0.02},
         qformer_config={**sizes, "encoder_hidden_size": 32, "vocab_size": num_words},
         text_config={**(opt if language == "opt" else t5), **ends, "vocab_size": num_words},
         num_query_tokens=queries,
@@ -348,7 +355,8 @@ def save_florence2(folder: Path, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     images: Any = CLIPImageProcessor(size=pixels, crop_size=pixels, do_center_crop=False)
     images.image_seq_length = side * side + 1
-    processor: Any = Florence2Processor(images, tokenizer)  # type: ignore[no-untyped-call]
+    texts = {"pure_text": {}}  # what of a text is made of the tasks that are asked
+    processor: Any = Florence2Processor(images, tokenizer, post_processor_config=texts)  # type: ignore[no-untyped-call]
     processor.save_pretrained(folder)
     return folder
 

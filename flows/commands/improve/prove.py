@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 
 def prove(
     images: Annotated[
-        list[str], typer.Option("--images", "-i", help="Pictures, as `generate` takes --input.")
+        list[str],
+        typer.Option("--images", "-i", help="Pictures, as `generate` takes --input.", metavar="IMAGES"),
     ],
     weights: Annotated[
-        str | None, typer.Option("--weights", "-w", help="As segmenter.weights: a path, word or hub id.")
+        str | None,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="A path, hub id, or word of `maskmill fetch`; by default the recipe's.",
+            metavar="WEIGHTS",
+        ),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
