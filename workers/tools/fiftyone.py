@@ -243,6 +243,7 @@ def _edited(sample: Mapping[str, Any], folder: Path) -> EditedImage:
 def _pixels(detection: Mapping[str, Any], folder: Path) -> NDArray[np.bool_]:
     """The mask within the detection's box. Raises ValueError where there is none."""
     packed, path = detection.get("mask"), detection.get("mask_path")
+    pixels_HW: NDArray[Any]
     if packed:
         text = packed["$binary"]["base64"] if isinstance(packed, Mapping) else packed
         unpacked = zlib.decompressobj().decompress(base64.b64decode(text), _MOST_BYTES)
@@ -254,7 +255,8 @@ def _pixels(detection: Mapping[str, Any], folder: Path) -> NDArray[np.bool_]:
         raise ValueError(f"the box of {detection.get('label')!r} has no mask: draw one, or take the box out")
     if pixels_HW.ndim == 3:
         pixels_HW = pixels_HW[:, :, 0]
-    return np.asarray(pixels_HW) != 0
+    inside_HW: NDArray[np.bool_] = pixels_HW != 0
+    return inside_HW
 
 
 def _placed(crop_HW: NDArray[np.bool_], box: Any, height: int, width: int) -> NDArray[np.bool_]:
