@@ -302,3 +302,10 @@ def test_what_is_no_edit_of_ours_is_refused_before_anything_is_saved(data: Publi
     with pytest.raises(InputError, match="not JSON-MIN"):
         back(data, tmp_path / "min.json", "label_studio")
     assert not saved_numbers(data.store)
+
+
+def test_a_share_of_a_side_is_its_pixel_again() -> None:
+    """29 / 100 * 100 is a little less than 29."""
+    for place in range(100):
+        found = fiftyone._placed(np.ones((1, 1), np.bool_), [place / 100, 0.0, 1 / 100, 1.0], 1, 100)
+        assert np.flatnonzero(found).tolist() == [place]
