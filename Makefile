@@ -58,7 +58,11 @@ consumers: setup  ## exports opened by the tools that read them, installed in an
 	$(BIN)/uv pip install --quiet --python $(CONSUMERS)/bin/python --no-deps $(CONSUMER_PACKAGES)
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
 	  $$($(CONSUMERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/ours.pth
-	$(BIN)/python -m benchmarks.consumers --python $(CONSUMERS)/bin/python
+	for editor in fiftyone label-studio; do \
+	  test -x $(CONSUMERS)-$$editor/bin/python || $(PYTHON) -m venv --without-pip $(CONSUMERS)-$$editor; \
+	  $(BIN)/uv pip install --quiet --python $(CONSUMERS)-$$editor/bin/python $$editor mongomock pycocotools || exit 1; done
+	$(BIN)/python -m benchmarks.consumers --python $(CONSUMERS)/bin/python \
+	  --trip $(CONSUMERS)-fiftyone/bin/python --trip $(CONSUMERS)-label-studio/bin/python
 
 PEERS := build/peers
 PEER_PACKAGES := sam2 segment-anything-hq hydra-core iopath omegaconf antlr4-python3-runtime==4.9.3 portalocker timm

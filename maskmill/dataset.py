@@ -31,6 +31,7 @@ from maskmill.workers.exports.formats import PEOPLE, PREFERENCES
 from maskmill.workers.foreign.images.codec import DecodeError, decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, read_annotated
 from maskmill.workers.reading.survey import annotated_counts, mask_rows
+from maskmill.workers.reading.word_rows import rows_for
 from maskmill.workers.run.columns import MASKS
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Dataset:
             InputError: no such table; says which there are.
             DamagedObject: a file cannot be read.
         """
-        return load_table(self.generation.store, self.generation, name)
+        return load_table(self.generation.store, self.generation, name, rows_for)
 
     def to_pandas(self, name: str = "masks") -> pd.DataFrame:
         """The same as a pandas data frame.

@@ -76,9 +76,9 @@ class Recorder:
         self._last: Tally | None = None
         self._artifact: ProgressArtifact | None = None
 
-    def step(self, title: str) -> None:
+    def step(self, title: str, counts: str = "") -> None:
         """As `Watcher`."""
-        self._outer.step(title)
+        self._outer.step(title, counts)
 
     def count(self, done: int, total: int | None = None) -> None:
         """As `Watcher`."""

@@ -39,9 +39,11 @@ class LiveDisplay:
     def __exit__(self, *exc: object) -> None:
         self._progress.stop()
 
-    def step(self, title: str) -> None:
+    def step(self, title: str, counts: str = "") -> None:
         """As `Watcher`: the bar begins again under this title."""
-        self._progress.reset(self._task, total=None, description=escape(title), pace="")
+        self._progress.reset(
+            self._task, total=None, description=escape(title), pace=f"{counts}s" if counts else ""
+        )
 
     def count(self, done: int, total: int | None = None) -> None:
         """As `Watcher`."""

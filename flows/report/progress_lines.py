@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from maskmill.flows.report.report import Tally, pace
-from maskmill.flows.report.words import duration
+from maskmill.flows.report.words import count, duration
 
 EVERY_S = 10.0
 
@@ -33,6 +33,7 @@ class ProgressLines:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._title, self._since_s, self._stand, self._told = "", time.monotonic(), "", ""
+        self._counts = ""
 
     def __enter__(self) -> ProgressLines:
         self._ended.clear()
@@ -46,17 +47,19 @@ class ProgressLines:
             self._thread.join()
         self._close()
 
-    def step(self, title: str) -> None:
+    def step(self, title: str, counts: str = "") -> None:
         """See flows/report/report.py."""
         with self._lock:
             self._close()
             self._title, self._since_s, self._stand, self._told = title, time.monotonic(), "", ""
+            self._counts = counts
             self._tell(title)
 
     def count(self, done: int, total: int | None = None) -> None:
         """See flows/report/report.py."""
         with self._lock:
-            self._stand = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+            last, before = (done, "") if total is None else (total, f"{done:,} of ")
+            self._stand = before + (count(last, self._counts) if self._counts else f"{last:,}")
 
     def tally(self, tally: Tally) -> None:
         """See flows/report/report.py."""

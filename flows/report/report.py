@@ -115,8 +115,8 @@ class RunReport:
 class Watcher(Protocol):
     """Sees a run live. Called on the flow's thread; must return quickly and never raise."""
 
-    def step(self, title: str) -> None:
-        """The run enters a step."""
+    def step(self, title: str, counts: str = "") -> None:
+        """The run enters a step; `counts` is what `count` counts in it, one of them: "image"."""
 
     def count(self, done: int, total: int | None = None) -> None:
         """How far the step is, where it can be counted; `total` is None while unknown."""
@@ -134,7 +134,7 @@ class Watcher(Protocol):
 class Silence:
     """A watcher for runs that nobody watches."""
 
-    def step(self, title: str) -> None:
+    def step(self, title: str, counts: str = "") -> None:
         """As `Watcher`; tells nobody."""
 
     def count(self, done: int, total: int | None = None) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 TOTALS = ("images", "annotated", "rejected", "masks")
-TOTALS = ("images", "annotated", "rejected", "masks")
+BROUGHT = re.compile(r"(\w+)_masks")
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -69,9 +69,12 @@ def moment(iso: str) -> str:
 
 
 def in_order(totals: Mapping[str, float]) -> list[tuple[str, float]]:
-    """A generation's totals: images and what became of them, then the rest as it comes."""
-    first = {name: totals[name] for name in TOTALS if name in totals}
-    return list((first | dict(totals)).items())
+    """A generation's totals as people read them: images and what became of them, masks, those that columns
+    brought (`labels_masks`), then the rest as it comes."""
+    brought = [name for name in totals if BROUGHT.fullmatch(name)]
+    first = {name: totals[name] for name in (*TOTALS, *brought) if name in totals}
+    named = (first | dict(totals)).items()
+    return [(BROUGHT.sub(r"masks that \1 brought", name), total) for name, total in named]
 
 
 def _three(value: float) -> str:

@@ -50,6 +50,6 @@ def collect(dataset: str, shown: Sequence[Garbage], *, versions: bool) -> list[G
         again = find_garbage(store, own_id=own_id, versions=versions)
         found = [one for one in again if one.name in names]
 
-        watcher().step("removing")
+        watcher().step("removing", "object")
         remove_garbage(store, found, progress=lambda number: watcher().count(number, len(found)))
     return found

@@ -79,7 +79,7 @@ def plan(spec: RunSpec, ahead: PlanningAhead) -> None:
     Raises:
         InputError: an input is missing, unreadable or holds no image.
     """
-    watcher().step("planning: listing and hashing the inputs")
+    watcher().step("planning: listing and hashing the inputs", "file")
     ahead.wait(spec)
 
 
@@ -122,7 +122,7 @@ def export(dataset: str, published: Published, config: RunConfig, export_to: str
     Raises:
         ExportError: the destination holds something else.
     """
-    watcher().step(f"exporting to {export_to}")
+    watcher().step(f"exporting to {export_to}", "image")
     return export_generation(dataset, published.generation, config.export, export_to).destination
 
 
@@ -137,7 +137,7 @@ def is_complete_with(spec: RunSpec, inputs: Sequence[str], config: RunConfig, li
     """
     if not is_complete(spec):
         return False
-    watcher().step("looking for new images")
+    watcher().step("looking for new images", "file")
     plan_images(spec.root, inputs, config, limit)
     return is_complete(spec)
 

@@ -45,9 +45,9 @@ def import_column(
     def plan() -> None:
         """Plans the images that the annotations come with, if any."""
         if images:
-            watcher().step("planning the images")
+            watcher().step("planning the images", "file")
             plan_images(dataset, images, load_config(), None)
-        watcher().step("importing")
+        watcher().step("importing", "image")
 
     with writing(dataset, "import"):
         watcher().step("reading the annotations")

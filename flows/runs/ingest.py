@@ -80,7 +80,7 @@ def ingest(
 
     generation = None
     with driving(dataset), planning_ahead(dataset, inputs, config, limit) as ahead:
-        watcher().step("planning: listing and hashing the inputs")
+        watcher().step("planning: listing and hashing the inputs", "file")
         ahead.wait(spec)
         feed = feed_of(spec, ahead)
         watcher().step(f"taking in {sum(feed.shards.values())} images in {len(feed.shards)} shards")

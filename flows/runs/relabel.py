@@ -146,7 +146,7 @@ def look_for_images(dataset: str, inputs: Sequence[str] | None, config: RunConfi
     Raises:
         InputError: a named input cannot be used.
     """
-    watcher().step("looking for new images")
+    watcher().step("looking for new images", "file")
     watcher().record(plan_new_images(dataset, inputs, config))
 
 
@@ -295,7 +295,7 @@ def _difference(plan: RelabelPlan, published: Published) -> DiffReport | None:
     after = load_generation(store, published.generation)
     if after.parent is None:
         return None
-    watcher().step("comparing with the generation before")
+    watcher().step("comparing with the generation before", "shard")
     return compare(store, load_generation(store, after.parent), after, progress=watcher().count)
 
 

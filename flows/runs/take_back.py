@@ -42,7 +42,7 @@ def take_back(
     from maskmill.workers.tools import take_back as tools
 
     with writing(dataset, "import"):
-        watcher().step("reading the edits")
+        watcher().step("reading the edits", "image")
         store = open_store(dataset)
         found = tools.take_back(
             store,

@@ -191,6 +191,17 @@ FAMILIES = (
         "captioner", "blip", "BLIP captioning", "Salesforce/blip-image-captioning-large", "blip"
     ),
     _by_transformers(
+        "captioner",
+        "blip2",
+        "BLIP-2 over OPT or T5",
+        "Salesforce/blip2-opt-2.7b",
+        "blip-2",
+        needs=("transformers.models.blip_2",),
+    ),
+    _by_transformers(
+        "captioner", "florence2", "Florence-2", "florence-community/Florence-2-large", "florence2"
+    ),
+    _by_transformers(
         "filter", "blip", "BLIP image-text matching (CapFilt)", "Salesforce/blip-itm-large-coco", "blip"
     ),
     _by_transformers(
@@ -211,6 +222,15 @@ FAMILIES = (
     ),
     _by_transformers(
         "detector", "owlv2", "OWLv2 and OWL-ViT", "google/owlv2-base-patch16-ensemble", "owlv2", "owlvit"
+    ),
+    _by_transformers(
+        "detector",
+        "omdet_turbo",
+        "OmDet-Turbo",
+        "omlab/omdet-turbo-swin-tiny-hf",
+        "omdet-turbo",
+        needs=("transformers.models.omdet_turbo", "timm"),
+        extra="timm",
     ),
     _by_transformers("namer", "clip", "CLIP", "openai/clip-vit-base-patch16", "clip"),
     _by_transformers(

@@ -33,7 +33,7 @@ class CaptionSettings:
     """How images are captioned and captions filtered (CapFilt); `model` None turns the column off.
 
     Args:
-        model: folder or hub id of a BLIP captioning model. Neutral: its sha256 stands for it.
+        model: folder or hub id of a captioner: BLIP, BLIP-2 or Florence-2. Neutral: its sha256 stands for it.
         filter: folder or hub id of a BLIP image-text matching model; None keeps every text, unscored.
             Neutral: its sha256 stands for it.
         threshold: texts must match by at least this probability, in [0, 1].
@@ -42,7 +42,7 @@ class CaptionSettings:
         top_p: the share of probability that "nucleus" draws from, in (0, 1].
         num_beams: beams of "beam", at least num_candidates, to 32.
         min_tokens, max_tokens: length of a text without the prompt, 1 to 256.
-        prompt: what every text begins with; None is free.
+        prompt: what every text begins with; None is free. Of Florence-2 the task, "<CAPTION>" by default.
         seed: with an image's key and the crop, of its draws; runs repeat exactly.
         source_text: judge the text that came with the image too.
         max_chars: longer texts are cut at a word, 16 to 10,000.
@@ -108,8 +108,8 @@ class LabelSettings:
     """How texts are grounded: boxes found by a detector, masks by the segmenter; `model` None is off.
 
     Args:
-        model: folder or hub id of the detector: (MM-)Grounding DINO, OWLv2 or OWL-ViT. Neutral: its sha256
-            stands for it.
+        model: folder or hub id of the detector: (MM-)Grounding DINO, OWLv2, OWL-ViT or OmDet-Turbo. Neutral:
+            its sha256 stands for it.
         text: what is looked for: the phrases of the image's "captions", a fixed "vocabulary", or "both".
         vocabulary: phrases, or what names them: "coco", "lvis", or a text file with a phrase a line.
             Neutral: the phrases stand for it.
@@ -120,6 +120,9 @@ class LabelSettings:
         max_boxes: the best boxes of an image that are kept at most, 1 to 10,000.
         link_iou: a grid mask of at least this IoU takes the label; below it the box's own mask is stored, in
             (0, 1].
+        predicted_iou, stability, min_area_px: what boxes' own masks must pass, as in `MaskSettings`: above
+            the first, at least the others; 0 keeps all. None is what the grid's masks must pass. Neutral:
+            fingerprints have the values that are in force, where they are not 0.
         batch_size: images together, at least 1; halved where memory runs out. Neutral.
         device, dtype: as of the segmenter; the device is neutral.
 
@@ -138,6 +141,9 @@ class LabelSettings:
     per_class: bool = False
     max_boxes: int = 300
     link_iou: float = 0.9
+    predicted_iou: float | None = dataclasses.field(default=None, metadata=NEUTRAL)
+    stability: float | None = dataclasses.field(default=None, metadata=NEUTRAL)
+    min_area_px: int | None = dataclasses.field(default=None, metadata=NEUTRAL)
     batch_size: int = dataclasses.field(default=4, metadata=NEUTRAL)
     device: str = dataclasses.field(default="auto", metadata=NEUTRAL)
     dtype: str = "float32"
@@ -155,6 +161,11 @@ class LabelSettings:
         check_type("per_class", self.per_class, bool)
         check_int("max_boxes", self.max_boxes, 1, 10_000)
         check_range("link_iou", self.link_iou, 1e-6, 1.0)
+        for name in ("predicted_iou", "stability"):
+            if (least := getattr(self, name)) is not None:
+                check_range(name, least, 0.0, 1.0)
+        if self.min_area_px is not None:
+            check_int("min_area_px", self.min_area_px, 0, 1_000_000)
         check_role(self.batch_size, self.device, self.dtype)
 
 

@@ -4,7 +4,7 @@ A captioner writes texts, a filter judges them and the text that came with the i
 is kept with its score and origin, the best one is the caption, and what fails is kept apart. Without a filter
 all texts are kept, unscored, and the caption is the model's first.
 
-It doesn't know which models (blip.py), nor whether a text is true.
+It doesn't know which models (captioners/), nor whether a text is true.
 
 Source: Li et al., BLIP (2022), section 3.3 (CapFilt).
 """

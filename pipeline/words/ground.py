@@ -2,7 +2,8 @@
 
 Boxes of all queries of an image compete by NMS; each left one becomes a mask by the segmenter, on the
 embedding that the grid's masks came from. Where a grid mask agrees with it (IoU of at least `link_iou`), the
-label goes to that mask; else the box's own mask is kept beside the grid's.
+label goes to that mask; else the box's own mask is kept beside the grid's, if it passes the filters that the
+grid's had to pass. A box without a mask keeps its label.
 
 It doesn't know how detectors read texts (detectors/), nor whether a label is true.
 
@@ -58,7 +59,7 @@ class Label:
         score: the detector's, in [0, 1].
         box_xyxy: left, top, right, bottom in px of the image.
         mask: place of its mask: in the grid's if `link_iou` is given, else in `ImageLabels.annotations`;
-            None where the segmenter saw nothing in the box.
+            None where the segmenter saw nothing in the box, or its mask failed a filter.
         link_iou: IoU of the box's mask with the grid mask that took the label.
     """
 
@@ -81,7 +82,7 @@ class ImageLabels:
         annotations: masks of boxes that no grid mask agrees with.
         num_queries: texts the detector read.
         dropped: reason -> boxes: "no_extent" (nothing of it in the image), "no_phrase" (no word marked),
-            "too_many" (beyond max_boxes).
+            "too_many" (beyond max_boxes); and masks of boxes that failed a filter (`failed_filter`).
         seconds_by_step: never part of the data.
     """
 
@@ -171,8 +172,12 @@ class Grounder:
             place: int | None
             place, iou = linked if linked is not None else (None, None)
             if linked is None and annotation.area_px > 0:
-                place = len(own)
-                own.append(annotation)
+                failed = failed_filter(annotation, self._settings)
+                if failed is None:
+                    place = len(own)
+                    own.append(annotation)
+                else:
+                    dropped[failed] += 1
             labels.append(dataclasses.replace(box, mask=place, link_iou=iou))
 
         return ImageLabels(
@@ -182,7 +187,7 @@ class Grounder:
             labels=tuple(labels),
             annotations=tuple(own),
             num_queries=len(found),
-            dropped=dropped,
+            dropped=dict(dropped),
             seconds_by_step={"detect": detect_s, "masks": time.perf_counter() - began},
         )
 
@@ -199,7 +204,7 @@ class Grounder:
 
 def kept_boxes(
     found: Sequence[Detections], settings: LabelSettings, *, width: int, height: int
-) -> tuple[tuple[Label, ...], dict[str, int]]:
+) -> tuple[tuple[Label, ...], Counter[str]]:
     """The boxes of an image's queries that last: within the image, named, not suppressed, best score first.
 
     Args:
@@ -228,7 +233,21 @@ def kept_boxes(
     kept = [boxes[place] for place in _nms(boxes, settings)]
     if len(kept) > settings.max_boxes:
         dropped["too_many"] += len(kept) - settings.max_boxes
-    return tuple(kept[: settings.max_boxes]), dict(dropped)
+    return tuple(kept[: settings.max_boxes]), dropped
+
+
+def failed_filter(mask: Annotation, settings: LabelSettings) -> str | None:
+    """Why a box's own mask is not kept, by the rules of the grid's masks; None for one that passes.
+
+    Thresholds that are None keep all: workers have the values in force.
+    """
+    if settings.predicted_iou and mask.predicted_iou <= settings.predicted_iou:
+        return "low_predicted_iou"
+    if settings.stability and mask.stability_score < settings.stability:
+        return "low_stability"
+    if settings.min_area_px and mask.area_px < settings.min_area_px:
+        return "small_mask"
+    return None
 
 
 def _nms(boxes: Sequence[Label], settings: LabelSettings) -> list[int]:

@@ -19,12 +19,13 @@ from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.picture_sets import load_set
-from maskmill.storage.dataset.record_rows import RecordRows, record_table
+from maskmill.storage.dataset.record_rows import RecordRows
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import DatasetError, NoSuchThing
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.sources import PlannedImage
-from maskmill.storage.query.query import parquet_rows, planned_rows
+from maskmill.storage.query.column_tables import column_tables
+from maskmill.storage.query.query import planned_rows
 from maskmill.storage.stores.base import ObjectStore
 
 if TYPE_CHECKING:
@@ -206,9 +207,4 @@ class Catalogue:
 
     def _table(self, column: str, shards: Iterable[int]) -> pa.Table | ds.Dataset | None:
         rows = [row for shard in shards if (row := self.row(shard, column)) is not None]
-        written = [row.index for row in rows if row.index is not None]
-        if not rows:
-            return None
-        if len(written) == len(rows):
-            return parquet_rows(self.store, written)
-        return record_table(self.store, rows, self._rows_for(column))
+        return column_tables(self.store, rows, self._rows_for)[column].open() if rows else None

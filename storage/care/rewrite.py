@@ -16,7 +16,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
+from maskmill.storage.dataset.columns import (
+    BRINGING,
+    ColumnVersion,
+    brought_masks,
+    list_columns,
+    list_versions,
+)
 from maskmill.storage.dataset.generations import Generation, Publication, latest, publish_over
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
 from maskmill.storage.dataset.records import CommitRecord, Reject, new_attempt
@@ -389,6 +395,8 @@ def _totals(
         changes = {old.column: written}
         if old.column == "masks":
             changes = {"masks": masks, "annotated": written, "rejected": -written}
+        if old.column in BRINGING:
+            changes[brought_masks(old.column)] = masks
         for name, change in changes.items():
             if name in totals:
                 totals[name] += change

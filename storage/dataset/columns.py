@@ -349,6 +349,15 @@ def list_columns(store: ObjectStore) -> list[str]:
     return [name for name in store.folders() if list_versions(store, name)]
 
 
+BRINGING = ("labels",)
+"""Columns that bring masks beside those of `masks`: the rows of their index are these masks."""
+
+
+def brought_masks(column: str) -> str:
+    """What the masks that a column brings are called, as a table and among a generation's totals."""
+    return f"{column}_masks"
+
+
 def making_order(columns: Iterable[str]) -> list[str]:
     """Columns as they are made: images, embeddings, candidates, masks, then those made from them, by name."""
     first = ("images", "embeddings", "candidates", "masks")

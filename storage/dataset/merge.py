@@ -27,7 +27,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from maskmill.storage.dataset.columns import ColumnVersion, Repairs, making_order
+from maskmill.storage.dataset.columns import (
+    BRINGING,
+    ColumnVersion,
+    Repairs,
+    brought_masks,
+    making_order,
+)
 from maskmill.storage.dataset.generations import Generation, check_inputs
 from maskmill.storage.dataset.join import read_record
 from maskmill.storage.dataset.manifest import GenerationRow, row_of
@@ -268,6 +274,7 @@ def _in_order(columns: Iterable[str]) -> list[str]:
 def count_rows(store: ObjectStore, rows: RowSet) -> dict[str, float]:
     """A generation's totals: samples by column, masks, and images annotated or rejected.
 
+    Masks that a column brings are told apart (`brought_masks`), unless a shard is from before they had rows.
     An image counts as annotated where its shard has masks and no column rejects it; one that an imported file
     doesn't name is not rejected, and annotated where it has masks beside.
 
@@ -275,6 +282,7 @@ def count_rows(store: ObjectStore, rows: RowSet) -> dict[str, float]:
         DamagedObject: a manifest, or a record that has to be read, cannot be.
     """
     totals, unclear = Counter[str](), set[int]()
+    brought: dict[str, int | None] = {}
     fields = ("shard", "column", "num_read", "num_written", "num_rejects", "index_num_samples")
     for shard, found in groupby(rows.scan(*fields), key=itemgetter(0)):
         columns = {column: numbers for _, column, *numbers in found}
@@ -282,6 +290,9 @@ def count_rows(store: ObjectStore, rows: RowSet) -> dict[str, float]:
             totals["masks" if column == "masks" else column] += (
                 (num_masks or 0) if column == "masks" else num_written
             )
+            if column in BRINGING:
+                known = brought.get(column, 0)
+                brought[column] = None if known is None or num_masks is None else known + num_masks
             if column != IMAGES and num_rejects:
                 unclear.add(shard)  # what a column after images rejects is counted below
         if shard not in unclear:
@@ -291,7 +302,8 @@ def count_rows(store: ObjectStore, rows: RowSet) -> dict[str, float]:
             totals["annotated"] += num_read - num_rejects if "masks" in columns else 0
     for _, of_shard in rows.each_shard(unclear):
         totals.update(_count_shard(store, of_shard))
-    return {"annotated": 0, "rejected": 0, "masks": 0, **totals}
+    told = {brought_masks(column): count for column, count in brought.items() if count is not None}
+    return {"annotated": 0, "rejected": 0, "masks": 0, **totals, **told}
 
 
 def _count_shard(store: ObjectStore, rows: Rows) -> dict[str, int]:

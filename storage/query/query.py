@@ -6,6 +6,7 @@
     shards     a row per (shard, column): the manifest
     saves      a row per save of what people made, and which are in force
     captions, labels, names, ...   the other columns: their index, or rows of their records (record_rows.py)
+    labels_masks   a row per mask that labels brought: their index, as of masks
 
 Files are read through the dataset's own store, lazily and only the columns and row groups that a query needs,
 so a local folder and S3 are the same and S3 needs no other credentials. A query sees these tables and nothing
@@ -16,20 +17,21 @@ It doesn't check sha256 (that would read every file whole): pages carry checksum
 
 from __future__ import annotations
 
+import re
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from maskmill.storage.dataset.columns import BRINGING, brought_masks
 from maskmill.storage.dataset.generations import Generation
-from maskmill.storage.dataset.manifest import GenerationRow
-from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, record_table, save_table
+from maskmill.storage.dataset.record_rows import WHOLE, RecordRows, save_table
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError
 from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.plan.tables import image_schema
-from maskmill.storage.shards.ranged import RangedFile
+from maskmill.storage.query.column_tables import column_tables
+from maskmill.storage.query.parquet import parquet_rows
 from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -158,11 +160,23 @@ def query_sentence(exc: Exception, tables: Sequence[str]) -> str:
 def table_names(generation: Generation) -> tuple[str, ...]:
     """The tables that a query can name."""
     columns = {row.column for row in generation.rows()} - {"images", SAVES}
-    return ("images", "shards", *sorted(columns), SAVES)
+    brought = {brought_masks(column) for column in columns if column in BRINGING}
+    return ("images", "shards", *sorted(columns | brought), SAVES)
 
 
-def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Table:
+def load_table(
+    store: ObjectStore,
+    generation: Generation,
+    name: str,
+    rows_for: Callable[[str], RecordRows] = lambda column: WHOLE,
+) -> pa.Table:
     """One of the tables that a query can name, whole, in memory; needs no DuckDB.
+
+    Args:
+        store: the dataset.
+        generation: of it.
+        name: of the table.
+        rows_for: how the records of a column without an index become rows.
 
     Raises:
         InputError: there is no such table; says which there are.
@@ -182,8 +196,8 @@ def load_table(store: ObjectStore, generation: Generation, name: str) -> pa.Tabl
         return _manifest(store, generation.manifest)
     try:
         if name != "images":
-            rows = [row.index for row in generation.rows() if row.column == name and row.index is not None]
-            return parquet_rows(store, rows).to_table()
+            table = column_tables(store, generation.rows(), rows_for)[name].open()
+            return table if isinstance(table, pa.Table) else table.to_table()
         shards = sorted({row.shard for row in generation.rows() if row.column == "images"})
         return planned_rows(store).to_table(filter=ds.field("shard").isin(shards))
     except (pa.ArrowException, OSError) as exc:
@@ -199,18 +213,13 @@ def _register(
 ) -> None:
     """The tables; of a column without an index only if the statement may name it, since it is read whole."""
     connection.register("shards", _manifest(store, generation.manifest))
-    by_column: dict[str, list[GenerationRow]] = defaultdict(list)
-    for row in generation.rows():
-        by_column[row.column].append(row)
-    pictures = by_column.pop("images", [])
-    by_column.pop(SAVES, None)  # of an import that took the name before it was taken
+    rows = generation.rows()
+    pictures = [row for row in rows if row.column == "images"]
+    others = [row for row in rows if row.column not in ("images", SAVES)]  # an import may have had that name
 
-    for column, found in by_column.items():
-        written = [row.index for row in found if row.index is not None]
-        if len(written) == len(found):
-            connection.register(column, parquet_rows(store, written))
-        elif column.lower() in sql.lower():
-            connection.register(column, record_table(store, found, rows_for(column)))
+    for name, table in column_tables(store, others, rows_for).items():
+        if table.indexed or re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sql, re.IGNORECASE):
+            connection.register(name, table.open())
     if SAVES in sql.lower():
         connection.register(SAVES, save_table(store))
     _register_images(connection, store, [row.index for row in pictures if row.index is not None])
@@ -251,82 +260,3 @@ def _manifest(store: ObjectStore, manifest: WrittenObject) -> pa.Table:
         return pq.read_table(pa.BufferReader(read_object(store, manifest)))
     except pa.ArrowException as exc:
         raise DamagedObject(f"{store.root}/{manifest.name}: not a readable manifest ({exc})") from exc
-
-
-def parquet_rows(
-    store: ObjectStore, written: Sequence[WrittenObject], schema: pa.Schema | None = None
-) -> ds.Dataset:
-    """Parquet files as one table that is read on demand, through the dataset's own store.
-
-    Args:
-        store: where they are.
-        written: at least one.
-        schema: of all of them; None takes the first one's.
-
-    Raises:
-        DamagedObject: the first file cannot be read.
-    """
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-    import pyarrow.fs as pafs
-    import pyarrow.parquet as pq
-
-    names = [found.name for found in written]
-    filesystem = pafs.PyFileSystem(_handler(store, {found.name: found.size_bytes for found in written}))
-    try:
-        schema = schema or pq.read_schema(names[0], filesystem=filesystem)
-    except pa.ArrowException as exc:
-        raise DamagedObject(f"{store.root}/{names[0]}: not a readable Parquet file ({exc})") from exc
-    file_format = ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    )
-    return ds.FileSystemDataset.from_paths(names, schema=schema, format=file_format, filesystem=filesystem)
-
-
-def _handler(store: ObjectStore, sizes: Mapping[str, int]) -> Any:
-    """The store as one of pyarrow's file systems, as far as reading these files goes."""
-    import pyarrow as pa
-    import pyarrow.fs as pafs
-
-    class Handler(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
-        def get_type_name(self) -> str:
-            """See pyarrow.fs.FileSystemHandler."""
-            return "maskmill"
-
-        def __eq__(self, other: object) -> bool:
-            return isinstance(other, Handler)
-
-        def __hash__(self) -> int:
-            return hash(store)
-
-        def normalize_path(self, path: str) -> str:
-            """Names are taken as they are."""
-            return path
-
-        def open_input_file(self, path: str) -> Any:
-            """An object, by ranged reads."""
-            return pa.PythonFile(RangedFile(store, path, sizes[path]), mode="r")
-
-        def open_input_stream(self, path: str) -> Any:
-            """The same, read from its start."""
-            return self.open_input_file(path)
-
-        def get_file_info(self, paths: Sequence[str]) -> list[Any]:
-            """Sizes, as the records say."""
-            return [pafs.FileInfo(path, pafs.FileType.File, size=sizes[path]) for path in paths]
-
-        def get_file_info_selector(self, selector: Any) -> list[Any]:
-            """Refused.
-
-            Raises:
-                NotImplementedError: always.
-            """
-            raise NotImplementedError("names come from the generation, never from a listing")
-
-        def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError("a query only reads")
-
-        create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _refuse
-        delete_file = move = copy_file = open_output_stream = open_append_stream = _refuse
-
-    return Handler()

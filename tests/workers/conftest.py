@@ -21,10 +21,20 @@ os.environ |= {
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec
 from maskmill.workers.run.work_settings import WorkSettings
 from tests.fakes import write_pictures
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    """Four pictures in two shards, three masks each, with their true masks as automatic ones."""
+    from tests.workers.train.training_set import publish_scenes  # imports torch
+
+    publish_scenes(tmp_path, count=4)
+    return open_store(str(tmp_path / "dataset"))
 
 
 @dataclass(frozen=True)

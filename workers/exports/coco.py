@@ -44,55 +44,26 @@ from maskmill.workers.reading.words import image_fields, mask_fields
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportChoices, ExportTask, Progress
 
 ANNOTATIONS = "annotations.json"
 PICTURES = "images"
 COPY_BYTES = 1 << 20
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes `annotations.json` and, if wanted, `images/sa_<image id>.jpg`.
-
-    Args:
-        store: the dataset.
-        generation: what of it to export.
-        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        choices: whether the photographs are written, upright, as the masks fit them; and the column that has
-            the masks: an imported one is written in the words it came in.
-        progress: called with the number of images written so far.
-
-    Returns:
-        What was written; an export that is complete already is only reported.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    return write_annotations(store, generation, destination, choices, progress)
+def write(task: ExportTask) -> ExportReport:
+    """Writes `annotations.json` and, if wanted, `images/sa_<image id>.jpg`; see `WriteExport`."""
+    return write_annotations(task)
 
 
-def write_annotations(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-    *,
-    lvis: bool = False,
-) -> ExportReport:
+def write_annotations(task: ExportTask, *, lvis: bool = False) -> ExportReport:
     """`write`, with the fields that LVIS has beyond COCO's if `lvis`.
 
     Raises:
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
+    store, generation, choices = task.store, task.generation, task.choices
     selection = Selection(store, generation, choices)
     options: dict[str, int | bool | str | float] = {
         "images": choices.images,
@@ -101,7 +72,7 @@ def write_annotations(
         **selection.options(),
     }
     plan = plan_of(choices.format, store, generation, options)
-    target = open_store(destination)
+    target = open_store(task.destination)
     started_s = time.monotonic()
     kept = KeptEntries(store, generation, choices.ids_of) if choices.ids_of else None
     complete = begin(target, plan)
@@ -110,7 +81,7 @@ def write_annotations(
 
     with ExitStack() as spools:
         job = _Job(generation, target, choices, selection, lvis, kept)
-        files, image_bytes = _write_all(job, spools, progress)
+        files, image_bytes = _write_all(job, spools, task.progress)
     num_images = sum(file.num_images for file in files)
     reviewed = selection.reviewed()
     report = ExportReport(

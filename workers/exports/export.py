@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from maskmill.workers.exports.formats import ExportChoices, Progress, format_named
+from maskmill.workers.exports.formats import ExportChoices, ExportTask, Progress, format_named
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -40,4 +40,4 @@ def export(
     """
     chosen = ExportChoices(**choices)
     write = format_named(chosen.format).writer()
-    return write(store, generation, destination, chosen, progress)
+    return write(ExportTask(store, generation, destination, chosen, progress))

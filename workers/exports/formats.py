@@ -1,11 +1,7 @@
 """The formats that a generation can be exported in. To add one: a file in this folder, and its line here.
 
-A format's file is named like it and has one function,
-
-    write(store, generation, destination, choices, progress) -> ExportReport
-
-which raises ExportError where the destination holds something else, and DamagedObject for what isn't as its
-record says. It is imported when the format is used: this list costs nothing to read.
+A format's file is named like it and has one function, `write`, a `WriteExport`. It is imported when the
+format is used: this list costs nothing to read.
 """
 
 from __future__ import annotations
@@ -30,17 +26,41 @@ Progress = Callable[[int], None]
 """Called with the number of images written so far."""
 
 
-class WriteExport(Protocol):
-    """A format's `write`; see this file's header."""
+@dataclass(frozen=True)
+class ExportTask:
+    """What a format is asked to write.
 
-    def __call__(
-        self,
-        store: ObjectStore,
-        generation: Generation,
-        destination: str,
-        choices: ExportChoices,
-        progress: Progress | None,
-    ) -> ExportReport: ...
+    Attributes:
+        store: the dataset.
+        generation: what of it to export.
+        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
+        choices: what is taken, and how it is written.
+        progress: called with the number of images written so far.
+    """
+
+    store: ObjectStore
+    generation: Generation
+    destination: str
+    choices: ExportChoices
+    progress: Progress | None = None
+
+
+class WriteExport(Protocol):
+    """A format's `write`."""
+
+    def __call__(self, task: ExportTask) -> ExportReport:
+        """Writes a generation in the format.
+
+        Returns:
+            What was written; an export that is complete already is only reported.
+
+        Raises:
+            ExportError: the destination holds something else.
+            maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
+            maskmill.storage.errors.DatasetError: images were forgotten since the generation was published:
+                the files written so far may hold them.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +132,12 @@ def _label_studio() -> WriteExport:
     return label_studio.write
 
 
+def _fiftyone() -> WriteExport:
+    from maskmill.workers.tools import fiftyone
+
+    return fiftyone.write
+
+
 def _cvat() -> WriteExport:
     from maskmill.workers.tools import cvat
 
@@ -144,6 +170,7 @@ FORMATS = (
         name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
     ),
     ExportFormat(name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True),
+    ExportFormat(name="fiftyone", holds="a FiftyOneDataset", writer=_fiftyone),
 )
 
 

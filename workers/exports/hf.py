@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
 
 SPLITS = {"": "train", splits.TRAIN: "train", splits.VAL: "validation", splits.TEST: "test"}
 """Our splits by the names that `datasets` gives them."""
@@ -44,40 +44,9 @@ GROUP_IMAGES = 100
 """A row group holds at most so much: readers hold one in memory."""
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes a generation as Parquet files and a dataset card.
-
-    Args:
-        store: the dataset.
-        generation: what of it to export.
-        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        choices: how much a file holds, and the column that has the masks.
-        progress: called with the number of images written so far.
-
-    Returns:
-        What was written; an export that is complete already is only reported.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    return export_parts(
-        store,
-        generation,
-        destination,
-        choices,
-        progress,
-        _file_name,
-        _write_file,
-        _card,
-        extra={SCHEMA: SCHEMA_NUMBER},
-    )
+def write(task: ExportTask) -> ExportReport:
+    """Writes a generation as Parquet files and a dataset card; see `WriteExport`."""
+    return export_parts(task, _file_name, _write_file, _card, extra={SCHEMA: SCHEMA_NUMBER})
 
 
 def row_schema() -> pa.Schema:

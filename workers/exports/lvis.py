@@ -10,23 +10,10 @@ from typing import TYPE_CHECKING
 from maskmill.workers.exports.coco import write_annotations
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
-    from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
     from maskmill.workers.exports.report import ExportReport
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes `annotations.json` and, if wanted, the photographs; see `coco.write`.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    return write_annotations(store, generation, destination, choices, progress, lvis=True)
+def write(task: ExportTask) -> ExportReport:
+    """Writes `annotations.json` and, if wanted, the photographs; see `WriteExport`."""
+    return write_annotations(task, lvis=True)

@@ -23,7 +23,7 @@ from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
 
 CARD = "README.md"
 
@@ -39,11 +39,7 @@ WriteFile = Callable[[ObjectStore, str, "Ahead", int, int], ExportedFile]
 
 
 def export_parts(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
+    task: ExportTask,
     file_name: NameFile,
     write_file: WriteFile,
     card: Callable[[Generation, Sequence[ExportedFile]], bytes] | None = None,
@@ -52,7 +48,7 @@ def export_parts(
     """Writes a generation as files of limited size, going on after those that an earlier run finished.
 
     Args:
-        store, generation, destination, choices, progress: as a format's `write` has them.
+        task: what a format is asked to write.
         file_name: of the file of a number, of a split.
         write_file: writes and notes one.
         card: makes the README.md that tells of all files; None writes none.
@@ -67,6 +63,7 @@ def export_parts(
         maskmill.storage.errors.DatasetError: images were forgotten since the generation was published: the
             files written so far may hold them.
     """
+    store, generation, choices = task.store, task.generation, task.choices
     selection = Selection(store, generation, choices)
     options: dict[str, int | bool | str | float] = {
         "max_images": choices.max_images,
@@ -75,7 +72,7 @@ def export_parts(
         **selection.options(),
     }
     plan = plan_of(choices.format, store, generation, {**options, **(extra or {})})
-    target = open_store(destination)
+    target = open_store(task.destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
     if complete is not None:
@@ -87,7 +84,7 @@ def export_parts(
         name_of = partial(file_name, split=split)
         own = finished_parts(target, name_of)
         first, before = sum(file.num_images for file in own), sum(file.num_images for file in files)
-        images = Ahead(selection.images(skip=first, split=split), before + first, progress)
+        images = Ahead(selection.images(skip=first, split=split), before + first, task.progress)
         while images.next is not None:
             own.append(write_file(target, name_of(len(own)), images, choices.max_images, choices.max_bytes))
         files += own

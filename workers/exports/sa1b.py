@@ -18,37 +18,15 @@ from maskmill.workers.exports.report import ExportedFile, ExportReport
 from maskmill.workers.exports.samples import ExportImage
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
 
 TAR_BLOCK_BYTES = 512
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes a generation as SA-1B tars.
-
-    Args:
-        store: the dataset.
-        generation: what of it to export.
-        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        choices: how much a tar holds, and the column that has the masks.
-        progress: called with the number of images written so far.
-
-    Returns:
-        What was written; an export that is complete already is only reported.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    return export_parts(store, generation, destination, choices, progress, _tar_name, _write_tar)
+def write(task: ExportTask) -> ExportReport:
+    """Writes a generation as SA-1B tars; see `WriteExport`."""
+    return export_parts(task, _tar_name, _write_tar)
 
 
 def _write_tar(

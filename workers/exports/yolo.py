@@ -38,9 +38,8 @@ from maskmill.workers.exports.samples import ExportImage, count_unannotated, sou
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
 
 TOLERANCE_PX = 0.5
 SPLIT = parse_split("95/5")
@@ -50,47 +49,26 @@ OBJECT = "object"
 SETTINGS = "data.yaml"
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes a generation as YOLO segmentation data.
-
-    Args:
-        store: the dataset.
-        generation: what of it to export.
-        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        choices: the column that has the masks.
-        progress: called with the number of images written so far.
-
-    Returns:
-        What was written; an export that is complete already is only reported.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    column = choices.column
+def write(task: ExportTask) -> ExportReport:
+    """Writes a generation as YOLO segmentation data; see `WriteExport`."""
+    store, generation, choices = task.store, task.generation, task.choices
     if choices.ids_of:
         KeptEntries(store, generation, choices.ids_of)  # says so where there is no such import
     selection = Selection(store, generation, choices)
     options = {**source_options(generation, choices), **selection.options()}
     plan = plan_of("yolo", store, generation, options)
-    target = open_store(destination)
+    target = open_store(task.destination)
     started_s = time.monotonic()
     complete = begin(target, plan)
     if complete is not None:
         return complete
 
-    names = choices.classes or given_categories(generation, choices.ids_of or column).values()
+    names = choices.classes or given_categories(generation, choices.ids_of or choices.column).values()
     written = _Written(classes={name: number for number, name in enumerate(names)})
     for image in selection.images():
         _write_image(target, image, split_of(image.sample.key, selection.shares or SPLIT), written)
-        if progress is not None:
-            progress(written.num_images)
+        if task.progress is not None:
+            task.progress(written.num_images)
 
     settings = _settings(target, written)
     target.put(SETTINGS, settings)

@@ -223,13 +223,41 @@ REASONS = (
     Reason("no_shape", "an annotation has neither a segmentation nor a box", "give one", of="object"),
     Reason("box_alone", "a box is no true mask to measure or review with", "draw the mask", of="object"),
     Reason("no_category", "an annotation's category is none of the file's", "list it", of="object"),
-    Reason("too_many", "an image has ids for 100,000 annotations", "split the image", of="object"),
+    Reason(
+        "too_many",
+        "an image has ids for 100,000 annotations; or more boxes were found than `labels.max_boxes`",
+        "split the image; or raise it",
+        of="object",
+    ),
     Reason("crowd", "a given box is of a crowd, which is no object", "nothing", of="object"),
     Reason("low_score", "a given box scores below `boxes.min_score`", "lower it", of="object"),
     Reason(
         "outside_the_image",
         "a given box or point lies outside the picture",
         "correct the boxes' file",
+        of="object",
+    ),
+    Reason("no_extent", "a found box has no part in the picture", "nothing", of="object"),
+    Reason("no_phrase", "no word was marked for a found box", "lower `labels.text_threshold`", of="object"),
+    Reason(
+        "low_predicted_iou",
+        "a found box's mask has no predicted IoU above `labels.predicted_iou`, by default "
+        "`masks.predicted_iou`; its label stays",
+        "lower it",
+        of="object",
+    ),
+    Reason(
+        "low_stability",
+        "a found box's mask is less stable than `labels.stability`, by default `masks.stability`; its label "
+        "stays",
+        "lower it",
+        of="object",
+    ),
+    Reason(
+        "small_mask",
+        "a found box's mask is smaller than `labels.min_area_px`, by default `masks.min_area_px`; its label "
+        "stays",
+        "lower it",
         of="object",
     ),
     Reason("empty_mask", "no pixel of the picture is in the mask", "look at the box or outline", of="object"),

@@ -154,11 +154,11 @@ def _stage(bench: Bench) -> Stage:
 
 
 def _capfilt(settings: CaptionSettings) -> CapFilt:
-    from maskmill.pipeline.words.blip import load_blip  # imports torch
     from maskmill.pipeline.words.caption import CapFilt
+    from maskmill.pipeline.words.captioners import load_captioner  # imports torch
     from maskmill.workers.stages.guarded import GuardedCaptioner, GuardedFilter
 
-    captioner, text_filter = load_blip(settings)
+    captioner, text_filter = load_captioner(settings)
     guarded = GuardedFilter(text_filter) if text_filter is not None else None
     return CapFilt(GuardedCaptioner(captioner), guarded, settings)
 

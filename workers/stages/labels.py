@@ -1,4 +1,9 @@
-"""The labels column: pipeline/words/ground.py over the pictures, their grid masks and their captions."""
+"""The labels column: pipeline/words/ground.py over the pictures, their grid masks and their captions.
+
+Its index has a row for each mask that boxes brought, as the masks column has for the grid's; they pass the
+same filters, unless `labels` has other ones. Filters that are 0 stay out of the fingerprint: so labels that
+were made before there were any keep theirs where a run has none either.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.segmenters import weights_identity
-from maskmill.pipeline.settings import SegmenterSettings, output_settings
+from maskmill.pipeline.settings import MaskSettings, SegmenterSettings, output_settings
 from maskmill.pipeline.settings.words import LABELS_REVISION, CaptionSettings, LabelSettings
 from maskmill.pipeline.weights.weights import identity
 from maskmill.pipeline.words.vocabulary import load_vocabulary
+from maskmill.storage.shards.index import MASK_INDEX
 from maskmill.workers.run.columns import (
     MASKS,
     Column,
@@ -26,6 +32,7 @@ from maskmill.workers.run.columns import (
 from maskmill.workers.stages.base import EncodedSample, Picture, Stage, StageResult, encode_record
 from maskmill.workers.stages.captions import CAPTIONS
 from maskmill.workers.stages.embeddings import embedding_reads, reading
+from maskmill.workers.stages.masks.records import mask_rows
 from maskmill.workers.stages.word_stage import WordStage
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from maskmill.workers.stages.base import Bench
 
 LABELS = "labels"
+FILTERS = ("predicted_iou", "stability", "min_area_px")
 
 
 class LabelStage(WordStage["Grounder"]):
@@ -46,6 +54,7 @@ class LabelStage(WordStage["Grounder"]):
     """
 
     column = LABELS
+    index = MASK_INDEX
 
     def __init__(
         self,
@@ -89,7 +98,7 @@ def encode_labels(picture: Picture, labels: ImageLabels) -> EncodedSample:
     from maskmill.pipeline.words.ground import labels_to_record  # imports torch
 
     record = labels_to_record(labels, image_id=picture.image_id, file_name=f"{picture.key}.jpg")
-    return encode_record(picture.key, record)
+    return dataclasses.replace(encode_record(picture.key, record), rows=mask_rows(picture, record))
 
 
 def looked_for(labels: LabelSettings) -> tuple[str, ...]:
@@ -109,9 +118,12 @@ def label_reads(labels: LabelSettings) -> tuple[str, ...]:
 
 
 def _resolved(settings: Sections) -> dict[str, Any]:
-    """With the phrases themselves: workers elsewhere have no such file."""
-    labels = with_pinned(settings.of(LabelSettings), "model")
-    return {"labels": dataclasses.replace(labels, vocabulary=looked_for(labels) or None)}
+    """With the phrases themselves, workers elsewhere have no such file, and with the filters in force."""
+    labels, masks = with_pinned(settings.of(LabelSettings), "model"), settings.of(MaskSettings)
+    filters = {
+        name: own if (own := getattr(labels, name)) is not None else getattr(masks, name) for name in FILTERS
+    }
+    return {"labels": dataclasses.replace(labels, vocabulary=looked_for(labels) or None, **filters)}
 
 
 def _check(settings: Sections) -> None:
@@ -129,6 +141,7 @@ def _facts(settings: Sections) -> ColumnFacts:
     return ColumnFacts(
         settings={
             **output_settings(labels),
+            **{name: value for name in FILTERS if (value := getattr(labels, name))},
             "phrases": list(looked_for(labels)),
             "segmenter": output_settings(segmenter),
         },

@@ -31,9 +31,7 @@ from maskmill.workers.foreign.shapes import shape_of
 from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
-    from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
     from maskmill.workers.exports.report import ExportReport
     from maskmill.workers.exports.samples import ExportImage
 
@@ -42,22 +40,10 @@ ID = "maskmill_id"
 OTHER_SHAPES = ("box", "polyline", "points", "cuboid", "ellipse", "skeleton")
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes CVAT's file, the labels, and the photographs.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    selection = Selection(store, generation, choices)
-    images = _Images(choices.classes)
-    return export_maps(store, generation, destination, choices, progress, selection, images)
+def write(task: ExportTask) -> ExportReport:
+    """Writes CVAT's file, the labels, and the photographs; see `WriteExport`."""
+    selection = Selection(task.store, task.generation, task.choices)
+    return export_maps(task, selection, _Images(task.choices.classes))
 
 
 class _Images(MapFormat):

@@ -35,9 +35,7 @@ from maskmill.workers.tools import brush_rle
 from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
-    from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
     from maskmill.workers.exports.report import ExportReport
     from maskmill.workers.exports.samples import ExportImage
 
@@ -46,22 +44,10 @@ TAG, IMAGE = "tag", "image"
 MARK = "maskmill "
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes tasks with their masks as predictions, the labels, and the photographs.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    selection = Selection(store, generation, choices)
-    tasks = _Tasks(generation.number, choices.classes)
-    return export_maps(store, generation, destination, choices, progress, selection, tasks)
+def write(task: ExportTask) -> ExportReport:
+    """Writes tasks with their masks as predictions, the labels, and the photographs; see `WriteExport`."""
+    selection = Selection(task.store, task.generation, task.choices)
+    return export_maps(task, selection, _Tasks(task.generation.number, task.choices.classes))
 
 
 class _Tasks(MapFormat):

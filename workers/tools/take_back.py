@@ -6,7 +6,7 @@ there any more rejected, one that wasn't there added; a mask whose id was lost o
 pixels. A picture on which nothing changed gets no save. What was saved meanwhile is not overwritten: the edit
 then stands beside it. The same file again is the same saves.
 
-It doesn't know: editors' files (label_studio.py, cvat.py).
+It doesn't know: editors' files (label_studio.py, cvat.py, fiftyone.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from maskmill.workers.reviews.keep import Start, Work, keep
 from maskmill.workers.reviews.rows import ADDED, AUTOMATIC, CHANGED, CONFIRMED, KEPT, MaskWork
 from maskmill.workers.run.columns import MASKS
 from maskmill.workers.stages.review import REVIEW
-from maskmill.workers.tools import cvat, label_studio
+from maskmill.workers.tools import cvat, fiftyone, label_studio
 from maskmill.workers.tools.edited import EditedImage, EditedMask
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 READERS: Mapping[str, Callable[[Path], Iterator[EditedImage]]] = {
     "label_studio": label_studio.read,
     "cvat": cvat.read,
+    "fiftyone": fiftyone.read,
 }
 """The editors whose files are known, by the name of their export."""
 

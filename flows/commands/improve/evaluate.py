@@ -84,7 +84,7 @@ def evaluate(
 ) -> None:
     """Measure a segmenter, or a generation.
 
-    Points, boxes, proposals and edges against ground truth; what is measured is in [evaluate].
+    Points, boxes, proposals and edges against ground truth; --set evaluate.... says what of it.
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config

@@ -88,7 +88,7 @@ def _fetched(one: Wanted, *, json: bool) -> dict[str, Any]:
     was_here = one.path.is_file()
     with console.live_watcher(quiet=json) as watcher:
         if not was_here:
-            watcher.step(f"fetching {one.file_name}, in MB")
+            watcher.step(f"fetching {one.file_name}", "megabyte")
         path = fetch_file(
             one, lambda done, total: watcher.count(done // 10**6, total // 10**6 if total else None)
         )

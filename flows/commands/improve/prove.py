@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 
 def prove(
     images: Annotated[
-        list[str], typer.Option("--images", "-i", help="Pictures, as `generate` takes --input.")
+        list[str],
+        typer.Option("--images", "-i", help="Pictures, as `generate` takes --input.", metavar="IMAGES"),
     ],
     weights: Annotated[
-        str | None, typer.Option("--weights", "-w", help="As segmenter.weights: a path, word or hub id.")
+        str | None,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="A path, hub id, or word of `maskmill fetch`; by default the recipe's.",
+            metavar="WEIGHTS",
+        ),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
@@ -52,7 +59,7 @@ def prove(
         run = load_config(recipe, config, pairs)
         with console.live_watcher(quiet=json) as watcher:
             if not json:
-                watcher.step("annotating by both sides")
+                watcher.step("annotating by both sides", "image")
             proof = run_both(
                 images,
                 ingest=run.ingest,

@@ -14,7 +14,9 @@ from maskmill.flows.report import console
 def browse(
     dataset: Dataset,
     generation: Which = None,
-    column: Annotated[str | None, typer.Option(help="The masks' column; an import has another.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column with the masks; imports have another.", metavar="NAME")
+    ] = None,
     by: Annotated[
         str | None, typer.Option(help="Who reviews; your login name by default.", metavar="NAME")
     ] = None,
@@ -24,7 +26,10 @@ def browse(
     ] = True,
     review: Annotated[bool, typer.Option("--review", help="Open the first picture to review.")] = False,
     order: Annotated[
-        str, typer.Option(help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.")
+        str,
+        typer.Option(
+            help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.", metavar="ORDER"
+        ),
     ] = "key",
     only: Only = "",
     recipe: Recipe = None,

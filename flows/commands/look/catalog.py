@@ -83,7 +83,7 @@ def diff(
         store = open_store(dataset)
         old, new = find_generation(store, before), find_generation(store, after)
         with console.live_watcher() as watcher:
-            watcher.step(f"comparing generations {old.number} and {new.number}")
+            watcher.step(f"comparing generations {old.number} and {new.number}", "shard")
             report = compare(store, old, new, max_shards=max_shards, progress=watcher.count)
         if picture is not None and report.largest:
             from maskmill.workers.measure.difference_sheet import difference_sheet

@@ -38,7 +38,7 @@ def duplicates(
         store = open_store(dataset)
         found_in = find_generation(store, generation)
         with console.live_watcher() as watcher:
-            watcher.step(f"comparing the pictures of generation {found_in.number}")
+            watcher.step(f"comparing the pictures of generation {found_in.number}", "shard")
             pictures = known_pictures(store, found_in, decode=True, progress=watcher.count)
             found = find_duplicates(pictures, max_distance)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -87,6 +87,34 @@ IdsOf = Annotated[
 ]
 
 
+def what_is_taken(
+    where: str,
+    masks_where: str,
+    limit: int | None,
+    split: str,
+    classes: str,
+    class_map: Path | None,
+    min_label_score: float,
+) -> dict[str, Any]:
+    """The choices of "What is taken" that were made, as fields of `ExportChoices`.
+
+    Raises:
+        InputError: a file of classes or the map cannot be read.
+    """
+    from maskmill.workers.exports.chosen.files import class_names, read_class_map
+
+    choices = {
+        "where": where,
+        "masks_where": masks_where,
+        "limit": limit,
+        "split": split,
+        "classes": class_names(classes),
+        "class_map": read_class_map(class_map),
+        "min_label_score": min_label_score,
+    }
+    return {name: value for name, value in choices.items() if value}
+
+
 def export(
     dataset: Dataset,
     dest: Annotated[str, typer.Argument(help="An empty or new folder, or s3://bucket/prefix.")],
@@ -124,9 +152,8 @@ def export(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import validate
         from maskmill.flows.runs.export import export_generation
-        from maskmill.workers.exports.chosen.files import class_names, read_class_map
 
-        choices = {
+        form = {
             "format": format,
             "images": images,
             "column": column,
@@ -134,17 +161,11 @@ def export(
             "prefer": prefer,
             "ids_of": ids_of,
             "only": only,
-            "where": where,
-            "masks_where": masks_where,
-            "limit": limit,
-            "split": split,
-            "classes": class_names(classes),
-            "class_map": read_class_map(class_map),
-            "min_label_score": min_label_score,
         }
-        config = validate({"export": choices})
+        taken = what_is_taken(where, masks_where, limit, split, classes, class_map, min_label_score)
+        config = validate({"export": {**form, **taken}})
         with console.watched() as watcher:
-            watcher.step(f"exporting to {dest}")
+            watcher.step(f"exporting to {dest}", "image")
             report = export_generation(dataset, generation, config.export, dest)
         _show(report, json=json)
 

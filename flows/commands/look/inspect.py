@@ -174,7 +174,7 @@ def _repair(
     from maskmill.flows.runs.repair import look_for_damage, repair
 
     with console.watched() as watcher:
-        watcher.step("looking for damage")
+        watcher.step("looking for damage", "shard")
         found = look_for_damage(dataset, deep=deep, given=given)
     if not found.damages and not found.unpublished:
         return None

@@ -15,6 +15,7 @@ from maskmill.flows.commands.look.export import (
     MasksWhere,
     Split,
     Where,
+    what_is_taken,
 )
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Json, Sets, Which
 from maskmill.flows.report import console
@@ -58,21 +59,11 @@ def push(
     with console.clear_errors(debug=debug, resume=console.command_line()):
         from maskmill.flows.config import load_config
         from maskmill.flows.runs.push import push_generation
-        from maskmill.workers.exports.chosen.files import class_names, read_class_map
 
         _check_staging(dry_run, staging)
-        taken = {
-            "where": where,
-            "masks_where": masks_where,
-            "limit": limit,
-            "split": split,
-            "classes": class_names(classes),
-            "class_map": read_class_map(class_map),
-            "min_label_score": min_label_score,
-        }
+        taken = what_is_taken(where, masks_where, limit, split, classes, class_map, min_label_score)
         run = load_config(None, config, set or [])
-        given = {name: value for name, value in taken.items() if value}
-        run = run.model_copy(update={"export": changed_settings(run.export, given)})
+        run = run.model_copy(update={"export": changed_settings(run.export, taken)})
         with console.watched():
             done = push_generation(
                 dataset, generation, dest, run, staging=staging, private=private, dry_run=dry_run

@@ -94,7 +94,7 @@ def write_scenes(dest: Path, *, count: int, seed: int, size_px: int) -> None:
 
     _say("scenes", str(dest), "--count", str(count), "--seed", str(seed), "--size", str(size_px))
     with console.live_watcher() as watcher:
-        watcher.step("drawing scenes")
+        watcher.step("drawing scenes", "scene")
         written = demo_inputs.write_scenes(
             dest,
             count=count,

@@ -25,7 +25,7 @@ def show_estimate(dataset: str, inputs: list[str], config: RunConfig, *, json: b
     spec = describe_run(dataset, config)
     workers = config.run.workers or plan_crew(config, [_this_machine()]).num_workers
     with console.live_watcher() as watcher:
-        watcher.step("annotating a sample of the inputs")
+        watcher.step("annotating a sample of the inputs", "image")
         estimate = estimate_inputs(inputs, spec, num_workers=workers, progress=watcher.count)
     if json:
         console.print_json(dataclasses.asdict(estimate))

@@ -57,7 +57,8 @@ def relabel(
     only: Only = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
     wait: Annotated[
-        float, typer.Option(min=0, help="For another writer of the dataset to end.", metavar="SECONDS")
+        float,
+        typer.Option(min=0, help="How long to wait for another writer of the dataset.", metavar="SECONDS"),
     ] = 0.0,
     workers: Workers = None,
     ray_address: RayAddress = None,

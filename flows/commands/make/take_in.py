@@ -17,7 +17,7 @@ from maskmill.flows.report.words import count
 if TYPE_CHECKING:
     from maskmill.workers.jobs.import_column import ImportReport
 
-EDITORS = ("label_studio", "cvat")
+EDITORS = ("label_studio", "cvat", "fiftyone")
 """Those whose edits come back; workers/tools/take_back.py has their readers."""
 
 
@@ -63,8 +63,9 @@ def import_column(
 ) -> None:
     """Take annotations in, or edits back from another editor.
 
-    COCO and SA-1B become a column. Edits of an export to Label Studio or CVAT become reviews by who made
-    them: masks that were changed, added, rejected or given another label; what nobody touched stays as it is.
+    COCO and SA-1B become a column. Edits of an export to Label Studio, CVAT or FiftyOne become reviews
+    by who made them: masks that were changed, added, rejected or given another label; what nobody touched
+    stays as it is.
 
     Matched to the dataset's images by file name, whole folders at a time, and published beside its masks:
     `show` and `export --column` use them. What cannot be taken is left out and counted. Masks `--by person`

@@ -45,7 +45,7 @@ def tune(
 
         run = load_config(recipe, config, set or [])
         with console.live_watcher() as watcher:
-            watcher.step("annotating a sample at all thresholds")
+            watcher.step("annotating a sample at all thresholds", "image")
             report = tune_inputs(
                 input,
                 ingest=run.ingest,

@@ -54,7 +54,7 @@ def deploy(
     cron: Cron = None,
     timezone: Timezone = "UTC",
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="For Prefect's filters. Repeat for more.")
+        list[str] | None, typer.Option("--tag", help="For Prefect's filters. Repeat for more.", metavar="TAG")
     ] = None,
     sign_off: Annotated[
         bool, typer.Option("--sign-off", help="relabel: a person must agree before it publishes.")

@@ -76,6 +76,6 @@ def run_distillation(dataset: str, number: int | None, config: RunConfig, studen
         run=run,
         facts={"teacher": teacher.model, "teacher_sha256": weights},
     )
-    watcher().step(f"distilling run {job.run}")
+    watcher().step(f"distilling run {job.run}", "step")
     total = config.distill.encoder_steps + config.distill.prompt_steps
     return distill(job, watch=lambda step, loss: watcher().count(step, total))

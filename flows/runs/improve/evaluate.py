@@ -142,7 +142,7 @@ def measure(segmenter: SegmenterSettings, question: Question, settings: Evaluate
     elif segmenter.weights == models.PROMOTED:
         raise InputError("--segmenter promoted is a dataset's: name the dataset first")
     asked = look_at(sets, settings, scenes=question.scenes, bsds=question.bsds)
-    watcher().step("measuring")
+    watcher().step("measuring", "image")
     found = measure_asked(models.load(segmenter), asked, settings, progress=watcher().count)
     files = write(found, question.out) if question.out is not None else []
     return {

@@ -201,7 +201,7 @@ def run_training(job: TrainJob, config: RunConfig, *, workers: int = 1) -> Model
 
 
 def _shown(job: TrainJob) -> Callable[[StepFigures], None]:
-    watcher().step(f"training run {job.run}")
+    watcher().step(f"training run {job.run}", "step")
 
     def watch(figures: StepFigures) -> None:
         """Counts a step of training."""

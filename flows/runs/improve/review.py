@@ -105,7 +105,7 @@ def take_reviews(
     settings = models.in_force(store, config.segmenter)
     given = config.loop.review_mode == "given"
 
-    watcher().step("reviewing")
+    watcher().step("reviewing", "image")
     generation = find_generation(store)
     report = review_by_oracle(
         store,

@@ -1,8 +1,8 @@
 """The detectors: `load_detector` builds the one whose folder or hub id the settings name.
 
-Grounding DINO and MM-Grounding-DINO read a text and mark the words that a box shows; OWLv2 and OWL-ViT judge
-each box by each phrase. A new one is a file of its own with the protocol `Detector`, its family in
-settings/families.py, and a line here.
+Grounding DINO and MM-Grounding-DINO read a text and mark the words that a box shows; OWLv2, OWL-ViT and
+OmDet-Turbo judge each box by each phrase. A new one is a file of its own with the protocol `Detector`, its
+family in settings/families.py, and a line here.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ def load_detector(settings: LabelSettings) -> Detector:
         return grounding_dino.GroundingDino(
             *pretrained.load(network, AutoProcessor, found, dtype=settings.dtype), settings
         )
+    if found.model_type == "omdet-turbo":
+        from transformers import OmDetTurboForObjectDetection
+
+        from maskmill.pipeline.words.detectors.omdet_turbo import OmDetTurbo
+
+        made = pretrained.load(OmDetTurboForObjectDetection, AutoProcessor, found, dtype=settings.dtype)
+        return OmDetTurbo(*made, settings)
     from maskmill.pipeline.words.detectors import owl
 
     kind: Any = owl.NETWORKS[found.model_type]

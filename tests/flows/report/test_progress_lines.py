@@ -27,12 +27,21 @@ def test_a_step_that_counts_nothing_still_shows_that_it_is_alive() -> None:
 def test_lines_say_where_it_stands_and_the_last_count_is_never_lost() -> None:
     lines: list[str] = []
     with ProgressLines(lines.append, lines.append, every_s=60.0) as progress:
-        progress.step("drawing")
+        progress.step("drawing", "scene")
         for done in range(1, 7):
             progress.count(done, 6)
         progress.step("listing")
         progress.count(1200)
-    assert [line.partition(" (")[0] for line in lines] == ["drawing", "  6 of 6", "listing", "  1,200"]
+        progress.step("checking", "shard")
+        progress.count(1)
+    assert [line.partition(" (")[0] for line in lines] == [
+        "drawing",
+        "  6 of 6 scenes",
+        "listing",
+        "  1,200",
+        "checking",
+        "  1 shard",
+    ]
 
 
 def test_a_tally_has_pace_and_time_left() -> None:

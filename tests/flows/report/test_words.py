@@ -82,3 +82,5 @@ def test_choices_and_totals_read_as_sentences() -> None:
         "annotated",
         "x",
     ]
+    brought = words.in_order({"labels_masks": 4, "captions": 2, "masks": 1})
+    assert [name for name, _ in brought] == ["masks", "masks that labels brought", "captions"]

@@ -72,7 +72,9 @@ def test_training_and_measuring_name_the_bad_value(kind: type, values: dict[str,
 
 
 def test_model_types_are_those_of_the_table() -> None:
-    assert model_types_of("detector") == ("grounding-dino", "mm-grounding-dino", "owlv2", "owlvit")
+    dino = ("grounding-dino", "mm-grounding-dino")
+    assert model_types_of("detector") == (*dino, "owlv2", "owlvit", "omdet-turbo")
+    assert model_types_of("captioner") == ("blip", "blip-2", "florence2")
     assert set(model_types_of("namer")) == {t for family in families_of("namer") for t in family.model_types}
 
 

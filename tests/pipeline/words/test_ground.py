@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +19,15 @@ from maskmill.pipeline.words.detectors.base import Detections, Query
 from maskmill.pipeline.words.ground import (
     Grounder,
     GroundInput,
+    ImageLabels,
     Label,
+    failed_filter,
     kept_boxes,
     labels_from_record,
     labels_to_record,
     link,
 )
+from maskmill.workers.run.reject_reasons import reason_names
 from tests.masks import mask
 
 
@@ -125,6 +129,51 @@ def test_a_label_takes_a_grid_mask_or_brings_its_own(segmenter: SamSegmenter, ph
     assert [row["mask"] for row in record["labels"]] == [700_001, 700_002]
     assert record["annotations"][0]["id"] == 700_002
     assert labels_from_record(json.loads(json.dumps(record))) == found
+
+
+def own_mask(**measures: Any) -> Annotation:
+    """A mask of 100 px with both scores 0.9, but for these."""
+    return dataclasses.replace(mask((0, 0, 10, 10)), **measures)
+
+
+@pytest.mark.parametrize(
+    ("measures", "filters", "reason"),
+    [
+        ({}, {"predicted_iou": 0.88, "stability": 0.9, "min_area_px": 100}, None),
+        ({"predicted_iou": 0.88}, {"predicted_iou": 0.88}, "low_predicted_iou"),
+        ({"stability_score": 0.89}, {"stability": 0.9}, "low_stability"),
+        ({"area_px": 99}, {"min_area_px": 100}, "small_mask"),
+        ({"predicted_iou": -1.0, "stability_score": 0.0, "area_px": 1}, {}, None),
+        ({"predicted_iou": -1.0, "stability_score": 0.0}, {"predicted_iou": 0.0, "stability": 0.0}, None),
+    ],
+)
+def test_a_boxs_mask_is_held_to_the_grids_rules(
+    measures: dict[str, Any], filters: dict[str, Any], reason: str | None
+) -> None:
+    assert failed_filter(own_mask(**measures), settings(**filters)) == reason
+
+
+def test_a_mask_that_fails_leaves_its_label_and_is_counted(segmenter: SamSegmenter, photo: Any) -> None:
+    """One box's mask is smaller than the other's: the least area lies between the two."""
+    rows = ((20.0, 30.0, 200.0, 220.0, 0.9, "cat"), (5.0, 5.0, 60.0, 50.0, 0.8, "dog"))
+    nothing = AnnotatedImage(photo.shape[1], photo.shape[0], ())
+
+    def ground(**filters: int) -> ImageLabels:
+        made = Grounder(Finds(detections(*rows)), segmenter, ("cat",), settings(box_nms=0.9, **filters))
+        (found,) = made([GroundInput(photo, nothing)])
+        return found
+
+    both = ground()
+    areas_px = [one.area_px for one in both.annotations]
+    assert len(set(areas_px)) == 2 and both.dropped == {}
+    one = ground(min_area_px=max(areas_px))
+    assert [label.label for label in one.labels] == ["cat", "dog"], "words and boxes stay"
+    assert sorted(label.mask is None for label in one.labels) == [False, True]
+    assert [mask.area_px for mask in one.annotations] == [max(areas_px)]
+    assert one.dropped == {"small_mask": 1} and set(one.dropped) <= reason_names()
+
+    record = labels_to_record(one, image_id=7, file_name="000000007.jpg")
+    assert labels_from_record(json.loads(json.dumps(record))) == one
 
 
 def test_an_image_without_boxes_is_never_embedded(photo: Any) -> None:

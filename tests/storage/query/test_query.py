@@ -142,7 +142,7 @@ def test_a_column_without_an_index_is_read_from_its_records(tmp_path: Path) -> N
         commit(words, shard, samples, (), {"images": images.sha256})
     columns = {"images": IMAGES, "masks": MASKS, "labels": "5" * 16}
     generation = publish(store, columns, settings={}, models={}, totals={}, created_utc=CREATED)
-    assert table_names(generation) == ("images", "shards", "labels", "masks", "saves")
+    assert table_names(generation) == ("images", "shards", "labels", "labels_masks", "masks", "saves")
 
     how = RecordRows({"word": "string"}, lambda record: record["words"])
     sql = "select word, count(*) from labels join masks using (key) group by 1 order by 2 desc, 1"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from maskmill.storage.dataset.generations import Generation, latest
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import join
 from maskmill.storage.dataset.saves import saved_numbers
 from maskmill.storage.errors import InputError
@@ -19,22 +19,9 @@ from maskmill.workers.jobs.review import ReviewReport, review_by_oracle
 from maskmill.workers.measure.audit import audit
 from maskmill.workers.run.loop_settings import LoopSettings
 from tests.fakes import jpeg_bytes
-from tests.workers.train.training_set import publish_scenes, scene_of, write_coco
+from tests.workers.train.training_set import now, publish_scenes, scene_of, write_coco
 
 NOW = "2025-01-01T00:00:00+00:00"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    """Scenes 0 to 3 with their true masks as automatic ones."""
-    publish_scenes(tmp_path, count=4)
-    return open_store(str(tmp_path / "dataset"))
-
-
-def now(store: ObjectStore) -> Generation:
-    found = latest(store)
-    assert found is not None
-    return found
 
 
 def given(store: ObjectStore, truth: TruthSet, images: int = 1) -> ReviewReport:

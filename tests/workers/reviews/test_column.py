@@ -12,34 +12,20 @@ from maskmill.pipeline.rle import Rle
 from maskmill.storage.care.forget import forget
 from maskmill.storage.care.garbage import find_garbage
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.generations import Generation, latest
+from maskmill.storage.dataset.generations import Generation
 from maskmill.storage.dataset.join import join, read_record
 from maskmill.storage.dataset.saves import Base, Save, Standing, saves_of
 from maskmill.storage.errors import DamagedObject
 from maskmill.storage.stores.base import ObjectStore
-from maskmill.storage.stores.open import open_store
 from maskmill.workers.jobs.import_column import import_annotations
 from maskmill.workers.reviews.column import publish_saves, review_record, unpublished, with_reviews
 from maskmill.workers.reviews.keep import Kept, Work, begin, keep
 from maskmill.workers.reviews.rows import MaskWork
 from tests.workers.reviews.old_reviews import publish_old_reviews
-from tests.workers.train.training_set import publish_scenes, write_coco
+from tests.workers.train.training_set import now, write_coco
 
 NOW = "2025-01-01T00:00:00+00:00"
 ONE, TWO, THREE = "000000001", "000000002", "000000003"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    """Four pictures in two shards, three masks each."""
-    publish_scenes(tmp_path, count=4)
-    return open_store(str(tmp_path / "dataset"))
-
-
-def now(store: ObjectStore) -> Generation:
-    found = latest(store)
-    assert found is not None
-    return found
 
 
 def reviewed(store: ObjectStore, generation: Generation | None = None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from maskmill.pipeline.settings.train import TrainSettings
-from maskmill.storage.dataset.generations import Generation, latest
 from maskmill.storage.dataset.join import join, read_record
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.plan.make_plan import make_plan
@@ -30,23 +29,10 @@ from maskmill.workers.reviews.rows import MaskWork
 from maskmill.workers.run.loop_settings import LoopSettings
 from maskmill.workers.train.stream import Place, TrainStream
 from tests.workers.reviews.old_reviews import publish_old_reviews
-from tests.workers.train.training_set import publish_scenes, write_coco
+from tests.workers.train.training_set import now, write_coco
 
 NOW = "2025-01-01T00:00:00+00:00"
 ONE = "000000001"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    """Four pictures in two shards, three masks each, with their true masks as automatic ones."""
-    publish_scenes(tmp_path, count=4)
-    return open_store(str(tmp_path / "dataset"))
-
-
-def now(store: ObjectStore) -> Generation:
-    found = latest(store)
-    assert found is not None
-    return found
 
 
 def given(store: ObjectStore, truth: TruthSet, images: int = 1) -> ReviewReport:

@@ -17,8 +17,8 @@ from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.settings.words import CaptionSettings, LabelSettings, NameSettings
-from maskmill.pipeline.words.blip import BlipCaptioner, BlipFilter
 from maskmill.pipeline.words.caption import CapFilt
+from maskmill.pipeline.words.captioners.blip import BlipCaptioner, BlipFilter
 from maskmill.pipeline.words.clip import Namer
 from maskmill.pipeline.words.detectors.grounding_dino import GroundingDino
 from maskmill.storage.dataset.columns import ColumnVersion

@@ -8,6 +8,7 @@ import pytest
 
 from maskmill.flows.config import RunConfig
 from maskmill.pipeline.settings import LabelSettings, MaskSettings
+from maskmill.storage.dataset.columns import BRINGING
 from maskmill.workers.stages.registry import (
     COLUMNS,
     column_names,
@@ -40,6 +41,8 @@ def test_columns_that_bring_masks_are_joined_first() -> None:
     brings = [column.join.brings is not None for column in joined_columns() if column.join]
     assert brings == sorted(brings, reverse=True) and any(brings) and not all(brings)
     assert standing_in() == ("review",)
+    bringing = [column.name for column in joined_columns() if column.join and column.join.brings is not None]
+    assert tuple(bringing) == BRINGING, "storage knows them by name: their index has their masks"
 
 
 def test_what_is_off_has_no_facts() -> None:

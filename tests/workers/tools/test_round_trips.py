@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from maskmill.pipeline.rle import Rle, decode, encode_mask
 from maskmill.storage.dataset.saves import saved_numbers, standing_of
@@ -21,7 +25,7 @@ from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.reviews.column import publish_saves
 from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.reviews.rows import ADDED, MaskWork
-from maskmill.workers.tools import brush_rle, cvat, label_studio
+from maskmill.workers.tools import brush_rle, cvat, fiftyone, label_studio
 from maskmill.workers.tools.take_back import BESIDE, SAME, SAVED, THERE, TakenBack, take_back
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
 
@@ -115,7 +119,32 @@ def _halved(mask_HW: Mask) -> Mask:
     return changed
 
 
-FILES = {"label_studio": (label_studio_file, erase_label_studio), "cvat": (cvat_file, erase_cvat)}
+def fiftyone_folder(folder: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """The folder that FiftyOne exports again; benchmarks/consumers has the real one write it."""
+    found = json.loads((folder / fiftyone.SAMPLES).read_text())
+    for sample in found["samples"]:
+        sample["_dataset_id"] = {"$oid": "0" * 24}
+        if edit is not None and sample[fiftyone.KEY] == KEY:
+            edit(sample)
+    back = folder.with_name("back")
+    back.mkdir()
+    (back / fiftyone.SAMPLES).write_text(json.dumps(found))
+    return back
+
+
+def erase_fiftyone(sample: dict[str, Any]) -> None:
+    """The first mask's upper half, the box as it was."""
+    packed = sample[fiftyone.FIELD]["detections"][0]["mask"]["$binary"]
+    crop = np.load(io.BytesIO(zlib.decompress(base64.b64decode(packed["base64"]))))
+    crop[: len(crop) // 2] = False
+    packed["base64"] = base64.b64encode(fiftyone._packed(crop)).decode()
+
+
+FILES = {
+    "label_studio": (label_studio_file, erase_label_studio),
+    "cvat": (cvat_file, erase_cvat),
+    "fiftyone": (fiftyone_folder, erase_fiftyone),
+}
 
 
 @pytest.mark.parametrize("format", FILES)
@@ -157,6 +186,34 @@ def test_an_export_that_nobody_edited_changes_nothing(format: str, data: Publish
     path = FILES[format][0](tmp_path / "out", None)
     assert back(data, path, format).pictures == {SAME: NUM_ANNOTATED}
     assert files_of(data) == before
+
+
+def test_fiftyones_masks_may_be_pictures_and_boxes_drawn_anew(data: Published, tmp_path: Path) -> None:
+    """A PNG in place of the packed mask; a box of another size scales its mask; a box alone is refused."""
+    export(data.store, data.generation, str(tmp_path / "out"), format="fiftyone")
+    back_folder = fiftyone_folder(tmp_path / "out")
+    found = json.loads((back_folder / fiftyone.SAMPLES).read_text())
+    sample = next(one for one in found["samples"] if one[fiftyone.KEY] == KEY)
+    first = sample[fiftyone.FIELD]["detections"][0]
+    crop = np.load(io.BytesIO(zlib.decompress(base64.b64decode(first.pop("mask")["$binary"]["base64"]))))
+    Image.fromarray(crop.astype(np.uint8) * 255).save(back_folder / "m.png")
+    first["mask_path"] = "m.png"
+    (back_folder / fiftyone.SAMPLES).write_text(json.dumps(found))
+    assert back(data, back_folder, "fiftyone").pictures == {SAME: NUM_ANNOTATED}
+
+    size = sample["metadata"]
+    first["bounding_box"] = [0.0, 0.0, 2 / size["width"], 2 / size["height"]]
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(back_folder / "m.png")
+    (back_folder / fiftyone.SAMPLES).write_text(json.dumps(found))
+    assert back(data, back_folder, "fiftyone").masks["changed"] == 1
+    save = standing_of(data.store, KEY).in_force
+    assert save is not None
+    assert [row["area"] for row in save.annotations if row["how"] == "changed"] == [4]
+
+    del first["mask_path"]
+    (back_folder / fiftyone.SAMPLES).write_text(json.dumps(found))
+    with pytest.raises(InputError, match="has no mask: draw one"):
+        back(data, back_folder, "fiftyone")
 
 
 def test_masks_are_added_rejected_and_relabelled(data: Published, tmp_path: Path) -> None:
@@ -245,3 +302,10 @@ def test_what_is_no_edit_of_ours_is_refused_before_anything_is_saved(data: Publi
     with pytest.raises(InputError, match="not JSON-MIN"):
         back(data, tmp_path / "min.json", "label_studio")
     assert not saved_numbers(data.store)
+
+
+def test_a_share_of_a_side_is_its_pixel_again() -> None:
+    """29 / 100 * 100 is a little less than 29."""
+    for place in range(100):
+        found = fiftyone._placed(np.ones((1, 1), np.bool_), [place / 100, 0.0, 1 / 100, 1.0], 1, 100)
+        assert np.flatnonzero(found).tolist() == [place]

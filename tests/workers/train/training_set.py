@@ -18,9 +18,10 @@ from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
-from maskmill.storage.dataset.generations import Generation, publish
+from maskmill.storage.dataset.generations import Generation, latest, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
@@ -88,6 +89,13 @@ def scene_of(source: str) -> Truth:
         mask[top : top + height, left : left + width] = True
         image[mask] = draw.integers(90, 255, 3).astype(np.uint8)
     return Truth(source, image, masks)
+
+
+def now(store: ObjectStore) -> Generation:
+    """The newest generation, which there is."""
+    found = latest(store)
+    assert found is not None
+    return found
 
 
 def publish_scenes(folder: Path, *, count: int = 6, first: int = 0, empty: bool = False) -> Generation:

@@ -22,40 +22,18 @@ from maskmill.workers.exports.maps.layers import HIDDEN, map_of_masks
 from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_maps, split_name
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
-    from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
     from maskmill.workers.exports.report import ExportReport
     from maskmill.workers.exports.samples import ExportImage
 
 
-def write(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-) -> ExportReport:
-    """Writes PNGs of segments, their JSON and, if wanted, the photographs.
-
-    Args:
-        store: the dataset.
-        generation: what of it to export.
-        destination: an empty or new folder or s3:// prefix, or one where this export was begun.
-        choices: what is taken, the column that has the masks, whether the photographs are written.
-        progress: called with the number of images written so far.
-
-    Returns:
-        What was written; an export that is complete already is only reported.
-
-    Raises:
-        ExportError: the destination holds something else.
-        maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
-    """
-    selection = Selection(store, generation, choices)
+def write(task: ExportTask) -> ExportReport:
+    """Writes PNGs of segments, their JSON and, if wanted, the photographs; see `WriteExport`."""
+    generation, choices = task.generation, task.choices
+    selection = Selection(task.store, generation, choices)
     categories = Categories(given_categories(generation, choices.column), choices.classes)
     maps = _Panoptic(generation.number, categories, selection.split_names)
-    return export_maps(store, generation, destination, choices, progress, selection, maps)
+    return export_maps(task, selection, maps)
 
 
 class _Panoptic(MapFormat):

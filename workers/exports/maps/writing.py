@@ -25,9 +25,8 @@ from maskmill.workers.exports.samples import ExportImage, count_unannotated, sou
 from maskmill.workers.reading.survey import count_rejects
 
 if TYPE_CHECKING:
-    from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.stores.base import ObjectStore
-    from maskmill.workers.exports.formats import ExportChoices, Progress
+    from maskmill.workers.exports.formats import ExportTask
 
 PICTURES = "images"
 
@@ -60,30 +59,27 @@ class MapFormat(ABC):
     def map_of(self, image: ExportImage) -> MapOfImage:
         """The map of an image. Raises DamagedObject."""
 
+    def finish(self, target: ObjectStore) -> int:
+        """What is left to do to the PNGs once all images were seen; the bytes that they grew by."""
+        return 0
+
     @abstractmethod
     def files(self) -> Mapping[str, bytes]:
         """What is written beside the PNGs, by name, once all images were seen."""
 
 
-def export_maps(
-    store: ObjectStore,
-    generation: Generation,
-    destination: str,
-    choices: ExportChoices,
-    progress: Progress | None,
-    selection: Selection,
-    maps: MapFormat,
-) -> ExportReport:
+def export_maps(task: ExportTask, selection: Selection, maps: MapFormat) -> ExportReport:
     """Writes a generation in a format of maps.
 
     Raises:
         ExportError: the destination holds something else.
         maskmill.storage.errors.DamagedObject: a shard or a source image is not what its record says.
     """
+    store, generation, choices = task.store, task.generation, task.choices
     options = {**source_options(generation, choices), **selection.options()}
     options |= {} if choices.images else {"images": False}
     plan = plan_of(choices.format, store, generation, options)
-    target, started_s = open_store(destination), time.monotonic()
+    target, started_s = open_store(task.destination), time.monotonic()
     complete = begin(target, plan)
     if complete is not None:
         return complete
@@ -93,8 +89,10 @@ def export_maps(
         found = maps.map_of(image)
         num_masks += found.num_masks
         size_bytes += _put_image(target, maps.folder, image, found, choices.images)
-        if progress is not None:
-            progress(num_images)
+        if task.progress is not None:
+            task.progress(num_images)
+
+    size_bytes += maps.finish(target)
 
     # What stands beside the maps, once all images were seen
     files = []
@@ -138,12 +136,17 @@ def _put_image(
     written = 0
     if found.pixels is not None:
         png = png_of(found.pixels)
-        target.put(f"{split_name(folder, image.split)}/{image.stem}.png", png)
+        target.put(map_name(folder, image), png)
         written += len(png)
     if with_picture:
         target.put(f"{PICTURES}/{image.stem}.jpg", image.jpeg)
         written += len(image.jpeg)
     return written
+
+
+def map_name(folder: str, image: ExportImage) -> str:
+    """Of an image's PNG."""
+    return f"{split_name(folder, image.split)}/{image.stem}.png"
 
 
 def split_name(name: str, split: str) -> str:

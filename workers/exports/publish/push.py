@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
     from maskmill.workers.exports.publish.settings import PublishSettings
 
-Step = Callable[[str], None]
+Step = Callable[[str, str], None]
 Count = Callable[[int], None]
 
 CARD, CROISSANT = "README.md", "croissant.json"
@@ -53,7 +53,7 @@ def push(
     words: PublishSettings,
     *,
     private: bool = False,
-    step: Step = lambda title: None,
+    step: Step = lambda title, counts: None,
     count: Count = lambda done: None,
 ) -> tuple[Staged, Pushed]:
     """Publishes a generation.
@@ -74,9 +74,9 @@ def push(
         AccessDenied, StoreUnavailable: the hub refuses, or fails.
     """
     repo = repo_of(address)
-    step(f"writing Parquet to {folder}")
+    step(f"writing Parquet to {folder}", "image")
     staged = stage(store, generation, repo, folder, choices, words, count=count)
-    step(f"pushing {len(staged.names)} files to {address}")
+    step(f"pushing to {address}", "file")
     message = (
         f"Generation {generation.number}: {staged.numbers.images:,} images, {staged.numbers.masks:,} masks"
     )

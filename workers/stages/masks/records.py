@@ -19,11 +19,11 @@ def encode_masks(picture: Picture, image: AnnotatedImage) -> EncodedSample:
     """The SA-1B record of a picture and its index rows."""
     record = to_sa1b(image, image_id=picture.image_id, file_name=f"{picture.key}.jpg")
     encoded = encode_record(picture.key, record)
-    return EncodedSample(encoded.sample, _rows(picture, record), len(image.annotations))
+    return EncodedSample(encoded.sample, mask_rows(picture, record), len(image.annotations))
 
 
-def _rows(picture: Picture, record: Mapping[str, Any]) -> list[dict[str, object]]:
-    """The index's rows of an SA-1B record: `MASK_INDEX`."""
+def mask_rows(picture: Picture, record: Mapping[str, Any]) -> list[dict[str, object]]:
+    """The index's rows of a record that has masks in SA-1B's form: `MASK_INDEX`."""
     return [
         {
             "key": picture.key,

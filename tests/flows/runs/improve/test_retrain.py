@@ -27,7 +27,7 @@ class Counts(Silence):
         self.steps: list[str] = []
         self.counts: list[tuple[int, int | None]] = []
 
-    def step(self, title: str) -> None:
+    def step(self, title: str, counts: str = "") -> None:
         self.steps.append(title)
 
     def count(self, done: int, total: int | None = None) -> None:

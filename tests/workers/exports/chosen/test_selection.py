@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SPLIT = "40/30/30"
-EDITORS = ("label_studio", "cvat")
+EDITORS = ("label_studio", "cvat", "fiftyone")
 """Formats of editors have no splits; tests/workers/tools/ reads them."""
 
 

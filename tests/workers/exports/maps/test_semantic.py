@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmill.workers.exports.chosen.selection import Selection
 from maskmill.workers.exports.export import export
+from maskmill.workers.exports.maps import semantic
 from maskmill.workers.reading.samples import read_annotated
 from tests.workers.exports.test_given import imported
 from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
@@ -61,3 +63,29 @@ def test_more_classes_than_a_byte_take_two(data: Published, tmp_path: Path) -> N
     assert len(json.loads((tmp_path / "classes.json").read_text())) == 302
     path = next((tmp_path / "masks").iterdir())
     assert np.asarray(Image.open(path)).dtype in (np.uint16, np.int32)
+
+
+def test_classes_that_outgrow_a_byte_on_the_way_widen_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a byte held one class: every PNG has two bytes a pixel, and the numbers it would have had."""
+    store, generation = imported(tmp_path / "data")
+    passes: list[object] = []
+    images = Selection.images
+    monkeypatch.setattr(Selection, "images", lambda self, **how: passes.append(how) or images(self, **how))
+    narrow = export(store, generation, str(tmp_path / "narrow"), format="semantic", column="given")
+    assert len(passes) == 1, "the generation is read once"
+    monkeypatch.setattr(semantic, "NARROW", 1)
+    wide = export(store, generation, str(tmp_path / "wide"), format="semantic", column="given")
+
+    named = [(tmp_path / side / "classes.json").read_text() for side in ("narrow", "wide")]
+    assert named[0] == named[1] and len(json.loads(named[0])) > 2
+    paths = sorted((tmp_path / "narrow" / "masks").iterdir())
+    for path in paths:
+        both = [np.asarray(Image.open(tmp_path / side / "masks" / path.name)) for side in ("narrow", "wide")]
+        assert both[0].dtype == np.uint8 and both[1].dtype in (np.uint16, np.int32)
+        assert (both[0] == both[1]).all()
+    written = [
+        path for path in (tmp_path / "wide").rglob("*") if path.is_file() and path.name != "export.json"
+    ]
+    assert wide.size_bytes == sum(path.stat().st_size for path in written) != narrow.size_bytes

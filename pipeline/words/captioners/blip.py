@@ -1,61 +1,27 @@
 """BLIP as captioner and as filter, by transformers' classes; images are encoded once for all their texts.
 
-The captioner goes the way of `BlipForConditionalGeneration.generate`: beams are transformers' own; nucleus
-sampling is transformers' top-p, drawn by Gumbel noise from a generator per text (the largest of log
-probability plus noise is a draw from them), so that a text depends on its seed and image alone, not on what
-it shares a batch with. The filter is `BlipForImageTextRetrieval`'s matching head.
+The captioner goes the way of `BlipForConditionalGeneration.generate`, with draws of our own (drawing.py). The
+filter is `BlipForImageTextRetrieval`'s matching head.
 
-Shape suffixes: B images, T texts, N rows (texts, or texts in the making), V vocabulary, L tokens.
+Shape suffixes: B images, T texts, N rows of texts in the making, L tokens.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from transformers import (
-    AutoProcessor,
-    BlipForConditionalGeneration,
-    BlipForImageTextRetrieval,
-    LogitsProcessor,
-    LogitsProcessorList,
-    TopPLogitsWarper,
-)
+from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.settings.families import model_types_of
-from maskmill.pipeline.weights import pretrained
 from maskmill.pipeline.words.caption import Subject
+from maskmill.pipeline.words.captioners.drawing import decoding, in_turn
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.words import CaptionSettings
-
-
-class GumbelNucleus(LogitsProcessor):
-    """Leaves one token a row: a draw from the top-p part of its distribution.
-
-    Args:
-        top_p: share of probability that is drawn from, in (0, 1].
-        generators: one a row, on the CPU; each step takes a vocabulary's worth of noise from it.
-    """
-
-    def __init__(self, top_p: float, generators: Sequence[torch.Generator]) -> None:
-        self._nucleus = TopPLogitsWarper(top_p)
-        self._generators = generators
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """float[N, V]: scores in the nucleus with noise, -inf elsewhere; greedy decoding takes the draw."""
-        kept_NV = self._nucleus(input_ids, scores.float())
-        uniform_NV = torch.stack(
-            [torch.rand(scores.shape[1], generator=generator) for generator in self._generators]
-        ).to(kept_NV.device)
-        tiny = torch.finfo(torch.float32).tiny
-        noisy_NV: torch.Tensor = kept_NV - torch.log(-torch.log(uniform_NV.clamp(tiny, 1 - 1e-7)))
-        return noisy_NV
 
 
 class BlipCaptioner:
@@ -85,40 +51,12 @@ class BlipCaptioner:
             return []
         pixels = self._pixels([subject.pixels_HWC for subject in subjects])
         image_embeds = self._model.vision_model(pixel_values=pixels)[0]
-        rows = self._nucleus(image_embeds, subjects)
-        if rows is None:
-            rows = self._beams(image_embeds)
+        rows = self._generate(image_embeds, **decoding(self._settings, subjects))
         texts = self._processor.batch_decode(rows, skip_special_tokens=True)
-        each = self._settings.num_candidates
-        return [tuple(texts[i : i + each]) for i in range(0, len(texts), each)]
+        return in_turn(texts, self._settings.num_candidates)
 
     def _pixels(self, images: Sequence[Pixels]) -> torch.Tensor:
         return prepared_pixels(self._processor, images).to(self._device, self._model.dtype)
-
-    def _nucleus(self, image_embeds: torch.Tensor, subjects: Sequence[Subject]) -> torch.Tensor | None:
-        settings = self._settings
-        if settings.strategy != "nucleus":
-            return None
-        generators = [
-            seeded(settings.seed, subject.key, number)
-            for subject in subjects
-            for number in range(settings.num_candidates)
-        ]
-        return self._generate(
-            image_embeds.repeat_interleave(settings.num_candidates, dim=0),
-            do_sample=False,
-            num_beams=1,
-            logits_processor=LogitsProcessorList([GumbelNucleus(settings.top_p, generators)]),
-        )
-
-    def _beams(self, image_embeds: torch.Tensor) -> torch.Tensor:
-        settings = self._settings
-        return self._generate(
-            image_embeds,
-            do_sample=False,
-            num_beams=settings.num_beams,
-            num_return_sequences=settings.num_candidates,
-        )
 
     def _generate(self, image_embeds: torch.Tensor, **options: Any) -> torch.Tensor:
         """int64[N, L] tokens, prompt included; what the model's own `generate` does after its encoder."""
@@ -133,8 +71,6 @@ class BlipCaptioner:
             encoder_attention_mask=torch.ones(
                 image_embeds.shape[:-1], dtype=torch.long, device=image_embeds.device
             ),
-            min_new_tokens=self._settings.min_tokens,
-            max_new_tokens=self._settings.max_tokens,
             **options,
         )
         return tokens
@@ -196,33 +132,8 @@ class BlipFilter:
         return [tuple(next(scores) for _ in range(count)) for count in counts]
 
 
-def load_blip(settings: CaptionSettings) -> tuple[BlipCaptioner, BlipFilter | None]:
-    """The captioner, and the filter where the settings name one.
-
-    Raises:
-        WeightsError: weights that are missing, damaged or another model's.
-        ValueError: a device that this machine lacks.
-    """
-    assert settings.model is not None, "captions that are off load nothing"
-    found = pretrained.find(settings.model, role="captioner", model_types=model_types_of("captioner"))
-    made = pretrained.load(BlipForConditionalGeneration, AutoProcessor, found, dtype=settings.dtype)
-    captioner = BlipCaptioner(*made, settings)
-    if settings.filter is None:
-        return captioner, None
-
-    found = pretrained.find(settings.filter, role="filter", model_types=model_types_of("filter"))
-    judge = pretrained.load(BlipForImageTextRetrieval, AutoProcessor, found, dtype=settings.dtype)
-    return captioner, BlipFilter(*judge, device=settings.device)
-
-
 def prepared_pixels(processor: Any, images: Sequence[Pixels]) -> torch.Tensor:
     """float32[B, 3, S, S] by the checkpoint's own image processor."""
     pictures = [Image.fromarray(image) for image in images]
     pixels: torch.Tensor = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
     return pixels
-
-
-def seeded(seed: int, key: str, number: int) -> torch.Generator:
-    """A generator of its own for one text of one subject, the same on every machine."""
-    digest = hashlib.sha256(f"{seed}/{key}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

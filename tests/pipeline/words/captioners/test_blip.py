@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,8 +13,9 @@ from transformers import AutoProcessor, BlipForConditionalGeneration, BlipForIma
 
 from maskmill.pipeline.settings.words import CaptionSettings
 from maskmill.pipeline.weights.errors import MissingWeights, WrongWeights
-from maskmill.pipeline.words.blip import GumbelNucleus, load_blip, seeded
-from maskmill.pipeline.words.caption import Subject
+from maskmill.pipeline.words.captioners import load_captioner
+from maskmill.pipeline.words.captioners.drawing import GumbelNucleus, seeded
+from tests.pipeline.words.captioners.pictures import subjects
 from tests.tiny_models import save_blip
 
 TEXTS = ("a red cat", "two dogs sitting next to a small green house", "blue")
@@ -30,19 +29,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> CaptionSettings:
     return CaptionSettings(model=str(captioner), filter=str(matcher), num_candidates=2, max_tokens=12)
 
 
-@pytest.fixture(scope="module")
-def images() -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    draw = np.random.default_rng(0)
-    return [
-        np.clip(np.array(colour) + draw.integers(-40, 40, (20 + 10 * i, 50, 3)), 0, 255).astype(np.uint8)
-        for i, colour in enumerate(((250, 20, 20), (20, 20, 250), (128, 128, 128)))
-    ]
-
-
-def subjects(images: list[Any]) -> list[Subject]:
-    return [Subject(f"{i:09d}", image) for i, image in enumerate(images)]
-
-
 def own_classes(folder: str | None, kind: Any) -> tuple[Any, Any]:
     assert folder is not None
     maker: Any = AutoProcessor
@@ -54,7 +40,7 @@ def test_beams_are_transformers_own_token_for_token(
     settings: CaptionSettings, images: list[Any], prompt: str | None
 ) -> None:
     beams = dataclasses.replace(settings, strategy="beam", num_beams=4, prompt=prompt)
-    found = load_blip(beams)[0].captions(subjects(images))
+    found = load_captioner(beams)[0].captions(subjects(images))
     model, processor = own_classes(settings.model, BlipForConditionalGeneration)
     text = {} if prompt is None else {"text": [prompt] * len(images)}
     inputs = processor(images=[Image.fromarray(image) for image in images], return_tensors="pt", **text)
@@ -66,26 +52,11 @@ def test_beams_are_transformers_own_token_for_token(
     assert len(set(texts)) > 1 and (prompt is None or all(text.startswith(prompt) for text in texts))
 
 
-@pytest.fixture
-def gumbel_draws(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Generator]]:
-    """torch.multinomial draws by Gumbel noise of these generators, one a row."""
-    generators: list[torch.Generator] = []
-
-    def draw(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
-        noise = torch.stack([torch.rand(probabilities.shape[1], generator=own) for own in generators])
-        tiny = torch.finfo(torch.float32).tiny
-        noisy = probabilities.log() - torch.log(-torch.log(noise.clamp(tiny, 1 - 1e-7)))
-        return noisy.argmax(dim=-1, keepdim=True)
-
-    monkeypatch.setattr(torch, "multinomial", draw)
-    yield generators
-
-
 def test_nucleus_is_transformers_own_sampling_token_for_token(
     settings: CaptionSettings, images: list[Any], gumbel_draws: list[torch.Generator]
 ) -> None:
     """The same loop, top-p and lengths; only the source of randomness is given."""
-    found = load_blip(settings)[0].captions(subjects(images))
+    found = load_captioner(settings)[0].captions(subjects(images))
     gumbel_draws += [seeded(0, f"{i:09d}", number) for i in range(3) for number in range(2)]
     model, processor = own_classes(settings.model, BlipForConditionalGeneration)
     inputs = processor(
@@ -97,11 +68,11 @@ def test_nucleus_is_transformers_own_sampling_token_for_token(
 
 
 def test_a_text_depends_on_its_seed_and_image_alone(settings: CaptionSettings, images: list[Any]) -> None:
-    captioner = load_blip(settings)[0]
+    captioner = load_captioner(settings)[0]
     together = captioner.captions(subjects(images))
     alone = [captioner.captions([subject])[0] for subject in subjects(images)]
     assert together == alone
-    other = load_blip(dataclasses.replace(settings, seed=1))[0].captions(subjects(images))
+    other = load_captioner(dataclasses.replace(settings, seed=1))[0].captions(subjects(images))
     assert all(texts != others for texts, others in zip(together, other, strict=True))
     assert captioner.captions([]) == []
 
@@ -117,7 +88,7 @@ def test_draws_follow_the_distribution_and_stay_in_the_nucleus() -> None:
 
 
 def test_matching_scores_are_transformers_own(settings: CaptionSettings, images: list[Any]) -> None:
-    _, text_filter = load_blip(settings)
+    _, text_filter = load_captioner(settings)
     assert text_filter is not None
     found = text_filter.scores(images, [TEXTS, (), TEXTS[:1]])
     model, processor = own_classes(settings.filter, BlipForImageTextRetrieval)
@@ -133,7 +104,7 @@ def test_matching_scores_are_transformers_own(settings: CaptionSettings, images:
 def test_a_text_longer_than_the_model_reads_is_judged_by_its_beginning(
     settings: CaptionSettings, images: list[Any]
 ) -> None:
-    _, text_filter = load_blip(settings)
+    _, text_filter = load_captioner(settings)
     assert text_filter is not None
     ((long, longer),) = text_filter.scores(images[:1], [["dog " * 100, "dog " * 2000]])
     assert long == pytest.approx(longer, abs=1e-6) and 0 < long < 1
@@ -141,8 +112,8 @@ def test_a_text_longer_than_the_model_reads_is_judged_by_its_beginning(
 
 def test_models_that_cannot_be_used_are_refused(settings: CaptionSettings, tmp_path: Path) -> None:
     with pytest.raises(MissingWeights, match="captioner"):
-        load_blip(dataclasses.replace(settings, model=str(tmp_path / "nowhere")))
+        load_captioner(dataclasses.replace(settings, model=str(tmp_path / "nowhere")))
     with pytest.raises(WrongWeights, match="filter"):  # a captioner has no matching head
-        load_blip(dataclasses.replace(settings, filter=settings.model))
+        load_captioner(dataclasses.replace(settings, filter=settings.model))
     with pytest.raises(ValueError, match="this machine has"):
-        load_blip(dataclasses.replace(settings, device="cuda:99"))
+        load_captioner(dataclasses.replace(settings, device="cuda:99"))

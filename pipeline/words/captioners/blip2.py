@@ -1,0 +1,58 @@
+"""BLIP-2 as captioner, by transformers' own class and processor, over OPT or T5.
+
+The language model goes on from the prompt, as `Blip2ForConditionalGeneration.generate` has it; an image is
+encoded once for all its texts. Models with an encoder for the text (T5) answer a prompt and don't repeat it:
+it is put before their texts, so that they begin with it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.words.captioners.drawing import decoding, in_turn
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.settings.words import CaptionSettings
+    from maskmill.pipeline.words.caption import Subject
+
+
+class Blip2Captioner:
+    """The captioner role; see `maskmill.pipeline.words.caption.Captioner`.
+
+    Args:
+        model, processor: of one checkpoint; the model is taken over.
+        settings: how to decode, and on which device.
+
+    Raises:
+        ValueError: a device that this machine lacks.
+    """
+
+    def __init__(self, model: Any, processor: Any, settings: CaptionSettings) -> None:
+        self._device = choose_device(settings.device)
+        self._model = model.to(self._device)
+        self._processor = processor
+        self._settings = settings
+
+    @torch.inference_mode()
+    def captions(self, subjects: Sequence[Subject]) -> list[tuple[str, ...]]:
+        """See `Captioner.captions`."""
+        if not subjects:
+            return []
+        prompt = self._settings.prompt
+        inputs = self._processor(
+            images=[Image.fromarray(subject.pixels_HWC) for subject in subjects],
+            text=None if prompt is None else [prompt] * len(subjects),
+            return_tensors="pt",
+        ).to(self._device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+
+        tokens = self._model.generate(**inputs, **decoding(self._settings, subjects))
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+        if prompt is not None and self._model.language_model.config.is_encoder_decoder:
+            texts = [f"{prompt} {text}" for text in texts]
+        return in_turn(texts, self._settings.num_candidates)
