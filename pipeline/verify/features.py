@@ -1,16 +1,20 @@
 """What a verifier sees of a mask, in numbers that mean the same for any model and picture size.
 
     scores     predicted IoU, stability, the output that gave it
-    shape      area, box fill, outline against area, touching the picture's border, islands of others in it
-    company    overlap with the picture's other masks, parent, children; suppressed neighbours' votes (masks/votes.py)
-    embedding  the encoder's channels, each normed over the picture, pooled inside, on the outline and in a ring
-               outside: how far apart, how even inside, how well the two are told apart cell by cell
-    colours    the same three pools over colours, and how strong edges are on the outline
+    shape      box fill, aspect, outline against area, touching the picture's border
+    company    overlap with the picture's other masks, parent, children; votes of suppressed neighbours
+    embedding  the encoder's channels, each normed over the picture, pooled inside and in a ring outside: how
+               well the two are told apart, place by place
+    colours    the same over the colours of the mask's window, and whether edges lie on the outline, or within
+               or beyond it
 
-No feature is a channel's own value: a head that learns from scenes and photographs is to hold for microscopy, and
-for another model's embedding. A part that isn't there (no votes in old records, no embedding) is 0, with a flag.
+`refit` is the IoU of the mask with what lies nearer to its inside than to its outside. No feature is a channel's
+own value, a size or a count of the picture's masks: a head that learns from scenes and photographs is to hold for
+microscopy, and for another model's embedding. (With sizes, counts and contrasts: the same order, worse
+calibration on nuclei; benchmarks/results/verifiers.md.) A part that isn't there (no votes in old records, no embedding) is 0, with a flag.
 
-Shape suffixes: N masks, R x C cells (coverage.py), G = R * C, D channels.
+Shape suffixes: N masks, S x S samples of a window (windows.py), G = S * S, D channels, E places of the
+embedding, R x C cells (coverage.py).
 """
 
 from __future__ import annotations
@@ -25,14 +29,15 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.decoder.resize import resize
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.verify.coverage import CellGrid, Floats32, coverage
+from maskmill.pipeline.verify.windows import SIDE, Windows, colours_at, windows
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import ImageEmbedding
 
-POOLED = ("apart", "alike", "uneven", "fisher", "told_inside", "told_outside", "outline_between")
+POOLED = ("fisher", "told_inside", "told_outside", "outline_between", "refit")
 SCORES = ("predicted_iou", "stability", "scores_product", "output_0", "output_1", "output_2")
-SHAPE = ("area", "small", "box_fill", "aspect", "outline", "touches", "solid")
-COMPANY = ("overlap", "most_alike", "has_parent", "children", "masks", "rank", "mean_iou")
+SHAPE = ("box_fill", "aspect", "outline", "touches")
+COMPANY = ("overlap", "most_alike", "has_parent", "children", "rank")
 VOTES = (
     "has_votes",
     "votes",
@@ -44,7 +49,7 @@ VOTES = (
     "prompts_asked",
     "inside_asked",
 )
-EDGES = ("edge_outline", "edge_inside", "edge_outside", "edge_ratio")
+EDGES = ("edge_ratio",)
 FEATURES = (
     *SCORES,
     *SHAPE,
@@ -57,6 +62,13 @@ FEATURES = (
     *EDGES,
 )
 """In the order of `features`' columns."""
+
+GROUPS = (
+    VOTES,
+    FEATURES[len(SCORES + SHAPE + COMPANY + VOTES) :][: 1 + len(POOLED)],
+    FEATURES[-1 - len(POOLED + EDGES) :],
+)
+"""What may be unknown together; the first of each is its flag."""
 
 
 def features(
@@ -71,107 +83,151 @@ def features(
         image: N masks, with their votes where they were kept.
         pixels_HWC: of the picture, where they are at hand.
         embedding: of the whole picture, where it is at hand.
+
+    Raises:
+        ValueError: damaged run lengths.
     """
     if not image.annotations:
         return np.zeros((0, len(FEATURES)), np.float32)
-    grid = CellGrid.of(image.height, image.width)
-    cover_NRC = coverage([one.segmentation for one in image.annotations], grid)
-    pools = _Pools(cover_NRC)
-    flag = np.ones((len(cover_NRC), 1), np.float32)
-    parts = [_scores(image), _shape(image, pools), _company(image, pools), _votes(image)]
+    where = windows(image.annotations, height=image.height, width=image.width)
+    bands = Bands(where)
+    flag = np.ones((len(image.annotations), 1), np.float32)
+    parts = [_scores(image), _shape(image, bands), _company(image), _votes(image)]
 
-    # The embedding's cells, then the picture's
+    # The embedding's places, then the window's colours
     if embedding is None:
-        parts += [0 * flag, np.zeros((len(flag), len(POOLED)), np.float32)]
+        parts.append(np.zeros((len(flag), 1 + len(POOLED)), np.float32))
     else:
-        parts += [flag, pools.statistics(embedding_cells(embedding, grid))]
+        parts += [flag, _embedding(embedding, where, bands)]
     if pixels_HWC is None:
-        parts += [0 * flag, np.zeros((len(flag), len(POOLED) + len(EDGES)), np.float32)]
+        parts.append(np.zeros((len(flag), 1 + len(POOLED) + len(EDGES)), np.float32))
     else:
-        colour_3RC = picture_cells(pixels_HWC, grid)
-        parts += [flag, pools.statistics(normed(colour_3RC)), _edges(edge_strength(colour_3RC), pools)]
+        colour_N3G = colours_at(pixels_HWC, where).reshape(len(flag), SIDE * SIDE, 3).transpose(0, 2, 1)
+        spread = max(float(pixels_HWC[::7, ::7].std()) / 255, 0.02)
+        parts += [flag, _statistics(colour_N3G / spread, bands), _edges(colour_N3G / spread, bands)]
     found = np.concatenate(parts, axis=1).astype(np.float32)
     assert found.shape[1] == len(FEATURES), "the header's columns"
     return np.nan_to_num(found)
 
 
-class _Pools:
-    """Where each mask is inside, outline and outside, as weights over cells that add up to 1."""
+class Bands:
+    """Parts of each window, float32[N, G] of 0 and 1: core, within, outline, beyond, outside; and the mask."""
 
-    def __init__(self, cover_NRC: Floats32) -> None:
-        self.cover_NRC = cover_NRC
-        cover = torch.from_numpy(cover_NRC)[:, None]
-        grown = F.max_pool2d(cover, 3, 1, 1)
-        shrunk = -F.max_pool2d(-cover, 3, 1, 1)
-        wide = F.max_pool2d(cover, 7, 1, 3)
-        self.outline_length_N = (grown - shrunk).sum((1, 2, 3)).numpy() / 2
-        self.core_N = shrunk.sum((1, 2, 3)).numpy()
-        self.inside_NG = _weights(torch.where(shrunk.sum((1, 2, 3), keepdim=True) > 2, shrunk, cover))
-        self.outside_NG = _weights((wide - grown).clamp(min=0) * (1 - cover))
-        self.outline_NG = _weights(grown - shrunk)
-
-    def statistics(self, cell_DRC: Floats32) -> Floats32:
-        """float32[N, len(POOLED)] of a map whose channels are normed."""
-        cell_DG = cell_DRC.reshape(len(cell_DRC), -1)
-        inside_ND, outside_ND, outline_ND = (
-            weights_NG @ cell_DG.T for weights_NG in (self.inside_NG, self.outside_NG, self.outline_NG)
-        )
-        toward_ND = inside_ND - outside_ND
-        square_G = (cell_DG**2).mean(axis=0)
-        depth = len(cell_DG)
-
-        # How far apart, how alike, how even inside
-        apart_N = np.sqrt((toward_ND**2).mean(axis=1))
-        alike_N = (inside_ND * outside_ND).sum(axis=1) / (
-            np.linalg.norm(inside_ND, axis=1) * np.linalg.norm(outside_ND, axis=1) + 1e-6
-        )
-        uneven_N = np.sqrt(np.maximum(self.inside_NG @ square_G - (inside_ND**2).mean(axis=1), 0))
-
-        # Along the line from outside to inside, 0 to 1: where cells and the outline lie
-        scale_N1 = (toward_ND**2).sum(axis=1, keepdims=True) + 1e-3 * depth
-        along_NG = (toward_ND @ cell_DG - (toward_ND * outside_ND).sum(axis=1, keepdims=True)) / scale_N1
-        mean_in_N, mean_out_N = (self.inside_NG * along_NG).sum(1), (self.outside_NG * along_NG).sum(1)
-        var_in_N = (self.inside_NG * (along_NG - mean_in_N[:, None]) ** 2).sum(1)
-        var_out_N = (self.outside_NG * (along_NG - mean_out_N[:, None]) ** 2).sum(1)
-        fisher_N = np.log1p((mean_in_N - mean_out_N) ** 2 / (var_in_N + var_out_N + 1e-3))
-        told_in_N = (self.inside_NG * (along_NG > 0.5)).sum(1)
-        told_out_N = (self.outside_NG * (along_NG < 0.5)).sum(1)
-        between_N = np.clip((self.outline_NG * along_NG).sum(1), -1, 2)
-        columns = (apart_N, alike_N, uneven_N, fisher_N, told_in_N, told_out_N, between_N)
-        return np.stack(columns, axis=1).astype(np.float32)
+    def __init__(self, where: Windows) -> None:
+        mask = torch.from_numpy(where.mask_NSS).float()[:, None]
+        within = torch.from_numpy(where.within_NSS).float()[:, None]
+        grown, shrunk = F.max_pool2d(mask, 3, 1, 1), -F.max_pool2d(-mask, 3, 1, 1)
+        wide, deep = F.max_pool2d(mask, 5, 1, 2), -F.max_pool2d(-mask, 5, 1, 2)
+        far = F.max_pool2d(mask, 11, 1, 5)
+        self.mask_NG, self.within_NG = _flat(mask), _flat(within)
+        self.outline_NG = _flat((grown - shrunk) * within)
+        self.within_outline_NG, self.beyond_NG = _flat(shrunk - deep), _flat((wide - grown) * within)
+        self.core_NG = _flat(torch.where(deep.sum((1, 2, 3), keepdim=True) > 4, deep, mask))
+        self.outside_NG = _flat((far - grown) * within)
+        self.around_NG = _flat(far * within)
 
 
-def embedding_cells(embedding: ImageEmbedding, grid: CellGrid) -> Floats32:
-    """float32[D, R, C]: the embedding at each cell, channels normed over the picture.
+def _flat(map_N1SS: torch.Tensor) -> Floats32:
+    found: Floats32 = map_N1SS.flatten(1).numpy()
+    return found
 
-    Args:
-        embedding: of the whole picture.
-        grid: its cells.
-    """
-    features_DHW = embedding.features_CHW.detach().float().cpu().numpy()
+
+def _mean(value_NG: Floats32, weight_NG: Floats32) -> Floats32:
+    """float32[N]; 0 where nothing weighs."""
+    found: Floats32 = (value_NG * weight_NG).sum(axis=1) / np.maximum(weight_NG.sum(axis=1), 1e-6)
+    return found
+
+
+def _statistics(value_NDG: Floats32, bands: Bands) -> Floats32:
+    """float32[N, len(POOLED)] of channels in each window."""
+    inside_ND, outside_ND = (
+        np.einsum("ndg,ng->nd", value_NDG, weight_NG) / np.maximum(weight_NG.sum(axis=1), 1e-6)[:, None]
+        for weight_NG in (bands.core_NG, bands.outside_NG)
+    )
+    scale_N, offset_N, toward_ND = _line(inside_ND, outside_ND)
+    along_NG = (np.einsum("nd,ndg->ng", toward_ND, value_NDG) - offset_N[:, None]) / scale_N[:, None]
+    return _told_apart(along_NG, bands)
+
+
+def _line(inside_ND: Floats32, outside_ND: Floats32) -> tuple[Floats32, Floats32, Floats32]:
+    """From outside, 0, to inside, 1: what a projection is divided by, what is taken off before, its direction."""
+    toward_ND = inside_ND - outside_ND
+    scale_N = (toward_ND**2).sum(axis=1) + np.float32(1e-3 * toward_ND.shape[1])
+    return scale_N, (toward_ND * outside_ND).sum(axis=1), toward_ND
+
+
+def _told_apart(along_NG: Floats32, bands: Bands) -> Floats32:
+    """The columns of `POOLED`, from where each sample lies between outside and inside."""
+    mean_in_N, mean_out_N = _mean(along_NG, bands.core_NG), _mean(along_NG, bands.outside_NG)
+    var_in_N = _mean((along_NG - mean_in_N[:, None]) ** 2, bands.core_NG)
+    var_out_N = _mean((along_NG - mean_out_N[:, None]) ** 2, bands.outside_NG)
+    fisher_N = np.log1p((mean_in_N - mean_out_N) ** 2 / (var_in_N + var_out_N + 1e-3))
+
+    # By its own colours or channels, what would the mask be?
+    nearer_NG = (along_NG > 0.5) * bands.around_NG
+    common_N = (nearer_NG * bands.mask_NG).sum(axis=1)
+    refit_N = common_N / np.maximum((np.maximum(nearer_NG, bands.mask_NG)).sum(axis=1), 1)
+    columns = (
+        fisher_N,
+        _mean((along_NG > 0.5).astype(np.float32), bands.mask_NG),
+        _mean((along_NG < 0.5).astype(np.float32), bands.outside_NG),
+        np.clip(_mean(along_NG, bands.outline_NG), -1, 2),
+        refit_N,
+    )
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _embedding(embedding: ImageEmbedding, where: Windows, bands: Bands) -> Floats32:
+    """float32[N, len(POOLED)]: pools over the embedding's places, told apart sample by sample."""
+    features_DHW = embedding.features_CHW.detach().float().cpu()
     frame = embedding.frame
-    height, width = features_DHW.shape[1:]
-    used_rows = max(1, round(height * frame.input_height / frame.image_size))
-    used_columns = max(1, round(width * frame.input_width / frame.image_size))
-    row_R = ((np.arange(grid.rows) + 0.5) / grid.rows * used_rows).astype(int)
-    column_C = ((np.arange(grid.columns) + 0.5) / grid.columns * used_columns).astype(int)
-    used_DHW = normed(features_DHW[:, :used_rows, :used_columns])
-    cells: Floats32 = used_DHW[:, row_R[:, None], column_C[None, :]]
-    return cells
+    rows = max(1, round(features_DHW.shape[1] * frame.input_height / frame.image_size))
+    columns = max(1, round(features_DHW.shape[2] * frame.input_width / frame.image_size))
+    value_DE = features_DHW[:, :rows, :columns].flatten(1)
+    value_DE = (value_DE - value_DE.mean(1, keepdim=True)) / (value_DE.std(1, keepdim=True) + 1e-4)
+
+    # The place under each sample, and each band's weight at each place
+    row_NS = np.clip(where.y_NS / embedding.height * rows, 0, rows - 1).astype(np.int64)
+    column_NS = np.clip(where.x_NS / embedding.width * columns, 0, columns - 1).astype(np.int64)
+    place_NG = torch.from_numpy(
+        (row_NS[:, :, None] * columns + column_NS[:, None, :]).reshape(len(row_NS), -1)
+    )
+    inside_ND, outside_ND = (
+        _pooled(weight_NG, place_NG, value_DE) for weight_NG in (bands.core_NG, bands.outside_NG)
+    )
+    scale_N, offset_N, toward_ND = _line(inside_ND, outside_ND)
+    along_NE = torch.from_numpy(toward_ND) @ value_DE
+    along_NG = (along_NE.gather(1, place_NG).numpy() - offset_N[:, None]) / scale_N[:, None]
+    return _told_apart(along_NG, bands)
+
+
+def _pooled(weight_NG: Floats32, place_NG: torch.Tensor, value_DE: torch.Tensor) -> Floats32:
+    """float32[N, D]: weighted means over places."""
+    weight_NE = torch.zeros((len(weight_NG), value_DE.shape[1])).scatter_add_(
+        1, place_NG, torch.from_numpy(weight_NG)
+    )
+    found: Floats32 = (weight_NE @ value_DE.T / weight_NE.sum(1, keepdim=True).clamp(min=1e-6)).numpy()
+    return found
+
+
+def _edges(colour_N3G: Floats32, bands: Bands) -> Floats32:
+    """float32[N, 1]: the logarithm of how much stronger edges are on the outline than within or beyond it."""
+    map_N3SS = np.ascontiguousarray(colour_N3G).reshape(-1, 3, SIDE, SIDE)
+    padded = np.pad(map_N3SS, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    across, down = (
+        padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2],
+        padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1],
+    )
+    edge_NG = np.sqrt((across**2 + down**2).sum(axis=1)).reshape(len(map_N3SS), -1)
+    parts = (bands.outline_NG, bands.within_outline_NG, bands.beyond_NG)
+    outline_N, within_N, beyond_N = (np.log(_mean(edge_NG, weight_NG) + 3e-2) for weight_NG in parts)
+    return (outline_N - np.maximum(within_N, beyond_N))[:, None]
 
 
 def picture_cells(pixels_HWC: Pixels, grid: CellGrid) -> Floats32:
     """float32[3, R, C]: the picture's mean colour in each cell, 0 to 1."""
     small_RC3 = resize(pixels_HWC, height=grid.rows, width=grid.columns, threads=1)
     return np.ascontiguousarray(small_RC3.transpose(2, 0, 1), np.float32) / np.float32(255)
-
-
-def normed(map_DRC: Floats32) -> Floats32:
-    """Each channel with mean 0 and deviation 1 over the map; a flat one is 0."""
-    flat_DG = map_DRC.reshape(len(map_DRC), -1)
-    mean_D1, deviation_D1 = flat_DG.mean(1, keepdims=True), flat_DG.std(1, keepdims=True)
-    found: Floats32 = ((flat_DG - mean_D1) / (deviation_D1 + 1e-4)).reshape(map_DRC.shape)
-    return found
 
 
 def edge_strength(colour_3RC: Floats32) -> Floats32:
@@ -184,51 +240,46 @@ def edge_strength(colour_3RC: Floats32) -> Floats32:
     return found
 
 
-def _weights(map_N1RC: torch.Tensor) -> Floats32:
-    """float32[N, G] that adds up to 1; all 0 where the map is."""
-    flat_NG = map_N1RC.flatten(1).numpy()
-    found: Floats32 = flat_NG / np.maximum(flat_NG.sum(axis=1, keepdims=True), 1e-6)
-    return found
-
-
 def _scores(image: AnnotatedImage) -> Floats32:
     rows = [
-        (one.predicted_iou, one.stability_score, one.predicted_iou * one.stability_score)
-        + tuple(float(one.output_token == token) for token in range(3))
+        (
+            one.predicted_iou,
+            one.stability_score,
+            one.predicted_iou * one.stability_score,
+            *(float(one.output_token == token) for token in range(3)),
+        )
         for one in image.annotations
     ]
     return np.array(rows, np.float32)
 
 
-def _shape(image: AnnotatedImage, pools: _Pools) -> Floats32:
+def _shape(image: AnnotatedImage, bands: Bands) -> Floats32:
     area_N = np.array([one.area_px for one in image.annotations], np.float32)
     box_N4 = np.array([one.bbox_xywh for one in image.annotations], np.float32)
     x, y, width, height = box_N4[:, 0], box_N4[:, 1], box_N4[:, 2] + 1, box_N4[:, 3] + 1
     touches_N = (x <= 1).astype(np.float32) + (y <= 1)
     touches_N += (x + width >= image.width - 1).astype(np.float32) + (y + height >= image.height - 1)
-    share_N = area_N / (image.width * image.height)
-    cells_N = np.maximum(pools.cover_NRC.sum((1, 2)), 1e-3)
+    outline_N = bands.outline_NG.sum(axis=1) / 2
     columns = (
-        np.log(share_N + 1e-5),
-        np.log(area_N + 1),
         area_N / (width * height),
         np.abs(np.log(width / height)),
-        np.log(pools.outline_length_N**2 / cells_N + 1e-3),
+        np.log(outline_N**2 / np.maximum(bands.mask_NG.sum(axis=1), 1) + 1e-3),
         touches_N,
-        pools.core_N / cells_N,
     )
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _company(image: AnnotatedImage, pools: _Pools) -> Floats32:
-    cover_NG = pools.cover_NRC.reshape(len(pools.cover_NRC), -1)
-    common_NN = cover_NG @ cover_NG.T
+def _company(image: AnnotatedImage) -> Floats32:
+    cells = CellGrid.of(image.height, image.width)
+    cover_NRC = coverage([one.segmentation for one in image.annotations], cells)
+    cover = torch.from_numpy(cover_NRC.reshape(len(cover_NRC), -1))
+    common_NN = (cover @ cover.T).numpy()
     area_N = common_NN.diagonal().copy()
     union_NN = area_N[:, None] + area_N[None, :] - common_NN
     np.fill_diagonal(common_NN, 0)
     iou_N = (common_NN / np.maximum(union_NN, 1e-6)).max(axis=1)
-    others_NG = cover_NG.sum(axis=0)[None, :] - cover_NG
-    overlap_N = (cover_NG * np.minimum(others_NG, 1)).sum(axis=1) / np.maximum(cover_NG.sum(axis=1), 1e-6)
+    others = (cover.sum(0)[None, :] - cover).clamp(max=1)
+    overlap_N = ((cover * others).sum(1) / cover.sum(1).clamp(min=1e-6)).numpy()
 
     # Parents and children, and where its predicted IoU stands among the picture's
     parents = [one.parent for one in image.annotations]
@@ -240,9 +291,7 @@ def _company(image: AnnotatedImage, pools: _Pools) -> Floats32:
         iou_N,
         np.array([p is not None for p in parents], np.float32),
         np.log1p(children_N),
-        np.full(len(parents), np.log1p(len(parents))),
         rank_N,
-        np.full(len(parents), iou.mean()),
     )
     return np.stack(columns, axis=1).astype(np.float32)
 
@@ -264,12 +313,3 @@ def _votes(image: AnnotatedImage) -> Floats32:
                 np.log((one.inside + 1) / (one.asked + 1)),
             )
     return rows
-
-
-def _edges(edge_RC: Floats32, pools: _Pools) -> Floats32:
-    edge_G = edge_RC.ravel()
-    outline_N, inside_N, outside_N = (
-        np.log(weights_NG @ edge_G + 1e-2)
-        for weights_NG in (pools.outline_NG, pools.inside_NG, pools.outside_NG)
-    )
-    return np.stack((outline_N, inside_N, outside_N, outline_N - np.maximum(inside_N, outside_N)), axis=1)

@@ -21,25 +21,19 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.verify.features import FEATURES
+from maskmill.pipeline.verify.features import FEATURES, GROUPS
 from maskmill.pipeline.verify.head import FARTHEST, RIGHT_IOU, Curve, Floats, Head, Networks
 
 FOLDS = 5
-HIDDEN = 24
-STEPS = 600
+HIDDEN = 12
+STEPS = 150
 BATCH = 256
 RATE = 5e-3
-DECAY = 0.03
+DECAY = 0.3
 HIDE = 0.15
 """Of each group of features, how often it is hidden."""
 KNOTS = 24
 LEAST_IN_FOLD = 20
-
-_GROUPS = (
-    ("has_votes", "inside_asked"),
-    ("has_embedding", "embedding_outline_between"),
-    ("has_colours", "edge_ratio"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +185,8 @@ def _fit_networks(examples: Examples, fold_N: npt.NDArray[np.int64], *, seed: in
 
 def _hidden(x_EBF: Tensor, hidden_F: Tensor, generator: torch.Generator) -> Tensor:
     """Some masks' groups of features as they are where a group is unknown."""
-    for first, last in _GROUPS:
-        place = slice(FEATURES.index(first), FEATURES.index(last) + 1)
+    for group in GROUPS:
+        place = slice(FEATURES.index(group[0]), FEATURES.index(group[-1]) + 1)
         hide_EB1 = torch.rand((*x_EBF.shape[:2], 1), generator=generator) < HIDE
         x_EBF[..., place] = torch.where(hide_EB1, hidden_F[place], x_EBF[..., place])
     return x_EBF
