@@ -1,8 +1,9 @@
 """What the candidates that suppression drops say: votes for the masks that stay, and what nobody stands for.
 
-Many prompts of a grid find the same thing. Suppression keeps the best of them; how many there were, how sure, and
-whether the prompts that lie on the thing agreed, would be lost with the rest. Of each candidate only its box, its
-predicted IoU, its prompt and its output are read, which are known before any mask is measured:
+Many prompts of a grid find the same thing. Suppression keeps the best of them; how many there were, how
+sure, and whether the prompts that lie on the thing agreed, would be lost with the rest. Of each candidate
+only its box, its predicted IoU, its prompt and its output are read, which are known before any mask is
+measured:
 
     (1)  a candidate votes for a mask where their boxes have an IoU above `AGREES`; above `NEAR` it is near
     (2)  other outputs of the mask's own prompt: how alike their boxes are

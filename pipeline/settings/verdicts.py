@@ -17,8 +17,8 @@ class VerdictSettings:
     """Which verifier judges the masks; `verifier` None turns the column off.
 
     Args:
-        verifier: "shipped", which was trained on nano's masks, or a file of `maskmill verify-train`. Neutral:
-            its sha256 stands for it.
+        verifier: "shipped", which was trained on nano's masks, or a file of pipeline/verify/train.py.
+            Neutral: its sha256 stands for it.
         embedding: whether it looks at the segmenter's embedding too. Without, no encoder is ever needed.
 
     Raises:

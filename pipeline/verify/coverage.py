@@ -1,8 +1,8 @@
 """How much of each cell of a coarse grid a mask covers, straight from its run lengths.
 
-What a verifier looks at are dozens of masks against a few maps of one picture. At the picture's size that would
-cost more than the masks did; on a grid of about `CELLS` along the longer side a mask is a row of numbers, and
-all of a picture's masks one matrix.
+What a verifier looks at are dozens of masks against a few maps of one picture. At the picture's size that
+would cost more than the masks did; on a grid of about `CELLS` along the longer side a mask is a row of
+numbers, and all of a picture's masks one matrix.
 
 Shape suffixes: N masks, H x W pixels, R x C cells.
 """

@@ -1,7 +1,7 @@
 """Masks whose truth is known: a model's own, made of labelled pictures, with the features a verifier sees.
 
-A mask's truth is its best IoU with a label. Where pictures are not labelled completely, only masks that lie mostly
-in labelled area are judged (as in evaluate/automatic.py).
+A mask's truth is its best IoU with a label. Where pictures are not labelled completely, only masks that lie
+mostly in labelled area are judged (as in evaluate/automatic.py).
 
 Shape suffixes: N masks, L labels, H x W pixels.
 """

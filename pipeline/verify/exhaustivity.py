@@ -1,13 +1,13 @@
 """Is anything missing? What share of a picture's objects has a mask, and where something may lie without one.
 
     (1)  explained = 1 - prod over masks (1 - covered share of the cell * probability that the mask is right)
-    (2)  unexplained = (1 - explained) * edge strength of the cell, and at least the predicted IoU of a candidate that
-         was passed over (masks/votes.py), where its box lies
+    (2)  unexplained = (1 - explained) * edge strength of the cell, and at least the predicted IoU of a
+         candidate that was passed over (masks/votes.py), where its box lies
     (3)  share found = sigmoid(w . x), x a few numbers of the whole picture: `SEEN`
 
-An even wall or sky is no object: what isn't covered counts by its edges. What it does not know: objects that look
-like their surroundings, and how finely somebody wants a picture to be cut into objects; it was fitted on how finely
-the labels of its training pictures cut them.
+An even wall or sky is no object: what isn't covered counts by its edges. What it does not know: objects
+that look like their surroundings, and how finely somebody wants a picture to be cut into objects; it was
+fitted on how finely the labels of its training pictures cut them.
 
 Shape suffixes: N masks, R x C cells, P pictures, S numbers.
 """
@@ -28,20 +28,8 @@ from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.verify.coverage import CellGrid, Floats32, coverage
 from maskmill.pipeline.verify.features import edge_strength, picture_cells
 
-SEEN = (
-    "uncovered",
-    "unexplained_edges",
-    "open_edges",
-    "outlined_edges",
-    "passed_over",
-    "passed_over_iou",
-    "pieces",
-    "masks_of_all",
-    "masks",
-    "expected_right",
-    "mean_right",
-    "least_right",
-)
+SEEN = ("unexplained_edges", "open_edges", "outlined_edges", "found_of_all", "mean_right")
+"""Shares and means, no counts: how many masks a picture has says something else in every kind of pictures."""
 STRONG = 1.5
 """Times the picture's average: an edge that something has."""
 MOST = 3.0
@@ -90,21 +78,12 @@ def look(image: AnnotatedImage, right_N: Floats32, pixels_HWC: Pixels) -> Missin
     strong_RC = (open_RC > 0.5) & (edge_RC * MOST > STRONG) & (near_RC < 0.5)
     _, pieces = ndimage.label(ndimage.binary_dilation(strong_RC))
     total = max(float(edge_RC.sum()), 1e-6)
-    over = image.passed_over or ()
-    expected = float(right_N.sum())
     seen = (
-        open_RC.mean(),
         (edge_RC * open_RC).sum() / total,
         (edge_RC * open_RC * (1 - near_RC)).sum() / total,
         (edge_RC * near_RC).sum() / total,
-        np.log1p(len(over)),
-        sum(one.predicted_iou for one in over) / max(1, len(over)),
-        np.log1p(pieces),
-        np.log((expected + 0.5) / (pieces + len(over) + 1)),
-        np.log1p(len(right_N)),
-        np.log1p(expected),
+        np.log((float(right_N.sum()) + 0.5) / (pieces + len(image.passed_over or ()) + 1)),
         right_N.mean() if len(right_N) else 0.0,
-        right_N.min(initial=1.0),
     )
     return Missing(np.array(seen, np.float32), unexplained_RC)
 
@@ -129,13 +108,6 @@ class ShareFound:
         x_PS = np.clip((seen_PS - self.mean_S) / self.deviation_S, -4, 4)
         found: Floats32 = 1 / (1 + np.exp(-(x_PS @ self.weight_S + self.bias_1)))
         return found
-
-
-def thinned(image: AnnotatedImage, rng: np.random.Generator, share: float) -> npt.NDArray[np.int64]:
-    """Places of the masks that stay when this share of a picture's masks, drawn at random, is taken away."""
-    num = len(image.annotations)
-    stay: npt.NDArray[np.int64] = np.sort(rng.permutation(num)[: num - round(share * num)])
-    return stay
 
 
 def fit_share(seen: Sequence[Floats32], recall_P: Sequence[float], *, ridge: float = RIDGE) -> ShareFound:

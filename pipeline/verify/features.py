@@ -8,10 +8,11 @@
     colours    the same over the colours of the mask's window, and whether edges lie on the outline, or within
                or beyond it
 
-`refit` is the IoU of the mask with what lies nearer to its inside than to its outside. No feature is a channel's
-own value, a size or a count of the picture's masks: a head that learns from scenes and photographs is to hold for
-microscopy, and for another model's embedding. (With sizes, counts and contrasts: the same order, worse
-calibration on nuclei; benchmarks/results/verifiers.md.) A part that isn't there (no votes in old records, no embedding) is 0, with a flag.
+`refit` is the IoU of the mask with what lies nearer to its inside than to its outside. No feature is a
+channel's own value, a size or a count of the picture's masks: a head that learns from scenes and
+photographs is to hold for microscopy, and for another model's embedding. (With sizes, counts and contrasts:
+the same order, worse calibration on nuclei; benchmarks/results/verifiers.md.) A part that isn't there (no
+votes in old records, no embedding) is 0, with a flag.
 
 Shape suffixes: N masks, S x S samples of a window (windows.py), G = S * S, D channels, E places of the
 embedding, R x C cells (coverage.py).
@@ -111,7 +112,7 @@ def features(
 
 
 class Bands:
-    """Parts of each window, float32[N, G] of 0 and 1: core, within, outline, beyond, outside; and the mask."""
+    """Parts of each window, float32[N, G] of 0 and 1: core, within, outline, beyond, outside, mask."""
 
     def __init__(self, where: Windows) -> None:
         mask = torch.from_numpy(where.mask_NSS).float()[:, None]
@@ -150,7 +151,7 @@ def _statistics(value_NDG: Floats32, bands: Bands) -> Floats32:
 
 
 def _line(inside_ND: Floats32, outside_ND: Floats32) -> tuple[Floats32, Floats32, Floats32]:
-    """From outside, 0, to inside, 1: what a projection is divided by, what is taken off before, its direction."""
+    """From outside, 0, to inside, 1: a projection's divisor, what is taken off before, its direction."""
     toward_ND = inside_ND - outside_ND
     scale_N = (toward_ND**2).sum(axis=1) + np.float32(1e-3 * toward_ND.shape[1])
     return scale_N, (toward_ND * outside_ND).sum(axis=1), toward_ND

@@ -1,10 +1,11 @@
 """Fitting a head to masks whose IoU is known.
 
-Every network is fitted without one fold of the pictures and asked about that fold; from these answers come the two
-curves, so what the curves correct was never fitted on. At random, whole groups of features are hidden (votes, the
-embedding, colours), so that a head also judges masks of which less is known.
+Every network is fitted without one fold of the pictures and asked about that fold; from these answers come
+the two curves, so what the curves correct was never fitted on. At random, whole groups of features are
+hidden (votes, the embedding, colours), so that a head also judges masks of which less is known.
 
-Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates (2002).
+Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates
+(2002).
 
 Shape suffixes: N masks, F features, E folds, U hidden units, K knots.
 """
@@ -103,7 +104,7 @@ def fit_head(examples: Examples, calibrated_for: str, *, seed: int = 0, steps: i
     is_right_N = examples.iou_N >= RIGHT_IOU
     if len(examples) < FOLDS * LEAST_IN_FOLD or len(pictures) < 2 * FOLDS:
         raise ValueError(
-            f"{len(examples)} masks of {len(pictures)} pictures: a verifier needs at least {FOLDS * LEAST_IN_FOLD} "
+            f"{len(examples)} masks of {len(pictures)} pictures: a verifier needs {FOLDS * LEAST_IN_FOLD} "
             f"judged masks of {2 * FOLDS} pictures"
         )
     if is_right_N.all() or not is_right_N.any():

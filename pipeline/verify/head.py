@@ -1,15 +1,15 @@
 """The head that judges masks: features in, the probability that a mask is right and its expected IoU out.
 
-A few small networks with one hidden layer, each fitted without a fifth of the pictures; their mean goes through two
-rising curves, fitted by isotonic regression on the pictures that each network had not seen:
+A few small networks with one hidden layer, each fitted without a fifth of the pictures; their mean goes
+through two rising curves, fitted by isotonic regression on the pictures that each network had not seen:
 
     (1)  x = clip((features - mean) / deviation)
     (2)  mean over the networks of sigmoid(W2 tanh(W1 x + b1) + b2): [right, IoU]
     (3)  each by its curve
 
-Curves belong to a model: what a head says of another model's masks has its order, not its size. `calibrated_for`
-holds the sha256 of the weights whose masks the curves were fitted on. Everything is one safetensors file, read
-with numpy alone.
+Curves belong to a model: what a head says of another model's masks has its order, not its size.
+`calibrated_for` holds the sha256 of the weights whose masks the curves were fitted on. Everything is one
+safetensors file, read with numpy alone.
 
 Shape suffixes: N masks, F features, E networks, U hidden units, K knots.
 """
@@ -159,7 +159,7 @@ def load(path: Path) -> Stored:
         ValueError: no such file, a damaged one, another format, or other features than this version's.
     """
     if not path.is_file():
-        raise ValueError(f"no verifier at {path}: give a file written by `maskmill verify-train`")
+        raise ValueError(f"no verifier at {path}: give a file that pipeline/verify/train.py wrote")
     try:
         with safe_open(path, framework="np") as opened:
             metadata = opened.metadata() or {}
@@ -170,8 +170,8 @@ def load(path: Path) -> Stored:
         ) from error
     if metadata.get("format") != FORMAT or metadata.get("version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} holds {metadata.get('format')!r} version {metadata.get('version')!r}, not {FORMAT!r} version "
-            f"{FORMAT_VERSION}: train a verifier with this version"
+            f"{path} holds {metadata.get('format')!r} version {metadata.get('version')!r}, not {FORMAT!r} "
+            f"version {FORMAT_VERSION}: train a verifier with this version"
         )
     if json.loads(metadata["features"]) != list(FEATURES):
         raise ValueError(f"{path} reads other features than this version has: train it again")

@@ -4,8 +4,8 @@
     found = verifier(image, pixels_HWC=pixels, embedding=embedding)
     found.masks.expected_iou_N, found.masks.right_N, found.share_found, found.unexplained_RC
 
-A verifier judges any segmenter's masks. Its numbers can be believed as they are for the model that it was calibrated
-for; of another model's masks, `is_calibrated` is False and only their order is worth something.
+A verifier judges any segmenter's masks. Its numbers can be believed as they are for the model that it was
+calibrated for; of another model's masks, `is_calibrated` is False and only their order is worth something.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every mask in a window of its own: `SIDE` x `SIDE` samples over its box and a margin, whatever its size.
 
-A nucleus of 20 px and a car of 400 px are then alike: an outline is a sample wide, a ring outside three. Samples are
-looked up in the run lengths, so a mask costs its `SIDE`^2 samples and never its pixels; colours are taken from a
-copy of the picture that is reduced until a pixel is about a sample.
+A nucleus of 20 px and a car of 400 px are then alike: an outline is a sample wide, a ring outside three.
+Samples are looked up in the run lengths, so a mask costs its `SIDE`^2 samples and never its pixels; colours
+are taken from a copy of the picture that is reduced until a pixel is about a sample.
 
 Shape suffixes: N masks, S samples along a side, G = S * S, H x W pixels.
 """
@@ -57,7 +57,7 @@ def windows(annotations: Sequence[Annotation], *, height: int, width: int) -> Wi
     box_N4 = np.array([one.bbox_xywh for one in annotations], np.float64)
     x_NS = _samples(box_N4[:, 0], box_N4[:, 2] + 1)
     y_NS = _samples(box_N4[:, 1], box_N4[:, 3] + 1)
-    inside_x, inside_y = (0 <= x_NS) & (x_NS < width), (0 <= y_NS) & (y_NS < height)
+    inside_x, inside_y = (x_NS >= 0) & (x_NS < width), (y_NS >= 0) & (y_NS < height)
     within_NSS = inside_y[:, :, None] & inside_x[:, None, :]
     column_NS = np.clip(x_NS, 0, width - 1).astype(np.int64)
     row_NS = np.clip(y_NS, 0, height - 1).astype(np.int64)

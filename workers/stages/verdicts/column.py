@@ -1,7 +1,8 @@
 """The verdicts column: `maskmill.pipeline.verify` over the pictures, their masks and their embeddings.
 
-Made in the turn that makes the masks it costs no second encoding; alone, from masks that are there, it reads kept
-embeddings where `embeddings.reuse` says so, and else encodes pictures anew (`verdicts.embedding=false`: never).
+Made in the turn that makes the masks it costs no second encoding; alone, from masks that are there, it
+reads kept embeddings where `embeddings.reuse` says so, and else encodes pictures anew
+(`verdicts.embedding=false`: never).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     {"image_id", "calibrated", "share_found", "verdicts": [{"id", "expected_iou", "p_right"}, ...],
      "unexplained": {"rows", "columns", "cells"}}
 
-`cells` is the map of where something may lie without a mask, base64 of a byte a cell, row by row, 255 for sure.
+`cells` is the map of where something may lie without a mask, base64 of a byte a cell, row by row, 255 for
+sure.
 """
 
 from __future__ import annotations
