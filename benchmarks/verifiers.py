@@ -59,7 +59,10 @@ def report(name: str, judged: Sequence[Judged], verifier: Verifier, *, complete:
     print(f"{name}: {len(judged)} pictures, {len(some)} masks judged, {is_right.mean():.3f} right")
     scores = (("verifier", said.right_N), ("predicted IoU", predicted), ("x stability", product))
     for who, score in scores:
-        area = interval(some.picture_N, lambda rows, score=score: auc(score[rows], is_right[rows]))  # type: ignore[misc]
+        area = interval(
+            some.picture_N,
+            lambda rows, score=score: auc(score[rows], is_right[rows]),  # type: ignore[misc]
+        )
         print(f"  AUC {who} {area}; right among the best 80 % {accepted_precision(score, is_right, 0.8):.3f}")
     errors = (("p_right", said.right_N, right), ("expected IoU", said.expected_iou_N, some.iou_N))
     for who, told, true in errors:

@@ -110,9 +110,9 @@ def with_votes(image: AnnotatedImage, neighbours: Neighbours) -> AnnotatedImage:
     annotations = [
         dataclasses.replace(one, votes=own) for one, own in zip(image.annotations, votes, strict=True)
     ]
-    return dataclasses.replace(
-        image, annotations=tuple(annotations), passed_over=_passed_over(batch, (iou_KN > NEAR).any(axis=0))
-    )
+    is_near_N: Bools = np.asarray((iou_KN > NEAR).any(axis=0))
+    passed_over = _passed_over(batch, is_near_N)
+    return dataclasses.replace(image, annotations=tuple(annotations), passed_over=passed_over)
 
 
 def _votes(image: AnnotatedImage, box_xyxy_K4: Ints, iou_KN: Floats32, neighbours: Neighbours) -> list[Votes]:

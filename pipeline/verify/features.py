@@ -222,7 +222,8 @@ def _edges(colour_N3G: Floats32, bands: Bands) -> Floats32:
     edge_NG = np.sqrt((across**2 + down**2).sum(axis=1)).reshape(len(map_N3SS), -1)
     parts = (bands.outline_NG, bands.within_outline_NG, bands.beyond_NG)
     outline_N, within_N, beyond_N = (np.log(_mean(edge_NG, weight_NG) + 3e-2) for weight_NG in parts)
-    return (outline_N - np.maximum(within_N, beyond_N))[:, None]
+    found: Floats32 = (outline_N - np.maximum(within_N, beyond_N))[:, None]
+    return found
 
 
 def picture_cells(pixels_HWC: Pixels, grid: CellGrid) -> Floats32:
