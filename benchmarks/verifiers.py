@@ -90,7 +90,8 @@ def cost(judged: Sequence[Judged], verifier: Verifier) -> None:
     masks = sum(sum(one.image.seconds_by_step.values()) for one in judged)
     votes = sum(one.image.seconds_by_step.get("votes", 0.0) for one in judged)
     print(
-        f"cost: masks {masks:.2f} s, of which votes {votes:.3f} s; verdicts {judging:.3f} s, {judging / masks:.1%}"
+    print(f"cost: masks {masks:.2f} s, of which votes {votes:.3f} s; ", end="")
+    print(f"verdicts {judging:.3f} s, {judging / masks:.1%}")
     )
 
 

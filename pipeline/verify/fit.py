@@ -177,7 +177,7 @@ def _fit_networks(examples: Examples, fold_N: npt.NDArray[np.int64], *, seed: in
         for group in optimiser.param_groups:
             group["lr"] = RATE * (1 - step / steps)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     arrays = (mean_F.astype(np.float32), deviation_F.astype(np.float32))
