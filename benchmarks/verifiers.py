@@ -89,10 +89,8 @@ def cost(judged: Sequence[Judged], verifier: Verifier) -> None:
     judging = time.perf_counter() - begun
     masks = sum(sum(one.image.seconds_by_step.values()) for one in judged)
     votes = sum(one.image.seconds_by_step.get("votes", 0.0) for one in judged)
-    print(
     print(f"cost: masks {masks:.2f} s, of which votes {votes:.3f} s; ", end="")
     print(f"verdicts {judging:.3f} s, {judging / masks:.1%}")
-    )
 
 
 def main() -> None:
