@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 SERVICES := ceph-mon ceph-osd radosgw ceph-common postgresql chromium-driver kubernetes-client iproute2
 
-.PHONY: help setup demo check test test-all bench fuzz simulate nano lock clean
+.PHONY: help setup demo check test test-all bench fuzz simulate nano verifier lock clean
 
 help:  ## what each target does
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -89,6 +89,10 @@ nano: setup  ## train the shipped segmenter again (hours on a CPU); goes on; PHO
 	$(BIN)/python -m maskmill.pipeline.train.nano.train --out build/nano --minutes 180 --resume $(if $(PHOTOS),--photos $(PHOTOS))
 	$(BIN)/python -m maskmill.pipeline.train.nano.calibrate --run build/nano \
 	  --out build/nano/nano.safetensors $(if $(PHOTOS),--photos $(PHOTOS))
+
+verifier: setup  ## train the verifier of nano's masks again (minutes); PHOTOS="COCO IMAGES" adds photographs
+	$(BIN)/python -m maskmill.pipeline.verify.train --out pipeline/segmenters/nano_verifier.safetensors \
+	  $(if $(PHOTOS),--photos $(PHOTOS))
 
 lock: setup  ## resolve requirements.lock again from pyproject.toml, and the images' locks (with hashes, without test tools)
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --extra dev --no-header --no-annotate --no-emit-index-url --upgrade \

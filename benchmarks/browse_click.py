@@ -102,19 +102,19 @@ def _steps(held: PromptableImage, clicks: list[Clicks], threshold: float) -> dic
     spent: defaultdict[str, list[float]] = defaultdict(list)
     frame = held.embedding.frame
 
-    def timed(name: str, step: Callable[[], Any]) -> Any:
+    def timed(name: str, step: Callable[..., Any], *values: Any, **named: Any) -> Any:
         began = time.process_time()
-        made = step()
+        made = step(*values, **named)
         spent[name].append(1e3 * (time.process_time() - began))
         return made
 
     for one in clicks:
-        prediction = timed("decoder", lambda one=one: held.predict(_prompts(one), multimask=True))
+        prediction = timed("decoder", held.predict, _prompts(one), multimask=True)
         keep_PM = torch.zeros_like(prediction.predicted_iou_PM, dtype=torch.bool)
         keep_PM[0, int(prediction.predicted_iou_PM[0].argmax())] = True
-        logits_1hw = timed("mask head", lambda p=prediction, k=keep_PM: p.masks(k).float())
-        mask = timed("run lengths", lambda x=logits_1hw: runs(x[0].numpy(), frame, threshold=threshold))
-        timed("JSON", lambda mask=mask: json.dumps(mask.to_coco()))
+        logits_1hw = timed("mask head", prediction.masks, keep_PM).float()
+        mask = timed("run lengths", runs, logits_1hw[0].numpy(), frame, threshold=threshold)
+        timed("JSON", lambda: json.dumps(mask.to_coco()))
     return {name: round(statistics.median(values[WARM:]), 2) for name, values in spent.items()}
 
 

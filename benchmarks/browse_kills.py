@@ -355,7 +355,7 @@ def _die(moment: str, session: Session) -> None:
         save(*values, **named)
         now()
 
-    os.fsync, os.link = syncing, linking
+    os.fsync, os.link = syncing, linking  # type: ignore[assignment]
     if moment == KEPT:
         session.reviewing.save = saving  # type: ignore[method-assign]
 

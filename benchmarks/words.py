@@ -41,8 +41,8 @@ from benchmarks.gpu.whole import decoded, photographs
 from benchmarks.words_models import blip, clip, grounding_dino
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.settings.words import CaptionSettings, LabelSettings
-from maskmill.pipeline.words.blip import BlipCaptioner
 from maskmill.pipeline.words.caption import Subject
+from maskmill.pipeline.words.captioners.blip import BlipCaptioner
 from maskmill.pipeline.words.clip import Namer
 from maskmill.pipeline.words.detectors.base import Detections
 from maskmill.pipeline.words.detectors.grounding_dino import MAX_PHRASE_CHARS, GroundingDino

@@ -35,6 +35,7 @@ from maskmill.pipeline.settings import (
     NameSettings,
     SegmenterSettings,
     TrainSettings,
+    VerdictSettings,
 )
 from maskmill.workers.exports.formats import ExportChoices
 from maskmill.workers.exports.publish.settings import PublishSettings
@@ -116,7 +117,7 @@ class ExportSettings(ExportChoices):
 class RunConfig(BaseModel):
     """A whole run, resolved. `recipe` names what it started from and has no effect of its own.
 
-    The sections of word columns are off while their first field is unset.
+    The sections of word columns and verdicts are off while their first field is unset.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,6 +127,7 @@ class RunConfig(BaseModel):
     segmenter: SegmenterSettings = Field(default_factory=SegmenterSettings)
     embeddings: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     masks: MaskSettings = Field(default_factory=MaskSettings)
+    verdicts: VerdictSettings = Field(default_factory=VerdictSettings)
     captions: CaptionSettings = Field(default_factory=CaptionSettings)
     labels: LabelSettings = Field(default_factory=LabelSettings)
     names: NameSettings = Field(default_factory=NameSettings)

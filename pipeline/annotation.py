@@ -26,6 +26,44 @@ BoxXywh = tuple[float, float, float, float]
 Number = TypeVar("Number", int, float)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Votes:
+    """What the grid's other candidates said for a mask before suppression dropped them (masks/votes.py).
+
+    Args:
+        count: candidates whose box agrees with the mask's, itself among them.
+        iou_sum: of their predicted IoUs.
+        near: candidates whose box is near, those that agree among them.
+        prompts: different prompts among those that agree.
+        inside: candidates whose prompt lies in the mask's box.
+        asked: prompts of the grid that lie there.
+        own_outputs: mean box IoU with the other outputs of the mask's own prompt; 0 where none passed.
+    """
+
+    count: int
+    iou_sum: float
+    near: int
+    prompts: int
+    inside: int
+    asked: int
+    own_outputs: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PassedOver:
+    """Candidates of one box that no kept mask stands for: something may be there.
+
+    Args:
+        bbox_xywh: of the surest of them, as of an annotation.
+        predicted_iou: its.
+        count: how many agree on the box.
+    """
+
+    bbox_xywh: BoxXywh
+    predicted_iou: float
+    count: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Annotation:
     """One mask of an image.
@@ -44,6 +82,7 @@ class Annotation:
         label: what the giver of its box or points called it; None from the grid.
         given_id: of the box or points in the file that gave them.
         given_box_xywh: the box as given, in px of the image, x, y, width, height as in COCO.
+        votes: of the grid's other candidates; None where they are unknown. No part of comparisons.
     """
 
     segmentation: Rle
@@ -58,6 +97,7 @@ class Annotation:
     label: str | None = None
     given_id: int | None = None
     given_box_xywh: BoxXywh | None = None
+    votes: Votes | None = dataclasses.field(default=None, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +111,8 @@ class AnnotatedImage:
         seconds_by_step: time the stage spent on this image, by the name of its step; never part of the data
             and left out of comparisons.
         dropped: given boxes and points that gave no mask, by reason.
+        passed_over: the grid's candidates that no mask stands for; None where they are unknown. No part of
+            comparisons.
 
     Raises:
         ValueError: a parent that is no other annotation's place.
@@ -81,6 +123,7 @@ class AnnotatedImage:
     annotations: tuple[Annotation, ...]
     seconds_by_step: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    passed_over: tuple[PassedOver, ...] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for index, annotation in enumerate(self.annotations):
@@ -140,6 +183,7 @@ def to_sa1b(image: AnnotatedImage, *, image_id: int, file_name: str) -> dict[str
             for index, annotation in enumerate(image.annotations)
         ],
         **({"dropped": dict(image.dropped)} if image.dropped else {}),
+        **({} if image.passed_over is None else {"passed_over": _boxes_passed_over(image.passed_over)}),
     }
 
 
@@ -149,6 +193,7 @@ def annotation_to_sa1b(annotation: Annotation, first_id: int, index: int) -> dic
         "label": annotation.label,
         "given_id": annotation.given_id,
         "given_box": None if annotation.given_box_xywh is None else list(annotation.given_box_xywh),
+        "votes": None if annotation.votes is None else dataclasses.asdict(annotation.votes),
     }
     return {
         "id": first_id + index,
@@ -181,6 +226,7 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
         place_of_id = {int(row["id"]): place for place, row in enumerate(rows)}
         annotations = tuple(annotation_from_sa1b(row, place_of_id) for row in rows)
         dropped = {str(reason): int(count) for reason, count in record.get("dropped", {}).items()}
+        passed_over = _passed_over(record.get("passed_over"))
     except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an SA-1B record: {error!r}") from error
     for place, annotation in enumerate(annotations):
@@ -189,7 +235,9 @@ def from_sa1b(record: Mapping[str, Any]) -> AnnotatedImage:
             raise ValueError(
                 f"annotation {place} has size {size}, its image {(height, width)} (height, width)"
             )
-    return AnnotatedImage(width=width, height=height, annotations=annotations, dropped=dropped)
+    return AnnotatedImage(
+        width=width, height=height, annotations=annotations, dropped=dropped, passed_over=passed_over
+    )
 
 
 def annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int]) -> Annotation:
@@ -212,6 +260,26 @@ def annotation_from_sa1b(row: Mapping[str, Any], place_of_id: Mapping[int, int])
         label=None if row.get("label") is None else str(row["label"]),
         given_id=None if row.get("given_id") is None else int(row["given_id"]),
         given_box_xywh=None if row.get("given_box") is None else _box(row["given_box"]),
+        votes=None if row.get("votes") is None else _votes(row["votes"]),
+    )
+
+
+def _votes(told: Mapping[str, Any]) -> Votes:
+    counts = {name: int(told[name]) for name in ("count", "near", "prompts", "inside", "asked")}
+    return Votes(iou_sum=float(told["iou_sum"]), own_outputs=float(told["own_outputs"]), **counts)
+
+
+def _boxes_passed_over(found: Sequence[PassedOver]) -> list[dict[str, Any]]:
+    return [
+        {"bbox": list(one.bbox_xywh), "predicted_iou": one.predicted_iou, "count": one.count} for one in found
+    ]
+
+
+def _passed_over(told: Sequence[Mapping[str, Any]] | None) -> tuple[PassedOver, ...] | None:
+    if told is None:
+        return None
+    return tuple(
+        PassedOver(_box(one["bbox"]), float(one["predicted_iou"]), int(one["count"])) for one in told
     )
 
 

@@ -43,6 +43,7 @@ from maskmill.pipeline.masks.in_turn import suppress_in_turn
 from maskmill.pipeline.masks.measure import MaskBatch
 from maskmill.pipeline.masks.select import PARENT_CONTAINMENT, finish, passes, select_masks
 from maskmill.pipeline.masks.upsample import boxes, measure, runs_batch
+from maskmill.pipeline.masks.votes import neighbours_of, prompts_of, with_votes, without_masks
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.segmenters.base import (
     ImageEmbedding,
@@ -128,17 +129,23 @@ class AutomaticMasks:
         """Crop by crop, prompts in batches; see the header."""
         clocks = [StepClock() for _ in images]
         batches: list[list[MaskBatch]] = [[] for _ in images]
+        asked: list[list[MaskBatch]] = [[] for _ in images]
         annotated: list[AnnotatedImage] = []
         for job, embedding in self._embedded(images, clocks):
             clock = clocks[job.image_index]
             batch = self._masks_of_crop(job, embedding, clock, self._settings)
+            asked[job.image_index].append(without_masks(batch))
             batch = self._kept(batch, job, clock, self._settings)
             batches[job.image_index].append(batch)
             if job.crop_index == len(self._crops(job.height, job.width)) - 1:
-                annotated.append(
-                    finish(batches[job.image_index], job.height, job.width, self._settings, clock)
-                )
+                found = finish(batches[job.image_index], job.height, job.width, self._settings, clock)
+                with clock.step("votes"):
+                    neighbours = neighbours_of(
+                        asked[job.image_index], prompts_of(self._settings, job.height, job.width)
+                    )
+                    annotated.append(with_votes(found, neighbours))
                 batches[job.image_index].clear()
+                asked[job.image_index].clear()
         return annotated
 
     @torch.inference_mode()

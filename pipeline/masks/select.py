@@ -23,6 +23,7 @@ from maskmill.pipeline.masks import measure as masks
 from maskmill.pipeline.masks import regions
 from maskmill.pipeline.masks.geometry import Crop, crop_boxes
 from maskmill.pipeline.masks.measure import MaskBatch
+from maskmill.pipeline.masks.votes import neighbours_of, prompts_of, with_votes
 from maskmill.pipeline.settings.masks import MaskSettings
 
 PARENT_CONTAINMENT = 0.95
@@ -45,7 +46,11 @@ def select_masks(candidates: MaskBatch, settings: MaskSettings, *, height: int, 
         batch = candidates[candidates.crop_N == crop_index]
         batch = batch[passes(batch, settings, height * width)]
         batches.append(suppress_crop(batch, settings))
-    return finish(batches, height, width, settings, StepClock())
+    image = finish(batches, height, width, settings, StepClock())
+
+    # Those whose predicted IoU passed vote, as in the grid stage
+    asked = candidates[masks.passes_thresholds(candidates, predicted_iou=settings.predicted_iou, stability=0)]
+    return with_votes(image, neighbours_of([asked], prompts_of(settings, height, width)))
 
 
 def finish(

@@ -12,6 +12,7 @@ from maskmill.pipeline.settings.masks import FAST, MASKS_REVISION, SA1B, MaskSet
 from maskmill.pipeline.settings.roles import DTYPES, output_settings
 from maskmill.pipeline.settings.segmenter import SegmenterSettings
 from maskmill.pipeline.settings.train import DistillSettings, TrainSettings
+from maskmill.pipeline.settings.verdicts import VerdictSettings
 from maskmill.pipeline.settings.words import BoxSettings, CaptionSettings, LabelSettings, NameSettings
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "NameSettings",
     "SegmenterSettings",
     "TrainSettings",
+    "VerdictSettings",
     "families_of",
     "family_of",
     "output_settings",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 IMAGES = "images"
 MOST_REJECTING = 100  # records that are read to know the reasons there are
-WITHOUT_WORDS = frozenset({IMAGES, "masks", "candidates", "embeddings", "captions"})
+WITHOUT_WORDS = frozenset({IMAGES, "masks", "candidates", "embeddings", "captions", "verdicts"})
 
 Makers = Callable[[Sequence[str]], Mapping[str, str]]
 """Keys -> for those that people or the oracle worked on, who did: "person" or "oracle"."""
@@ -169,6 +169,10 @@ class Catalogue:
     def masks(self, shards: Sequence[int]) -> pa.Table | ds.Dataset | None:
         """A row a mask; None where the shards have none. Raises DamagedObject."""
         return self._table(self.column, shards)
+
+    def verdicts(self, shards: Sequence[int]) -> pa.Table | ds.Dataset | None:
+        """A row a mask with `expected_iou` and `p_right`; None where none is. Raises DamagedObject."""
+        return self._table("verdicts", shards)
 
     def words(self, shards: Sequence[int]) -> list[pa.Table | ds.Dataset]:
         """The tables with labels or names of the shards' pictures, each with `key`. Raises DamagedObject."""

@@ -41,8 +41,12 @@ SORTS = {
 }
 """How pictures can be ordered: the word, and its SQL over the rows that a search collects."""
 
-DOUBT = "avg(greatest(0, 1 - predicted_iou) + greatest(0, 1 - stability_score))"
-"""How unsure the model is of a picture's masks, on average; null, the hardest, where it found none."""
+DOUBT = (
+    "coalesce(avg(1 - expected_iou), "
+    "avg(greatest(0, 1 - predicted_iou) + greatest(0, 1 - stability_score)) / 2)"
+)
+"""How wrong a picture's masks are expected to be, on average, where a verifier judged them; else how unsure
+the model is of them. Null, the hardest, where it found none."""
 
 
 @dataclass(frozen=True, kw_only=True)

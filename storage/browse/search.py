@@ -225,6 +225,8 @@ class Search:
         yield "images", images
         if (masks := catalogue.masks(shards)) is not None:
             yield "masks", masks
+        if (verdicts := catalogue.verdicts(shards)) is not None:
+            yield "verdicts", verdicts
 
         rejects = catalogue.rejects(shards)
         yield "rejects", _pairs([key for key, _, _ in rejects], [reason for _, _, reason in rejects])

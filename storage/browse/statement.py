@@ -1,6 +1,6 @@
 """The one SQL statement of a search: a short row for each picture of the shards in hand that fits.
 
-Tables that it may name: images, masks, rejects (key, word), makers (key, word), reviews, captions,
+Tables that it may name: images, masks, verdicts, rejects (key, word), makers (key, word), reviews, captions,
 differences (key, added, removed, changed), and words0, words1, ... of columns with labels or names. Values
 that people type are placeholders.
 """
@@ -18,8 +18,13 @@ _OF_MASKS = (
     f"min(m.predicted_iou) as min_iou, min(m.stability_score) as min_stability, {DOUBT} as doubt, "
     "max(m.area_px) as largest_px, min(m.area_px) as smallest_px"
 )
+_JUDGED = (
+    "(select m.*, v.expected_iou, v.p_right from masks m left join verdicts v using (annotation_id))",
+    "(select *, null::double as expected_iou, null::double as p_right from masks)",
+)
+"""Masks with what a verifier says of them, and where none was asked."""
 _ROWS_WITH_PICTURES = (
-    "(select i.*, m.* exclude (key, image_id, source) from images i left join masks m on m.key = i.key)"
+    "(select i.*, m.* exclude (key, image_id, source) from images i left join {judged} m on m.key = i.key)"
 )
 
 
@@ -37,7 +42,8 @@ def statement(filters: Filters, tables: Mapping[str, Sequence[str]]) -> Conditio
         return Conditions(_insert(bare, "", kept), values)
 
     fits, fit_values = _fits(filters)
-    rows = _ROWS_WITH_PICTURES if filters.where.strip() else "masks"
+    judged = _JUDGED[0 if "verdicts" in tables else 1]
+    rows = _ROWS_WITH_PICTURES.format(judged=judged) if filters.where.strip() else judged
     of_masks = (
         f"left join (select m.key, {_OF_MASKS.format(fits=fits)} from {rows} m group by m.key) a using (key)"
     )

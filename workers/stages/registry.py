@@ -14,12 +14,14 @@ from typing import Any
 from maskmill.workers.run.columns import Column, ColumnFacts, Sections
 from maskmill.workers.stages import candidates, captions, embeddings, images, labels, names, review
 from maskmill.workers.stages.masks import column as masks
+from maskmill.workers.stages.verdicts import column as verdicts
 
 COLUMNS: tuple[Column, ...] = (
     images.COLUMN,
     embeddings.COLUMN,
     candidates.COLUMN,
     masks.COLUMN,
+    verdicts.COLUMN,
     captions.COLUMN,
     labels.COLUMN,
     names.COLUMN,

@@ -1,0 +1,1 @@
+"""Is it right: quality and exhaustivity of masks."""

@@ -1,0 +1,78 @@
+"""A head learns what tells right masks from wrong ones, is calibrated, and is the same after a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskmill.pipeline.evaluate.believed import calibration_error
+from maskmill.pipeline.verify.exhaustivity import SEEN, fit_share
+from maskmill.pipeline.verify.features import FEATURES
+from maskmill.pipeline.verify.fit import Examples, fit_head, fitted_curve
+from maskmill.pipeline.verify.ranks import accepted_precision, auc, rank_correlation
+from maskmill.pipeline.verify.verifier import Verifier, load_verifier, save_verifier
+
+
+def examples(count: int, seed: int) -> Examples:
+    """IoU follows one feature that predicted IoU knows nothing of."""
+    rng = np.random.default_rng(seed)
+    features_NF = rng.normal(size=(count, len(FEATURES))).astype(np.float32)
+    score = features_NF[:, FEATURES.index("box_fill")]
+    iou_N = np.clip(0.6 + 0.25 * score + 0.05 * rng.normal(size=count), 0, 1).astype(np.float32)
+    return Examples(features_NF, iou_N, np.arange(count) // 10, np.ones(count, np.float32))
+
+
+def test_it_learns_is_calibrated_and_survives_a_file(tmp_path: Path) -> None:
+    fitted = fit_head(examples(600, 0), "a" * 64)
+    fresh = examples(400, 1)
+    said = fitted.head(fresh.features_NF)
+    is_right = fresh.iou_N >= 0.75
+    assert auc(said.right_N, is_right) > 0.9
+    assert calibration_error(said.expected_iou_N, fresh.iou_N) < 0.06
+    assert ((said.right_N >= 0) & (said.right_N <= 1)).all()
+
+    share = fit_share([np.full(len(SEEN), value, np.float32) for value in (0, 1)], [0.2, 0.9])
+    save_verifier(Verifier(fitted.head, share), tmp_path / "v.safetensors", {"scenes": 1})
+    read = load_verifier(tmp_path / "v.safetensors", "a" * 64)
+    assert read.is_calibrated
+    assert not load_verifier(tmp_path / "v.safetensors", "b" * 64).is_calibrated
+    np.testing.assert_array_equal(read.head(fresh.features_NF).expected_iou_N, said.expected_iou_N)
+
+
+def test_a_file_that_is_none_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no verifier at"):
+        load_verifier(tmp_path / "none.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"abc")
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_verifier(tmp_path / "cut.safetensors")
+
+
+def test_too_little_to_learn_from_is_refused() -> None:
+    with pytest.raises(ValueError, match="a verifier needs"):
+        fit_head(examples(30, 0), "a")
+    some = examples(200, 0)
+    alike = Examples(some.features_NF, np.ones(200, np.float32), some.picture_N, some.weight_N)
+    with pytest.raises(ValueError, match="every mask given is right"):
+        fit_head(alike, "a")
+
+
+def test_a_curve_rises_and_means_what_is_true() -> None:
+    rng = np.random.default_rng(0)
+    said = rng.random(2000).astype(np.float32)
+    curve = fitted_curve(said, (rng.random(2000) < said**2).astype(np.float32), np.ones(2000, np.float32))
+    assert (np.diff(curve.true_K) >= 0).all()
+    assert float(curve(np.array([0.5], np.float32))[0]) == pytest.approx(0.25, abs=0.08)
+
+
+def test_ranks() -> None:
+    score, right = np.array([0.9, 0.8, 0.3, 0.1], np.float32), np.array([True, False, True, False])
+    assert auc(score, right) == 0.75
+    assert accepted_precision(score, right, 0.5) == 0.5
+    assert rank_correlation(score, -score) == pytest.approx(-1)
+    assert np.isnan(auc(score, np.ones(4, bool)))
+
+
+def test_the_shipped_one_loads() -> None:
+    assert load_verifier(None).head.networks.w1_EFU.shape[1] == len(FEATURES)
