@@ -27,7 +27,7 @@ from segment_anything.build_sam import sam_model_registry
 from maskmill.pipeline.evaluate.truth import full_size
 from maskmill.pipeline.machine.torch_threads import one_thread
 from maskmill.pipeline.masks.upsample import runs
-from maskmill.pipeline.rle import encode_mask
+from maskmill.pipeline.rle import Rle, encode_mask
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import ImageEmbedding, PromptableImage, Prompts, Segmenter
 from maskmill.pipeline.segmenters.interactive import Clicks, answer_clicks
@@ -108,13 +108,16 @@ def _steps(held: PromptableImage, clicks: list[Clicks], threshold: float) -> dic
         spent[name].append(1e3 * (time.process_time() - began))
         return made
 
+    def as_json(mask: Rle) -> str:
+        return json.dumps(mask.to_coco())
+
     for one in clicks:
         prediction = timed("decoder", held.predict, _prompts(one), multimask=True)
         keep_PM = torch.zeros_like(prediction.predicted_iou_PM, dtype=torch.bool)
         keep_PM[0, int(prediction.predicted_iou_PM[0].argmax())] = True
         logits_1hw = timed("mask head", prediction.masks, keep_PM).float()
         mask = timed("run lengths", runs, logits_1hw[0].numpy(), frame, threshold=threshold)
-        timed("JSON", lambda: json.dumps(mask.to_coco()))
+        timed("JSON", as_json, mask)
     return {name: round(statistics.median(values[WARM:]), 2) for name, values in spent.items()}
 
 

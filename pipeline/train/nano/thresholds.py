@@ -34,7 +34,7 @@ from maskmill.pipeline.train.nano.pictures.photographs import held_apart, read_p
 
 PREDICTED_IOUS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 STABILITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-LEAST_MASKS = 18.0
+LEAST_MASKS = 16.0
 SETTINGS = MaskSettings(points_per_side=16, min_area_px=25, max_coverage=0.95, drop_small=True)
 """Of the recipe, thresholds aside."""
 
