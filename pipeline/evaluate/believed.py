@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from maskmill.pipeline.evaluate.truth import Floats, Truth, as_tensor, batches, full_size, iou_rows
 from maskmill.pipeline.segmenters.base import Prompts, Segmenter
 from maskmill.pipeline.train.prompts import random_point
+
+AnyFloats = NDArray[np.floating[Any]]
 
 BINS = 10
 DRAWS = 1000
@@ -150,7 +153,7 @@ def correlation(predicted_A: Floats, true_A: Floats) -> float:
     return float(np.corrcoef(predicted_A, true_A)[0, 1])
 
 
-def calibration_error(predicted_A: Floats, true_A: Floats, bins: int = BINS) -> float:
+def calibration_error(predicted_A: AnyFloats, true_A: AnyFloats, bins: int = BINS) -> float:
     """Mean difference of predicted and true IoU in bins of equal width over 0..1, weighed by size."""
     bin_A = np.clip((predicted_A * bins).astype(np.int64), 0, bins - 1)
     sums = np.bincount(bin_A, weights=predicted_A - true_A, minlength=bins)

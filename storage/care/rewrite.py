@@ -357,17 +357,15 @@ def republish(
         return None
 
     def make(parent: Generation | None) -> Publication:
-        """The rows in force now, over the latest generation."""
         assert parent is not None
-        stored = parent.row_set().of_shards(shards)
-        old = [row for _, rows in sorted(stored.items()) for _, row in sorted(rows.items())]
+        by_shard = sorted(parent.row_set().of_shards(shards).items())
+        old = [row for _, rows in by_shard for _, row in sorted(rows.items())]
         new = [_refreshed(store, row) for row in old]
-        totals = _totals(parent, old, new)
         facts = {
             "columns": parent.columns,
             "settings": parent.settings,
             "models": parent.models,
-            "totals": totals,
+            "totals": _totals(parent, old, new),
         }
         changes = {(row.shard, row.column): row for row in new}
         return Publication(parent.row_set().changed(changes), facts)
@@ -397,7 +395,6 @@ def _totals(
             changes = {"masks": masks, "annotated": written, "rejected": -written}
         if old.column in BRINGING:
             changes[brought_masks(old.column)] = masks
-        for name, change in changes.items():
-            if name in totals:
-                totals[name] += change
+        for name in changes.keys() & totals:
+            totals[name] += changes[name]
     return totals

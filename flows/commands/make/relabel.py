@@ -91,14 +91,19 @@ def relabel(
         if dry_run:
             return
         report = _run_watched(dataset, input, run, caps, wait)
-        if picture is not None and report.diff is not None:
-            from maskmill.flows.runs.relabel import difference_picture
-
-            png = difference_picture(report.diff)
-            if png is not None:
-                picture.write_bytes(png)
+        if picture is not None:
+            _write_picture(report, picture)
         _show_report(report, json=json)
         console.exit_unless(report.sound)
+
+
+def _write_picture(report: RelabelReport, picture: Path) -> None:
+    """The largest differences as a PNG, where there are any."""
+    from maskmill.flows.runs.relabel import difference_picture
+
+    png = difference_picture(report.diff) if report.diff is not None else None
+    if png is not None:
+        picture.write_bytes(png)
 
 
 def _show_plan(dataset: str, run: RunConfig, caps: RelabelCaps, *, json: bool, dry_run: bool) -> None:

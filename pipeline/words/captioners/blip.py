@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
+from transformers import BlipForImageTextRetrieval
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.words.caption import Subject
-from maskmill.pipeline.words.captioners.drawing import decoding, in_turn
+from maskmill.pipeline.words.captioners.drawing import Loaded, decoding, in_turn
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.settings.words import CaptionSettings
+    pass
 
 
-class BlipCaptioner:
+class BlipCaptioner(Loaded):
     """The captioner role; see `maskmill.pipeline.words.caption.Captioner`.
 
     Args:
@@ -34,15 +34,6 @@ class BlipCaptioner:
     Raises:
         ValueError: a device that this machine lacks.
     """
-
-    def __init__(
-        self, model: BlipForConditionalGeneration, processor: Any, settings: CaptionSettings
-    ) -> None:
-        self._device = choose_device(settings.device)
-        network: Any = model
-        self._model = network.to(self._device)
-        self._processor = processor
-        self._settings = settings
 
     @torch.inference_mode()
     def captions(self, subjects: Sequence[Subject]) -> list[tuple[str, ...]]:

@@ -15,9 +15,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
+from maskmill.pipeline.machine.devices import choose_device
+
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.words import CaptionSettings
     from maskmill.pipeline.words.caption import Subject
+
+
+class Loaded:
+    """A captioner's parts: its model on the settings' device, what prepares its inputs, how to decode.
+
+    Raises:
+        ValueError: a device that this machine lacks.
+    """
+
+    def __init__(self, model: Any, processor: Any, settings: CaptionSettings) -> None:
+        self._device = choose_device(settings.device)
+        self._model = model.to(self._device)
+        self._processor = processor
+        self._settings = settings
 
 
 class GumbelNucleus(LogitsProcessor):

@@ -9,16 +9,14 @@ It is no detector here: it writes boxes as words, without scores, and thresholds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
-from maskmill.pipeline.machine.devices import choose_device
-from maskmill.pipeline.words.captioners.drawing import decoding, in_turn
+from maskmill.pipeline.words.captioners.drawing import Loaded, decoding, in_turn
 
 if TYPE_CHECKING:
-    from maskmill.pipeline.settings.words import CaptionSettings
     from maskmill.pipeline.words.caption import Subject
 
 TASKS = ("<CAPTION>", "<DETAILED_CAPTION>", "<MORE_DETAILED_CAPTION>")
@@ -32,7 +30,7 @@ def check_task(prompt: str | None) -> None:
         )
 
 
-class Florence2Captioner:
+class Florence2Captioner(Loaded):
     """The captioner role; see `maskmill.pipeline.words.caption.Captioner`.
 
     Args:
@@ -42,12 +40,6 @@ class Florence2Captioner:
     Raises:
         ValueError: a device that this machine lacks.
     """
-
-    def __init__(self, model: Any, processor: Any, settings: CaptionSettings) -> None:
-        self._device = choose_device(settings.device)
-        self._model = model.to(self._device)
-        self._processor = processor
-        self._settings = settings
 
     @torch.inference_mode()
     def captions(self, subjects: Sequence[Subject]) -> list[tuple[str, ...]]:

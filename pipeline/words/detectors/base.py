@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -118,3 +118,15 @@ def caption_phrases(caption: str) -> tuple[str, ...]:
                 phrases.append(" ".join(words[:CAPTION_WORDS]))
                 words = []
     return tuple(dict.fromkeys(phrases))
+
+
+def by_query(
+    jobs: Sequence[tuple[Pixels, Query]], detect: Callable[[Sequence[Pixels], Query], Iterable[Detections]]
+) -> list[Detections]:
+    """What `detect` finds in the images of one query after the other, in the order of the jobs."""
+    found: dict[int, Detections] = {}
+    for query in dict.fromkeys(query for _, query in jobs):
+        places = [place for place, (_, other) in enumerate(jobs) if other == query]
+        images = [jobs[place][0] for place in places]
+        found |= zip(places, detect(images, query), strict=True)
+    return [found[place] for place in range(len(jobs))]

@@ -18,7 +18,7 @@ from transformers import Owlv2ForObjectDetection, OwlViTForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.words.detectors.base import Detections, Query, caption_phrases
+from maskmill.pipeline.words.detectors.base import Detections, Query, by_query, caption_phrases
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.words import LabelSettings
@@ -76,12 +76,7 @@ class Owl:
 
     def detect(self, jobs: Sequence[tuple[Pixels, Query]]) -> list[Detections]:
         """See `Detector.detect`."""
-        found: dict[int, Detections] = {}
-        for query in dict.fromkeys(query for _, query in jobs):
-            places = [place for place, (_, other) in enumerate(jobs) if other == query]
-            images = [jobs[place][0] for place in places]
-            found |= zip(places, self._detect(images, query), strict=True)
-        return [found[place] for place in range(len(jobs))]
+        return by_query(jobs, self._detect)
 
     @torch.inference_mode()
     def _detect(self, images: Sequence[Pixels], query: Query) -> Iterator[Detections]:

@@ -47,13 +47,13 @@ def encode_verdicts(picture: Picture, found: PictureVerdicts) -> EncodedSample:
         {"id": first + place, "expected_iou": round(iou, DIGITS), "p_right": round(right, DIGITS)}
         for place, (iou, right) in enumerate(numbers)
     ]
-    share_found = round(found.share_found, DIGITS)
+    share_found = None if found.share_found is None else round(found.share_found, DIGITS)
     record = {
         "image_id": picture.image_id,
         "calibrated": found.is_calibrated,
         "share_found": share_found,
         VERDICTS: rows,
-        "unexplained": _stored_map(found.unexplained_RC),
+        "unexplained": None if found.unexplained_RC is None else _stored_map(found.unexplained_RC),
     }
     index = [
         {
@@ -78,8 +78,9 @@ def unexplained_of(record: Mapping[str, Any]) -> npt.NDArray[np.float32]:
 
     told = record["unexplained"]
     cells = np.frombuffer(base64.b64decode(told["cells"], validate=True), np.uint8)
-    found: npt.NDArray[np.float32] = cells.reshape(told["rows"], told["columns"]).astype(np.float32) / 255
-    return found
+    map_RC = cells.reshape(told["rows"], told["columns"]).astype(np.float32)
+    map_RC /= 255
+    return map_RC
 
 
 def _stored_map(map_RC: npt.NDArray[np.float32]) -> dict[str, Any]:
