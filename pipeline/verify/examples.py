@@ -41,13 +41,16 @@ class _Watched:
         self.images_per_batch = segmenter.images_per_batch
 
     def grid_parts(self) -> GridParts | None:
+        """The segmenter's own."""
         return grid_parts_of(self._segmenter)
 
     def embed(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[ImageEmbedding]:
+        """As `Segmenter.embed`; kept as `last`."""
         self.last = self._segmenter.embed(images)
         return self.last
 
     def prompt(self, embedding: ImageEmbedding) -> PromptableImage:
+        """As `Segmenter.prompt`."""
         return self._segmenter.prompt(embedding)
 
 

@@ -128,6 +128,7 @@ def fit_share(seen: Sequence[Floats32], recall_P: Sequence[float], *, ridge: flo
     x_PS = np.clip((seen_PS - mean_S) / deviation_S, -4, 4)
 
     def loss(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        """Mean cross entropy with the recall, and its slope."""
         score = x_PS @ weights[:-1] + weights[-1]
         error = 1 / (1 + np.exp(-score)) - recall
         value = np.logaddexp(0, score).mean() - (recall * score).mean() + ridge * (weights[:-1] ** 2).sum()

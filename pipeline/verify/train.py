@@ -34,7 +34,7 @@ from maskmill.pipeline.verify.head import RIGHT_IOU
 from maskmill.pipeline.verify.ranks import auc
 from maskmill.pipeline.verify.verifier import Verifier, save_verifier
 
-NANO = replace(SETTINGS, predicted_iou=0.4, stability=0.5)
+NANO = replace(SETTINGS, predicted_iou=0.5, stability=0.2)
 """The nano recipe's."""
 FIRST_SEED = HELD_BACK_SEED - 100_000
 SCENE_SIDES = (256, 384)

@@ -101,12 +101,10 @@ def _stands_for(
         if (row.column, row.fingerprint, row.shard) == (version.column, version.fingerprint, record.shard)
         and (row.data.sha256, row.num_read) == (record.data.sha256, record.num_read)
     }
-    rewritten = record
-    while rewritten.rewrites:
+    rewritten: CommitRecord | None = record
+    while rewritten is not None and rewritten.rewrites:
         equal.add(rewritten.rewrites)
-        if rewritten.rewrites not in by_sha256:
-            break
-        rewritten = by_sha256[rewritten.rewrites]
+        rewritten = by_sha256.get(rewritten.rewrites)
     return frozenset({record.sha256, *equal})
 
 
@@ -357,6 +355,7 @@ def republish(
         return None
 
     def make(parent: Generation | None) -> Publication:
+        """The rows in force now, over the latest generation."""
         assert parent is not None
         by_shard = sorted(parent.row_set().of_shards(shards).items())
         old = [row for _, rows in by_shard for _, row in sorted(rows.items())]

@@ -207,8 +207,9 @@ class Plan:
     def shard_of(self, key: str) -> int:
         """The shard that an image was planned for. Raises DatasetError for a key that isn't planned."""
         image_id = image_id_of(key)
-        if image_id is not None:
-            part = self.parts[bisect_right(self._first_image_ids, image_id) - 1]
+        place = bisect_right(self._first_image_ids, image_id) if image_id is not None else 0
+        if image_id is not None and place > 0:
+            part = self.parts[place - 1]
             if part.first_image_id <= image_id < part.next_image_id:
                 return part.first_shard + (image_id - part.first_image_id) // part.shard_size
         raise DatasetError(f"{self.store.root}: no image was ever planned under the key {key!r}")

@@ -97,7 +97,7 @@ def play(seed: int, kinds: Sequence[str] | None = None, fates: Fates | None = No
 def chosen(dice: random.Random) -> list[str]:
     """Three to five actors; somebody makes something in most schedules."""
     first = dice.choice(["generate", "generate", "generate in parts", "relabel", "repair", "forget"])
-    return [first, *dice.choices(sorted(KINDS), k=dice.choice([2, 3, 3, 3, 4, 4]))]
+    return [first, *dice.choices(sorted(KINDS), k=dice.choice([3, 3, 3, 4, 4, 5]))]
 
 
 def cast(world: World, scene: Scene, dice: random.Random, kinds: Sequence[str], outcome: Outcome) -> None:

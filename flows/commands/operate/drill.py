@@ -77,14 +77,11 @@ def drill(
 
         loopback_environment()
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        from maskmill.storage.errors import InputError
         from maskmill.storage.stores.open import open_store
         from maskmill.workers.drill.conductor import run_drill
-        from maskmill.workers.drill.schedule import SETS
         from maskmill.workers.drill.values import DrillSettings
 
-        if kinds not in SETS:
-            raise InputError(f"--kinds {kinds!r} is unknown: use one of {', '.join(SETS)}")
+        _check_kinds(kinds)
         if store is not None:
             open_store(store)
         folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-drill-")))
@@ -102,6 +99,14 @@ def drill(
         else:
             _show(report)
         console.exit_unless(report.ok)
+
+
+def _check_kinds(kinds: str) -> None:
+    from maskmill.storage.errors import InputError
+    from maskmill.workers.drill.schedule import SETS
+
+    if kinds not in SETS:
+        raise InputError(f"--kinds {kinds!r} is unknown: use one of {', '.join(SETS)}")
 
 
 def _tell(text: str) -> None:

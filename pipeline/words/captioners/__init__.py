@@ -43,6 +43,7 @@ def _captioner(found: pretrained.Pretrained, settings: CaptionSettings) -> Capti
     import transformers
 
     def load(network: Any) -> tuple[Any, Any]:
+        """The network and its processor, by the settings."""
         return pretrained.load(network, transformers.AutoProcessor, found, dtype=settings.dtype)
 
     if found.model_type == "blip-2":

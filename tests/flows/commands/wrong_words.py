@@ -200,6 +200,7 @@ WRONG: Mapping[str, list[Wrong]] = {
     "weights": wrong("missing path", "/nowhere/b.pth"),
     "prefer": wrong("unknown choice", "nosuch", ""),
     "ids_of": wrong("unknown column", "nosuch", "masks"),
+    "only": wrong("unknown set", "nosuch", "a\0b", "../a"),
     "max_distance": NATURAL + wrong("number out of range", "129"),
     "by": wrong("unknown choice", "nosuch", ""),
     "who": wrong("no name", "", " "),

@@ -17,6 +17,7 @@ from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.storage.browse.filters import Filters
 from maskmill.storage.care.verify import verify
 from maskmill.storage.dataset.generations import latest
+from maskmill.storage.drivers.shard_feed import ShardFeed
 from maskmill.storage.errors import InputError
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.page.reviewing import Opening, Sitting
@@ -37,11 +38,13 @@ ONE = "000000001"
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The very turns at shards, without Ray's workers around them."""
 
-    def annotate(spec: RunSpec, config: RunConfig, shards: dict[int, int], *, build: Any = None) -> Annotated:
+    def annotate(spec: RunSpec, config: RunConfig, feed: ShardFeed, *, build: Any = None) -> Annotated:
         stages = (build or build_stages)(spec)
-        for shard in shards:
+        while not feed.ended:
+            if (shard := feed.next()) is None:
+                continue
             run_shard(stages, ShardTask(shard=shard, attempt=f"{shard:016d}"))
-        return Annotated(new_images=sum(shards.values()))
+        return Annotated(new_images=sum(feed.shards.values()))
 
     monkeypatch.setattr(runs, "annotate_shards", annotate)
 

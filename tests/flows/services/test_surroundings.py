@@ -113,7 +113,7 @@ def test_a_name_that_somebody_else_took_is_not_used(tmp_path: Path, monkeypatch:
 
 
 def test_no_place_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "SHORT_PLACES", ("/dev/null", "/nowhere"))
+    monkeypatch.setattr(surroundings, "SHORT_PLACES", ("/dev/null", "/proc"))
     with pytest.raises(NoPlace, match="set RAY_TMPDIR, PREFECT_HOME"):
         own_folder()
 

@@ -179,7 +179,7 @@ def test_pictures_whose_masks_changed_since_a_generation_are_found(page: Asked) 
     spec = replace(page.published.spec, fingerprints={**page.published.spec.fingerprints, "masks": "2" * 16})
     stage = GridMasks(fewer_masks, fingerprint="2" * 16, models={})
     run_shard(Stages(spec, store, load_plans(store), (stage,)), ShardTask(shard=1, attempt="a" * 16))
-    merged = merge_rows(store, committed_rows(store, spec.fingerprints, before).rows, before)
+    merged = merge_rows(store, committed_rows(store, spec.fingerprints, before).fresh, before)
     facts = {"columns": spec.fingerprints, "settings": {}, "models": {}, "totals": {}}
     after = publish_over(store, lambda parent: Publication(merged.rows, facts), NOW, made_by="relabel")
     session = Session(store, after, person="ana", segmenter=SegmenterSettings(model="nano"))

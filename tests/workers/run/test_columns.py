@@ -60,6 +60,7 @@ def test_columns_have_names_and_sections_of_their_own() -> None:
         "embeddings",
         "candidates",
         "masks",
+        "verdicts",
         "captions",
         "labels",
         "names",
@@ -72,7 +73,12 @@ def test_columns_have_names_and_sections_of_their_own() -> None:
 
 
 def test_columns_that_bring_masks_are_joined_before_those_that_name_masks() -> None:
-    assert [column.name for column in registry.joined_columns()] == ["labels", "captions", "names"]
+    assert [column.name for column in registry.joined_columns()] == [
+        "labels",
+        "verdicts",
+        "captions",
+        "names",
+    ]
 
 
 def test_a_run_keeps_the_sections_that_have_a_say() -> None:

@@ -93,7 +93,7 @@ def test_every_mask_that_labels_bring_passed_the_filter_and_has_its_row(made: Ma
     assert [score for _, score in indexed] == [score for _, score in before if score >= 0.3]
     assert 0 < len(indexed) < len(before)
     assert run_query(store, made.now, SCORES, rows_for=rows_for).rows == tuple(indexed)
-    assert count_rows(store, made.now.rows())["labels_masks"] == len(indexed)
+    assert count_rows(store, made.now.row_set())["labels_masks"] == len(indexed)
     assert verify(store, deep=True).ok
 
 
@@ -102,7 +102,7 @@ def test_labels_from_before_are_read_as_they_were(made: Made) -> None:
     store, before = made.before.store, made.before
     assert all(row.index is None for row in before.rows() if row.column == LABELS)
     assert {"labels", "labels_masks"} <= set(table_names(before))
-    assert "labels_masks" not in count_rows(store, before.rows())
+    assert "labels_masks" not in count_rows(store, before.row_set())
 
     # What labels say is the same rows with an index and without
     words = "select label, score from labels order by all"
