@@ -12,12 +12,6 @@ from typing import Any
 
 import pytest
 
-os.environ |= {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
-
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.plan.make_plan import make_plan
