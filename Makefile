@@ -31,10 +31,10 @@ check: setup  ## layers, ruff, mypy --strict
 
 test: check  ## checks, unit tests in two processes, then the tests that start Ray
 	$(BIN)/pytest -n 2 --dist worksteal -m "not (ray or s3 or drill or browser or gpu)"
-	$(BIN)/pytest -m "ray and not (s3 or drill or browser or gpu)"
+	$(BIN)/pytest -n 2 --dist loadfile -m "ray and not (s3 or drill or browser or gpu)"
 
 test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults, a browser
-	$(BIN)/pytest -m "s3 or drill or browser"
+	$(BIN)/pytest -n 2 --dist loadfile -m "s3 or drill or browser"
 
 .PHONY: services
 services:
