@@ -15,6 +15,8 @@ from typing import Any
 from maskmill.workers.drill.job import INCOMPLETE, STOPPED, DriverJob
 
 _KILLED = -9
+_RAYS_OWN_END = "Failed to connect to GCS within"
+"""How Ray ends a process that joined a cluster, a minute after that cluster's control service was lost."""
 
 
 @dataclass(eq=False)
@@ -33,6 +35,7 @@ class Drivers:
         ends: how those ended that did, by reason; "complete" is the good one.
         crashes: what those wrote that ended by a bug.
         num_started: so far.
+        lost_service: the cluster's control service was killed under them: Ray may end them.
     """
 
     command: Sequence[str]
@@ -40,6 +43,7 @@ class Drivers:
     ends: Counter[str] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
     num_started: int = 0
+    lost_service: bool = False
     _live: list[_Driver] = field(default_factory=list)
     _read: dict[Path, int] = field(default_factory=dict)
 
@@ -119,5 +123,7 @@ class Drivers:
         last = text.splitlines()[-1] if text else "nothing written"
         if code == STOPPED:
             return f"stopped: {last.partition(':')[0]}"
+        if self.lost_service and _RAYS_OWN_END in last:
+            return "ended by Ray"
         self.crashes.append(f"a driver ended with {code}: {text[-1500:]}")
         return f"crashed: {last[:80]}"

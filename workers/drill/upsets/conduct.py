@@ -81,6 +81,7 @@ class Upsets:
             if not self.drivers.num_live():
                 return False
             fleet.kill_control_service()
+            self.drivers.lost_service = True
             self._lost_at = time.monotonic()
             return True
         if not fleet.kill_agent(self._rng):
