@@ -344,9 +344,13 @@ def list_versions(store: ObjectStore, column: str) -> list[ColumnVersion]:
     return [ColumnVersion(store, column, name) for name in found if _FINGERPRINT.fullmatch(name)]
 
 
+OTHERS = frozenset({"claims", "drivers", "generations", "locks", "models", "plan", "sets", "tags"})
+"""A dataset's folders that are no column, whatever the names in them look like: a tag may be 16 digits."""
+
+
 def list_columns(store: ObjectStore) -> list[str]:
     """The columns that have a version, by name: every folder of folders named by a fingerprint."""
-    return [name for name in store.folders() if list_versions(store, name)]
+    return [name for name in store.folders() if name not in OTHERS and list_versions(store, name)]
 
 
 BRINGING = ("labels",)

@@ -1,8 +1,8 @@
 """Claims on shards: which driver has one in hand. A hint with an age, no lock.
 
-    claims/<digest of the run>/000007.000.json      put-if-absent: who took shard 7
-    claims/<digest of the run>/000007.001.json      who took it over when that driver had died, and so on: the
-                                                    highest number is in force
+    claims/run-<digest of it>/000007.000.json      put-if-absent: who took shard 7
+    claims/run-<digest of it>/000007.001.json      who took it over when that driver had died, and so on: the
+                                                   highest number is in force
 
 So two drivers on one dataset take different shards. Nothing else depends on it: a shard that both do all the
 same is committed once, by put-if-absent. A claim is as alive as its driver's heartbeat (lease.py). It stays
@@ -44,7 +44,8 @@ class ShardClaims:
     def __init__(self, store: ObjectStore, run: Mapping[str, str], driver_id: str) -> None:
         text = json.dumps(dict(run), sort_keys=True)
         self._store, self._own_id = store, driver_id
-        self._folder = f"{FOLDER}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        # not the digest alone: a folder of folders named by 16 digits is a column
+        self._folder = f"{FOLDER}/run-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self._holders: dict[str, str] = {}
         self._data = (json.dumps({"driver_id": driver_id}) + "\n").encode()
 

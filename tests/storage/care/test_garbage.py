@@ -45,7 +45,7 @@ def littered(local_store: ObjectStore, tmp_path: Path) -> tuple[ObjectStore, dic
         "generations/000009/manifest.lost.parquet": "manifest",
         "plan/000002.lost.rejects.parquet": "plan",
         "drivers/killed.json": "driver",
-        "claims/0123456789abcdef/000007.000.json": "claim",
+        "claims/run-0123456789abcdef/000007.000.json": "claim",
         f"masks/{MASKS}/data/.tmp-1234": "unfinished",
     }
     for name in left:

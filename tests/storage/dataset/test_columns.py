@@ -16,6 +16,7 @@ from maskmill.storage.dataset.records import (
     parse_record,
     record_bytes,
 )
+from maskmill.storage.drivers.shard_claims import ShardClaims
 from maskmill.storage.errors import DamagedObject, DatasetError, ObjectNotFound
 from maskmill.storage.shards.shards import Sample, WrittenObject, write_shard
 from maskmill.storage.stores.base import ObjectStore
@@ -192,6 +193,13 @@ def test_versions_are_listed(version: ColumnVersion) -> None:
     version.store.put("plan/000001.json", b"")
     version.store.put("models/segmenter/000001/card.json", b"")
     assert list_columns(version.store) == ["masks"]
+
+
+def test_claims_and_names_of_sixteen_digits_are_no_column(store: ObjectStore) -> None:
+    ShardClaims(store, {"masks": "1" * 16}, "a").take(7)
+    for folder in ("tags", "sets"):
+        store.put(f"{folder}/0123456789abcdef/000001.json", b"{}")
+    assert list_columns(store) == []
 
 
 def test_a_fingerprint_changes_with_what_changes_output() -> None:
