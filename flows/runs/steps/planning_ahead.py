@@ -178,7 +178,8 @@ def feed_of(
     Raises:
         DamagedObject: a plan cannot be read.
     """
-    store, driver_id = open_store(spec.root), own_id(open_store(spec.root))
+    store = open_store(spec.root)
+    driver_id = own_id(store)
     going = ahead is not None and ahead.going
     seen = load_plans(store).num_shards
 
