@@ -4,8 +4,9 @@
     held     other drivers claimed them: looked at again from time to time, and dropped once they are done,
              taken over once their driver is dead
 
-It is asked for one shard at a time, for a worker that is free or will be next: no driver sits on more than one
-shard a worker that another could work. It never waits: `next` says that there is none now, `ended` that there will be none.
+It is asked for one shard at a time, for a worker that is free or will be next: no driver sits on more than
+one shard a worker that another could work. It never waits: `next` says that there is none now, `ended` that
+there will be none.
 
 It does not know: workers, and what a shard is.
 """
