@@ -127,14 +127,24 @@ def _check_some(address: str, asked: _Asked) -> None:
         problems.append(found)
     seen = most_of(skipped) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
-    if asked.photograph is not None and any(name.startswith("(field ") for name in skipped):
-        raise InputError(
-            f"{address}: no image has the field that ingest.photograph={asked.photograph!r} names "
-            f"(found {seen}); name one that is there, or leave the setting off"
-        )
+    if has_only_other_fields(asked.photograph, skipped):
+        raise no_such_field(address, asked.photograph, skipped)
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
         f"{address}: no images in it (found {seen}{trouble}); give images ({wanted}) or .tar files"
+    )
+
+
+def has_only_other_fields(photograph: str | None, skipped: Mapping[str, int]) -> bool:
+    """Of inputs without a photograph: whether they have images, by other fields than the setting names."""
+    return photograph is not None and any(name.startswith("(field ") for name in skipped)
+
+
+def no_such_field(address: str, photograph: str | None, skipped: Mapping[str, int]) -> InputError:
+    """What to say of inputs whose images all have other fields than `ingest.photograph`."""
+    return InputError(
+        f"{address}: no image has the field that ingest.photograph={photograph!r} names "
+        f"(found {most_of(skipped)}); name one that is there, or leave the setting off"
     )
 
 

@@ -131,7 +131,7 @@ def tune_inputs(
     if num_images < 1:
         raise ValueError(f"num_images={num_images} must be at least 1")
 
-    sample = sample_inputs(inputs, num_images, seed=seed)
+    sample = sample_inputs(inputs, num_images, seed=seed, ingest=ingest)
     stage = AutomaticMasks(GuardedSegmenter(load(segmenter)), masks)
     pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
