@@ -131,7 +131,7 @@ def test_nothing_of_a_manifest_with_secrets_is_stored(local_store: ObjectStore, 
     manifest = tmp_path / "list.txt"
     manifest.write_text("\n".join(["good.jpg", *(line for line in PLANTED if "\n" not in line)]))
     plan = make_plan(local_store, [str(manifest)], shard_size=4, num_threads=1)
-    assert plan.num_rejects == len(PLANTED)
+    assert plan.num_rejects == len({blank_secrets(line) for line in PLANTED})
     for info in local_store.list():
         data = local_store.read(info.name)
         assert b"pl4nted" not in data and b"AKIAABC" not in data, info.name
