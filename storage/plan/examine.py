@@ -1,7 +1,8 @@
 """From listed files to hashed images: every input is read once, by several threads, in a fixed order.
 
 Files come in small batches, a tar is a unit of its own and streamed: its images are hashed as they pass by.
-Results leave in the order of the listing; what runs ahead is held in bounded queues.
+Results leave in the order of the listing; what runs ahead is held in bounded queues. Which members of a tar
+are photographs, dry runs ask here too (`walk_samples`).
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ class ExportChoices:
             raise ValueError(
                 f"ids_of={self.ids_of!r}: {self.format} numbers nothing; {', '.join(with_ids())} can keep ids"
             )
-        if self.ids_of and self.ids_of == self.column:
+        if self.ids_of and self.ids_of == self.column and self.format == "coco":
             raise ValueError(f"ids_of={self.ids_of!r}: that column's export keeps its own ids; leave it off")
         self._check_selection()
 

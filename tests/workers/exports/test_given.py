@@ -308,6 +308,28 @@ def test_parquet_has_an_imports_numbers(beside: tuple[ObjectStore, Generation], 
     assert len(others) == len(rows) - 3 and min(row["image_id"] for row in others) > 900
 
 
+def test_an_imports_own_masks_keep_its_numbers_in_other_formats(
+    data: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"column": "given", "ids_of": "given", "images": False}
+    export(*data, str(tmp_path / "panoptic"), format="panoptic", **own)
+    found = json.loads((tmp_path / "panoptic" / "panoptic.json").read_text())
+    assert [entry["id"] for entry in found["images"]] == [500, 501]
+    classes = [{one["category_id"] for one in row["segments_info"]} for row in found["annotations"]]
+    assert classes == [{44, 7, 45}, {9}]
+
+    export(*data, str(tmp_path / "semantic"), format="semantic", **own)
+    named = json.loads((tmp_path / "semantic" / "classes.json").read_text())
+    assert named == {
+        "0": "background",
+        "7": "train",
+        "9": "cup",
+        "30": "never used",
+        "44": "cup (44)",
+        "45": "12",
+    }
+
+
 @pytest.mark.parametrize("id_", [0, -3, 65_536])
 def test_category_ids_that_no_pixel_can_have_are_refused(id_: int, tmp_path: Path) -> None:
     store, generation = imported(tmp_path, [{"id": id_, "name": "odd"}])
@@ -319,7 +341,8 @@ def test_category_ids_that_no_pixel_can_have_are_refused(id_: int, tmp_path: Pat
     ("choices", "told"),
     [
         ({"format": "coco", "ids_of": "nosuch"}, "it has given"),
-        ({"format": "yolo", "ids_of": "masks"}, "leave it off"),
+        ({"format": "yolo", "ids_of": "masks"}, "it has given"),
+        ({"format": "coco", "column": "given", "ids_of": "given"}, "leave it off"),
         ({"format": "coco", "column": "given", "ids_of": "masks"}, "it has given"),
         ({"format": "sa1b", "ids_of": "given"}, "coco, lvis, yolo, hf, panoptic, semantic can keep ids"),
     ],
