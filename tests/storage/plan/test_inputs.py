@@ -352,9 +352,7 @@ def test_a_list_of_another_encoding_is_told(encoding: str, tmp_path: Path) -> No
         assert isinstance(found, InputFile)
 
 
-@pytest.mark.parametrize(
-    "line", ["s3://me:pl4nted/x@bucket/a.jpg", "s3://B/a.jpg", "s3://bucket..name/a.jpg", "s3:///a.jpg"]
-)
+@pytest.mark.parametrize("line", ["s3://me:pl4nted/x@bucket/a.jpg", "s3:///a.jpg"])
 def test_an_address_that_is_none_costs_its_own_line(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
