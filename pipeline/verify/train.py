@@ -97,7 +97,8 @@ def gather(
     return found
 
 
-def _scenes(count: int) -> Iterator[Truth]:
+def generated_scenes(count: int) -> Iterator[Truth]:
+    """So many scenes that nothing is measured on."""
     for place in range(count):
         yield from scenes([FIRST_SEED + place], SCENE_SIDES[place % len(SCENE_SIDES)])
 
@@ -119,7 +120,7 @@ def main() -> None:
     segmenter = SamSegmenter(load_student(given.weights) if given.weights else load_nano(), device="cpu")
     photographs = iter(read_photographs(*given.photos)) if given.photos else iter(())
     photos = gather(segmenter, NANO, photographs, "photographs")
-    generated = gather(segmenter, NANO, _scenes(given.scenes), "scenes")
+    generated = gather(segmenter, NANO, generated_scenes(given.scenes), "scenes")
 
     # The verifier
     trained = train(photos, generated, model)
