@@ -24,6 +24,7 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.masks import measure as mask_columns
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.masks.measure import MaskBatch
+from maskmill.pipeline.masks.select import voted
 from maskmill.pipeline.rle import Rle, decode
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.segmenters.base import Segmenter
@@ -251,11 +252,15 @@ def judge(
 ) -> JudgedImage:
     """Applies every pair to an image's candidates, as `stage` makes them; `ask` judges what each keeps."""
     height, width = image_HW3.shape[:2]
-    candidates = _encode_survivors(candidates, pairs, height * width)
-    kept = tuple(stage.select(candidates, height=height, width=width, settings=pair) for pair in pairs)
+    survivors = _encode_survivors(candidates, pairs, height * width)
+    kept = tuple(stage.select(survivors, height=height, width=width, settings=pair) for pair in pairs)
     coarse = _Coarse(height, width)
     coverage = tuple(coarse.coverage(image) for image in kept)
-    said = () if ask is None else tuple(ask(image) for image in kept)
+    said = (
+        ()
+        if ask is None
+        else tuple(ask(voted(image, candidates, pair)) for image, pair in zip(kept, pairs, strict=True))
+    )
     return JudgedImage(source, image_HW3, pairs, kept, coverage, said)
 
 

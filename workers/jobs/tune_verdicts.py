@@ -59,7 +59,7 @@ class PictureJudge:
 
     def __call__(self, kept: AnnotatedImage) -> Verdicts:
         """Of each mask that some thresholds keep. Raises ValueError for damaged run lengths."""
-        name = tuple(one.segmentation for one in kept.annotations)
+        name = tuple((one.segmentation, one.votes) for one in kept.annotations)
         if name not in self._known:
             found = self._verifier(kept, pixels_HWC=self._image, embedding=self._embedding)
             self._known[name] = found.masks

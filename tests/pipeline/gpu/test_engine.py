@@ -60,7 +60,7 @@ def _same(ours: AnnotatedImage, theirs: AnnotatedImage) -> None:
 
 
 def test_a_verifier_is_told_that_masks_bring_no_votes(tiny_sam: Any, photo: Any) -> None:
-    """This engine keeps none of the candidates that suppression drops: the flag says so, and all is judged."""
+    """It keeps none of the candidates that suppression drops: the flag says so, and all are judged."""
     segmenter = _segmenter(tiny_sam, batched=True)
     (found,) = AutomaticMasks(segmenter, GRID)([photo])
     assert found.annotations and all(one.votes is None for one in found.annotations)
