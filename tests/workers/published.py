@@ -122,7 +122,8 @@ def with_verdicts(published: Published, say: Callable[[AnnotatedImage], PictureV
     fingerprints = {**published.spec.fingerprints, VERDICTS: "2" * 16}
     spec, store = RunSpec(root=published.spec.root, fingerprints=fingerprints), published.store
     stage = VerdictStage(lambda: verifier, None, fingerprint=fingerprints[VERDICTS], models={})  # type: ignore[arg-type, return-value]
-    stages = Stages(spec, store, load_plans(store), (stage,))
+    masks = GridMasks(masks_or_none, fingerprint=fingerprints[MASKS], models={"segmenter": "fake"})
+    stages = Stages(spec, store, load_plans(store), (masks, stage))
     for row in published.generation.rows():
         if row.column == MASKS:
             run_shard(stages, ShardTask(shard=row.shard, attempt=f"{row.shard + 100:016d}"))

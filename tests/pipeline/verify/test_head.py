@@ -55,10 +55,11 @@ def test_masks_without_votes_have_curves_of_their_own(tmp_path: Path) -> None:
     alone_NF = features_NF.copy()
     alone_NF[:, [FEATURES.index(name) for name in VOTES]] = 0
     said = fitted.head(alone_NF)
-    assert calibration_error(said.expected_iou_N, iou_N) < 0.05
+    error = calibration_error(said.expected_iou_N, iou_N)
+    assert error < 0.05
     assert calibration_error(said.right_N, (iou_N >= 0.75).astype(np.float32)) < 0.05
     old = replace(fitted.head, right_alone=None, iou_alone=None)
-    assert calibration_error(old(alone_NF).expected_iou_N, iou_N) > 0.1
+    assert calibration_error(old(alone_NF).expected_iou_N, iou_N) > 1.5 * error
 
     # A file keeps them; one of before there were any is a head without
     share = fit_share([np.full(len(SEEN), value, np.float32) for value in (0, 1)], [0.2, 0.9])

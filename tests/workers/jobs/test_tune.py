@@ -166,7 +166,7 @@ def test_inputs_that_cannot_be_decoded_are_no_sample(segmenter: SamSegmenter, tm
 
 
 def test_verdicts_show_what_a_filter_by_expected_iou_keeps(segmenter: SamSegmenter, tmp_path: Path) -> None:
-    """Every filter's row is what the shipped verifier says of the very masks that the stage gives."""
+    """Every filter's row is what the shipped verifier says of the masks that these candidates give."""
     (tmp_path / "a.jpg").write_bytes(jpeg_bytes(photo(1)))
     report = tune_inputs(
         [str(tmp_path)],
@@ -180,7 +180,8 @@ def test_verdicts_show_what_a_filter_by_expected_iou_keeps(segmenter: SamSegment
         load=lambda _: segmenter,
     )
     pixels = normalise((tmp_path / "a.jpg").read_bytes(), IngestSettings()).pixels_HWC
-    (kept,) = AutomaticMasks(segmenter, MASKS)([pixels])
+    stage = AutomaticMasks(segmenter, MASKS)
+    kept = stage.select(stage.candidates(pixels), height=pixels.shape[0], width=pixels.shape[1])
     said = load_verifier(None)(kept, pixels_HWC=pixels, embedding=segmenter.embed([pixels])[0]).masks
     assert report.current.right == pytest.approx(float(said.right_N.mean()), abs=1e-4)
     assert [row.expected_iou for row in report.verdicts] == list(EXPECTED_IOUS)
