@@ -100,6 +100,8 @@ def test_browse_orders_filters_and_shows_by_verdicts(judged: Published, page: As
     behind = page.keys(sort="most gain")[-len(copies) :] if copies else []
     assert set(behind) == copies
 
+    half = page.keys(where="hash(key) % 2 = 0")
+    assert 0 < len(half) < len(doubts), "a set of random pictures, kept apart for measures"
     good = page.pictures(where="expected_iou > 0.5")
     assert good and all(0 < one["matching"] <= one["masks"] for one in good)
     record = page.get(f"api/pictures/{hardest[0]}")
