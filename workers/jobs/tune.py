@@ -31,7 +31,7 @@ from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.settings.verdicts import VerdictSettings
 from maskmill.pipeline.unfit import UnfitPicture
-from maskmill.pipeline.verify.verifier import load_verifier
+from maskmill.pipeline.verify.verifier import Verifier, load_verifier
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import InputSample, sample_inputs
@@ -153,9 +153,7 @@ def tune_inputs(
     sample = sample_inputs(inputs, num_images, seed=seed)
     shared = SharedEmbeddings(GuardedSegmenter(load(segmenter)))
     stage = AutomaticMasks(shared, masks)
-    verifier = None
-    if verdicts is not None and verdicts.verifier is not None:
-        verifier = load_verifier(Path(verifier_file(verdicts)), weights_identity(segmenter))
+    verifier = _verifier(verdicts, segmenter)
     pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
     skipped: list[str] = []
@@ -183,6 +181,13 @@ def tune_inputs(
         raise InputError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
     found = report(judged, masks, tuple(skipped))
     return found if verifier is None else replace(found, is_calibrated=verifier.is_calibrated)
+
+
+def _verifier(verdicts: VerdictSettings | None, segmenter: SegmenterSettings) -> Verifier | None:
+    """The one that settings name, for this model's masks; None where it is off."""
+    if verdicts is None or verdicts.verifier is None:
+        return None
+    return load_verifier(Path(verifier_file(verdicts)), weights_identity(segmenter))
 
 
 def _decoded(

@@ -38,7 +38,7 @@ from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.verify.examples import Judged, judge
 from maskmill.pipeline.verify.head import RIGHT_IOU
 from maskmill.pipeline.verify.ranks import auc
-from maskmill.pipeline.verify.train import generated_scenes, train
+from maskmill.pipeline.verify.train import Trained, generated_scenes, train
 from maskmill.pipeline.verify.verifier import save_verifier
 from maskmill.storage.dataset.generations import load_generation
 from maskmill.storage.dataset.images import stored_image
@@ -143,6 +143,13 @@ def train_verifier(
 
     about = {"reviewed": [one.truth.name for one in people], "scenes": scenes, "model": identity}
     save_verifier(trained.verifier, out, about)
+    return _report(trained, people, out, scenes, left_out)
+
+
+def _report(
+    trained: Trained, people: Sequence[Judged], out: Path, scenes: int, left_out: Mapping[str, int]
+) -> VerifierReport:
+    """Figures of people's masks, which are the last of those that were learnt from."""
     first = len(trained.examples) - sum(int(one.is_labelled_N.sum()) for one in people)
     said, theirs = trained.fitted.right_N[first:], trained.examples[np.arange(first, len(trained.examples))]
     is_right_N = theirs.iou_N >= RIGHT_IOU
