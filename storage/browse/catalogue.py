@@ -76,7 +76,7 @@ class Catalogue:
         column: str | None = "masks",
         makers: Makers = _nobody,
         differences: Differences = _unchanged,
-        copies: Callable[[], Collection[str]] = frozenset,
+        copies: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.store, self.generation, self.column = store, generation, column or "masks"
         self.makers, self._differences = makers, differences

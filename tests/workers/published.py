@@ -7,12 +7,13 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from maskmill.pipeline.annotation import AnnotatedImage
-from maskmill.pipeline.verify.verifier import PictureVerdicts
+from maskmill.pipeline.verify.verifier import PictureVerdicts, Verifier
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
@@ -121,7 +122,8 @@ def with_verdicts(published: Published, say: Callable[[AnnotatedImage], PictureV
 
     fingerprints = {**published.spec.fingerprints, VERDICTS: "2" * 16}
     spec, store = RunSpec(root=published.spec.root, fingerprints=fingerprints), published.store
-    stage = VerdictStage(lambda: verifier, None, fingerprint=fingerprints[VERDICTS], models={})  # type: ignore[arg-type, return-value]
+    judge = cast("Verifier", verifier)
+    stage = VerdictStage(lambda: judge, None, fingerprint=fingerprints[VERDICTS], models={})
     masks = GridMasks(masks_or_none, fingerprint=fingerprints[MASKS], models={"segmenter": "fake"})
     stages = Stages(spec, store, load_plans(store), (masks, stage))
     for row in published.generation.rows():

@@ -42,7 +42,7 @@ def test_an_object_without_a_mask_is_unexplained_where_it_lies() -> None:
     # A candidate that nobody stands for, and masks that are not believed
     passed = replace(one, passed_over=(PassedOver((60.0, 60.0, 10.0, 10.0), 0.7, 2),))
     assert look(passed, sure[:1], pixels).unexplained_RC[65, 65] == pytest.approx(0.7)
-    doubted = look(both, 0.1 * sure, pixels)
+    doubted = look(both, sure * np.float32(0.1), pixels)
     assert doubted.unexplained_RC.sum() > whole.unexplained_RC.sum()
 
 

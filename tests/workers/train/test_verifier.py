@@ -78,7 +78,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     make_plan(store, [str(folder / "inputs")], shard_size=PICTURES)
     run = config(folder)
     spec = describe_run(root, run)
-    stage = HalfRightStage(HalfRight(), fingerprint=spec.fingerprints[MASKS], models={"segmenter": "fake"})  # type: ignore[arg-type]
+    stage = HalfRightStage(HalfRight(), fingerprint=spec.fingerprints[MASKS], models={"segmenter": "fake"})
     run_shard(Stages(spec, store, load_plans(store), (stage,)), ShardTask(shard=0, attempt="0" * 16))
     assert publish_and_verify(spec, run).check.ok
 
@@ -194,7 +194,7 @@ def test_nobody_reviewed_anything(tmp_path: Path, dataset: str) -> None:
     store = open_store(str(empty))
     make_plan(store, [str(tmp_path / "in")], shard_size=1)
     spec = describe_run(str(empty), config(Path(dataset).parent))
-    stage = HalfRightStage(HalfRight(), fingerprint=spec.fingerprints[MASKS], models={})  # type: ignore[arg-type]
+    stage = HalfRightStage(HalfRight(), fingerprint=spec.fingerprints[MASKS], models={})
     run_shard(Stages(spec, store, load_plans(store), (stage,)), ShardTask(shard=0, attempt="0" * 16))
     publish_and_verify(spec, config(Path(dataset).parent))
     done = run("verifier", str(empty), tmp_path / "v.safetensors")
