@@ -49,8 +49,8 @@ class Lineage:
 
 
 DESCRIPTION = (
-    "Images with masks of what is in them, as Parquet: of each mask COCO's run lengths, its box, and how sure "
-    "the model was."
+    "Images with masks of what is in them, as Parquet: of each mask COCO's run lengths, its box, and how "
+    "sure the model was."
 )
 """Where the publisher says nothing of what it is."""
 
