@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.flows.report.words import figure_name
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.pipeline.settings import EvaluateSettings
 from maskmill.storage.clock import now_utc
@@ -216,7 +217,7 @@ def measure_text(dataset: str, number: int | None, question: Question) -> dict[s
 def figure_lines(figures: dict[str, Any], names: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Plain numbers of a result for people, in order."""
     return [
-        (name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        (figure_name(name), f"{value:.4f}" if isinstance(value, float) else f"{value:,}")
         for name, value in figures.items()
         if isinstance(value, int | float) and (not names or name in names)
     ]
