@@ -13,6 +13,10 @@ finds elsewhere. So masks learn from their own prompts alone, predicted IoU of a
 one is left alone on such images (it may be a fine mask of something unlabelled), and crowd pixels count
 nowhere. On a finished image every output learns its IoU with the best mask under the prompt.
 
+What is not SAM's, all off by default: an automatic mask is itself right to its expected IoU only, so predicted
+IoU learns the answer's IoU with the mask times that (`iou_target`); and a point where several masks lie may
+mean any of them, so an automatic mask is asked for elsewhere (`ambiguous`).
+
 Masks are compared at the decoder's own resolution; a target there is the share of the cell that the mask
 covers. Everything drawn for an image comes from its own generator, so that an image's loss depends on
 neither its batch nor its worker.
@@ -62,6 +66,9 @@ class TrainImage:
         weight_N: float32[N], of their losses: a person's 1, an automatic one's by its quality.
         complete: a person labelled everything that is to be found.
         counts_SS: bool[S, S], pixels that count: not those of crowds. None where all do.
+        right_N: float32[N], the IoU with its object that each mask itself is expected to have; a person's 1.
+            None where all have 1.
+        by_person_N: bool[N]. None where all are by people.
     """
 
     number: int
@@ -72,6 +79,8 @@ class TrainImage:
     weight_N: NDArray[np.float32]
     complete: bool
     counts_SS: NDArray[np.bool_] | None = None
+    right_N: NDArray[np.float32] | None = None
+    by_person_N: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +123,25 @@ def first_prompts(rng: np.random.Generator, image: TrainImage, settings: TrainSe
     coords, labels = np.zeros((count, 2, 2), np.float32), np.full((count, 2), PAD, np.int64)
     for i, target in enumerate(target_P):
         mask_SS = image.masks_NSS[target]
-        if rng.random() < settings.box_share:
-            inside = mask_SS[: image.height, : image.width]
+        by_box = rng.random() < settings.box_share
+        if not by_box and not settings.ambiguous:
+            mask_SS = _unambiguous(image, int(target))
+            by_box = not mask_SS.any()
+        if by_box:
+            inside = image.masks_NSS[target, : image.height, : image.width]
             coords[i] = np.reshape(noised_box(rng, inside), (2, 2))
             labels[i] = BOX_START, BOX_END
         else:
             coords[i, 0], labels[i, 0] = random_point(rng, mask_SS), FOREGROUND
     return FirstPrompts(target_P.astype(np.int64), coords, labels)
+
+
+def _unambiguous(image: TrainImage, target: int) -> NDArray[np.bool_]:
+    """bool[S, S], where a point means one mask: all of a person's, of an automatic one where no other lies."""
+    mask_SS: NDArray[np.bool_] = image.masks_NSS[target]
+    if image.by_person_N is None or image.by_person_N[target]:
+        return mask_SS
+    return mask_SS & (image.masks_NSS.sum(0) == 1)
 
 
 def rounds_of(rng: np.random.Generator, settings: TrainSettings) -> list[bool]:
@@ -196,6 +217,7 @@ class _Cells:
         under_PN: bool[P, N], masks that hold the prompt's point; a box's own alone.
         weight_P: float32[P].
         counts_K: float32[K], 1 where the cell counts.
+        right_P, right_N: float32[P] and float32[N], expected IoU of the masks themselves; 1 of a person's.
     """
 
     target_PK: Tensor
@@ -203,6 +225,8 @@ class _Cells:
     under_PN: Tensor
     weight_P: Tensor
     counts_K: Tensor
+    right_P: Tensor
+    right_N: Tensor
 
     @classmethod
     def of(cls, image: TrainImage, prompts: FirstPrompts, stride: int, device: torch.device) -> _Cells:
@@ -215,6 +239,7 @@ class _Cells:
         if image.counts_SS is not None:
             inside *= image.counts_SS
         counts_K = (F.avg_pool2d(torch.from_numpy(inside)[None, None], stride) > 0.5).float().flatten()
+        right_N = torch.ones(len(all_NK)) if image.right_N is None else torch.from_numpy(image.right_N)
         x, y = prompts.coords_PT2[:, 0].astype(int).T
         is_box_P = prompts.labels_PT[:, 0] == BOX_START
         under_PN = image.masks_NSS[:, y, x].T & ~is_box_P[:, None]
@@ -225,6 +250,8 @@ class _Cells:
             torch.from_numpy(under_PN).to(device),
             torch.from_numpy(image.weight_N[prompts.target_P]).to(device),
             counts_K.to(device),
+            right_N[prompts.target_P].to(device),
+            right_N.to(device),
         )
 
 
@@ -283,9 +310,9 @@ def _first_round(decoded: Decoded, cells: _Cells, complete: bool, settings: Trai
     losses_PM = mask_losses(logits_PMK, cells.target_PK, cells.counts_K, settings.focal_alpha)
     rows, best_P = torch.arange(len(losses_PM), device=losses_PM.device), losses_PM.argmin(1)
     iou_PMN = cell_iou(logits_PMK, cells.all_NK, cells.counts_K)
-    any_PM = (iou_PMN * cells.under_PN[:, None]).amax(-1)
+    any_PM = (iou_PMN * (cells.under_PN * cells.right_N)[:, None]).amax(-1)
     own_PM = cell_iou_own(logits_PMK, cells)
-    error_PM = predicted_PM - (any_PM if complete else own_PM)
+    error_PM = predicted_PM - (any_PM if complete else own_PM * cells.right_P[:, None])
     taught_PM = torch.ones_like(error_PM) if complete else F.one_hot(best_P, error_PM.shape[1]).float()
     iou_loss_P = (error_PM.square() * taught_PM).sum(1) / taught_PM.sum(1)
     loss = (cells.weight_P * (losses_PM[rows, best_P] + iou_loss_P)).mean()
@@ -300,7 +327,7 @@ def _later_round(decoded: Decoded, cells: _Cells, settings: TrainSettings) -> _A
     logits_PMK = decoded.logits[0, :, :1].float().flatten(2)
     losses_P = mask_losses(logits_PMK, cells.target_PK, cells.counts_K, settings.focal_alpha)[:, 0]
     own_P = cell_iou_own(logits_PMK, cells)[:, 0]
-    error_P = decoded.iou[0, :, 0].float() - own_P
+    error_P = decoded.iou[0, :, 0].float() - own_P * cells.right_P
     loss = (cells.weight_P * (losses_P + error_P.square())).mean()
     return _Answer(loss, logits_PMK[:, 0], own_P.mean(), error_P.abs().mean().detach())
 
