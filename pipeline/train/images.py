@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train.asked import TrainImage
 from maskmill.pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
-from maskmill.pipeline.train.recipe import TrainImage
 from maskmill.pipeline.train.views import other_look, part_of
 
 Bools = NDArray[np.bool_]

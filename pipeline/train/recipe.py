@@ -13,9 +13,8 @@ finds elsewhere. So masks learn from their own prompts alone, predicted IoU of a
 one is left alone on such images (it may be a fine mask of something unlabelled), and crowd pixels count
 nowhere. On a finished image every output learns its IoU with the best mask under the prompt.
 
-What is not SAM's, all off by default: an automatic mask is itself right to its expected IoU only, so predicted
-IoU learns the answer's IoU with the mask times that (`iou_target`); and a point where several masks lie may
-mean any of them, so an automatic mask is asked for elsewhere (`ambiguous`).
+Not SAM's, and off by default: an automatic mask is itself right to its expected IoU only, so predicted IoU
+learns the answer's IoU with the mask times that (`iou_target`).
 
 Masks are compared at the decoder's own resolution; a target there is the share of the cell that the mask
 covers. Everything drawn for an image comes from its own generator, so that an image's loss depends on
@@ -39,63 +38,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train.asked import FirstPrompts, TrainImage, first_prompts, rounds_of
 from maskmill.pipeline.train.decode import Decoded, decode
 from maskmill.pipeline.train.losses import dice_of_sums
-from maskmill.pipeline.train.prompts import (
-    BOX_END,
-    BOX_START,
-    FOREGROUND,
-    PAD,
-    embed_tokens,
-    noised_box,
-    random_point,
-)
+from maskmill.pipeline.train.prompts import BOX_START, PAD, embed_tokens
 
 FOCAL_WEIGHT, DICE_WEIGHT, GAMMA = 20.0, 1.0, 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class TrainImage:
-    """An image with the masks it is trained on, turned and padded to the model's input.
-
-    Attributes:
-        number: its place in the training's sequence; seeds everything drawn for it.
-        image_3SS: float32[3, S, S], normalised and padded with zeros, as `Sam.preprocess` does.
-        height, width: of its part that is not padding, px.
-        masks_NSS: bool[N, S, S], none empty; at least one.
-        weight_N: float32[N], of their losses: a person's 1, an automatic one's by its quality.
-        complete: a person labelled everything that is to be found.
-        counts_SS: bool[S, S], pixels that count: not those of crowds. None where all do.
-        right_N: float32[N], the IoU with its object that each mask itself is expected to have; a person's 1.
-            None where all have 1.
-        by_person_N: bool[N]. None where all are by people.
-    """
-
-    number: int
-    image_3SS: NDArray[np.float32]
-    height: int
-    width: int
-    masks_NSS: NDArray[np.bool_]
-    weight_N: NDArray[np.float32]
-    complete: bool
-    counts_SS: NDArray[np.bool_] | None = None
-    right_N: NDArray[np.float32] | None = None
-    by_person_N: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class FirstPrompts:
-    """What round 1 asks: two tokens a mask.
-
-    Attributes:
-        target_P: int64[P], places among the image's masks.
-        coords_PT2: float32[P, 2, 2], x, y in px of the padded input.
-        labels_PT: int64[P, 2].
-    """
-
-    target_P: NDArray[np.int64]
-    coords_PT2: NDArray[np.float32]
-    labels_PT: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -113,43 +61,6 @@ class ImageLoss:
     first_iou: float
     last_iou: float
     iou_error: float
-
-
-def first_prompts(rng: np.random.Generator, image: TrainImage, settings: TrainSettings) -> FirstPrompts:
-    """Draws up to `masks` of an image's masks, the better ones likelier, and a point or box of each."""
-    count = min(settings.masks, len(image.masks_NSS))
-    chance = image.weight_N.astype(np.float64) + 1e-6
-    target_P = rng.choice(len(image.masks_NSS), count, replace=False, p=chance / chance.sum())
-    coords, labels = np.zeros((count, 2, 2), np.float32), np.full((count, 2), PAD, np.int64)
-    for i, target in enumerate(target_P):
-        mask_SS = image.masks_NSS[target]
-        by_box = rng.random() < settings.box_share
-        if not by_box and not settings.ambiguous:
-            mask_SS = _unambiguous(image, int(target))
-            by_box = not mask_SS.any()
-        if by_box:
-            inside = image.masks_NSS[target, : image.height, : image.width]
-            coords[i] = np.reshape(noised_box(rng, inside), (2, 2))
-            labels[i] = BOX_START, BOX_END
-        else:
-            coords[i, 0], labels[i, 0] = random_point(rng, mask_SS), FOREGROUND
-    return FirstPrompts(target_P.astype(np.int64), coords, labels)
-
-
-def _unambiguous(image: TrainImage, target: int) -> NDArray[np.bool_]:
-    """bool[S, S], where a point means one mask: all of a person's, of an automatic one where no other lies."""
-    mask_SS: NDArray[np.bool_] = image.masks_NSS[target]
-    if image.by_person_N is None or image.by_person_N[target]:
-        return mask_SS
-    return mask_SS & (image.masks_NSS.sum(0) == 1)
-
-
-def rounds_of(rng: np.random.Generator, settings: TrainSettings) -> list[bool]:
-    """Whether each round after the first brings a point: SAM's eight points and two bare rounds."""
-    kinds = [True] * settings.points
-    for _ in range(settings.bare_rounds - 1):
-        kinds.insert(int(rng.integers(len(kinds) + 1)), False)
-    return kinds + [False] * min(1, settings.bare_rounds)
 
 
 def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: TrainSettings) -> ImageLoss:
@@ -197,6 +108,52 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
 
     loss = torch.stack(losses).mean()
     return ImageLoss(loss, float(first.iou), float(answer.iou), float(answer.iou_error))
+
+
+@dataclass(frozen=True, eq=False)
+class FirstAnswers:
+    """What a model says of its answers to an image's first prompts, and what these are worth.
+
+    Attributes:
+        said_PM: float32[P, M], predicted IoU.
+        worth_PM: float32[P, M], best IoU with a mask under the prompt, times that mask's own.
+        weight_P: float32[P], of the mask that the prompt was drawn from.
+    """
+
+    said_PM: NDArray[np.float32]
+    worth_PM: NDArray[np.float32]
+    weight_P: NDArray[np.float32]
+
+
+@torch.no_grad()
+def first_answers(sam: Sam, image: TrainImage, settings: TrainSettings) -> FirstAnswers:
+    """Asks an image as the first round does.
+
+    Args:
+        sam: the model, in evaluation mode.
+        image: what it holds.
+        settings: the recipe's.
+    """
+    device = next(sam.parameters()).device
+    prompts = first_prompts(np.random.default_rng([settings.seed, image.number, 1]), image, settings)
+    embedding = sam.image_encoder(torch.from_numpy(image.image_3SS)[None].to(device))
+    size = image.image_3SS.shape[-1]
+    cells = _Cells.of(image, prompts, size // (4 * embedding.shape[-1]), device)
+    coords, labels = (
+        torch.from_numpy(one)[None].to(device) for one in (prompts.coords_PT2, prompts.labels_PT)
+    )
+    decoded = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, size))
+    worth_PM = _worth(
+        cell_iou(decoded.logits[0, :, 1:].float().flatten(2), cells.all_NK, cells.counts_K), cells
+    )
+    said_PM = decoded.iou[0, :, 1:].float()
+    return FirstAnswers(said_PM.cpu().numpy(), worth_PM.cpu().numpy(), cells.weight_P.cpu().numpy())
+
+
+def _worth(iou_PMN: Tensor, cells: _Cells) -> Tensor:
+    """float32[P, M]: the best IoU with a mask that the prompt may mean, times that mask's own."""
+    worth: Tensor = (iou_PMN * (cells.under_PN * cells.right_N)[:, None]).amax(-1)
+    return worth
 
 
 def _decode(sam: Sam, settings: TrainSettings, *given: Tensor) -> Decoded:
@@ -310,7 +267,7 @@ def _first_round(decoded: Decoded, cells: _Cells, complete: bool, settings: Trai
     losses_PM = mask_losses(logits_PMK, cells.target_PK, cells.counts_K, settings.focal_alpha)
     rows, best_P = torch.arange(len(losses_PM), device=losses_PM.device), losses_PM.argmin(1)
     iou_PMN = cell_iou(logits_PMK, cells.all_NK, cells.counts_K)
-    any_PM = (iou_PMN * (cells.under_PN * cells.right_N)[:, None]).amax(-1)
+    any_PM = _worth(iou_PMN, cells)
     own_PM = cell_iou_own(logits_PMK, cells)
     error_PM = predicted_PM - (any_PM if complete else own_PM * cells.right_P[:, None])
     taught_PM = torch.ones_like(error_PM) if complete else F.one_hot(best_P, error_PM.shape[1]).float()

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import recipe, tune
+from maskmill.pipeline.train.asked import TrainImage, first_prompts, rounds_of
 from maskmill.pipeline.train.images import Labelled, teaching, train_image
 from maskmill.pipeline.train.prompts import BOX_START, PAD
-from maskmill.pipeline.train.recipe import TrainImage, first_prompts, image_loss, mask_losses, rounds_of
+from maskmill.pipeline.train.recipe import image_loss, mask_losses
 
 SMALL = StudentConfig(
     image_size=64,
