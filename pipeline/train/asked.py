@@ -85,7 +85,7 @@ def first_prompts(rng: np.random.Generator, image: TrainImage, settings: TrainSe
 
 
 def _unambiguous(image: TrainImage, target: int) -> NDArray[np.bool_]:
-    """bool[S, S], where a point means one mask: all of a person's, of an automatic one where no other lies."""
+    """bool[S, S], where a point means one mask: a person's own, of an automatic one where no other lies."""
     mask_SS: NDArray[np.bool_] = image.masks_NSS[target]
     if image.by_person_N is None or image.by_person_N[target]:
         return mask_SS

@@ -94,7 +94,8 @@ def train_image(
         rows, columns = part_of(rng, (image.shape[0], image.shape[1]))
         image, masks = image[rows, columns], masks[:, rows, columns]
         crowd = crowd[rows, columns] if crowd is not None else None
-        masks = masks & (masks.sum((1, 2), keepdims=True) >= settings.min_area_px)
+        in_view = masks.sum((1, 2)) >= settings.min_area_px
+        masks, keep = masks[in_view], np.asarray(keep)[in_view].tolist()
     if rng.random() < settings.looks:
         image = other_look(rng, image)
     if settings.flips:

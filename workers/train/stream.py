@@ -255,7 +255,7 @@ def _record(sample: JoinedSample) -> dict[str, Any] | None:
 
 
 def _verdicts(sample: JoinedSample) -> dict[str, Mapping[str, float]]:
-    """What is said of the masks column's masks, by outline; nothing where an image's verdicts were rejected."""
+    """What is said of the masks column's masks, by outline; nothing where the image's were rejected."""
     if MASKS not in sample.files or VERDICTS not in sample.files:
         return {}
     try:
