@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.pipeline.segmenters.student import load_student
+from maskmill.pipeline.segmenters.student import build_student, load_student, save_student
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
 from maskmill.storage.errors import DatasetError, InputError
@@ -22,7 +22,7 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.train import loop as training
 from maskmill.workers.train.loop import StepFigures, TrainingDiverged, train
 from maskmill.workers.train.stream import Place, TrainStream
-from tests.workers.train.training_set import SETTINGS, job_of, publish_scenes
+from tests.workers.train.training_set import SETTINGS, STUDENT, job_of, publish_scenes
 
 
 class Killed(BaseException):
@@ -60,6 +60,46 @@ def test_killed_three_times_it_ends_at_the_same_weights(scenes: Path) -> None:
     undisturbed, other = weights_of(scenes, "whole"), weights_of(scenes, "killed")
     assert all(torch.equal(value, other[name]) for name, value in undisturbed.items())
     assert train(job_of(scenes, "killed")) == card, "a run that is done makes no second model"
+
+
+def test_an_average_is_what_is_kept_and_outlives_a_kill(scenes: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=4, average=0.9)
+    last = dataclasses.replace(settings, average=0.0)
+    for run, own in (("steady", settings), ("last", last)):
+        assert train(job_of(scenes, run, own)) is not None
+
+    def watch(figures: StepFigures) -> None:
+        if figures.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(job_of(scenes, "steady-killed", settings), watch=watch)
+    assert train(job_of(scenes, "steady-killed", settings)) is not None
+    steady, again, other = (weights_of(scenes, run) for run in ("steady", "steady-killed", "last"))
+    assert all(torch.equal(value, again[name]) for name, value in steady.items())
+    begun = load_student(scenes / "start.safetensors").state_dict()
+    far = {
+        key: sum(float((state[name] - value).abs().sum()) for name, value in begun.items())
+        for key, state in (("steady", steady), ("last", other))
+    }
+    assert 0 < far["steady"] < far["last"]
+
+
+def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(scenes: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=2, calibrate=True)
+    with pytest.raises(InputError, match="no curve to fit"):
+        train(job_of(scenes, "flat", settings))
+    weights = scenes / "curved.safetensors"
+    config = dataclasses.replace(STUDENT, iou_knots=9)
+    torch.manual_seed(0)
+    save_student(build_student(config), config, weights)
+    segmenter = dataclasses.replace(job_of(scenes, "x").segmenter, weights=str(weights))
+    job = dataclasses.replace(job_of(scenes, "curved", settings), segmenter=segmenter)
+    card = train(job)
+    assert card is not None
+    fit = card.trained["calibration"]
+    if fit is not None:
+        assert fit["error_after"] < fit["error_before"]
 
 
 def test_the_loss_falls(scenes: Path) -> None:
