@@ -16,6 +16,7 @@ import torch
 
 from maskmill.pipeline.segmenters.student import build_student, load_student, save_student
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train import calibration
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
@@ -85,7 +86,10 @@ def test_an_average_is_what_is_kept_and_outlives_a_kill(scenes: Path) -> None:
     assert 0 < far["steady"] < far["last"]
 
 
-def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(scenes: Path) -> None:
+def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "LEAST_ANSWERS", 20)
     settings = dataclasses.replace(SETTINGS, steps=2, calibrate=True)
     with pytest.raises(InputError, match="no curve to fit"):
         train(job_of(scenes, "flat", settings))
@@ -98,8 +102,10 @@ def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(scenes: Path)
     card = train(job)
     assert card is not None
     fit = card.trained["calibration"]
-    if fit is not None:
-        assert fit["error_after"] < fit["error_before"]
+    assert fit["answers"] == 6 * 3 * 3 and fit["error_after"] < fit["error_before"]
+    begun, ended = load_student(weights), weights_of(scenes, "curved")
+    name = "mask_decoder.iou_prediction_head.true_K"
+    assert not torch.equal(begun.state_dict()[name], ended[name])
 
 
 def test_the_loss_falls(scenes: Path) -> None:

@@ -113,7 +113,7 @@ class Judge:
 
     def __call__(self, image: AnnotatedImage, **given: object) -> PictureVerdicts:
         said = np.array([verdict_of(one.area_px) for one in image.annotations], np.float32).reshape(-1, 2)
-        return PictureVerdicts(Verdicts(right_N=said[:, 1], expected_iou_N=said[:, 0]), None, None, True)
+        return PictureVerdicts(Verdicts(right_N=said[:, 1], expected_iou_N=said[:, 0]), 0.5, None, True)
 
 
 def publish_scenes(
