@@ -14,13 +14,13 @@ QUALITIES = ("scores", "expected_iou", "p_right")
 IOU_TARGETS = ("own", "expected")
 
 _TRAIN_RANGES = {
-    "steps": (1, 10**7), "batch": (1, 65_536), "micro_batch": (1, 1024), "masks": (1, 64),
+    "steps": (0, 10**7), "batch": (1, 65_536), "micro_batch": (1, 1024), "masks": (1, 64),
     "points": (0, 32), "bare_rounds": (0, 8), "box_share": (0.0, 1.0), "lr": (1e-9, 1.0),
     "warmup": (0, 10**6), "weight_decay": (0.0, 1.0), "layer_decay": (0.01, 1.0), "drop_path": (0.0, 0.9),
     "lora_rank": (1, 1024), "max_share": (0.01, 1.0), "min_area_px": (1, 10**9),
     "automatic_weight": (0.0, 1.0), "reviewed_repeat": (1, 1000), "checkpoint_every": (1, 10**6),
     "shuffle_shards": (1, 1024), "seed": (0, 2**62), "looks": (0.0, 1.0), "crops": (0.0, 1.0),
-    "average": (0.0, 0.999999),
+    "average": (0.0, 0.999999), "score_steps": (0, 10**6),
 }  # fmt: skip
 _DISTILL_RANGES = {
     "encoder_steps": (0, 10**7), "prompt_steps": (0, 10**7), "rounds": (1, 16), "batch": (1, 65_536),
@@ -34,7 +34,7 @@ class TrainSettings:
     """Settings of `retrain`: SAM's recipe, fine-tuning defaults.
 
     Args:
-        steps: optimiser steps, at least 1.
+        steps: optimiser steps; 0 leaves the masks as they are, for `score_steps` or `calibrate` alone.
         batch: images a step, over all workers; a whole number of each worker's.
         micro_batch: images that a worker embeds and decodes at once; the rest of its share is accumulated.
         masks: most masks of an image, 1 to 64.
@@ -72,7 +72,9 @@ class TrainSettings:
             the plain picture.
         crops: share of images of which a part is shown, half to all of each side.
         average: how much of the averaged weights stays at a step; they are what is kept. 0 keeps the last.
-        calibrate: fit the curve that corrects predicted IoU once training is done, on `iou_target`.
+        score_steps: once masks are learned, fit the head of predicted IoU alone for so many steps, to its
+            answers to one point of each mask (`iou_target`); 0 leaves it.
+        calibrate: last, fit the curve that corrects predicted IoU, to the same.
 
     Raises:
         ValueError: a value out of its range.
@@ -113,6 +115,7 @@ class TrainSettings:
     looks: float = field(default=0.0, metadata=LATER)
     crops: float = field(default=0.0, metadata=LATER)
     average: float = field(default=0.0, metadata=LATER)
+    score_steps: int = field(default=0, metadata=LATER)
     calibrate: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
@@ -123,6 +126,8 @@ class TrainSettings:
         check_choice("iou_target", self.iou_target, IOU_TARGETS)
         for name in ("ambiguous", "calibrate"):
             check_type(name, getattr(self, name), bool)
+        if self.steps == 0 and self.score_steps == 0 and not self.calibrate:
+            raise ValueError("steps, score_steps and calibrate are all off: there is nothing to train")
         if self.focal_alpha is not None:
             check_within("focal_alpha", self.focal_alpha, 0.0, 1.0)
         if self.clip is not None:

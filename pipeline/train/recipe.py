@@ -115,12 +115,12 @@ class FirstAnswers:
     """What a model says of its answers to an image's first prompts, and what these are worth.
 
     Attributes:
-        said_PM: float32[P, M], predicted IoU.
-        worth_PM: float32[P, M], best IoU with a mask under the prompt, times that mask's own.
-        weight_P: float32[P], of the mask that the prompt was drawn from.
+        token_PC: float32[P, C], what predicted IoU is told from.
+        worth_PM: float32[P, 3], IoU with the mask that the prompt was drawn from, times what that is worth.
+        weight_P: float32[P], of that mask.
     """
 
-    said_PM: NDArray[np.float32]
+    token_PC: NDArray[np.float32]
     worth_PM: NDArray[np.float32]
     weight_P: NDArray[np.float32]
 
@@ -142,18 +142,16 @@ def first_answers(sam: Sam, image: TrainImage, settings: TrainSettings) -> First
     coords, labels = (
         torch.from_numpy(one)[None].to(device) for one in (prompts.coords_PT2, prompts.labels_PT)
     )
-    decoded = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, size))
-    worth_PM = _worth(
-        cell_iou(decoded.logits[0, :, 1:].float().flatten(2), cells.all_NK, cells.counts_K), cells
+    seen: list[Tensor] = []
+    hook = sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
     )
-    said_PM = decoded.iou[0, :, 1:].float()
-    return FirstAnswers(said_PM.cpu().numpy(), worth_PM.cpu().numpy(), cells.weight_P.cpu().numpy())
-
-
-def _worth(iou_PMN: Tensor, cells: _Cells) -> Tensor:
-    """float32[P, M]: the best IoU with a mask that the prompt may mean, times that mask's own."""
-    worth: Tensor = (iou_PMN * (cells.under_PN * cells.right_N)[:, None]).amax(-1)
-    return worth
+    decoded = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, size))
+    hook.remove()
+    own_PM = cell_iou_own(decoded.logits[0, :, 1:].float().flatten(2), cells)
+    worth_PM = own_PM * cells.right_P[:, None]
+    token_PC = seen[0].float().view(len(worth_PM), -1)
+    return FirstAnswers(token_PC.cpu().numpy(), worth_PM.cpu().numpy(), cells.weight_P.cpu().numpy())
 
 
 def _decode(sam: Sam, settings: TrainSettings, *given: Tensor) -> Decoded:
@@ -267,7 +265,7 @@ def _first_round(decoded: Decoded, cells: _Cells, complete: bool, settings: Trai
     losses_PM = mask_losses(logits_PMK, cells.target_PK, cells.counts_K, settings.focal_alpha)
     rows, best_P = torch.arange(len(losses_PM), device=losses_PM.device), losses_PM.argmin(1)
     iou_PMN = cell_iou(logits_PMK, cells.all_NK, cells.counts_K)
-    any_PM = _worth(iou_PMN, cells)
+    any_PM = (iou_PMN * (cells.under_PN * cells.right_N)[:, None]).amax(-1)
     own_PM = cell_iou_own(logits_PMK, cells)
     error_PM = predicted_PM - (any_PM if complete else own_PM * cells.right_P[:, None])
     taught_PM = torch.ones_like(error_PM) if complete else F.one_hot(best_P, error_PM.shape[1]).float()

@@ -34,9 +34,9 @@ from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import tune
 from maskmill.pipeline.train.asked import TrainImage
-from maskmill.pipeline.train.calibration import Fit, calibrate_on, check_curve
 from maskmill.pipeline.train.images import train_image
-from maskmill.pipeline.train.recipe import image_loss
+from maskmill.pipeline.train.recipe import FirstAnswers, first_answers, image_loss
+from maskmill.pipeline.train.scores import calibrate, check_curve, fit_scores
 from maskmill.pipeline.train.shapes import load_trainable, save_trained
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
@@ -56,7 +56,7 @@ from maskmill.workers.shard.ahead import map_ahead
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 
 DECODE_THREADS = 2
-CALIBRATION_IMAGES = 64
+SCORED_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +219,7 @@ class _Loop:
         """Keeps the trained weights as a model of the dataset."""
         if self.average is not None:
             self.average.put()
-        calibrated = self._calibrated() if self.settings.calibrate else None
+        scored = self._scored()
         state = {name: value.cpu() for name, value in tune.merged_state(self.sam).items()}
         with tempfile.TemporaryDirectory() as folder:
             path = save_trained(state, self.job.segmenter, Path(folder))
@@ -234,23 +234,41 @@ class _Loop:
                     "images_seen": self.place.number,
                     "masks_left_out": dict(self.left_out),
                     "curve": _thinned(self.curve),
-                    **({} if calibrated is None else {"calibration": asdict(calibrated)}),
+                    **scored,
                 },
                 created_utc=now_utc(),
                 run=self.job.run,
             )
 
-    def _calibrated(self) -> Fit | None:
-        """Fits predicted IoU's curve on the sequence's first pictures, each once, in their plain view."""
-        plain = replace(self.settings, flips=False, looks=0.0, crops=0.0)
-        size, seen = int(self.sam.image_encoder.img_size), dict[str, TrainImage | None]()
-        for place, raw in self.stream.items(Place()):
-            if place.epoch or len(seen) == CALIBRATION_IMAGES:
-                break
-            if raw.key not in seen:
-                seen[raw.key] = train_image(raw.labelled(), place.number - 1, size, plain)
+    def _scored(self) -> dict[str, Any]:
+        """Fits what the model says of its masks, by the sequence's first pictures; facts for the card."""
+        settings, head = self.settings, self.sam.mask_decoder.iou_prediction_head
+        if not (settings.score_steps or settings.calibrate):
+            return {}
         self.sam.eval()
-        return calibrate_on(self.sam, (image for image in seen.values() if image is not None), plain)
+        asked, facts = self._asked(), dict[str, Any]()
+        if settings.score_steps:
+            fit = fit_scores(head, asked, steps=settings.score_steps, seed=settings.seed)
+            facts["scores"] = None if fit is None else asdict(fit)
+        if settings.calibrate:
+            fit = calibrate(head, asked)
+            facts["calibration"] = None if fit is None else asdict(fit)
+        return facts
+
+    def _asked(self) -> list[FirstAnswers]:
+        """Answers to a point of each mask of some pictures, each once and in its plain view."""
+        plain = replace(self.settings, flips=False, looks=0.0, crops=0.0, box_share=0.0)
+        size, seen, asked = int(self.sam.image_encoder.img_size), set[str](), list[FirstAnswers]()
+        for place, raw in self.stream.items(Place()):
+            if place.epoch or len(seen) == SCORED_IMAGES:
+                break
+            image = None
+            if raw.key not in seen:
+                image = train_image(raw.labelled(), place.number - 1, size, plain)
+            seen.add(raw.key)
+            if image is not None:
+                asked.append(first_answers(self.sam, image, plain))
+        return asked
 
     def _batches(self) -> Iterator[tuple[Place, list[tuple[int, RawImage]], str]]:
         """Each step's own images with their numbers, and the place after the whole batch."""
@@ -347,7 +365,7 @@ class _Loop:
 
 def _check_curve(sam: Sam) -> None:
     try:
-        check_curve(sam)
+        check_curve(sam.mask_decoder.iou_prediction_head)
     except ValueError as exc:
         raise InputError(str(exc)) from exc
 

@@ -7,7 +7,16 @@ import pytest
 from maskmill.pipeline.settings import output_settings
 from maskmill.pipeline.settings.train import TrainSettings
 
-LATER = {"automatic_quality", "iou_target", "ambiguous", "looks", "crops", "average", "calibrate"}
+LATER = {
+    "automatic_quality",
+    "iou_target",
+    "ambiguous",
+    "looks",
+    "crops",
+    "average",
+    "calibrate",
+    "score_steps",
+}
 
 
 def test_trainings_of_before_keep_their_names() -> None:
@@ -26,6 +35,8 @@ def test_trainings_of_before_keep_their_names() -> None:
         ("looks", 1.5),
         ("crops", -0.1),
         ("average", 1.0),
+        ("score_steps", -1),
+        ("steps", 0),
     ],
 )
 def test_a_value_out_of_range_is_named(name: str, value: object) -> None:

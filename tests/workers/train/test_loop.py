@@ -16,7 +16,7 @@ import torch
 
 from maskmill.pipeline.segmenters.student import build_student, load_student, save_student
 from maskmill.pipeline.settings.train import TrainSettings
-from maskmill.pipeline.train import calibration
+from maskmill.pipeline.train import scores
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
@@ -89,7 +89,7 @@ def test_an_average_is_what_is_kept_and_outlives_a_kill(scenes: Path) -> None:
 def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "LEAST_ANSWERS", 20)
+    monkeypatch.setattr(scores, "LEAST_ANSWERS", 20)
     settings = dataclasses.replace(SETTINGS, steps=2, calibrate=True)
     with pytest.raises(InputError, match="no curve to fit"):
         train(job_of(scenes, "flat", settings))
@@ -106,6 +106,19 @@ def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(
     begun, ended = load_student(weights), weights_of(scenes, "curved")
     name = "mask_decoder.iou_prediction_head.true_K"
     assert not torch.equal(begun.state_dict()[name], ended[name])
+
+
+def test_what_a_model_says_of_its_masks_is_learned_alone(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "LEAST_ANSWERS", 20)
+    card = train(job_of(scenes, "says", dataclasses.replace(SETTINGS, steps=0, score_steps=40)))
+    assert card is not None
+    assert card.trained["scores"]["error_after"] < card.trained["scores"]["error_before"]
+    assert card.trained["curve"] == [] and card.trained["images_seen"] == 0
+    begun, ended = load_student(scenes / "start.safetensors").state_dict(), weights_of(scenes, "says")
+    changed = {name for name, value in begun.items() if not torch.equal(value, ended[name])}
+    assert changed and all(".iou_prediction_head." in name for name in changed)
 
 
 def test_the_loss_falls(scenes: Path) -> None:
