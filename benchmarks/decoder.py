@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
-from maskmill.pipeline.decoder.lowrank import Scratch
+from maskmill.pipeline.decoder.lowrank_steps import Scratch
 from maskmill.pipeline.decoder.prompts import Prompts
 
 Result = TypeVar("Result")
