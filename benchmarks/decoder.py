@@ -166,7 +166,7 @@ def compare_forms(shapes: Shapes, rounds: int) -> dict[str, Any]:
 
 
 def compare_heads(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, Any]:
-    """The mask head in steps and in one pass (fused_head.py), all outputs of all prompts, in turn."""
+    """The mask head in steps and in one pass (fused/head.py), all outputs of all prompts, in turn."""
     prompt_encoder, mask_decoder = build(shapes)
     embedding_CHW = torch.randn(shapes.channels, shapes.side, shapes.side)
     points = Prompts(torch.rand(num_prompts, 1, 2) * shapes.side * 16, torch.ones(num_prompts, 1))

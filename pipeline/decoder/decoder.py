@@ -30,14 +30,8 @@ from torch import Tensor
 
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.forms import SAM, DecoderForm, StabilityChoice
-from maskmill.pipeline.decoder.fused_attention import (
-    BlockedImage,
-    InBlocks,
-    blocked_image,
-    blocked_positions,
-    serves,
-)
-from maskmill.pipeline.decoder.fused_head import FusedHead, FusedImage
+from maskmill.pipeline.decoder.fused.attention import Blocks
+from maskmill.pipeline.decoder.fused.head import FusedHead, FusedImage
 from maskmill.pipeline.decoder.lowrank import ImageKeys
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
 from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
@@ -66,7 +60,7 @@ class ImageState:
     shared: SharedImage
     first_upscale: Halves | FusedImage
     maps: HeadMaps
-    blocks: tuple[BlockedImage, ...] | None = None
+    blocks: lowrank.Work | None
 
 
 @dataclass(frozen=True)
@@ -235,8 +229,7 @@ class SharedImageDecoder:
         self._chunk_numbers = chunk_numbers or (_CHUNK_NUMBERS_CPU if on_cpu else _CHUNK_NUMBERS_GPU)
         self._stages = lowrank_image.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
         self._prompt_stages = lowrank_image.stages_in(self._stages, dtype)
-        position = self._prompt_stages[0].key_position_HDS
-        self._blocked_positions = blocked_positions(self._stages) if serves(position) else None
+        self._blocks = Blocks.of(self._prompt_stages)
         self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype, form)
         self._fused = FusedHead.of(mask_decoder, self._stages[-1].shift_C, form, dtype)
 
@@ -271,7 +264,7 @@ class SharedImageDecoder:
         image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
         shared = lowrank_image.share(self._stages, image_CS, self._dtype)
         head_maps = self._head.maps(embedding_CHW, maps)
-        blocks = None if self._blocked_positions is None else blocked_image(shared)
+        blocks = None if self._blocks is None else self._blocks.image(shared)
         if self._fused is not None:
             fused = self._fused.image(shared.last_CS, tuple(maps))
             return ImageState(embedding_CHW[None], shared, fused, head_maps, blocks)
@@ -338,9 +331,7 @@ class SharedImageDecoder:
         transformer = decoder.transformer
         pays = lowrank.pays(tokens_PTC.shape[1], transformer.num_heads, transformer.embedding_dim)
         if prompts.masks_P1hw is None and pays:
-            work: lowrank.Work = InSteps(self._prompt_stages, state.shared, scratch)
-            if state.blocks is not None and self._blocked_positions is not None:
-                work = InBlocks(state.shared, self._blocked_positions, state.blocks)
+            work = state.blocks or InSteps(self._prompt_stages, state.shared, scratch)
             out_PTC, keys = lowrank.transform(transformer, self._prompt_stages, tokens_PTC, work)
             if float(keys.cancellation) <= MAX_CANCELLATION:
                 return _Chunk(out_PTC, keys)

@@ -96,7 +96,7 @@ class Work(Protocol):
     def mix(
         self, keys: ImageKeys, number: int, query_PHTD: Tensor, folded_PRK: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention over image tokens: (share rho alpha) X W_value float[P, H, T, D], (share rho) Z [P, R, K]."""
+        """Attention over image tokens: (4)'s share rho alpha X W [P, H, T, D], share rho Z [P, R, K]."""
         ...
 
     def grow(
@@ -206,7 +206,7 @@ def head_rows(keys: ImageKeys, shift_C: Tensor, prompt: int) -> tuple[Tensor, Te
     assert keys.rho_P1S is not None, "a transformer has at least one layer"
     rho_1S = keys.rho_P1S[prompt]
     alpha_1S = rho_1S if keys.alpha_P1S is None else rho_1S * keys.alpha_P1S[prompt]
-    rho_1S, alpha_1S = _as(rho_1S, keys.rows_PKS), _as(alpha_1S, keys.rows_PKS)
+    rho_1S, alpha_1S = rho_1S.to(keys.rows_PKS.dtype), alpha_1S.to(keys.rows_PKS.dtype)
     rows_KS = torch.cat([keys.filled_PKS[prompt] * rho_1S, torch.ones_like(rho_1S)])
     return alpha_1S[0], rows_KS, torch.cat([keys.factors_PKC[prompt], shift_C[None]])
 
@@ -230,7 +230,7 @@ def _folded(keys: ImageKeys, token_PHTD: Tensor, weight_HDC: Tensor) -> Tensor |
 
 
 def _normalise(keys: ImageKeys, step: Step, factors_PKC: Tensor, grown: Growth) -> None:
-    """LayerNorm of alpha X + Z B: its variance by parts, its scale into alpha, rho and B, which is taken over."""
+    """LayerNorm of alpha X + Z B: its variance by parts, its scale into alpha, rho and B (taken over)."""
     # (3): the three summands, alpha having taken up the rho before
     cross_P1S, length_P1S = grown.cross_P1S, grown.length_S.expand_as(grown.cross_P1S)
     if keys.rho_P1S is not None:

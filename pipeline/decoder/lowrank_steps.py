@@ -1,8 +1,8 @@
-"""The low-rank decoder's arithmetic at image tokens, operation by operation: for any device and number format.
+"""The low-rank decoder's arithmetic at image tokens, operation by operation: any device and number format.
 
-lowrank.py has the algebra and its numbers (1) to (4), and says what is asked for (`Work`). Here each operation
-goes over all image tokens of all prompts before the next begins; on a CPU in float32 fused_attention.py goes
-block by block, and is held to this.
+lowrank.py has the algebra and its numbers (1) to (4), and says what is asked for (`Work`). Here each
+operation goes over all image tokens of all prompts before the next begins; on a CPU in float32
+fused/attention.py goes block by block, and is held to this.
 
 Shapes: as in lowrank.py.
 """
@@ -55,9 +55,7 @@ class InSteps:
     ) -> tuple[Tensor, Tensor | None]:
         """See `Work`."""
         stage, shared, scratch = self._stages[number], self._shared.stages[number], self._scratch
-        scores_PHTS = _scores(
-            keys, query_PHTD, folded_PRK, shared.key_HDS, stage.key_position_HDS, scratch
-        )
+        scores_PHTS = _scores(keys, query_PHTD, folded_PRK, shared.key_HDS, stage.key_position_HDS, scratch)
         share_PHTS = torch.softmax(scores_PHTS, dim=-1, out=scratch.take("share", *scores_PHTS.shape))
         if keys.rho_P1S is None:
             return _mix(share_PHTS, shared.value_HDS, scratch), None
@@ -80,9 +78,7 @@ class InSteps:
         step, shared, scratch = self._stages[number].step, self._shared.stages[number], self._scratch
         assert step is not None and shared.query_HDS is not None, "the last stage has no step"
         assert shared.length_S is not None, "the last stage has no norm"
-        scores_PHTS = _scores(
-            keys, key_PHTD, folded_PRK, shared.query_HDS, step.query_position_HDS, scratch
-        )
+        scores_PHTS = _scores(keys, key_PHTD, folded_PRK, shared.query_HDS, step.query_position_HDS, scratch)
 
         # Over the tokens: the shares are the new rows of Z
         share_PHTS = torch.softmax(scores_PHTS, dim=2, out=scratch.take("share", *scores_PHTS.shape))
@@ -101,9 +97,7 @@ class InSteps:
         return Growth(shared.length_S, cross_P1S, own_P1S, reach_P1S)
 
 
-def _cross(
-    rows_PKS: Tensor, values_PHTD: Sequence[Tensor], shared: SharedStage, scratch: Scratch
-) -> Tensor:
+def _cross(rows_PKS: Tensor, values_PHTD: Sequence[Tensor], shared: SharedStage, scratch: Scratch) -> Tensor:
     """float[P, 1, S]: the inner product of X and Z B at each image token, (3)'s second summand."""
     num_image_tokens = rows_PKS.shape[-1]
     total_PS = torch.zeros(())
