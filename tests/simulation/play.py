@@ -15,6 +15,7 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from maskmill.storage.care.forget import forget
@@ -29,7 +30,7 @@ from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
 from tests.simulation.machine.fates import DAY_S, Dice, Fate, Fates
 from tests.simulation.machine.invariants import Watch, broken_links, look, lost_saves
 from tests.simulation.machine.one_thread import one_thread
-from tests.simulation.machine.store import SimStore, opened_by_address
+from tests.simulation.machine.store import SimStore, newest, opened_by_address
 from tests.simulation.machine.world import Killed, World
 
 if TYPE_CHECKING:
@@ -112,13 +113,12 @@ def cast(world: World, scene: Scene, dice: random.Random, kinds: Sequence[str], 
 def past(world: World, scene: Scene, dice: random.Random) -> None:
     """What was there before: nothing, a generation, more inputs since, half of other masks, damage."""
     inputs = world.spaces.setdefault(INPUTS.removeprefix("sim://"), {})
-    store, quiet = world.view("past"), Scene(world)
+    store = world.view("past")
     inputs |= {f"{number}.png": (picture(number), world.now_s) for number in range(4)}
     what = dice.choice(["nothing", "generation", "more", "more", "halfway"])
     if what != "nothing":
-        alone(world, quiet, store)
-        if what == "halfway":
-            with_others(store)
+        for name, data in made_before(what == "halfway").items():
+            store._set(name, data)
         strew(store, dice)
         world.now_s += 10 * DAY_S
         if dice.random() < 0.15:
@@ -127,17 +127,29 @@ def past(world: World, scene: Scene, dice: random.Random) -> None:
         inputs |= {f"{number}.png": (picture(number), world.now_s) for number in range(4, 7)}
 
 
-def alone(world: World, scene: Scene, store: SimStore) -> None:
+@cache
+def made_before(halfway: bool) -> dict[str, bytes]:
+    """A dataset of the first four pictures; `halfway`, with other masks of the first shard, not published."""
+    played = newest[:]
+    world = World(0)
+    store = world.view("before")
+    world.spaces[INPUTS.removeprefix("sim://")] = {
+        f"{number}.png": (picture(number), world.now_s) for number in range(4)
+    }
+    with one_thread(random.Random(0)):
+        alone(store)
+        if halfway:
+            actors.work(store, actors.OTHER, [0])
+    newest[:] = played
+    return {name: data for name, (data, _) in world.objects.items()}
+
+
+def alone(store: SimStore) -> None:
     """A `generate` with nobody beside it."""
     actors.make_plan(store, [INPUTS], shard_size=actors.SHARD_SIZE)
     spec = actors.spec_of(store)
     actors.work(store, actors.FIRST, sorted(actors.pending_shards(spec)))
     actors.publish_and_verify(spec, actors.config())
-
-
-def with_others(store: SimStore) -> None:
-    """Other masks of the first shard, made and never published."""
-    actors.work(store, actors.OTHER, [0])
 
 
 def strew(store: SimStore, dice: random.Random) -> None:
@@ -224,7 +236,7 @@ def generate_alone(world: World, store: SimStore) -> None:
     with actors.announce(store, "generate", clock=world.clock_of(store)) as lease:
         actors.one_writer.await_collector(store, lease.driver_id, poll_s=1.0, sleep=world.sleep)
         actors.settle(store)
-        alone(world, Scene(world), store)
+        alone(store)
 
 
 def _forget_caches() -> None:
