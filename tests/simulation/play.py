@@ -34,7 +34,7 @@ from tests.simulation.machine.store import SimStore, newest, opened_by_address
 from tests.simulation.machine.world import Killed, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CRASHES = {fate.value for fate in (Fate.KILLED, Fate.DIES_AFTER, Fate.FAILS, Fate.FAILS_AFTER, Fate.FULL)}
 HALF_WRITTEN = "or its writer was killed before it"  # a table without its record: which, nobody can tell
@@ -118,7 +118,7 @@ def past(world: World, scene: Scene, dice: random.Random) -> None:
     what = dice.choice(["nothing", "generation", "more", "more", "halfway"])
     if what != "nothing":
         for name, data in made_before(what == "halfway").items():
-            store._set(name, data)
+            store.put(name, data)
         strew(store, dice)
         world.now_s += 10 * DAY_S
         if dice.random() < 0.15:
@@ -130,16 +130,25 @@ def past(world: World, scene: Scene, dice: random.Random) -> None:
 @cache
 def made_before(halfway: bool) -> dict[str, bytes]:
     """A dataset of the first four pictures; `halfway`, with other masks of the first shard, not published."""
-    played = newest[:]
-    world = World(0)
-    store = world.view("before")
-    world.spaces[INPUTS.removeprefix("sim://")] = {
-        f"{number}.png": (picture(number), world.now_s) for number in range(4)
-    }
-    with one_thread(random.Random(0)):
+
+    def work(store: SimStore) -> None:
+        """By one who is alone."""
         alone(store)
         if halfway:
             actors.work(store, actors.OTHER, [0])
+
+    return made_by(work, 4)
+
+
+def made_by(work: Callable[[SimStore], None], num_pictures: int) -> dict[str, bytes]:
+    """What a dataset holds after that, done in a world of its own: to be kept, it is the same every time."""
+    played = newest[:]
+    world = World(0)
+    world.spaces[INPUTS.removeprefix("sim://")] = {
+        f"{number}.png": (picture(number), world.now_s) for number in range(num_pictures)
+    }
+    with one_thread(random.Random(0)):
+        work(world.view("before"))
     newest[:] = played
     return {name: data for name, (data, _) in world.objects.items()}
 
