@@ -134,7 +134,7 @@ class _Pool:
         self._feed = shards if isinstance(shards, ShardFeed) else ShardFeed.of(shards)
         self._make_actor = make_actor
         self._limits = limits
-        self._todo = Todo(self._feed.next)
+        self._todo = Todo(self._feed)
         self._seats: list[Seat] = []
         self._doubts = Doubts()
         self._starts = StartRounds()
@@ -171,11 +171,10 @@ class _Pool:
         """Starts workers and hands out shards; False when there is nothing left to wait for."""
         target = self._target(self._ask_room())
         coming = sum(seat.info is None for seat in self._seats)
-        free = sum(seat.waiting is None for seat in self._seats)
+        free = [seat.number for seat in self._seats if seat.waiting is None]
 
-        # One for each worker, and the next, which it is told of: what waits here, no other driver takes
-        wanted = free + coming + max(0, target - len(self._seats))
-        self._todo.pull(wanted + max(target, len(self._seats)))
+        # One for each worker and no more: what waits here, no other driver takes
+        self._todo.pull(len(free) + coming + max(0, target - len(self._seats)), free)
         for seat in self._seats:
             if seat.waiting is None and self._todo:
                 self._hand_out(seat, self._todo.take(seat.number))
