@@ -23,6 +23,7 @@ calibrated after it, by `maskmill.pipeline.train.nano.calibrate`.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from maskmill.pipeline.evaluate.truth import Truth
+from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.segmenters.student import (
     StudentConfig,
     build_student,
@@ -64,6 +66,7 @@ from maskmill.pipeline.train.nano.step import StepConfig, training_step
 
 NANO = StudentConfig(encoder="efficientnet_lite0", iou_knots=17)
 FIT_PICTURES = 64
+GPU_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,11 @@ class TrainConfig:
     lr: float = 7e-4
     trunk_lr: float = 0.2
     freeze_steps: int = 120
-    decay_share: float = 0.4
+    decay_share: float = 0.25
     warmup_steps: int = 80
-    correction_share: float = 0.35
-    most_corrections: int = 6
-    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.45, 320))
+    correction_share: float = 0.45
+    most_corrections: int = 8
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.85, 320))
     ema: float = 0.998
     eval_minutes: float = 10.0
     bfloat16: bool = True
@@ -219,8 +222,14 @@ def _one_step(state: State, config: TrainConfig, feed: Feed, generator: torch.Ge
 
 
 def _device(config: TrainConfig, rank: int) -> torch.device:
-    if config.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
+    """A process's device: the CPU, or a GPU of its own."""
+    device = choose_device(config.device)
+    if device.type != "cuda":
+        return device
+    if config.processes > torch.cuda.device_count():
+        raise ValueError(
+            f"processes {config.processes}: this machine has {torch.cuda.device_count()} GPUs, one a process"
+        )
     return torch.device("cuda", rank)
 
 
@@ -237,6 +246,8 @@ def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resu
     device = _device(config, rank)
     if device.type == "cpu":
         torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(device)
     if config.processes > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes
@@ -307,7 +318,11 @@ def train(
         resume: go on from `out/checkpoint.pt`, on its clock, if there is one.
         start_from: a student's weights to begin from, on a fresh clock.
         photos: photographs with people's masks; those held apart are left out.
+
+    Raises:
+        ValueError: a device that this machine lacks, or more processes than it has GPUs.
     """
+    _device(config, 0)
     out.mkdir(parents=True, exist_ok=True)
     (out / "rendezvous").unlink(missing_ok=True)
     if not (resume and (out / "start.safetensors").is_file()):
@@ -318,6 +333,11 @@ def train(
         _run(0, *arguments)
     else:
         spawn(_run, args=arguments, nprocs=config.processes)  # type: ignore[no-untyped-call]
+
+
+def _feed_beside_gpus(gpus: int) -> FeedConfig:
+    """Larger batches, and every core but a GPU's own draws ahead."""
+    return FeedConfig(batch=GPU_BATCH, workers=max(1, len(os.sched_getaffinity(0)) // gpus - 1))
 
 
 def main() -> None:
@@ -332,7 +352,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, help="single-threaded processes (2), or GPUs (all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--workers", type=int, help="processes a GPU that draw scenes ahead (8; 0 on a CPU)")
+    parser.add_argument("--workers", type=int, help="that draw scenes ahead, a GPU (its share of the cores)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt, if there")
     parser.add_argument("--start-from", type=Path, help="begin from a student's weights")
     parser.add_argument(
@@ -341,12 +361,15 @@ def main() -> None:
     given = parser.parse_args()
 
     # What this machine has decides the rest
-    on_gpu = given.device != "cpu" and torch.cuda.is_available()
-    feed = FeedConfig(workers=given.workers if given.workers is not None else 8 if on_gpu else 0)
+    try:
+        on_gpu = choose_device(given.device).type == "cuda"
+    except ValueError as exc:
+        parser.error(str(exc))
     processes = given.processes or (torch.cuda.device_count() if on_gpu else 2)
+    feed = _feed_beside_gpus(processes) if on_gpu else FeedConfig()
+    if given.workers is not None:
+        feed = replace(feed, workers=given.workers)
     config = TrainConfig(given.minutes, given.cpu_clock, processes, given.device, feed=feed)
-    if on_gpu:
-        config = replace(config, feed=replace(feed, batch=32))
     photos = read_photographs(*given.photos) if given.photos else None
     train(config, NANO, given.out, resume=given.resume, start_from=given.start_from, photos=photos)
 
