@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,9 +23,8 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano, load_student
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings import NANO, MaskSettings, SegmenterSettings
 from maskmill.pipeline.train.nano.pictures.photographs import read_photographs
-from maskmill.pipeline.train.nano.thresholds import SETTINGS
 from maskmill.pipeline.verify.examples import Judged, examples_of, judge, scenes
 from maskmill.pipeline.verify.exhaustivity import ShareFound, fit_share, look
 from maskmill.pipeline.verify.fit import Examples, Fitted, concatenate, fit_head
@@ -33,8 +32,6 @@ from maskmill.pipeline.verify.head import RIGHT_IOU
 from maskmill.pipeline.verify.ranks import auc
 from maskmill.pipeline.verify.verifier import Verifier, save_verifier
 
-NANO = replace(SETTINGS, predicted_iou=0.5, stability=0.2)
-"""The nano recipe's."""
 FIRST_SEED = HELD_BACK_SEED - 100_000
 SCENE_SIDES = (256, 384)
 PHOTO_WEIGHT = 3.0

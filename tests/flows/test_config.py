@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config, to_toml
-from maskmill.pipeline.settings import FAST, SA1B
+from maskmill.pipeline.settings import FAST, NANO, SA1B
 from maskmill.workers.run import recipe
 
 
-def test_fast_and_sa1b_are_the_presets_of_the_mask_stage() -> None:
+def test_recipes_are_the_presets_of_the_mask_stage() -> None:
+    assert load_config("nano").masks == NANO
     assert load_config("fast").masks == FAST
     assert load_config("sa1b").masks == SA1B
 
