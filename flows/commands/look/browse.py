@@ -20,7 +20,15 @@ def browse(
     by: Annotated[
         str | None, typer.Option(help="Who reviews; your login name by default.", metavar="NAME")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Of 127.0.0.1; 0 takes a free one. By default a dataset has its own, the same each time.",
+            metavar="PORT",
+        ),
+    ] = None,
     open: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
     ] = True,

@@ -54,11 +54,13 @@ export class View {
     this.canvas.replaceWith(this.canvas.cloneNode());
   }
 
-  /** Shows a picture; it fits the canvas. */
-  async show(url, width, height) {
-    const image = new Image();
-    image.src = url;
-    await image.decode();
+  /** Shows a picture, which may be here already; it fits the canvas. */
+  async show(url, width, height, known = null) {
+    const image = known || new Image();
+    if (!known) {
+      image.src = url;
+      await image.decode();
+    }
     this.image = image;
     [this.width, this.height] = [width, height];
     this.fit();
