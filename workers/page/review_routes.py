@@ -104,7 +104,7 @@ def _add_work(app: FastAPI, session: Session) -> None:
     @app.post("/api/review/queue")
     def queue(sent: SentQueue) -> Response:
         """The pictures to review, in order."""
-        return json_answer({"keys": session.reviewing.queue(sent.filters, sent.sort, seed=sent.seed)})
+        return json_answer(session.reviewing.queue(sent.filters, sent.sort, seed=sent.seed))
 
     @app.post("/api/review/open")
     def open(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TOOL = "page"
 MOST_QUEUED = 1000
+WAITED_S = 20.0  # for a search that still goes on
 LOOKED_AT = 20_000  # pictures of a search that are looked through for ones that nobody finished
 
 
@@ -76,9 +77,18 @@ class Reviewing:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def queue(self, filters: Filters, sort: str, *, seed: int = 0) -> list[str]:
-        """The keys that are next in an order: pictures found that nobody finished. Raises StorageError."""
-        found = self._session.search(filters).keys(sort, seed=seed, most=LOOKED_AT, wait_s=20.0)
+    def queue(self, filters: Filters, sort: str, *, seed: int = 0) -> dict[str, Any]:
+        """The keys that are next in an order: pictures found that nobody finished.
+
+        Returns:
+            `keys`, and whether they are `complete`: more may be found when it is asked again.
+
+        Raises:
+            StorageError: the search fails.
+        """
+        search = self._session.search(filters)
+        found = search.keys(sort, seed=seed, most=LOOKED_AT, wait_s=WAITED_S)
+        is_complete = len(found) < LOOKED_AT and search.page(sort, 0, 1, seed=seed).complete
         people = self._session.people
         saved = people.numbers(fresh=True)
         left: list[str] = []
@@ -87,8 +97,9 @@ class Reviewing:
             if newest is None or not newest.finished:
                 left.append(key)
             if len(left) == MOST_QUEUED:
+                is_complete = False
                 break
-        return left
+        return {"keys": left, "complete": is_complete}
 
     def open(
         self, key: str, who: str, *, blank: bool = False, both: bool = False, ahead: bool = False

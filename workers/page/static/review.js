@@ -26,7 +26,7 @@ export async function show(about, key, query) {
   $("tools").replaceChildren();
   if (!key) return begin(about, query);
   const blank = query.get("start") === "empty", both = query.get("both") === "1";
-  if (!queue.get()?.keys.includes(key)) queue.set({ keys: [key, ...(await following(key))], query: "" });
+  if (!queue.get()?.keys.includes(key)) queue.set(await beginningWith(key));
   const ahead = !blank && !both && ready?.key === key ? ready : null;
   ready = null;
   const known = ahead && (await ahead.opened.catch(() => null));
@@ -41,10 +41,10 @@ export async function show(about, key, query) {
 /** The queue's next picture, read before it is asked for: {key, opened, image}. */
 let ready = null;
 
-/** Pictures after one that was opened by its address alone. */
-async function following(key) {
-  const { keys } = await post("api/review/queue", { sort: "key" });
-  return keys.filter((one) => one > key);
+/** A queue of a picture that was opened by its address alone, and those after it. */
+async function beginningWith(key) {
+  const { keys, complete } = await post("api/review/queue", { sort: "key" });
+  return { keys: [key, ...keys.filter((one) => one > key)], complete, query: "" };
 }
 
 /** A queue by the filters and order in the address; then its first picture. */
@@ -53,12 +53,12 @@ async function begin(about, query) {
   delete values.start;
   $("side").replaceChildren(el("p", { class: "hint" }, "looking for the next pictures…"));
   const sent = { filters: numbers(values), sort: values.sort || about.order || "key", seed: Number(values.seed || 1) };
-  const { keys } = await post("api/review/queue", sent);
+  const { keys, complete } = await post("api/review/queue", sent);
   if (!keys.length) {
     $("side").replaceChildren(el("h2", {}, "Nothing is left"), el("p", { class: "hint" }, "Every picture that fits is finished."), el("a", { class: "button", href: "#/browse" }, "Back to the grid"));
     return () => {};
   }
-  queue.set({ keys, query: query.toString() });
+  queue.set({ keys, complete, query: query.toString() });
   location.replace(`#/review/${keys[0]}${start ? `?start=${start}` : ""}`);
   return () => {};
 }
@@ -144,6 +144,7 @@ class Page {
     if (this.drawing.draft || this.drawing.corners.length) return say("A mask is in hand: accept it first (A), or drop it (X).");
     const to = this.around(step);
     if (to) location.hash = `#/review/${to}${this.blank ? "?start=empty" : ""}`;
+    else if (step > 0 && queue.get()?.complete === false) location.hash = `#/review?${queue.get().query}`; // more was found since
     else if (step > 0) { say("That was the last picture of this queue."); location.hash = "#/summary"; }
     else say("This is the first picture of this queue.");
     return undefined;
@@ -349,7 +350,7 @@ class Page {
     const scroll = $("side").scrollTop;
     if (!this.top) $("side").replaceChildren((this.top = el("div", { class: "top" })), (this.below = el("section")));
     this.top.replaceChildren(...[].concat(
-      el("div", {}, el("div", { class: "title" }, el("h2", { title: this.opened.image.source }, shortName(this.opened.image.source)), el("span", { class: "hint" }, `${count(at + 1)} of ${count(found.keys.length)}`)), el("div", { class: "meter" }, el("progress", { max: found.keys.length, value: at })), el("p", { class: "hint", id: "state" }, this.state || (this.work.finished ? "finished" : this.opened.saved_by ? `last saved by ${this.opened.saved_by}` : this.blank ? "from an empty picture" : ""))),
+      el("div", {}, el("div", { class: "title" }, el("h2", { title: this.opened.image.source }, shortName(this.opened.image.source)), el("span", { class: "hint" }, `${count(at + 1)} of ${count(found.keys.length)}${found.complete === false ? " so far" : ""}`)), el("div", { class: "meter" }, el("progress", { max: found.keys.length, value: at })), el("p", { class: "hint", id: "state" }, this.state || (this.work.finished ? "finished" : this.opened.saved_by ? `last saved by ${this.opened.saved_by}` : this.blank ? "from an empty picture" : ""))),
       this.notes(),
       el("div", { class: "buttons" }, el("button", { class: "button main", title: "Everything to be found is there (Shift Enter)", onclick: () => this.finish() }, "Finish ", el("kbd", {}, "⇧↵")), el("button", { class: "button", title: "Leave it for later (N)", onclick: () => this.go(1) }, "Next ", el("kbd", {}, "N")), el("button", { class: "button", title: "The picture before (K)", onclick: () => this.go(-1) }, "‹ ", el("kbd", {}, "K")), el("button", { class: "button", title: "All keys (?)", onclick: help }, "?")),
       this.inHand(),
@@ -397,9 +398,17 @@ class Page {
     if (!chosen.length) return this.steps(tool);
     const options = el("datalist", { id: "words" }, [...new Set([...words, ...this.work.masks.map((mask) => mask.label)])].filter(Boolean).sort().map((word) => el("option", { value: word })));
     const same = chosen.every((mask) => mask.label === chosen[0].label);
-    const field = el("input", { class: "field", name: "label", list: "words", autocomplete: "off", maxlength: 200, placeholder: "Label (L)", value: same ? chosen[0].label : "", onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.key === "Escape" ? (field.value = same ? chosen[0].label : "") : null; field.blur(); } }, onblur: () => { this.setLabel(field.value); setTimeout(() => this.side()); } });
+    const field = el("input", { class: "field", name: "label", list: "words", autocomplete: "off", maxlength: 200, placeholder: "Label", value: same ? chosen[0].label : "", onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.key === "Escape" ? (field.value = same ? chosen[0].label : "") : null; field.blur(); } }, onblur: () => { this.setLabel(field.value); setTimeout(() => this.side()); } });
     const [one] = chosen, row = one.row || {};
-    return el("section", { id: "chosen" }, el("h2", {}, chosen.length > 1 ? `${count(chosen.length)} masks chosen` : STATES[one.how][1]), chosen.length === 1 ? facts([["area", `${count(one.area)} px`], ...(row.predicted_iou != null && one.how !== "made" ? [["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)]] : []), ...(wordOf(row) && !one.label ? [["the model calls it", wordOf(row)]] : [])]) : "", field, options, el("div", { class: "buttons" }, chosen.length === 1 ? el("button", { class: "button main", onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")) : el("button", { class: "button main", onclick: () => this.merge() }, "Merge ", el("kbd", {}, "M")), el("button", { class: "button danger", onclick: () => this.reject() }, "Reject ", el("kbd", {}, "X")), chosen.length === 1 ? [el("button", { class: "button", title: "Into its pieces (S)", onclick: () => this.split() }, "Split ", el("kbd", {}, "S")), el("button", { class: "button", title: "Fill its holes (F)", onclick: () => this.fill() }, "Fill ", el("kbd", {}, "F"))] : ""), chosen.length === 1 && tool === "click" ? el("p", { class: "hint" }, "Click to correct this mask; Esc to begin a new one.") : "");
+    const numbers = [["area", `${count(one.area)} px`], ...(row.predicted_iou != null && one.how !== "made" ? [["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)]] : []), ...(wordOf(row) && !one.label ? [["the model calls it", wordOf(row)]] : [])];
+    const alone = chosen.length === 1;
+    const doers = [
+      alone ? el("button", { class: "button main", onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")) : el("button", { class: "button main", onclick: () => this.merge() }, "Merge ", el("kbd", {}, "M")),
+      el("button", { class: "button danger", onclick: () => this.reject() }, "Reject ", el("kbd", {}, "X")),
+      alone && el("button", { class: "button", title: "Into its pieces (S)", onclick: () => this.split() }, "Split ", el("kbd", {}, "S")),
+      alone && el("button", { class: "button", title: "Fill its holes (F)", onclick: () => this.fill() }, "Fill ", el("kbd", {}, "F")),
+    ];
+    return el("section", { id: "chosen" }, el("h2", {}, alone ? STATES[one.how][1] : `${count(chosen.length)} masks chosen`), el("div", { class: "buttons" }, doers), alone && tool === "click" ? el("p", { class: "hint" }, "Click to correct this mask; Esc to begin a new one.") : "", field, options, alone ? facts(numbers) : "");
   }
 
   /** What the next click means; shift turns it round for one click. */
