@@ -66,7 +66,7 @@ class _Numbers:
         """With the file's image id and name, and each mask's category id; a word as id goes beside."""
         info, rows = image.record["image"], image.record["annotations"]
         id_, name = self._kept.id_of(image.sample.key, info["image_id"]), self._kept.name_of(image.sample.key)
-        told = {"image_id": id_} if isinstance(id_, int) else {"given_id": id_}
+        told: dict[str, Any] = {"image_id": id_} if isinstance(id_, int) else {"given_id": id_}
         told |= {} if name is None else {"given_name": name}
         numbers = self._categories.count(class_of(row) for row in rows)
         numbered = [{**row, "category_id": number} for row, number in zip(rows, numbers, strict=True)]
