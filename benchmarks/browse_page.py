@@ -8,7 +8,8 @@ page from the pointer's handler to the frame that shows the mask; frames are req
 picture is dragged; the next picture from the key that finishes one to the frame that shows the next,
 `--nexts` times. Embeddings are as kept, so that no encoder is in the path: nano's own of the picture, and for
 ViT-B, whose weights are random here, a smooth random one. Its masks are areas with the outlines of its
-logits, since its up-convolutions are made to repeat a pixel: of plain random weights masks would be dots everywhere.
+logits, since its up-convolutions are made to repeat a pixel: of plain random weights masks would be dots
+everywhere.
 """
 
 from __future__ import annotations
