@@ -2,10 +2,11 @@
 judged by the gate: `python -m benchmarks.self_training --out DIR [--scenes 60] [--gate 48] [--rounds 1]
 [--steps 100]`.
 
-Two loops on the same pictures. The careful one learns gently, from less certain masks too: certain ones alone
+Three loops on the same pictures. The choosing one leaves masks as they are and learns to choose among them
+(`retrain.score_steps`). The careful one learns masks gently, from less certain ones too: certain ones alone
 are large and leave out the small. The careless one keeps every mask that the grid gives and learns far too
-fast. The gate should accept what helps and refuse what harms; both are printed with their numbers. The
-figures are of shifted scenes that neither saw.
+fast. The gate should accept what helps and refuse what harms; all are printed with their numbers. The figures
+are of shifted scenes that none saw.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ COMMON = (
     "evaluate.measures=points", "evaluate.clicks=1", "run.shard_size=20",
 )  # fmt: skip
 KINDS = {
+    "choosing": ("retrain.steps=0", "retrain.score_steps=400", "retrain.masks=48", "retrain.calibrate=true",
+                 "masks.predicted_iou=0.3", "masks.stability=0.2"),
     "careful": ("retrain.lr=5e-5", "masks.predicted_iou=0.45", "masks.stability=0.3"),
     "careless": ("retrain.lr=5e-3", "masks.predicted_iou=0.0", "masks.stability=0.0", "masks.box_nms=0.95",
                  "retrain.clip=none"),
@@ -33,7 +36,7 @@ KINDS = {
 
 
 def main() -> None:
-    """Read the command line, run both loops, print."""
+    """Read the command line, run the loops, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,7 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100, help="training steps of a round")
     parser.add_argument("--size", type=int, default=256, help="side of a scene, px")
-    parser.add_argument("--set", action="append", default=[], help="section.field=value, for both loops")
+    parser.add_argument("--set", action="append", default=[], help="section.field=value, for all loops")
     given = parser.parse_args()
     first = HELD_BACK_SEED + 50_000
     out: Path = given.out
@@ -56,7 +59,7 @@ def main() -> None:
     )
     began, result = time.monotonic(), {}
     for kind, own in KINDS.items():
-        config = load_config("nano", sets=[*COMMON, *own, f"retrain.steps={given.steps}", *given.set])
+        config = load_config("nano", sets=[*COMMON, f"retrain.steps={given.steps}", *own, *given.set])
         dataset = str(out / kind)
         plan = LoopPlan(dataset=dataset, inputs=(str(pool),), rounds=given.rounds, gate=(gate, out / "gate"))
         report = run_loop(plan, config, out=out / f"{kind}-report")

@@ -15,7 +15,8 @@ from benchmarks.gpu.clock import milliseconds, peak_gib
 from benchmarks.gpu.models import fill, tiny_sam
 from maskmill.pipeline.segmenters.from_transformers import set_pixel_statistics
 from maskmill.pipeline.settings.train import TrainSettings
-from maskmill.pipeline.train.recipe import TrainImage, image_loss
+from maskmill.pipeline.train.asked import TrainImage
+from maskmill.pipeline.train.recipe import image_loss
 from maskmill.pipeline.train.tune import optimiser_of, prepare
 
 

@@ -10,14 +10,17 @@ from maskmill.pipeline.settings.roles import LATER
 
 ENCODERS = ("frozen", "lora", "all")
 NUMBERS = ("float32", "bfloat16")
+QUALITIES = ("scores", "expected_iou", "p_right")
+IOU_TARGETS = ("own", "expected")
 
 _TRAIN_RANGES = {
-    "steps": (1, 10**7), "batch": (1, 65_536), "micro_batch": (1, 1024), "masks": (1, 64),
+    "steps": (0, 10**7), "batch": (1, 65_536), "micro_batch": (1, 1024), "masks": (1, 64),
     "points": (0, 32), "bare_rounds": (0, 8), "box_share": (0.0, 1.0), "lr": (1e-9, 1.0),
     "warmup": (0, 10**6), "weight_decay": (0.0, 1.0), "layer_decay": (0.01, 1.0), "drop_path": (0.0, 0.9),
     "lora_rank": (1, 1024), "max_share": (0.01, 1.0), "min_area_px": (1, 10**9),
     "automatic_weight": (0.0, 1.0), "reviewed_repeat": (1, 1000), "checkpoint_every": (1, 10**6),
-    "shuffle_shards": (1, 1024), "seed": (0, 2**62),
+    "shuffle_shards": (1, 1024), "seed": (0, 2**62), "looks": (0.0, 1.0), "crops": (0.0, 1.0),
+    "average": (0.0, 0.999999), "score_steps": (0, 10**6),
 }  # fmt: skip
 _DISTILL_RANGES = {
     "encoder_steps": (0, 10**7), "prompt_steps": (0, 10**7), "rounds": (1, 16), "batch": (1, 65_536),
@@ -31,7 +34,7 @@ class TrainSettings:
     """Settings of `retrain`: SAM's recipe, fine-tuning defaults.
 
     Args:
-        steps: optimiser steps, at least 1.
+        steps: optimiser steps; 0 leaves the masks as they are, for `score_steps` or `calibrate` alone.
         batch: images a step, over all workers; a whole number of each worker's.
         micro_batch: images that a worker embeds and decodes at once; the rest of its share is accumulated.
         masks: most masks of an image, 1 to 64.
@@ -59,6 +62,19 @@ class TrainSettings:
         checkpoint_every: steps between checkpoints.
         shuffle_shards: shards read together and shuffled.
         seed: of everything drawn.
+        automatic_quality: what else an automatic mask weighs: "scores", predicted IoU x stability, or of the
+            `verdicts` column its "expected_iou" or "p_right". No part of SAM's recipe, as all that follow.
+        iou_target: what predicted IoU is taught by an automatic mask: its answer's IoU with that mask
+            ("own", SAM's), or that times the mask's own expected IoU ("expected", of the `verdicts` column).
+        ambiguous: points may be drawn where several of an image's masks lie, as SAM's are. Without, an
+            automatic mask is asked for where it lies alone, else by its box.
+        looks: share of images shown in other colours, blurred, noisy or compressed; the masks are those of
+            the plain picture.
+        crops: share of images of which a part is shown, half to all of each side.
+        average: how much of the averaged weights stays at a step; they are what is kept. 0 keeps the last.
+        score_steps: once masks are learned, fit the head of predicted IoU alone for so many steps, to its
+            answers to one point of each mask (`iou_target`); 0 leaves it.
+        calibrate: last, fit the curve that corrects predicted IoU, to the same.
 
     Raises:
         ValueError: a value out of its range.
@@ -93,17 +109,36 @@ class TrainSettings:
     checkpoint_every: int = 50
     shuffle_shards: int = 4
     seed: int = 0
+    automatic_quality: str = field(default="scores", metadata=LATER)
+    iou_target: str = field(default="own", metadata=LATER)
+    ambiguous: bool = field(default=True, metadata=LATER)
+    looks: float = field(default=0.0, metadata=LATER)
+    crops: float = field(default=0.0, metadata=LATER)
+    average: float = field(default=0.0, metadata=LATER)
+    score_steps: int = field(default=0, metadata=LATER)
+    calibrate: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, _TRAIN_RANGES)
         check_choice("encoder", self.encoder, ENCODERS)
         check_choice("number", self.number, NUMBERS)
+        check_choice("automatic_quality", self.automatic_quality, QUALITIES)
+        check_choice("iou_target", self.iou_target, IOU_TARGETS)
+        for name in ("ambiguous", "calibrate"):
+            check_type(name, getattr(self, name), bool)
+        if self.steps == 0 and self.score_steps == 0 and not self.calibrate:
+            raise ValueError("steps, score_steps and calibrate are all off: there is nothing to train")
         if self.focal_alpha is not None:
             check_within("focal_alpha", self.focal_alpha, 0.0, 1.0)
         if self.clip is not None:
             check_within("clip", self.clip, 0.0, math.inf)
         if any(not 0 < share <= 1 for share in self.drops):
             raise ValueError(f"lr_drops={self.lr_drops!r}: write shares of the steps, such as 0.67,0.95")
+
+    @property
+    def asks_verdicts(self) -> bool:
+        """Whether it needs the `verdicts` column."""
+        return self.automatic_quality != "scores" or self.iou_target == "expected"
 
     @property
     def drops(self) -> tuple[float, ...]:

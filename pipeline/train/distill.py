@@ -25,10 +25,10 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 from maskmill.pipeline.settings.train import DistillSettings, TrainSettings
+from maskmill.pipeline.train.asked import TrainImage, first_prompts
 from maskmill.pipeline.train.decode import decode
 from maskmill.pipeline.train.losses import dice_loss
 from maskmill.pipeline.train.prompts import embed_tokens
-from maskmill.pipeline.train.recipe import TrainImage, first_prompts
 
 STUDENTS = {
     "nano": StudentConfig(),

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train.asked import TrainImage
 from maskmill.pipeline.train.pictures import PIXEL_MEAN, PIXEL_STD
-from maskmill.pipeline.train.recipe import TrainImage
+from maskmill.pipeline.train.views import other_look, part_of
 
 Bools = NDArray[np.bool_]
 
@@ -36,6 +37,8 @@ class Labelled:
         by_person_N: bool[N].
         complete: a person labelled everything that is to be found.
         crowd_HW: bool[H, W], pixels that count nowhere; None without any.
+        right_N: float[N], the IoU with its object that an automatic mask is expected to have; None where
+            nobody said. Ignored for a person's.
     """
 
     key: str
@@ -45,6 +48,7 @@ class Labelled:
     by_person_N: Bools
     complete: bool = False
     crowd_HW: Bools | None = None
+    right_N: NDArray[np.float32] | None = None
 
 
 def teaching(area_px: int, size_px: int, settings: TrainSettings) -> str | None:
@@ -82,11 +86,19 @@ def train_image(
         else:
             counted[why] += 1
 
-    # Turned at random, then scaled
+    # Turned at random, a part of it, in another look, then scaled
     rng = np.random.default_rng([settings.seed, number, 2])
     image, masks, crowd = given.image, given.masks_NHW[keep], given.crowd_HW
+    turns = rng.random(3) < 0.5
+    if rng.random() < settings.crops:
+        rows, columns = part_of(rng, (image.shape[0], image.shape[1]))
+        image, masks = image[rows, columns], masks[:, rows, columns]
+        crowd = crowd[rows, columns] if crowd is not None else None
+        in_view = masks.sum((1, 2)) >= settings.min_area_px
+        masks, keep = masks[in_view], np.asarray(keep)[in_view].tolist()
+    if rng.random() < settings.looks:
+        image = other_look(rng, image)
     if settings.flips:
-        turns = rng.random(3) < 0.5
         image, masks = _turned(image, turns), np.stack([_turned(m, turns) for m in masks]) if keep else masks
         crowd = _turned(crowd, turns) if crowd is not None else None
     height, width = _fitted(image.shape[:2], image_size)
@@ -97,13 +109,15 @@ def train_image(
         return None
 
     # What is still seen, by who made it
-    rows = np.asarray(keep)[seen]
-    weight_N = np.where(
-        given.by_person_N[rows], 1.0, settings.automatic_weight * np.clip(given.quality_N[rows], 0, 1)
-    )
+    places = np.asarray(keep)[seen]
+    by_person_N = given.by_person_N[places]
+    weight_N = np.where(by_person_N, 1.0, settings.automatic_weight * np.clip(given.quality_N[places], 0, 1))
+    right_N = None
+    if given.right_N is not None:
+        right_N = np.where(by_person_N, 1.0, np.clip(given.right_N[places], 0, 1)).astype(np.float32)
 
     # On the padded square
-    masks_NSS = np.zeros((len(rows), image_size, image_size), np.bool_)
+    masks_NSS = np.zeros((len(places), image_size, image_size), np.bool_)
     masks_NSS[:, :height, :width] = small[seen]
     counts_SS = None
     if crowd is not None and crowd.any():
@@ -119,6 +133,8 @@ def train_image(
         weight_N.astype(np.float32),
         given.complete,
         counts_SS,
+        right_N,
+        by_person_N,
     )
 
 

@@ -13,6 +13,9 @@ finds elsewhere. So masks learn from their own prompts alone, predicted IoU of a
 one is left alone on such images (it may be a fine mask of something unlabelled), and crowd pixels count
 nowhere. On a finished image every output learns its IoU with the best mask under the prompt.
 
+Not SAM's, and off by default: an automatic mask is itself right to its expected IoU only, so predicted IoU
+learns the answer's IoU with the mask times that (`iou_target`).
+
 Masks are compared at the decoder's own resolution; a target there is the share of the cell that the mask
 covers. Everything drawn for an image comes from its own generator, so that an image's loss depends on
 neither its batch nor its worker.
@@ -35,58 +38,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train.asked import FirstPrompts, TrainImage, first_prompts, rounds_of
 from maskmill.pipeline.train.decode import Decoded, decode
 from maskmill.pipeline.train.losses import dice_of_sums
-from maskmill.pipeline.train.prompts import (
-    BOX_END,
-    BOX_START,
-    FOREGROUND,
-    PAD,
-    embed_tokens,
-    noised_box,
-    random_point,
-)
+from maskmill.pipeline.train.prompts import BOX_START, PAD, embed_tokens
 
 FOCAL_WEIGHT, DICE_WEIGHT, GAMMA = 20.0, 1.0, 2.0
-
-
-@dataclass(frozen=True, eq=False)
-class TrainImage:
-    """An image with the masks it is trained on, turned and padded to the model's input.
-
-    Attributes:
-        number: its place in the training's sequence; seeds everything drawn for it.
-        image_3SS: float32[3, S, S], normalised and padded with zeros, as `Sam.preprocess` does.
-        height, width: of its part that is not padding, px.
-        masks_NSS: bool[N, S, S], none empty; at least one.
-        weight_N: float32[N], of their losses: a person's 1, an automatic one's by its quality.
-        complete: a person labelled everything that is to be found.
-        counts_SS: bool[S, S], pixels that count: not those of crowds. None where all do.
-    """
-
-    number: int
-    image_3SS: NDArray[np.float32]
-    height: int
-    width: int
-    masks_NSS: NDArray[np.bool_]
-    weight_N: NDArray[np.float32]
-    complete: bool
-    counts_SS: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class FirstPrompts:
-    """What round 1 asks: two tokens a mask.
-
-    Attributes:
-        target_P: int64[P], places among the image's masks.
-        coords_PT2: float32[P, 2, 2], x, y in px of the padded input.
-        labels_PT: int64[P, 2].
-    """
-
-    target_P: NDArray[np.int64]
-    coords_PT2: NDArray[np.float32]
-    labels_PT: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -104,31 +61,6 @@ class ImageLoss:
     first_iou: float
     last_iou: float
     iou_error: float
-
-
-def first_prompts(rng: np.random.Generator, image: TrainImage, settings: TrainSettings) -> FirstPrompts:
-    """Draws up to `masks` of an image's masks, the better ones likelier, and a point or box of each."""
-    count = min(settings.masks, len(image.masks_NSS))
-    chance = image.weight_N.astype(np.float64) + 1e-6
-    target_P = rng.choice(len(image.masks_NSS), count, replace=False, p=chance / chance.sum())
-    coords, labels = np.zeros((count, 2, 2), np.float32), np.full((count, 2), PAD, np.int64)
-    for i, target in enumerate(target_P):
-        mask_SS = image.masks_NSS[target]
-        if rng.random() < settings.box_share:
-            inside = mask_SS[: image.height, : image.width]
-            coords[i] = np.reshape(noised_box(rng, inside), (2, 2))
-            labels[i] = BOX_START, BOX_END
-        else:
-            coords[i, 0], labels[i, 0] = random_point(rng, mask_SS), FOREGROUND
-    return FirstPrompts(target_P.astype(np.int64), coords, labels)
-
-
-def rounds_of(rng: np.random.Generator, settings: TrainSettings) -> list[bool]:
-    """Whether each round after the first brings a point: SAM's eight points and two bare rounds."""
-    kinds = [True] * settings.points
-    for _ in range(settings.bare_rounds - 1):
-        kinds.insert(int(rng.integers(len(kinds) + 1)), False)
-    return kinds + [False] * min(1, settings.bare_rounds)
 
 
 def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: TrainSettings) -> ImageLoss:
@@ -178,6 +110,50 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
     return ImageLoss(loss, float(first.iou), float(answer.iou), float(answer.iou_error))
 
 
+@dataclass(frozen=True, eq=False)
+class FirstAnswers:
+    """What a model says of its answers to an image's first prompts, and what these are worth.
+
+    Attributes:
+        token_PC: float32[P, C], what predicted IoU is told from.
+        worth_PM: float32[P, 3], IoU with the mask that the prompt was drawn from, times what that is worth.
+        weight_P: float32[P], of that mask.
+    """
+
+    token_PC: NDArray[np.float32]
+    worth_PM: NDArray[np.float32]
+    weight_P: NDArray[np.float32]
+
+
+@torch.no_grad()
+def first_answers(sam: Sam, image: TrainImage, settings: TrainSettings) -> FirstAnswers:
+    """Asks an image as the first round does.
+
+    Args:
+        sam: the model, in evaluation mode.
+        image: what it holds.
+        settings: the recipe's.
+    """
+    device = next(sam.parameters()).device
+    prompts = first_prompts(np.random.default_rng([settings.seed, image.number, 1]), image, settings)
+    embedding = sam.image_encoder(torch.from_numpy(image.image_3SS)[None].to(device))
+    size = image.image_3SS.shape[-1]
+    cells = _Cells.of(image, prompts, size // (4 * embedding.shape[-1]), device)
+    coords, labels = (
+        torch.from_numpy(one)[None].to(device) for one in (prompts.coords_PT2, prompts.labels_PT)
+    )
+    seen: list[Tensor] = []
+    hook = sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0])
+    )
+    decoded = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, size))
+    hook.remove()
+    own_PM = cell_iou_own(decoded.logits[0, :, 1:].float().flatten(2), cells)
+    worth_PM = own_PM * cells.right_P[:, None]
+    token_PC = seen[0].float().view(len(worth_PM), -1)
+    return FirstAnswers(token_PC.cpu().numpy(), worth_PM.cpu().numpy(), cells.weight_P.cpu().numpy())
+
+
 def _decode(sam: Sam, settings: TrainSettings, *given: Tensor) -> Decoded:
     """A round's decoding, its activations kept or to be made again."""
     if not settings.checkpointing:
@@ -196,6 +172,7 @@ class _Cells:
         under_PN: bool[P, N], masks that hold the prompt's point; a box's own alone.
         weight_P: float32[P].
         counts_K: float32[K], 1 where the cell counts.
+        right_P, right_N: float32[P] and float32[N], expected IoU of the masks themselves; 1 of a person's.
     """
 
     target_PK: Tensor
@@ -203,6 +180,8 @@ class _Cells:
     under_PN: Tensor
     weight_P: Tensor
     counts_K: Tensor
+    right_P: Tensor
+    right_N: Tensor
 
     @classmethod
     def of(cls, image: TrainImage, prompts: FirstPrompts, stride: int, device: torch.device) -> _Cells:
@@ -215,6 +194,7 @@ class _Cells:
         if image.counts_SS is not None:
             inside *= image.counts_SS
         counts_K = (F.avg_pool2d(torch.from_numpy(inside)[None, None], stride) > 0.5).float().flatten()
+        right_N = torch.ones(len(all_NK)) if image.right_N is None else torch.from_numpy(image.right_N)
         x, y = prompts.coords_PT2[:, 0].astype(int).T
         is_box_P = prompts.labels_PT[:, 0] == BOX_START
         under_PN = image.masks_NSS[:, y, x].T & ~is_box_P[:, None]
@@ -225,6 +205,8 @@ class _Cells:
             torch.from_numpy(under_PN).to(device),
             torch.from_numpy(image.weight_N[prompts.target_P]).to(device),
             counts_K.to(device),
+            right_N[prompts.target_P].to(device),
+            right_N.to(device),
         )
 
 
@@ -283,9 +265,9 @@ def _first_round(decoded: Decoded, cells: _Cells, complete: bool, settings: Trai
     losses_PM = mask_losses(logits_PMK, cells.target_PK, cells.counts_K, settings.focal_alpha)
     rows, best_P = torch.arange(len(losses_PM), device=losses_PM.device), losses_PM.argmin(1)
     iou_PMN = cell_iou(logits_PMK, cells.all_NK, cells.counts_K)
-    any_PM = (iou_PMN * cells.under_PN[:, None]).amax(-1)
+    any_PM = (iou_PMN * (cells.under_PN * cells.right_N)[:, None]).amax(-1)
     own_PM = cell_iou_own(logits_PMK, cells)
-    error_PM = predicted_PM - (any_PM if complete else own_PM)
+    error_PM = predicted_PM - (any_PM if complete else own_PM * cells.right_P[:, None])
     taught_PM = torch.ones_like(error_PM) if complete else F.one_hot(best_P, error_PM.shape[1]).float()
     iou_loss_P = (error_PM.square() * taught_PM).sum(1) / taught_PM.sum(1)
     loss = (cells.weight_P * (losses_PM[rows, best_P] + iou_loss_P)).mean()
@@ -300,7 +282,7 @@ def _later_round(decoded: Decoded, cells: _Cells, settings: TrainSettings) -> _A
     logits_PMK = decoded.logits[0, :, :1].float().flatten(2)
     losses_P = mask_losses(logits_PMK, cells.target_PK, cells.counts_K, settings.focal_alpha)[:, 0]
     own_P = cell_iou_own(logits_PMK, cells)[:, 0]
-    error_P = decoded.iou[0, :, 0].float() - own_P
+    error_P = decoded.iou[0, :, 0].float() - own_P * cells.right_P
     loss = (cells.weight_P * (losses_P + error_P.square())).mean()
     return _Answer(loss, logits_PMK[:, 0], own_P.mean(), error_P.abs().mean().detach())
 

@@ -104,6 +104,36 @@ def merged_state(sam: Sam) -> dict[str, Tensor]:
     return state
 
 
+class Average:
+    """The exponential average of what learns: a teacher steadier than any of its students.
+
+    It begins as the model does and moves fast at first: at step t at most (1 + t) / (10 + t) of it stays.
+
+    Args:
+        sam: prepared.
+        stays: how much of it stays at a step, below 1.
+
+    Source: Tarvainen and Valpola, Mean teachers are better role models (2017), section 3.
+    """
+
+    def __init__(self, sam: nn.Module, stays: float) -> None:
+        self._sam, self._stays = sam, stays
+        self.weights = {name: one.detach().clone() for name, one in learning(sam)}
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Moves towards the model after a step, the first of which is 1."""
+        stays = min(self._stays, (1 + step) / (10 + step))
+        for name, one in learning(self._sam):
+            self.weights[name].lerp_(one, 1 - stays)
+
+    @torch.no_grad()
+    def put(self) -> None:
+        """Gives the model the average."""
+        for name, one in learning(self._sam):
+            one.copy_(self.weights[name])
+
+
 def learning_rate(settings: TrainSettings, step: int) -> float:
     """Rises over the warm-up, then falls to a tenth after each of `lr_drops`.
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import tune
+from maskmill.pipeline.train.asked import TrainImage
 from maskmill.pipeline.train.images import train_image
-from maskmill.pipeline.train.recipe import TrainImage, image_loss
+from maskmill.pipeline.train.recipe import FirstAnswers, first_answers, image_loss
+from maskmill.pipeline.train.scores import calibrate, check_curve, fit_scores
 from maskmill.pipeline.train.shapes import load_trainable, save_trained
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
@@ -54,6 +56,7 @@ from maskmill.workers.shard.ahead import map_ahead
 from maskmill.workers.train.stream import Place, RawImage, TrainStream
 
 DECODE_THREADS = 2
+SCORED_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +161,8 @@ class _Loop:
             self.stream.check_enough(self.settings.batch)
         device = choose_device(job.segmenter.device)
         self.sam = load_trainable(job.segmenter)
+        if self.settings.calibrate:
+            _check_curve(self.sam)
         tune.prepare(self.sam, self.settings)
         self.sam.to(device)
         self.model: nn.Module = _Model(self.sam, self.settings)
@@ -165,6 +170,7 @@ class _Loop:
             one_round = self.settings.points + self.settings.bare_rounds == 0  # no mask is ever a prompt
             self.model = DistributedDataParallel(self.model, find_unused_parameters=one_round)
         self.optimiser = tune.optimiser_of(self.sam, self.settings)
+        self.average = tune.Average(self.sam, self.settings.average) if self.settings.average else None
         self.place, self.step = Place(), 0
         self.curve: list[StepFigures] = []
         self.left_out: Counter[str] = Counter()
@@ -182,6 +188,9 @@ class _Loop:
             for name, value in held["weights"].items():
                 learning[name].copy_(value)
         self.optimiser.load_state_dict(held["optimiser"])
+        if self.average is not None:
+            for name, value in held["average"].items():
+                self.average.weights[name].copy_(value)
         self.place, self.step = Place(**held["place"]), int(held["step"])
         self.curve = [StepFigures(**row) for row in held["curve"]]
         self.left_out = Counter(held["left_out"])
@@ -208,6 +217,9 @@ class _Loop:
 
     def finish(self) -> ModelCard:
         """Keeps the trained weights as a model of the dataset."""
+        if self.average is not None:
+            self.average.put()
+        scored = self._scored()
         state = {name: value.cpu() for name, value in tune.merged_state(self.sam).items()}
         with tempfile.TemporaryDirectory() as folder:
             path = save_trained(state, self.job.segmenter, Path(folder))
@@ -222,10 +234,41 @@ class _Loop:
                     "images_seen": self.place.number,
                     "masks_left_out": dict(self.left_out),
                     "curve": _thinned(self.curve),
+                    **scored,
                 },
                 created_utc=now_utc(),
                 run=self.job.run,
             )
+
+    def _scored(self) -> dict[str, Any]:
+        """Fits what the model says of its masks, by the sequence's first pictures; facts for the card."""
+        settings, head = self.settings, self.sam.mask_decoder.iou_prediction_head
+        if not (settings.score_steps or settings.calibrate):
+            return {}
+        self.sam.eval()
+        asked, facts = self._asked(), dict[str, Any]()
+        if settings.score_steps:
+            fit = fit_scores(head, asked, steps=settings.score_steps, seed=settings.seed)
+            facts["scores"] = None if fit is None else asdict(fit)
+        if settings.calibrate:
+            fit = calibrate(head, asked)
+            facts["calibration"] = None if fit is None else asdict(fit)
+        return facts
+
+    def _asked(self) -> list[FirstAnswers]:
+        """Answers to a point of each mask of some pictures, each once and in its plain view."""
+        plain = replace(self.settings, flips=False, looks=0.0, crops=0.0, box_share=0.0)
+        size, seen, asked = int(self.sam.image_encoder.img_size), set[str](), list[FirstAnswers]()
+        for place, raw in self.stream.items(Place()):
+            if place.epoch or len(seen) == SCORED_IMAGES:
+                break
+            image = None
+            if raw.key not in seen:
+                image = train_image(raw.labelled(), place.number - 1, size, plain)
+            seen.add(raw.key)
+            if image is not None:
+                asked.append(first_answers(self.sam, image, plain))
+        return asked
 
     def _batches(self) -> Iterator[tuple[Place, list[tuple[int, RawImage]], str]]:
         """Each step's own images with their numbers, and the place after the whole batch."""
@@ -275,6 +318,8 @@ class _Loop:
         if parts:
             self.optimiser.step()
         self.step += 1
+        if self.average is not None:
+            self.average.follow(self.step)
         return StepFigures(self.step, *figures, rate)
 
     def _kept(self) -> str:
@@ -304,6 +349,9 @@ class _Loop:
             {
                 "weights": {name: one.detach().cpu() for name, one in tune.learning(self.sam)},
                 "optimiser": self.optimiser.state_dict(),
+                "average": None
+                if self.average is None
+                else {name: one.cpu() for name, one in self.average.weights.items()},
                 "place": asdict(self.place),
                 "step": self.step,
                 "curve": [asdict(row) for row in self.curve],
@@ -313,6 +361,13 @@ class _Loop:
         )
         facts = {"loss": self.curve[-1].loss} if self.curve else {}
         save_checkpoint(self.store, self.job.run, self.step, buffer.getvalue(), facts=facts)
+
+
+def _check_curve(sam: Sam) -> None:
+    try:
+        check_curve(sam.mask_decoder.iou_prediction_head)
+    except ValueError as exc:
+        raise InputError(str(exc)) from exc
 
 
 def _thinned(curve: Sequence[StepFigures], most: int = 200) -> list[dict[str, float]]:

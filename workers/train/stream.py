@@ -8,6 +8,9 @@ all that is needed to go on.
 
 Labels come from the `review` column where it has the image, else from `masks`. An image without a mask that
 can teach is passed over.
+
+Where the settings ask for verdicts, an automatic mask brings what the `verdicts` column says of it. In a
+record of `review` a mask that was kept is known by its outline: ids there are the save's own.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.pipeline.rle import Rle, decode
@@ -34,12 +38,16 @@ from maskmill.workers.reviews.rows import is_hand_made
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.registry import standing_in
 from maskmill.workers.stages.review import REVIEW as REVIEW
+from maskmill.workers.stages.verdicts.record import VERDICTS
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.train import TrainSettings
     from maskmill.storage.dataset.generations import Generation
     from maskmill.storage.dataset.join import JoinedSample
+    from maskmill.storage.dataset.manifest import GenerationRow
     from maskmill.storage.stores.base import ObjectStore
+
+EXPECTED_IOU = "expected_iou"
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,17 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class RawImage:
-    """An image as stored, its labels parsed; decoded only by the worker that trains on it."""
+    """An image as stored, its labels parsed; decoded only by the worker that trains on it.
+
+    Attributes:
+        verdicts: of the masks column's masks, by their outline; None where none are asked for.
+    """
 
     key: str
     image: StoredImage
     record: dict[str, Any]
+    settings: TrainSettings
+    verdicts: Mapping[str, Mapping[str, float]] | None = None
 
     @property
     def reviewed(self) -> bool:
@@ -81,11 +95,22 @@ class RawImage:
             self.key,
             decode_image(jpeg),
             np.stack(masks) if masks else np.zeros((0, annotated.height, annotated.width), np.bool_),
-            np.array([one.predicted_iou * one.stability_score for one in annotated.annotations], np.float32),
+            self._told(rows, self.settings.automatic_quality),
             np.array([is_hand_made(row) for row in rows], np.bool_),
             bool(facts.get("complete", False)),
             decode(Rle.from_coco(ignored)) if ignored else None,
+            self._told(rows, EXPECTED_IOU) if self.settings.iou_target == "expected" else None,
         )
+
+    def _told(self, rows: Sequence[Mapping[str, Any]], what: str) -> NDArray[np.float32]:
+        """float32[N] of what is told of each mask; by its scores where it has no verdict."""
+        verdicts = self.verdicts if what != "scores" and self.verdicts is not None else {}
+        found = []
+        for row in rows:
+            verdict = verdicts.get(_outline(row))
+            scores = float(row["predicted_iou"]) * float(row["stability_score"])
+            found.append(scores if verdict is None else float(verdict[what]))
+        return np.array(found, np.float32)
 
 
 class TrainStream:
@@ -98,6 +123,7 @@ class TrainStream:
 
     Raises:
         DatasetError: the generation has no masks, neither automatic nor by people.
+        InputError: verdicts are asked for, and not all its masks have them.
     """
 
     def __init__(self, store: ObjectStore, generation: Generation, settings: TrainSettings) -> None:
@@ -106,6 +132,9 @@ class TrainStream:
         self._columns = tuple(
             name for name in (IMAGES, MASKS, *standing_in()) if any(row.column == name for row in rows)
         )
+        if settings.asks_verdicts:
+            self._columns += (VERDICTS,)
+            self._check_verdicts(rows)
         with_masks = (MASKS, *standing_in())
         self._shards = sorted({row.shard for row in rows if row.column in with_masks and row.num_written})
         if not self._shards:
@@ -161,6 +190,16 @@ class TrainStream:
             "lower retrain.batch or annotate more"
         )
 
+    def _check_verdicts(self, rows: Sequence[GenerationRow]) -> None:
+        judged = {row.shard for row in rows if row.column == VERDICTS}
+        lacking = sorted({row.shard for row in rows if row.column == MASKS} - judged)
+        if lacking:
+            raise InputError(
+                f"{self._store.root}: generation {self._generation.number} has no verdicts of the masks of "
+                f"{len(lacking)} shards (the first is {lacking[0]}), which retrain.automatic_quality and "
+                "retrain.iou_target ask for: run maskmill relabel with --set verdicts.verifier=shipped"
+            )
+
     def _groups(self, epoch: int) -> list[list[int]]:
         order = np.random.default_rng([self._settings.seed, epoch, 3]).permutation(self._shards).tolist()
         size = self._settings.shuffle_shards
@@ -180,7 +219,9 @@ class TrainStream:
         for sample in join(self._store, self._generation, self._columns, shards=shards):
             record = _record(sample)
             if record is not None and self._teaches(record):
-                yield RawImage(sample.key, stored_image(Sample(sample.key, sample.files[IMAGES])), record)
+                image = stored_image(Sample(sample.key, sample.files[IMAGES]))
+                verdicts = _verdicts(sample) if self._settings.asks_verdicts else None
+                yield RawImage(sample.key, image, record, self._settings, verdicts)
 
     def _teaches(self, record: dict[str, Any]) -> bool:
         size_px = int(record["image"]["width"]) * int(record["image"]["height"])
@@ -211,3 +252,19 @@ def _record(sample: JoinedSample) -> dict[str, Any] | None:
         raise DamagedObject(f"labels of {sample.key}: not an SA-1B record ({exc})") from exc
     assert isinstance(record, dict)
     return record
+
+
+def _verdicts(sample: JoinedSample) -> dict[str, Mapping[str, float]]:
+    """What is said of the masks column's masks, by outline; nothing where the image's were rejected."""
+    if MASKS not in sample.files or VERDICTS not in sample.files:
+        return {}
+    try:
+        rows = json.loads(sample.files[MASKS]["json"])["annotations"]
+        said = {row["id"]: row for row in json.loads(sample.files[VERDICTS]["json"])[VERDICTS]}
+        return {_outline(row): said[row["id"]] for row in rows if row["id"] in said}
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DamagedObject(f"verdicts of {sample.key}: not as they are written ({exc})") from exc
+
+
+def _outline(row: Mapping[str, Any]) -> str:
+    return str(row["segmentation"]["counts"])

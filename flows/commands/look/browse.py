@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
+from maskmill.flows.commands.help import completer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Only, Recipe, Sets, Which
 from maskmill.flows.report import console
+
+
+def _orders() -> Iterable[str]:
+    """The orders of pictures that the page lists."""
+    from maskmill.storage.browse.filters import SORTS
+
+    return SORTS
 
 
 def browse(
@@ -25,7 +34,7 @@ def browse(
         typer.Option(
             min=0,
             max=65535,
-            help="Of 127.0.0.1; 0 takes a free one. By default a dataset has its own, the same each time.",
+            help="The page's port on 127.0.0.1; 0 takes a free one. A dataset has its own by default.",
             metavar="PORT",
         ),
     ] = None,
@@ -36,7 +45,9 @@ def browse(
     order: Annotated[
         str,
         typer.Option(
-            help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.", metavar="ORDER"
+            help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.",
+            metavar="ORDER",
+            autocompletion=completer(_orders),
         ),
     ] = "key",
     only: Only = "",

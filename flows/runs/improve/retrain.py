@@ -18,6 +18,7 @@ from maskmill.flows.runs.steps.gate import judge, refuse_overlap
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.flows.runs.steps.taking import step
 from maskmill.flows.services.ray import cluster
+from maskmill.pipeline.settings import output_settings
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.dataset.tags import find_generation
@@ -144,9 +145,7 @@ def plan_training(
 
     # the training's name, of all that changes what comes of it
     settings = models.in_force(store, config.segmenter) if start == "promoted" else config.segmenter
-    counted = dataclasses.asdict(config.retrain)
-    for name in NEUTRAL:
-        del counted[name]
+    counted = {name: value for name, value in output_settings(config.retrain).items() if name not in NEUTRAL}
     weights = weights_of(settings)
     run = fingerprint(
         {**counted, "model": settings.model, "generation": generation.manifest.sha256},

@@ -52,7 +52,7 @@ def test_neutral_fields_are_left_out_in_order() -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "says"),
     [
-        (TrainSettings, {"steps": 0}, "steps=0 is out of range: use 1 to 10000000"),
+        (TrainSettings, {"steps": -1}, "steps=-1 is out of range: use 0 to 10000000"),
         (TrainSettings, {"drop_path": 0.95}, "drop_path=0.95 is out of range: use 0 to 0.9"),
         (TrainSettings, {"focal_alpha": 1.0}, "focal_alpha=1.0"),
         (TrainSettings, {"clip": 0.0}, "clip=0.0 is out of range: use a number above 0"),

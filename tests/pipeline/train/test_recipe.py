@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
 from maskmill.pipeline.settings.train import TrainSettings
 from maskmill.pipeline.train import recipe, tune
+from maskmill.pipeline.train.asked import TrainImage, first_prompts, rounds_of
 from maskmill.pipeline.train.images import Labelled, teaching, train_image
 from maskmill.pipeline.train.prompts import BOX_START, PAD
-from maskmill.pipeline.train.recipe import TrainImage, first_prompts, image_loss, mask_losses, rounds_of
+from maskmill.pipeline.train.recipe import image_loss, mask_losses
 
 SMALL = StudentConfig(
     image_size=64,
@@ -34,7 +35,7 @@ def student(seed: int = 0) -> Sam:
     return build_student(SMALL)
 
 
-def picture(*, complete: bool = False, number: int = 0) -> TrainImage:
+def picture(*, complete: bool = False, number: int = 0, told: bool = False) -> TrainImage:
     draw = np.random.default_rng(5)
     masks = np.zeros((4, 48, 64), np.bool_)
     masks[0, 4:30, 4:30] = masks[1, 20:44, 30:60] = masks[2, 8:20, 8:20] = masks[3, 0:6, 40:60] = True
@@ -45,6 +46,7 @@ def picture(*, complete: bool = False, number: int = 0) -> TrainImage:
         np.array([0.9, 0.5, 0.7, 0.8], np.float32),
         np.array([True, False, False, False]),
         complete,
+        right_N=np.array([0.2, 0.6, 0.3, 0.9], np.float32) if told else None,
     )
     made = train_image(given, number, 64, SETTINGS)
     assert made is not None
@@ -94,12 +96,13 @@ def plain_loss(sam: Sam, image: TrainImage, settings: TrainSettings) -> torch.Te
         best = int(losses.argmin())
         wanted = iou_of(logits[0, 1 + best], truth[target])
         weight = float(image.weight_N[target])
-        rounds[0].append(weight * (losses[best] + (predicted[0, 1 + best] - wanted) ** 2))
+        right = 1.0 if image.right_N is None else float(image.right_N[target])
+        rounds[0].append(weight * (losses[best] + (predicted[0, 1 + best] - wanted * right) ** 2))
         chosen = 1 + int(predicted[0, 1:].argmax())
-        state.append([points, labels, box, logits[0, chosen].detach(), target, weight])
+        state.append([points, labels, box, logits[0, chosen].detach(), target, weight, right])
     for r, with_point in enumerate(kinds):
         for one in state:
-            points, labels, box, before, target, weight = one
+            points, labels, box, before, target, weight, right = one
             if with_point:
                 wrong = (((before > 0) != (truth[target] > 0.5)) & (inside > 0)).flatten().numpy()
                 hit = truth[target].flatten().numpy() > 0.5
@@ -111,15 +114,17 @@ def plain_loss(sam: Sam, image: TrainImage, settings: TrainSettings) -> torch.Te
                 )
                 labels.append(int(hit[cell]))
             logits, predicted = ask(points, labels, box, before[None, None])
-            error = predicted[0, 0] - iou_of(logits[0, 0], truth[target])
+            error = predicted[0, 0] - iou_of(logits[0, 0], truth[target]) * right
             rounds[1 + r].append(weight * (loss_of(logits[0, 0], truth[target]) + error**2))
             one[3] = logits[0, 0].detach()
     return torch.stack([torch.stack(some).mean() for some in rounds]).mean()
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("number", range(4))
-def test_a_step_s_loss_is_the_paper_s(number: int) -> None:
-    sam, image = student(), picture(number=number)
+def test_a_step_s_loss_is_the_paper_s(number: int, told: bool) -> None:
+    """With verdicts, what predicted IoU should say of an automatic mask is less; of a person's it stays."""
+    sam, image = student(), picture(number=number, told=told)
     ours = image_loss(sam, sam.image_encoder(torch.from_numpy(image.image_3SS)[None]), image, SETTINGS)
     assert float(ours.loss.detach()) == pytest.approx(
         float(plain_loss(sam, image, SETTINGS).detach()), abs=1e-5

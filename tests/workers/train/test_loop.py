@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.pipeline.segmenters.student import load_student
+from maskmill.pipeline.segmenters.student import build_student, load_student, save_student
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.train import scores
 from maskmill.storage.dataset.model_versions import fetch, last_checkpoint, list_models, load_model
 from maskmill.storage.errors import DatasetError, InputError
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.train import loop as training
 from maskmill.workers.train.loop import StepFigures, TrainingDiverged, train
 from maskmill.workers.train.stream import Place, TrainStream
-from tests.workers.train.training_set import SETTINGS, job_of, publish_scenes
+from tests.workers.train.training_set import SETTINGS, STUDENT, job_of, publish_scenes
 
 
 class Killed(BaseException):
@@ -60,6 +61,64 @@ def test_killed_three_times_it_ends_at_the_same_weights(scenes: Path) -> None:
     undisturbed, other = weights_of(scenes, "whole"), weights_of(scenes, "killed")
     assert all(torch.equal(value, other[name]) for name, value in undisturbed.items())
     assert train(job_of(scenes, "killed")) == card, "a run that is done makes no second model"
+
+
+def test_an_average_is_what_is_kept_and_outlives_a_kill(scenes: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=4, average=0.9)
+    last = dataclasses.replace(settings, average=0.0)
+    for run, own in (("steady", settings), ("last", last)):
+        assert train(job_of(scenes, run, own)) is not None
+
+    def watch(figures: StepFigures) -> None:
+        if figures.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(job_of(scenes, "steady-killed", settings), watch=watch)
+    assert train(job_of(scenes, "steady-killed", settings)) is not None
+    steady, again, other = (weights_of(scenes, run) for run in ("steady", "steady-killed", "last"))
+    assert all(torch.equal(value, again[name]) for name, value in steady.items())
+    begun = load_student(scenes / "start.safetensors").state_dict()
+    far = {
+        key: sum(float((state[name] - value).abs().sum()) for name, value in begun.items())
+        for key, state in (("steady", steady), ("last", other))
+    }
+    assert 0 < far["steady"] < far["last"]
+
+
+def test_a_model_with_a_curve_ends_calibrated_and_its_card_says_so(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "LEAST_ANSWERS", 20)
+    settings = dataclasses.replace(SETTINGS, steps=2, calibrate=True)
+    with pytest.raises(InputError, match="no curve to fit"):
+        train(job_of(scenes, "flat", settings))
+    weights = scenes / "curved.safetensors"
+    config = dataclasses.replace(STUDENT, iou_knots=9)
+    torch.manual_seed(0)
+    save_student(build_student(config), config, weights)
+    segmenter = dataclasses.replace(job_of(scenes, "x").segmenter, weights=str(weights))
+    job = dataclasses.replace(job_of(scenes, "curved", settings), segmenter=segmenter)
+    card = train(job)
+    assert card is not None
+    fit = card.trained["calibration"]
+    assert fit["answers"] == 6 * 3 * 3 and fit["error_after"] < fit["error_before"]
+    begun, ended = load_student(weights), weights_of(scenes, "curved")
+    name = "mask_decoder.iou_prediction_head.true_K"
+    assert not torch.equal(begun.state_dict()[name], ended[name])
+
+
+def test_what_a_model_says_of_its_masks_is_learned_alone(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "LEAST_ANSWERS", 20)
+    card = train(job_of(scenes, "says", dataclasses.replace(SETTINGS, steps=0, score_steps=40)))
+    assert card is not None
+    assert card.trained["scores"]["error_after"] < card.trained["scores"]["error_before"]
+    assert card.trained["curve"] == [] and card.trained["images_seen"] == 0
+    begun, ended = load_student(scenes / "start.safetensors").state_dict(), weights_of(scenes, "says")
+    changed = {name for name, value in begun.items() if not torch.equal(value, ended[name])}
+    assert changed and all(".iou_prediction_head." in name for name in changed)
 
 
 def test_the_loss_falls(scenes: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from maskmill.pipeline.rle import area_px, box_xyxy, encode_mask
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student, save_student
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.settings.train import TrainSettings
+from maskmill.pipeline.verify.head import Verdicts
+from maskmill.pipeline.verify.verifier import PictureVerdicts
 from maskmill.storage.dataset.generations import Generation, latest, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
@@ -26,9 +29,11 @@ from maskmill.storage.stores.open import open_store
 from maskmill.workers.foreign.truth import TruthSet
 from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
-from maskmill.workers.stages.base import Picture
+from maskmill.workers.stages.base import Picture, Stage
 from maskmill.workers.stages.build import Stages
 from maskmill.workers.stages.masks.grid import GridMasks
+from maskmill.workers.stages.verdicts.column import VerdictStage
+from maskmill.workers.stages.verdicts.record import VERDICTS
 from maskmill.workers.train.loop import TrainJob
 from tests.fakes import jpeg_bytes
 
@@ -98,19 +103,38 @@ def now(store: ObjectStore) -> Generation:
     return found
 
 
-def publish_scenes(folder: Path, *, count: int = 6, first: int = 0, empty: bool = False) -> Generation:
+def verdict_of(area_px: int) -> tuple[float, float]:
+    """Expected IoU and chance to be right that the verifier of these datasets gives a mask."""
+    return round(0.5 + area_px / 2000, 4), round(area_px / 1000, 4)
+
+
+class Judge:
+    """Stands in for a verifier: the larger, the better."""
+
+    def __call__(self, image: AnnotatedImage, **given: object) -> PictureVerdicts:
+        said = np.array([verdict_of(one.area_px) for one in image.annotations], np.float32).reshape(-1, 2)
+        return PictureVerdicts(Verdicts(right_N=said[:, 1], expected_iou_N=said[:, 0]), 0.5, None, True)
+
+
+def publish_scenes(
+    folder: Path, *, count: int = 6, first: int = 0, empty: bool = False, judged: bool = False
+) -> Generation:
     inputs = folder / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
     for seed in range(first, first + count):
         (inputs / f"{seed}.jpg").write_bytes(jpeg_bytes(scene_of(str(seed)).image))
     root = folder / "dataset"
-    spec = RunSpec(root=str(root), fingerprints={IMAGES: "0" * 16, MASKS: "1" * 16})
+    prints = {IMAGES: "0" * 16, MASKS: "1" * 16, **({VERDICTS: "2" * 16} if judged else {})}
+    spec = RunSpec(root=str(root), fingerprints=prints)
     store = open_store(str(root))
     summary = make_plan(store, [str(inputs)], shard_size=2)
     stage = TrueMaskStage(TrueMasks(empty=empty), fingerprint="1" * 16, models={"segmenter": "truth"})
+    stages: tuple[Stage, ...] = (stage,)
+    if judged:
+        stages += (VerdictStage(cast(Any, Judge), None, fingerprint="2" * 16, models={"verifier": "judge"}),)
     for shard in range(summary.num_shards):
         run_shard(
-            Stages(spec, store, load_plans(store), (stage,)), ShardTask(shard=shard, attempt=f"{shard:016d}")
+            Stages(spec, store, load_plans(store), stages), ShardTask(shard=shard, attempt=f"{shard:016d}")
         )
     return publish(
         store, spec.fingerprints, settings={}, models={"segmenter": "truth"}, totals={},

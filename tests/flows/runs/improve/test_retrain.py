@@ -46,7 +46,7 @@ def test_a_training_is_named_by_what_changes_its_outcome(place: Place, config: R
         changed = with_training(config, **{field: value})
         assert changed.retrain != config.retrain, f"{field} is what it was: this tests nothing"
         assert plan_training(place.dataset, None, changed).run == name, field
-    for field, value in {"steps": 3, "lr": 1e-5, "seed": 5}.items():
+    for field, value in {"steps": 3, "lr": 1e-5, "seed": 5, "looks": 0.5, "average": 0.9}.items():
         changed = with_training(config, **{field: value})
         assert plan_training(place.dataset, None, changed).run != name, field
 
