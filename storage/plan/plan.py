@@ -308,6 +308,11 @@ def planned(store: ObjectStore) -> Plan:
     return plan
 
 
+def has_plan(store: ObjectStore) -> bool:
+    """Whether anything is planned, read or not: a damaged plan counts."""
+    return next(iter(store.list(f"{FOLDER}/")), None) is not None
+
+
 def identity(store: ObjectStore) -> str:
     """16 hex digits that a dataset keeps wherever it is moved to: of its first plan, which never changes.
 
@@ -318,11 +323,6 @@ def identity(store: ObjectStore) -> str:
         return hashlib.sha256(store.read(part_name(1))).hexdigest()[:16]
     except ObjectNotFound:
         raise DatasetError(f"{store.root}: there is no dataset here; was it moved?") from None
-
-
-def has_plan(store: ObjectStore) -> bool:
-    """Whether anything is planned, read or not: a damaged plan counts."""
-    return next(iter(store.list(f"{FOLDER}/")), None) is not None
 
 
 def load_plans(store: ObjectStore, *, copies: bool = True) -> Plan:
