@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--without-ray", action="store_true")
     asked = parser.parse_args()
     if asked.without_ray:
-        generate.annotate_shards = relabel.annotate_shards = in_this_process
+        for runs in (generate, relabel):
+            vars(runs)["annotate_shards"] = in_this_process
     images, pool = asked.folder / "images", fewest(asked.folder / "instances_pool.json", asked)
     gate = part_of(asked.folder / "instances_val.json", asked.out / "gate.json", lambda i: i % 3 == 0)
     sets = [

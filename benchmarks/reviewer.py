@@ -83,7 +83,6 @@ class Reviewer:
                 following = self._open(key)
                 self.tally.next_s.append(time.monotonic() - finished)
             else:
-                hand.browser.implicitly_wait(0)
                 self._ended(key)
                 following = ""
             yield key

@@ -108,11 +108,15 @@ class Answers:
 
     def _decode_on_one_thread(self) -> None:
         """A click's operations are small: two torch threads wait for each other longer than they save, and
-        where another process or the encoder wants the core, they spin (480 ms of CPU in place of 22)."""
+        where another process or the encoder wants the core, they spin (480 ms of CPU in place of 22).
+
+        A thread takes the number that was set last, anywhere, at its first operation: asking for it is one.
+        """
         import torch
 
         own = torch.get_num_threads()
         self._decoder.submit(torch.set_num_threads, 1).result()
+        assert self._decoder.submit(torch.get_num_threads).result() == 1
         torch.set_num_threads(own)  # it would hold for threads to come
 
 

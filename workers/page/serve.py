@@ -56,7 +56,6 @@ class Server:
         Args:
             started: told the address once it listens.
         """
-        self._socket.listen(128)
         self._session.answers.warm()
         started(self.address)
         logging.getLogger("uvicorn.error").addFilter(_says_something)
@@ -93,6 +92,7 @@ def _bound(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((HOST, port))
+        made.listen(128)  # until then another may bind the same port
     except OSError as exc:
         made.close()
         raise InputError(

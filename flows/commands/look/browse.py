@@ -34,7 +34,7 @@ def browse(
         typer.Option(
             min=0,
             max=65535,
-            help="Of 127.0.0.1; 0 takes a free one. By default a dataset has its own, the same each time.",
+            help="The page's port on 127.0.0.1; 0 takes a free one. A dataset has its own by default.",
             metavar="PORT",
         ),
     ] = None,

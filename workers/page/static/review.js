@@ -1,18 +1,17 @@
 // The review page: a queue of pictures, one at a time, all by keys or by the mouse.
 
-import { $, count, el, get, plural, post, say, score, shortName } from "./api.js";
+import { $, count, el, get, plural, post, say, shortName } from "./api.js";
 import { numbers } from "./browse.js";
 import { Drawing, TOOLS } from "./drawing.js";
+import { STATES, inHand, notes, turn, words } from "./hand.js";
 import { help } from "./help.js";
 import * as outbox from "./outbox.js";
-import { facts, roof, tip, wordOf } from "./picture.js";
+import { roof, tip, wordOf } from "./picture.js";
 import { filled, holds, piecesOf, rest, runsOf, unionOf } from "./rle.js";
 import { View, colourOf } from "./view.js";
 import { Work } from "./work.js";
 
 const HERE_EVERY_MS = 60000;
-const words = new Set(JSON.parse(localStorage.getItem("labels") || "[]"));
-const WAITING = "asking the segmenter…", FIRST_WAITING = `${WAITING} its first answer takes a while: it is being loaded`;
 const whoNow = () => $("person").value.trim() || "somebody";
 
 /** The queue that this tab works through: {keys, query}; it outlives a reload. */
@@ -141,13 +140,12 @@ class Page {
 
   /** To a neighbour of the queue. */
   go(step) {
-    if (this.drawing.draft || this.drawing.corners.length) return say("A mask is in hand: accept it first (A), or drop it (X).");
+    if (this.drawing.draft || this.drawing.corners.length) { say("A mask is in hand: accept it first (A), or drop it (X)."); return; }
     const to = this.around(step);
     if (to) location.hash = `#/review/${to}${this.blank ? "?start=empty" : ""}`;
     else if (step > 0 && queue.get()?.complete === false) location.hash = `#/review?${queue.get().query}`; // more was found since
     else if (step > 0) { say("That was the last picture of this queue."); location.hash = "#/summary"; }
     else say("This is the first picture of this queue.");
-    return undefined;
   }
 
   /** All is there: what is in hand is accepted, an answer on its way is waited for, and the next picture comes. */
@@ -318,7 +316,7 @@ class Page {
     const doers = {
       a: () => this.accept(), Enter: () => (event.shiftKey ? this.finish() : this.accept()), x: () => this.reject(), Delete: () => this.reject(), Backspace: () => (this.drawing.draft || this.drawing.corners.length ? this.drawing.back() : this.reject()),
       m: () => this.merge(), s: () => this.split(), f: () => this.fill(), l: () => this.label(), z: () => (event.shiftKey ? this.redo() : this.undo()), y: () => this.redo(),
-      t: () => this.turn(), n: () => this.go(1), k: () => this.go(-1), o: () => this.drawing.other(), u: () => this.toggleLack(), h: () => this.toggle("bare"), i: () => this.toggle("fills"),
+      t: () => turn(this), n: () => this.go(1), k: () => this.go(-1), o: () => this.drawing.other(), u: () => this.toggleLack(), h: () => this.toggle("bare"), i: () => this.toggle("fills"),
       Tab: () => this.next(this.drawing.chosen[0], event.shiftKey ? -1 : 1), Escape: () => (this.drawing.draft || this.drawing.corners.length ? this.drawing.drop() : this.drawing.choose([])),
       "[": () => this.size(1 / 1.25), "]": () => this.size(1.25), "+": () => this.view.zoom(1.4), "=": () => this.view.zoom(1.4), "-": () => this.view.zoom(1 / 1.4), 0: () => this.view.fit(), " ": () => { this.view.held = true; }, "?": () => help(),
     };
@@ -351,22 +349,12 @@ class Page {
     if (!this.top) $("side").replaceChildren((this.top = el("div", { class: "top" })), (this.below = el("section")));
     this.top.replaceChildren(...[].concat(
       el("div", {}, el("div", { class: "title" }, el("h2", { title: this.opened.image.source }, shortName(this.opened.image.source)), el("span", { class: "hint" }, `${count(at + 1)} of ${count(found.keys.length)}${found.complete === false ? " so far" : ""}`)), el("div", { class: "meter" }, el("progress", { max: found.keys.length, value: at })), el("p", { class: "hint", id: "state" }, this.state || (this.work.finished ? "finished" : this.opened.saved_by ? `last saved by ${this.opened.saved_by}` : this.blank ? "from an empty picture" : ""))),
-      this.notes(),
+      notes(this),
       el("div", { class: "buttons" }, el("button", { class: "button main", title: "Everything to be found is there (Shift Enter)", onclick: () => this.finish() }, "Finish ", el("kbd", {}, "⇧↵")), el("button", { class: "button", title: "Leave it for later (N)", onclick: () => this.go(1) }, "Next ", el("kbd", {}, "N")), el("button", { class: "button", title: "The picture before (K)", onclick: () => this.go(-1) }, "‹ ", el("kbd", {}, "K")), el("button", { class: "button", title: "All keys (?)", onclick: help }, "?")),
-      this.inHand(),
+      inHand(this),
     ));
     this.listed();
     $("side").scrollTop = scroll;
-  }
-
-  notes() {
-    const notes = [];
-    if (this.opened.others.length) notes.push(el("p", { class: "note" }, `${this.opened.others.map((one) => one.who).join(", ")} ${this.opened.others.length > 1 ? "have" : "has"} this picture open too. Both of you can save; nothing is lost.`));
-    const both = el("a", { class: "button", href: `#/review/${this.key}?both=1` }, "See both");
-    if (this.opened.raced) notes.push(el("div", { class: "note bad" }, `${this.opened.raced} saved this picture since you opened it. Theirs counts for now; yours is kept beside it. `, both));
-    else if (this.opened.beside.length && !this.opened.beside[0].rows.length) notes.push(el("div", { class: "note bad" }, `${this.opened.beside.map((one) => one.who).join(", ")} saved this picture too, beside this. `, both));
-    else if (this.opened.beside.length) notes.push(el("div", { class: "note" }, `Also saved by ${this.opened.beside.map((one) => one.who).join(", ")}. Take over what is right; what you save then counts for all. `, el("button", { class: "button", onclick: () => this.takeOver() }, `Add ${plural(this.lacking().length, "mask")} of theirs`)));
-    return notes;
   }
 
   /** Masks of saves beside that none of these is nearly the same as. */
@@ -382,52 +370,6 @@ class Page {
     this.work.step([...this.work.masks, ...made], `${plural(made.length, "mask")} taken over`);
     this.opened.beside = [];
     this.side();
-  }
-
-  /** What is being made, or what is chosen, with what can be done to it. */
-  inHand() {
-    const { draft, chosen, corners, tool } = this.drawing;
-    if (draft) {
-      const clicks = plural(draft.points.length, "click");
-      if (!draft.waiting) this.hasAnswered = true;
-      const how = draft.waiting ? (this.hasAnswered || draft.outputs ? WAITING : FIRST_WAITING) : draft.drawn ? "drawn by hand" : `${draft.box ? "a box" : clicks}${draft.box && draft.points.length ? ` and ${clicks}` : ""} · predicted IoU ${score(draft.iou)}`;
-      const other = draft.outputs > 1 && draft.points.length === 1 && !draft.box;
-      return el("section", { id: "draft" }, el("h2", {}, draft.target != null ? "Correcting a mask" : "A new mask"), el("p", { class: "hint" }, how), el("div", { class: "buttons" }, el("button", { class: "button main", disabled: Boolean(draft.waiting), onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")), other ? el("button", { class: "button", title: "The next of the model's three answers (O)", onclick: () => this.drawing.other() }, "Other ", el("kbd", {}, "O")) : "", el("button", { class: "button danger", onclick: () => this.reject() }, "Drop ", el("kbd", {}, "X"))), draft.drawn ? el("p", { class: "hint" }, "Go on painting, or accept it.") : this.nextClick());
-    }
-    if (corners.length) return el("section", {}, el("h2", {}, "A polygon"), el("p", { class: "hint" }, `${plural(corners.length, "corner")}. Enter closes it, Backspace takes the last one back.`));
-    if (!chosen.length) return this.steps(tool);
-    const options = el("datalist", { id: "words" }, [...new Set([...words, ...this.work.masks.map((mask) => mask.label)])].filter(Boolean).sort().map((word) => el("option", { value: word })));
-    const same = chosen.every((mask) => mask.label === chosen[0].label);
-    const field = el("input", { class: "field", name: "label", list: "words", autocomplete: "off", maxlength: 200, placeholder: "Label", value: same ? chosen[0].label : "", onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.key === "Escape" ? (field.value = same ? chosen[0].label : "") : null; field.blur(); } }, onblur: () => { this.setLabel(field.value); setTimeout(() => this.side()); } });
-    const [one] = chosen, row = one.row || {};
-    const numbers = [["area", `${count(one.area)} px`], ...(row.predicted_iou != null && one.how !== "made" ? [["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)]] : []), ...(wordOf(row) && !one.label ? [["the model calls it", wordOf(row)]] : [])];
-    const alone = chosen.length === 1;
-    const doers = [
-      alone ? el("button", { class: "button main", onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")) : el("button", { class: "button main", onclick: () => this.merge() }, "Merge ", el("kbd", {}, "M")),
-      el("button", { class: "button danger", onclick: () => this.reject() }, "Reject ", el("kbd", {}, "X")),
-      alone && el("button", { class: "button", title: "Into its pieces (S)", onclick: () => this.split() }, "Split ", el("kbd", {}, "S")),
-      alone && el("button", { class: "button", title: "Fill its holes (F)", onclick: () => this.fill() }, "Fill ", el("kbd", {}, "F")),
-    ];
-    return el("section", { id: "chosen" }, el("h2", {}, alone ? STATES[one.how][1] : `${count(chosen.length)} masks chosen`), el("div", { class: "buttons" }, doers), alone && tool === "click" ? el("p", { class: "hint" }, "Click to correct this mask; Esc to begin a new one.") : "", field, options, alone ? facts(numbers) : "");
-  }
-
-  /** What the next click means; shift turns it round for one click. */
-  nextClick() {
-    const button = (words, takes, sign) => el("button", { class: this.drawing.takes === takes ? "on" : "", "aria-pressed": String(this.drawing.takes === takes), title: "Turns what a click means (T)", onclick: () => this.turn(takes) }, el("span", { class: takes ? "dot less" : "dot more" }), sign);
-    return el("div", { class: "next" }, el("p", { class: "hint" }, "The next click says: this is"), el("div", { class: "switch", role: "group" }, button("", false, "missing"), button("", true, ["too much ", el("kbd", {}, "⇧")])));
-  }
-
-  turn(takes = !this.drawing.takes) {
-    this.drawing.takes = takes;
-    this.side();
-  }
-
-  /** Nothing is in hand: what the tool does, and how a picture is done. */
-  steps(tool) {
-    const left = this.work.masks.filter((mask) => mask.how === "kept").length;
-    const look = el("button", { class: "button", disabled: !left, onclick: () => this.next() }, left ? `Look at the next of ${count(left)} ` : "All are decided ", el("kbd", {}, "Tab"));
-    const add = el("button", { class: "button", onclick: () => this.use("click") }, "Add what is missing ", el("kbd", {}, "C"));
-    return el("section", {}, el("p", { class: "hint" }, TOOLS.find(([name]) => name === tool)[3] + "."), el("div", { class: "buttons" }, look, add));
   }
 
   /** The list, made anew only when masks or what is chosen changed: it may be long. */
@@ -456,5 +398,3 @@ class Page {
     return el("div", { class: "masks" }, rows);
   }
 }
-
-const STATES = { kept: ["undecided", "An automatic mask"], confirmed: ["accepted", "An accepted mask"], made: ["yours", "A mask you made"] };
