@@ -53,11 +53,9 @@ from maskmill.pipeline.prove.spent import with_peak_bytes
 from maskmill.pipeline.reference import ReferenceGenerator, adjust_heads
 from maskmill.pipeline.segmenters.sam import SamSegmenter, build_sam
 from maskmill.pipeline.segmenters.student import load_student
-from maskmill.pipeline.settings import FAST, SA1B, MaskSettings
+from maskmill.pipeline.settings import FAST, NANO, SA1B, MaskSettings
 from maskmill.pipeline.weights import weights
-from maskmill.workers.run.recipe import mask_settings
 
-NANO = mask_settings("nano")
 RECIPES = {"fast": FAST, "sa1b": SA1B, "nano": NANO}
 
 Photo = npt.NDArray[np.uint8]

@@ -6,8 +6,9 @@ Weights are random: arithmetic doesn't depend on them. Each round runs the refer
 machine whose speed drifts or that is shared slows both; speed-ups are medians of the rounds' ratios, once of
 wall time and once of this process's CPU time. "none", "half" and "all" say how many prompts pass the
 predicted-IoU threshold and need masks. `--shapes heads` holds the mask head in one pass to the one in steps
-(milliseconds of CPU time a prompt). `peak_gflops` is a large float32 product's speed a second of CPU time,
-measured in the same rounds: `share_of_peak` sets the counted arithmetic against it.
+(milliseconds of CPU time a prompt), `--shapes transformers` the transformer block by block to the one in
+steps. `peak_gflops` is a large float32 product's speed a second of CPU time, measured in the same rounds:
+`share_of_peak` sets the counted arithmetic against it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
-from maskmill.pipeline.decoder.lowrank import Scratch
+from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
 from maskmill.pipeline.decoder.prompts import Prompts
 
 Result = TypeVar("Result")
@@ -64,7 +65,9 @@ class Spent:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs what is asked for and prints it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--shapes", choices=[*SHAPES, "encoder", "forms", "heads"], default="vit")
+    parser.add_argument(
+        "--shapes", choices=[*SHAPES, "encoder", "forms", "heads", "transformers"], default="vit"
+    )
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None)
@@ -79,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif options.shapes == "heads":
             result = {
                 name: compare_heads(shapes, options.prompts, options.rounds)
+                for name, shapes in SHAPES.items()
+            }
+        elif options.shapes == "transformers":
+            result = {
+                name: compare_transformers(shapes, options.prompts, options.rounds)
                 for name, shapes in SHAPES.items()
             }
         elif options.shapes == "forms":
@@ -153,20 +161,20 @@ def compare_forms(shapes: Shapes, rounds: int) -> dict[str, Any]:
     position_1CHW = prompt_encoder.get_dense_pe()
     image_CS = torch.randn(shapes.channels, shapes.side**2)
     stages = lowrank_image.build_stages(transformer, position_1CHW[0].flatten(1))
-    shared, scratch = lowrank_image.share(stages, image_CS), Scratch(image_CS)
+    work = InSteps(stages, lowrank_image.share(stages, image_CS), Scratch(image_CS))
     source_PCHW = image_CS.view(1, *position_1CHW.shape[1:]).expand(4, -1, -1, -1)
     ratios = {}
     for tokens in (7, 9, 12, 16, 20, 24, 28):
         tokens_PTC = torch.randn(4, tokens, shapes.channels)
         dense = partial(transformer, source_PCHW, position_1CHW.expand_as(source_PCHW), tokens_PTC)
-        low = partial(lowrank.transform, transformer, stages, shared, tokens_PTC, scratch)
+        low = partial(lowrank.transform, transformer, stages, tokens_PTC, work)
         pairs = [(spend(dense)[1], spend(low)[1]) for _ in range(rounds + 1)][1:]
         ratios[tokens] = round(statistics.median(a.cpu / b.cpu for a, b in pairs), 2)
     return {"cpu_speedup_by_tokens": ratios}
 
 
 def compare_heads(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, Any]:
-    """The mask head in steps and in one pass (fused_head.py), all outputs of all prompts, in turn."""
+    """The mask head in steps and in one pass (fused/head.py), all outputs of all prompts, in turn."""
     prompt_encoder, mask_decoder = build(shapes)
     embedding_CHW = torch.randn(shapes.channels, shapes.side, shapes.side)
     points = Prompts(torch.rand(num_prompts, 1, 2) * shapes.side * 16, torch.ones(num_prompts, 1))
@@ -189,6 +197,30 @@ def compare_heads(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, An
         "fused_ms": round(1e3 * result["fused_seconds"]["cpu"] / num_prompts, 2),
         "speedup": result["fused_speedup"],
         "largest_relative_difference": _difference(fused, steps),
+    }
+
+
+def compare_transformers(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, Any]:
+    """The transformer in steps and block by block (fused/attention.py), in turn."""
+    prompt_encoder, mask_decoder = build(shapes)
+    embedding_CHW = torch.randn(shapes.channels, shapes.side, shapes.side)
+    points = Prompts(torch.rand(num_prompts, 1, 2) * shapes.side * 16, torch.ones(num_prompts, 1))
+    steps, blocks = (SharedImageDecoder(prompt_encoder, mask_decoder) for _ in range(2))
+    steps._blocks = None
+    in_steps = partial(steps.predict, steps.prepare(embedding_CHW), points, multimask=True)
+    in_blocks = partial(blocks.predict, blocks.prepare(embedding_CHW), points, multimask=True)
+
+    rows: list[dict[str, Spent]] = []
+    for _ in range(rounds + 1):
+        expected, steps_spent = spend(in_steps)
+        found, blocks_spent = spend(in_blocks)
+        rows.append({"reference": steps_spent, "blocks": blocks_spent})
+    result = summarise(rows[1:])
+    return {
+        "steps_ms": round(1e3 * result["reference_seconds"]["cpu"] / num_prompts, 2),
+        "blocks_ms": round(1e3 * result["blocks_seconds"]["cpu"] / num_prompts, 2),
+        "speedup": result["blocks_speedup"],
+        "largest_relative_difference": _difference(found.predicted_iou_PM, expected.predicted_iou_PM),
     }
 
 

@@ -31,6 +31,7 @@ from maskmill.storage.plan.cutting import PartClock
 from maskmill.storage.plan.examine import Examined, HashedImage, ScannedTar
 from maskmill.storage.plan.make_plan import plan_parts
 from maskmill.storage.plan.walk import InputFile, Skipped
+from maskmill.workers.pool.todo import Todo
 from tests.simulation.machine.store import SimStore, opened_by_address
 from tests.simulation.machine.world import World
 
@@ -66,6 +67,7 @@ class Outcome:
         busy_at_planning: the same until the plan was made.
         wall_s: the whole. twice: shards done more than once. shards: done at all.
         speed: against the sum of the drivers' speeds, each alone.
+        foretold: share of shards, each worker's first left out, that their worker was told of ahead.
         claim_calls: to the store, for claims, by kind.
     """
 
@@ -78,6 +80,7 @@ class Outcome:
     twice: int = 0
     shards: int = 0
     speed: float = 0.0
+    foretold: float = 0.0
     claim_calls: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -223,14 +226,21 @@ def _worked(
     events = [(begin + START_S, n, worker) for n, begin in enumerate(begins) for worker in range(gpus)]
     heapq.heapify(events)
     in_work: dict[tuple[int, int], int] = {}
+    todos, foretold = [Todo(feed) for feed in feeds], 0
+    told: dict[tuple[int, int], int | None] = {}
     spans: list[tuple[float, float]] = []
     while events:
         clock.now_s, number, worker = heapq.heappop(events)
         finished = in_work.pop((number, worker), None)
         if finished is not None:
             done[finished] = done.get(finished, 0) + 1
-        shard = feeds[number].next()
-        if shard is not None:
+        todo = todos[number]
+        todo.pull(1, [worker])
+        if todo:
+            task = todo.task_of(todo.take(worker), worker)
+            shard = task.shard
+            foretold += shard == told.get((number, worker))
+            told[number, worker] = task.likely_next
             takes_s = asked.shard_size * asked.image_s * dice.uniform(0.8, 1.2)
             spans.append((clock.now_s, clock.now_s + takes_s))
             in_work[number, worker] = shard
@@ -247,6 +257,7 @@ def _worked(
         outcome.busy_at_planning = _busy(spans, outcome.first_s, until_s) / (
             (until_s - outcome.first_s) * asked.gpus
         )
+    outcome.foretold = foretold / max(1, len(spans) - len(told))
     outcome.shards = len(done)
     outcome.twice = sum(times > 1 for times in done.values())
     once_s = work_s * outcome.shards / len(spans)

@@ -17,6 +17,7 @@ from maskmill.flows.commands.improve.fetch import fetch
 from maskmill.flows.commands.improve.models import models
 from maskmill.flows.commands.improve.prove import prove
 from maskmill.flows.commands.improve.train import distill, loop, retrain, review
+from maskmill.flows.commands.improve.verifier import verifier
 from maskmill.flows.commands.look.browse import browse
 from maskmill.flows.commands.look.catalog import diff, log, query, show, tag
 from maskmill.flows.commands.look.duplicates import duplicates
@@ -74,7 +75,7 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "promote": promote,
         "evaluate": evaluate,
     },
-    "Improve": {"retrain": retrain, "distill": distill, "loop": loop},
+    "Improve": {"retrain": retrain, "distill": distill, "loop": loop, "verifier": verifier},
     "Operate": {
         "verify": verify,
         "forget": forget,

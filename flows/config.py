@@ -37,6 +37,7 @@ from maskmill.pipeline.settings import (
     TrainSettings,
     VerdictSettings,
 )
+from maskmill.storage.json_text import why_unreadable
 from maskmill.workers.exports.formats import ExportChoices
 from maskmill.workers.exports.publish.settings import PublishSettings
 from maskmill.workers.run.columns import Sections
@@ -230,9 +231,9 @@ def _read_file(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"config file {path} cannot be read: {exc}") from exc
+        raise ConfigError(f"config file {path} cannot be read: {why_unreadable(exc)}") from exc
     except (ValueError, RecursionError) as exc:  # a number of 5,000 digits is no TOMLDecodeError
-        raise ConfigError(f"config file {path} is not TOML: {exc}") from exc
+        raise ConfigError(f"config file {path} is not TOML: {why_unreadable(exc)}") from exc
 
 
 def parse_sets(sets: Iterable[str]) -> Values:

@@ -147,3 +147,13 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return _object(kind, value, f"{where}.", {})
     raise ValueError(f"{where} is {str(value)[:60]!r}, not {getattr(kind, '__name__', kind)}")
+
+
+def why_unreadable(exc: Exception) -> str:
+    """What is wrong with a text of people's that can't be read as TOML or JSON, where Python's own words help
+    nobody."""
+    if isinstance(exc, UnicodeDecodeError):
+        return f"the byte at place {exc.start:,} is no UTF-8: save it as UTF-8"
+    if "set_int_max_str_digits" in str(exc):
+        return "it has a number of thousands of digits: shorten it"
+    return str(exc)

@@ -29,12 +29,16 @@ def one_of(*names: str) -> dict[str, Any]:
     return {"metavar": "|".join(names), "autocompletion": completer(names)}
 
 
-def completer(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """What the shell completes a value to, for `autocompletion`."""
+def completer(names: Sequence[str] | Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What the shell completes a value to, for `autocompletion`.
+
+    Args:
+        names: all of them, or what fetches them once the shell asks.
+    """
 
     def matching(incomplete: str) -> list[str]:
         """The names that begin so."""
-        return [name for name in names if name.startswith(incomplete)]
+        return [name for name in (names() if callable(names) else names) if name.startswith(incomplete)]
 
     return matching
 

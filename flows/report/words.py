@@ -62,6 +62,12 @@ def listed(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def figure_name(name: str) -> str:
+    """A figure's name as a person reads it: "mean_iou" -> "mean IoU", "above_75" -> "above 0.75"."""
+    words = re.sub(r"\babove_(\d\d)\b", r"above 0.\1", name).replace("_", " ")
+    return re.sub(r"\biou\b", "IoU", words)
+
+
 def moment(iso: str) -> str:
     """ "2026-11-27T13:25:46.123456+00:00" -> "2026-11-27 13:25:46 UTC"; other texts as they are."""
     found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?(Z|\+00:00)", iso)

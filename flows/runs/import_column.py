@@ -49,7 +49,7 @@ def import_column(
             plan_images(dataset, images, load_config(), None)
         watcher().step("importing", "image")
 
-    with writing(dataset, "import"):
+    with writing(dataset, "import", makes=bool(images)):
         watcher().step("reading the annotations")
         return import_annotations(
             open_store(dataset),

@@ -55,6 +55,7 @@ def push_generation(
         folder = staging or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskmill-push-")))
         told: dict[str, Any] = {"dataset": dataset, "generation": generation.number, "repo": repo}
         if dry_run:
+            watched.step(f"writing Parquet to {folder}", "image")
             staged = stage(store, generation, repo, folder, choices, config.publish, count=watched.count)
         else:
             staged, pushed = push(

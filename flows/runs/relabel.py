@@ -124,7 +124,7 @@ def relabel(
         ConfigError, InputError, StorageError, ClusterError, RunStopped: with the cause and the cure.
     """
     began = time.monotonic()
-    with writing(dataset, "relabel", wait_s=wait_s):
+    with writing(dataset, "relabel", wait_s=wait_s, makes=bool(inputs)):
         look_for_images(dataset, inputs, config)
         spec = planning.describe_run(dataset, config)
         plan = find_stale(spec, config, caps or RelabelCaps())

@@ -2,12 +2,14 @@
 
     http_proxy set            what runs on this machine is asked directly: loopback goes into no_proxy, which
                               Prefect's client, Ray's and the workers' libraries read
+    a proxy that can't be     SOCKS without the package for it, or no address at all: Prefect's client would
+      used                    not even start, so it is left out, and said
     a long TMPDIR             a socket's path holds 107 bytes: Ray's lie in a short folder of our own
     a HOME that can't be      Prefect's, Ray's and our own files lie in that folder too, and it is said
       written
 
-Only variables that nobody has set are set, and what is started later inherits them. It doesn't know whether a
-proxy is right for anything else, nor whether /tmp has room.
+But for such a proxy, only variables that nobody has set are set; what is started later inherits them. It
+doesn't know whether a proxy is right for anything else, nor whether /tmp has room.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import urllib.request
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_SOCKET_BYTES = 107
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -56,14 +59,13 @@ def settle(environment: Environment = os.environ) -> tuple[str, ...]:
     Raises:
         NoPlace: a folder is needed and none can be made.
     """
+    told = _leave_out_unusable_proxies(environment)
     _ask_loopback_directly(environment)
     if "RAY_TMPDIR" not in environment and not sockets_fit(environment.get("TMPDIR", "/tmp")):
         environment["RAY_TMPDIR"] = str(own_folder())
-    if can_write_home(environment):
-        return ()
     missing = {name: place for name, place in _IN_HOME.items() if name not in environment}
-    if not missing:
-        return ()
+    if not missing or can_write_home(environment):
+        return told
     folder = own_folder() / "home"
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, place in missing.items():
@@ -72,6 +74,7 @@ def settle(environment: Environment = os.environ) -> tuple[str, ...]:
     if "RAY_AUTH_TOKEN_PATH" in missing:
         keep_token(Path(environment["RAY_AUTH_TOKEN_PATH"]))
     return (
+        *told,
         f"the home folder {home_folder(environment) or '(none)'} can't be written: histories, tokens and "
         f"downloads lie in {folder} (set {', '.join(missing)} to keep them elsewhere)",
     )
@@ -118,8 +121,7 @@ def host_of(url: str) -> str | None:
 
 def proxies_in_force(environment: Environment = os.environ) -> str:
     """The proxies that are set, for a message: "" for none."""
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    found = [name for name in names if environment.get(name) or environment.get(name.upper())]
+    found = [name for name in PROXIES if environment.get(name) or environment.get(name.upper())]
     return ", ".join(found)
 
 
@@ -148,15 +150,56 @@ def own_folder() -> Path:
     )
 
 
+def _leave_out_unusable_proxies(environment: Environment) -> tuple[str, ...]:
+    """Takes away proxies by which nothing could be asked; a line for each, without its value."""
+    names = (*PROXIES, *(name.upper() for name in PROXIES))
+    unusable = {name: why for name in names if (why := _why_unusable(environment.get(name, "")))}
+    for name in unusable:
+        del environment[name]
+    return tuple(f"{name} {why}; it is left out for this run" for name, why in unusable.items())
+
+
+def _why_unusable(proxy: str) -> str:
+    """What is wrong with a proxy's address, and what to do; "" for one that can be used, or none."""
+    import urllib.parse
+    from importlib.util import find_spec
+
+    try:
+        found = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        named = bool(found.hostname) and (found.port is None or found.port > 0)
+    except ValueError:
+        named = False
+    if not proxy:
+        return ""
+    if not named:
+        return "is no address of a proxy (in a name or password / is written %2F, @ %40)"
+    if found.scheme in ("http", "https"):
+        return ""
+    if not found.scheme.startswith("socks5"):
+        return f"names a proxy that speaks {found.scheme}, and none but http, https and socks5 is known"
+    has_socks = find_spec("socksio") is not None
+    return (
+        ""
+        if has_socks
+        else "is a SOCKS proxy, which needs a package that isn't installed (pip install socksio)"
+    )
+
+
 def _ask_loopback_directly(environment: Environment) -> None:
     """Both spellings: libraries read one or the other, and where both are set they are kept apart."""
     if not proxies_in_force(environment):
         return
     for name in ("no_proxy", "NO_PROXY"):
         other = environment.get("NO_PROXY" if name == "no_proxy" else "no_proxy", "")
-        hosts = [host.strip() for host in environment.get(name, other).split(",") if host.strip()]
+        given = [host.strip() for host in environment.get(name, other).split(",")]
+        hosts = [_without_brackets(host) for host in given if host]
         if "*" not in hosts:
             environment[name] = ",".join([*hosts, *(host for host in LOOPBACK if host not in hosts)])
+
+
+def _without_brackets(host: str) -> str:
+    """`[::1]:80` -> `::1`: Prefect's client takes a host in brackets for a broken address, and ends."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host
 
 
 def sockets_fit(folder: str) -> bool:

@@ -30,9 +30,11 @@ from torch import Tensor
 
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.forms import SAM, DecoderForm, StabilityChoice
-from maskmill.pipeline.decoder.fused_head import FusedHead, FusedImage
-from maskmill.pipeline.decoder.lowrank import ImageKeys, Scratch
+from maskmill.pipeline.decoder.fused.attention import Blocks
+from maskmill.pipeline.decoder.fused.head import FusedHead, FusedImage
+from maskmill.pipeline.decoder.lowrank import ImageKeys
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
+from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
 from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead
 from maskmill.pipeline.decoder.prompts import Prompts, encode
 from maskmill.pipeline.machine.blas import one_blas_thread
@@ -58,6 +60,7 @@ class ImageState:
     shared: SharedImage
     first_upscale: Halves | FusedImage
     maps: HeadMaps
+    blocks: lowrank.Work | None
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,7 @@ class SharedImageDecoder:
         self._chunk_numbers = chunk_numbers or (_CHUNK_NUMBERS_CPU if on_cpu else _CHUNK_NUMBERS_GPU)
         self._stages = lowrank_image.build_stages(mask_decoder.transformer, self._position_1CHW[0].flatten(1))
         self._prompt_stages = lowrank_image.stages_in(self._stages, dtype)
+        self._blocks = Blocks.of(self._prompt_stages)
         self._head = MaskHead(mask_decoder, prompt_encoder.image_embedding_size, dtype, form)
         self._fused = FusedHead.of(mask_decoder, self._stages[-1].shift_C, form, dtype)
 
@@ -260,11 +264,12 @@ class SharedImageDecoder:
         image_CS = (embedding_CHW + self._prompt_encoder.no_mask_embed.weight.view(-1, 1, 1)).flatten(1)
         shared = lowrank_image.share(self._stages, image_CS, self._dtype)
         head_maps = self._head.maps(embedding_CHW, maps)
+        blocks = None if self._blocks is None else self._blocks.image(shared)
         if self._fused is not None:
             fused = self._fused.image(shared.last_CS, tuple(maps))
-            return ImageState(embedding_CHW[None], shared, fused, head_maps)
+            return ImageState(embedding_CHW[None], shared, fused, head_maps, blocks)
         first = Halves(*((shared.last_CS.T @ weight).to(self._dtype) for weight in self._head.first_CE))
-        return ImageState(embedding_CHW[None], shared, first, head_maps)
+        return ImageState(embedding_CHW[None], shared, first, head_maps, blocks)
 
     @torch.no_grad()
     def predict(self, state: ImageState, prompts: Prompts, *, multimask: bool) -> IouFirst | Chosen:
@@ -292,7 +297,8 @@ class SharedImageDecoder:
         threads = self.threads
         size = -(-len(cut) // threads)
         parts = [cut[first : first + size] for first in range(0, len(cut), size)]
-        transformed = map_jobs(partial(self._transform_all, state), parts, threads)
+        with one_blas_thread():
+            transformed = map_jobs(partial(self._transform_all, state), parts, threads)
         chunks = tuple(chunk for part in transformed for chunk in part)
 
         with one_thread():
@@ -325,8 +331,8 @@ class SharedImageDecoder:
         transformer = decoder.transformer
         pays = lowrank.pays(tokens_PTC.shape[1], transformer.num_heads, transformer.embedding_dim)
         if prompts.masks_P1hw is None and pays:
-            stages, shared = self._prompt_stages, state.shared
-            out_PTC, keys = lowrank.transform(transformer, stages, shared, tokens_PTC, scratch)
+            work = state.blocks or InSteps(self._prompt_stages, state.shared, scratch)
+            out_PTC, keys = lowrank.transform(transformer, self._prompt_stages, tokens_PTC, work)
             if float(keys.cancellation) <= MAX_CANCELLATION:
                 return _Chunk(out_PTC, keys)
             _log.info("%d prompts redone in dense form: cancellation %.3g", len(prompts), keys.cancellation)

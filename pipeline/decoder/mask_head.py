@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from maskmill.pipeline.decoder.forms import SAM, DecoderForm
 from maskmill.pipeline.decoder.hq_head import HqHead
-from maskmill.pipeline.decoder.lowrank import Scratch
+from maskmill.pipeline.decoder.lowrank_steps import Scratch
 
 
 class Halves(NamedTuple):

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.decoder import DecoderWeights
-from maskmill.pipeline.decoder.lowrank import ImageKeys, Scratch
+from maskmill.pipeline.decoder.lowrank import ImageKeys
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
+from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
 from maskmill.pipeline.gpu.axis_tables import to_device
 from maskmill.pipeline.gpu.ops import DeviceOps, HeadImage, HeadPrompts, HeadWeights
 
@@ -105,9 +106,9 @@ class GridDecoder:
         iou, keep, cancellation = [], [], []
         for first in range(0, points, self._points_at_once):
             some = slice(first, first + self._points_at_once)
-            scratch = Scratch(shared.like)
             transformer, stages = weights.mask_decoder.transformer, weights.prompt_stages
-            out_PTC, keys = lowrank.transform(transformer, stages, shared, tokens_PTC[some], scratch)
+            work = InSteps(stages, shared, Scratch(shared.like))
+            out_PTC, keys = lowrank.transform(transformer, stages, tokens_PTC[some], work)
             iou_PM = weights.form.predicted_iou(weights.mask_decoder, out_PTC)[:, self._outputs[0] :]
             keep_PM = self._kept(iou_PM)
             self._ops.head(self._head, image, self._head_prompts(out_PTC, keys, keep_PM), logits_PMhw[some])

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import torch
 
 from maskmill.pipeline.annotation import AnnotatedImage
-from maskmill.pipeline.decoder import fused_head
+from maskmill.pipeline.decoder.fused import attention, head
 from maskmill.pipeline.frame import Frame
 from maskmill.pipeline.machine.batches import Batches
 from maskmill.pipeline.machine.clock import StepClock
@@ -324,7 +324,8 @@ def warm_up() -> None:
     rles = runs_batch(logits_NHW, frame, threads=1)
     cleaned = regions.clean(rles, 5.0, threads=1)
     regions.parents([mask.rle for mask in cleaned], containment=PARENT_CONTAINMENT)
-    fused_head.warm_up()
+    attention.warm_up()
+    head.warm_up()
 
 
 def _cut(image: Pixels, crop: Crop) -> Pixels:

@@ -47,10 +47,19 @@ def select_masks(candidates: MaskBatch, settings: MaskSettings, *, height: int, 
         batch = batch[passes(batch, settings, height * width)]
         batches.append(suppress_crop(batch, settings))
     image = finish(batches, height, width, settings, StepClock())
+    return voted(image, candidates, settings)
 
-    # Those whose predicted IoU passed vote, as in the grid stage
+
+def voted(image: AnnotatedImage, candidates: MaskBatch, settings: MaskSettings) -> AnnotatedImage:
+    """The image with the votes of those candidates whose predicted IoU passed, as in the grid stage.
+
+    Args:
+        image: masks selected from them.
+        candidates: all of them, also those that suppression drops.
+        settings: that selected them.
+    """
     asked = candidates[masks.passes_thresholds(candidates, predicted_iou=settings.predicted_iou, stability=0)]
-    return with_votes(image, neighbours_of([asked], prompts_of(settings, height, width)))
+    return with_votes(image, neighbours_of([asked], prompts_of(settings, image.height, image.width)))
 
 
 def finish(

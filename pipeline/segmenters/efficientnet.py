@@ -8,7 +8,7 @@ stride 8, as in `student.py`'s own encoder, whose neck it shares.
 TensorFlow's "same" padding puts the odd row and column of a stride-2 convolution to the right and below;
 symmetric padding would shift the features against the pretrained weights.
 
-It doesn't know where weights come from: `maskmill.pipeline.train.pretrained` folds them, training only.
+It doesn't know where weights come from: `train/nano/pretrained_trunk.py` folds them, training only.
 
 Shapes: B images, C channels, H x W positions.
 """

@@ -8,7 +8,7 @@ drivers read it at once, and no layer needs a copy.
 from maskmill.pipeline.settings.embeddings import EmbeddingSettings
 from maskmill.pipeline.settings.evaluate import EvaluateSettings, GateSettings
 from maskmill.pipeline.settings.families import FAMILIES, ROLES, SEGMENTERS, Family, families_of, family_of
-from maskmill.pipeline.settings.masks import FAST, MASKS_REVISION, SA1B, MaskSettings
+from maskmill.pipeline.settings.masks import FAST, MASKS_REVISION, NANO, SA1B, MaskSettings
 from maskmill.pipeline.settings.roles import DTYPES, output_settings
 from maskmill.pipeline.settings.segmenter import SegmenterSettings
 from maskmill.pipeline.settings.train import DistillSettings, TrainSettings
@@ -20,6 +20,7 @@ __all__ = [
     "FAMILIES",
     "FAST",
     "MASKS_REVISION",
+    "NANO",
     "ROLES",
     "SA1B",
     "SEGMENTERS",

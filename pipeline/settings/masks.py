@@ -1,4 +1,4 @@
-"""Settings of the grid-mask stage, and the two that people name: `FAST` and `SA1B`."""
+"""Settings of the grid-mask stage, and the three that people name: `NANO`, `FAST` and `SA1B`."""
 
 from __future__ import annotations
 
@@ -104,6 +104,21 @@ class MaskSettings:
                 "drop_small needs min_area_px above 0: it drops masks whose largest island is smaller"
             )
 
+
+NANO = MaskSettings(
+    points_per_side=16,
+    predicted_iou=0.5,
+    stability=0.2,
+    candidate_iou=0.2,
+    candidate_stability=0.1,
+    min_area_px=25,
+    max_coverage=0.95,
+    drop_small=True,
+)
+"""The nano recipe's: what its thresholds are chosen with and its verifier is trained on.
+
+Chosen by `maskmill.pipeline.train.nano.thresholds`; docs/nano.md has the table.
+"""
 
 FAST = MaskSettings()
 """The public generator's defaults: one 32x32 grid, no clean-up."""

@@ -101,8 +101,8 @@ def matched_cost(cost_PMN: Tensor, target_P: Tensor, under_PN: Tensor) -> Tensor
     cost_P3C = (
         cost_PMN[:, MULTIMASK].gather(2, top.indices[:, None].expand(-1, 3, -1)) * (top.values > 0)[:, None]
     )
-    totals = [sum(cost_P3C[:, order[c], c] for c in range(count)) for order in _ORDERS]
-    return torch.stack([torch.as_tensor(t) for t in totals]).amin(0) / (top.values > 0).sum(1)
+    totals = [torch.stack([cost_P3C[:, order[c], c] for c in range(count)]).sum(0) for order in _ORDERS]
+    return torch.stack(totals).amin(0) / (top.values > 0).sum(1)
 
 
 def iou_target(

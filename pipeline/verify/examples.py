@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from maskmill.pipeline.segmenters.base import (
     grid_parts_of,
 )
 from maskmill.pipeline.settings import MaskSettings
+from maskmill.pipeline.verify.coverage import Floats32
 from maskmill.pipeline.verify.features import features
 from maskmill.pipeline.verify.fit import Examples
 
@@ -71,6 +73,11 @@ class Judged:
     embedding: ImageEmbedding
     iou_N: npt.NDArray[np.float32]
     is_labelled_N: npt.NDArray[np.bool_]
+
+    @cached_property
+    def features_NF(self) -> Floats32:
+        """What a verifier sees of the masks."""
+        return features(self.image, pixels_HWC=self.truth.image, embedding=self.embedding)
 
     def recall(self, least_iou: float = 0.5) -> float:
         """Share of the labels that a mask meets; 1 where there are none."""
@@ -127,7 +134,7 @@ def examples_of(judged: Sequence[Judged], *, complete: bool, weight: float = 1.0
         complete: whether everything there is labelled; else masks outside labelled area are left out.
         weight: of each mask.
     """
-    columns = [features(one.image, pixels_HWC=one.truth.image, embedding=one.embedding) for one in judged]
+    columns = [one.features_NF for one in judged]
     keep = [np.ones(len(one.iou_N), bool) if complete else one.is_labelled_N for one in judged]
     numbers = [np.full(int(kept.sum()), place) for place, kept in enumerate(keep)]
     iou_N = np.concatenate([one.iou_N[kept] for one, kept in zip(judged, keep, strict=True)])

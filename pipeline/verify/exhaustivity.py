@@ -28,8 +28,19 @@ from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.verify.coverage import CellGrid, Floats32, coverage
 from maskmill.pipeline.verify.features import edge_strength, picture_cells
 
-SEEN = ("unexplained_edges", "open_edges", "outlined_edges", "found_of_all", "mean_right")
-"""Shares and means, no counts: how many masks a picture has says something else in every kind of pictures."""
+SEEN = (
+    "unexplained_edges",
+    "open_edges",
+    "outlined_edges",
+    "found_of_all",
+    "mean_right",
+    "unanswered",
+    "texture",
+)
+"""Shares and means, no counts: how many masks a picture has says something else in every kind of pictures.
+`unanswered`: of the prompts that lie in masks' boxes, the share that found nothing; unknown without votes.
+`texture`: the logarithm of the mean change from pixel to pixel, along rows."""
+TEXTURE_ROWS = 256
 STRONG = 1.5
 """Times the picture's average: an edge that something has."""
 MOST = 3.0
@@ -42,7 +53,7 @@ class Missing:
     """What of a picture is unexplained.
 
     Attributes:
-        seen_S: the numbers named `SEEN`.
+        seen_S: the numbers named `SEEN`; NaN where one is unknown.
         unexplained_RC: 0 where all is explained, towards 1 where something lies without a mask.
     """
 
@@ -84,6 +95,8 @@ def look(image: AnnotatedImage, right_N: Floats32, pixels_HWC: Pixels) -> Missin
         (edge_RC * near_RC).sum() / total,
         np.log((float(right_N.sum()) + 0.5) / (pieces + len(image.passed_over or ()) + 1)),
         right_N.mean() if len(right_N) else 0.0,
+        _unanswered(image),
+        _texture(pixels_HWC),
     )
     return Missing(np.array(seen, np.float32), unexplained_RC)
 
@@ -104,8 +117,12 @@ class ShareFound:
     bias_1: Floats32
 
     def __call__(self, seen_PS: Floats32) -> Floats32:
-        """float32[P], the share of each picture's objects that has a mask, expected."""
-        x_PS = np.clip((seen_PS - self.mean_S) / self.deviation_S, -4, 4)
+        """float32[P], the share of each picture's objects that has a mask, expected.
+
+        Args:
+            seen_PS: of each picture; what is unknown, NaN, counts as the mean of those it was fitted on.
+        """
+        x_PS = np.nan_to_num(np.clip((seen_PS - self.mean_S) / self.deviation_S, -4, 4))
         found: Floats32 = 1 / (1 + np.exp(-(x_PS @ self.weight_S + self.bias_1)))
         return found
 
@@ -124,8 +141,9 @@ def fit_share(seen: Sequence[Floats32], recall_P: Sequence[float], *, ridge: flo
     if not len(seen):
         raise ValueError("no picture to learn from: give labelled ones")
     seen_PS, recall = np.stack(seen).astype(np.float64), np.asarray(recall_P, np.float64)
-    mean_S, deviation_S = seen_PS.mean(0), seen_PS.std(0) + 1e-3
-    x_PS = np.clip((seen_PS - mean_S) / deviation_S, -4, 4)
+    known_PS = np.where(np.isnan(seen_PS).all(axis=0), 0.0, seen_PS)
+    mean_S, deviation_S = np.nanmean(known_PS, axis=0), np.nanstd(known_PS, axis=0) + 1e-3
+    x_PS = np.nan_to_num(np.clip((known_PS - mean_S) / deviation_S, -4, 4))
 
     def loss(weights: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         """Mean cross entropy with the recall, and its slope."""
@@ -138,6 +156,18 @@ def fit_share(seen: Sequence[Floats32], recall_P: Sequence[float], *, ridge: flo
     found: Any = minimize(loss, np.zeros(len(SEEN) + 1), jac=True, method="L-BFGS-B")
     weights = found.x.astype(np.float32)
     return ShareFound(mean_S.astype(np.float32), deviation_S.astype(np.float32), weights[:-1], weights[-1:])
+
+
+def _unanswered(image: AnnotatedImage) -> float:
+    votes = [one.votes for one in image.annotations if one.votes is not None]
+    asked = sum(one.asked for one in votes)
+    return sum(one.asked - one.inside for one in votes) / max(1, asked) if votes else float("nan")
+
+
+def _texture(pixels_HWC: Pixels) -> float:
+    """Of some rows of the picture, in 255ths."""
+    grey = pixels_HWC[:: max(1, len(pixels_HWC) // TEXTURE_ROWS)].mean(axis=2, dtype=np.float32)
+    return float(np.log(np.abs(np.diff(grey, axis=1)).mean() + 1)) if grey.shape[1] > 1 else 0.0
 
 
 def _cells(box_xywh: Sequence[float], grid: CellGrid) -> tuple[slice, slice]:

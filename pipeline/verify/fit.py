@@ -22,7 +22,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.verify.features import FEATURES, GROUPS
+from maskmill.pipeline.verify.features import FEATURES, GROUPS, VOTES
 from maskmill.pipeline.verify.head import FARTHEST, RIGHT_IOU, Curve, Floats, Head, Networks
 
 FOLDS = 5
@@ -119,11 +119,22 @@ def fit_head(examples: Examples, calibrated_for: str, *, seed: int = 0, steps: i
     networks = _fit_networks(examples, fold_N, seed=seed, steps=steps)
 
     # What each said of what it had not seen, and the curves from that
-    each_EN2 = networks.each(examples.features_NF)
-    unseen_N2 = each_EN2[fold_N, np.arange(len(examples))]
-    right = fitted_curve(unseen_N2[:, 0], is_right_N.astype(np.float32), examples.weight_N)
-    iou = fitted_curve(unseen_N2[:, 1], examples.iou_N, examples.weight_N)
-    return Fitted(Head(networks, right, iou, calibrated_for), right(unseen_N2[:, 0]), iou(unseen_N2[:, 1]))
+    unseen_N2 = networks.each(examples.features_NF)[fold_N, np.arange(len(examples))]
+    right, iou = _curves(unseen_N2, examples)
+    alone_NF = examples.features_NF.copy()
+    alone_NF[:, [FEATURES.index(name) for name in VOTES]] = 0
+    alone = _curves(networks.each(alone_NF)[fold_N, np.arange(len(examples))], examples)
+    head = Head(networks, right, iou, calibrated_for, *alone)
+    return Fitted(head, right(unseen_N2[:, 0]), iou(unseen_N2[:, 1]))
+
+
+def _curves(unseen_N2: Floats, examples: Examples) -> tuple[Curve, Curve]:
+    """Of the chance to be right and of the IoU, from answers about pictures that were not seen."""
+    is_right_N = (examples.iou_N >= RIGHT_IOU).astype(np.float32)
+    return (
+        fitted_curve(unseen_N2[:, 0], is_right_N, examples.weight_N),
+        fitted_curve(unseen_N2[:, 1], examples.iou_N, examples.weight_N),
+    )
 
 
 def fitted_curve(said_N: Floats, true_N: Floats, weight_N: Floats, knots: int = KNOTS) -> Curve:

@@ -7,6 +7,9 @@ through two rising curves, fitted by isotonic regression on the pictures that ea
     (2)  mean over the networks of sigmoid(W2 tanh(W1 x + b1) + b2): [right, IoU]
     (3)  each by its curve
 
+Where no votes were kept (the engine on a GPU keeps none, nor do other people's files), the networks know
+less, and (3) has curves of its own, fitted on the same pictures with the votes hidden.
+
 Curves belong to a model: what a head says of another model's masks has its order, not its size.
 `calibrated_for` holds the sha256 of the weights whose masks the curves were fitted on. Everything is one
 safetensors file, read with numpy alone.
@@ -26,12 +29,16 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from maskmill.pipeline.verify.features import FEATURES
+from maskmill.pipeline.verify.features import FEATURES, VOTES
 
 FORMAT = "maskmill-verifier"
 FORMAT_VERSION = "1"
 RIGHT_IOU = 0.75
 """A mask is right from this IoU on."""
+HAS_VOTES = FEATURES.index(VOTES[0])
+_ALONE = "_alone"
+CURVES = ("right", "iou", f"right{_ALONE}", f"iou{_ALONE}")
+"""Of a head; files of before there were the last two read as heads without."""
 FARTHEST = 4.0
 """Deviations from the mean beyond which a feature says no more."""
 
@@ -100,6 +107,7 @@ class Head:
     Attributes:
         networks: of it.
         right, iou: the two curves.
+        right_alone, iou_alone: of masks without votes.
         calibrated_for: sha256 of the weights whose masks the curves were fitted on.
     """
 
@@ -107,13 +115,22 @@ class Head:
     right: Curve
     iou: Curve
     calibrated_for: str
+    right_alone: Curve | None = None
+    iou_alone: Curve | None = None
 
     def __call__(self, features_NF: Floats) -> Verdicts:
         """Args: features_NF: float32[N, F], as `features.features` gives them."""
         if not len(features_NF):
             return Verdicts(np.zeros(0, np.float32), np.zeros(0, np.float32))
         said_N2 = self.networks.each(features_NF).mean(axis=0)
-        return Verdicts(self.right(said_N2[:, 0]), self.iou(said_N2[:, 1]))
+        right_N, iou_N = self.right(said_N2[:, 0]), self.iou(said_N2[:, 1])
+        if self.right_alone is None or self.iou_alone is None:
+            return Verdicts(right_N, iou_N)
+        is_alone_N = features_NF[:, HAS_VOTES] == 0
+        return Verdicts(
+            np.where(is_alone_N, self.right_alone(said_N2[:, 0]), right_N),
+            np.where(is_alone_N, self.iou_alone(said_N2[:, 1]), iou_N),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,8 +152,10 @@ def save(stored: Stored, path: Path) -> None:
     """Writes a head to one safetensors file, through a temporary name."""
     head = stored.head
     tensors = {one.name: getattr(head.networks, one.name) for one in fields(Networks)}
-    for name, curve in (("right", head.right), ("iou", head.iou)):
-        tensors |= {f"{name}_said_K": curve.said_K, f"{name}_true_K": curve.true_K}
+    for name in CURVES:
+        curve = getattr(head, name)
+        if curve is not None:
+            tensors |= {f"{name}_said_K": curve.said_K, f"{name}_true_K": curve.true_K}
     tensors |= {f"extra.{name}": values for name, values in stored.extra.items()}
     metadata = {
         "format": FORMAT,
@@ -177,13 +196,15 @@ def load(path: Path) -> Stored:
         raise ValueError(f"{path} reads other features than this version has: train it again")
     try:
         networks = Networks(**{one.name: tensors[one.name] for one in fields(Networks)})
-        right, iou = (
-            Curve(tensors[f"{name}_said_K"], tensors[f"{name}_true_K"]) for name in ("right", "iou")
-        )
+        curves = {
+            name: Curve(tensors[f"{name}_said_K"], tensors[f"{name}_true_K"])
+            for name in CURVES
+            if f"{name}_said_K" in tensors or not name.endswith(_ALONE)
+        }
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}: train or fetch it again") from error
     extra = {
         name.removeprefix("extra."): value for name, value in tensors.items() if name.startswith("extra.")
     }
-    head = Head(networks, right, iou, metadata["calibrated_for"])
+    head = Head(networks, calibrated_for=metadata["calibrated_for"], **curves)
     return Stored(head, extra, json.loads(metadata["about"]))

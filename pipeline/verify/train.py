@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,19 +23,15 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano, load_student
-from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings import NANO, MaskSettings, SegmenterSettings
 from maskmill.pipeline.train.nano.pictures.photographs import read_photographs
-from maskmill.pipeline.train.nano.thresholds import SETTINGS
 from maskmill.pipeline.verify.examples import Judged, examples_of, judge, scenes
 from maskmill.pipeline.verify.exhaustivity import ShareFound, fit_share, look
-from maskmill.pipeline.verify.features import features
 from maskmill.pipeline.verify.fit import Examples, Fitted, concatenate, fit_head
 from maskmill.pipeline.verify.head import RIGHT_IOU
 from maskmill.pipeline.verify.ranks import auc
 from maskmill.pipeline.verify.verifier import Verifier, save_verifier
 
-NANO = replace(SETTINGS, predicted_iou=0.5, stability=0.2)
-"""The nano recipe's."""
 FIRST_SEED = HELD_BACK_SEED - 100_000
 SCENE_SIDES = (256, 384)
 PHOTO_WEIGHT = 3.0
@@ -76,7 +72,7 @@ def _share(judged: Sequence[Judged], fitted: Fitted) -> ShareFound:
     seen, recalls = [], []
     for one in judged:
         if len(one.truth.masks_NHW):
-            said = fitted.head(features(one.image, pixels_HWC=one.truth.image, embedding=one.embedding))
+            said = fitted.head(one.features_NF)
             seen.append(look(one.image, said.right_N, one.truth.image).seen_S)
             recalls.append(one.recall())
     return fit_share(seen, recalls)
@@ -97,7 +93,8 @@ def gather(
     return found
 
 
-def _scenes(count: int) -> Iterator[Truth]:
+def generated_scenes(count: int) -> Iterator[Truth]:
+    """So many scenes that nothing is measured on."""
     for place in range(count):
         yield from scenes([FIRST_SEED + place], SCENE_SIDES[place % len(SCENE_SIDES)])
 
@@ -119,7 +116,7 @@ def main() -> None:
     segmenter = SamSegmenter(load_student(given.weights) if given.weights else load_nano(), device="cpu")
     photographs = iter(read_photographs(*given.photos)) if given.photos else iter(())
     photos = gather(segmenter, NANO, photographs, "photographs")
-    generated = gather(segmenter, NANO, _scenes(given.scenes), "scenes")
+    generated = gather(segmenter, NANO, generated_scenes(given.scenes), "scenes")
 
     # The verifier
     trained = train(photos, generated, model)

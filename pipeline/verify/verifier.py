@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.verify.coverage import Floats32
-from maskmill.pipeline.verify.exhaustivity import ShareFound, look
+from maskmill.pipeline.verify.exhaustivity import SEEN, ShareFound, look
 from maskmill.pipeline.verify.features import features
 from maskmill.pipeline.verify.head import Head, Stored, Verdicts, load, save
 
@@ -125,4 +125,6 @@ def _verifier(stored: Stored, path: Path, model: str | None) -> Verifier:
         share = ShareFound(**{one.name: stored.extra[_SHARE + one.name] for one in fields(ShareFound)})
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}: train the verifier again") from error
+    if len(share.weight_S) != len(SEEN):
+        raise ValueError(f"{path} looks at other numbers of a picture than this version: train it again")
     return Verifier(stored.head, share, model)

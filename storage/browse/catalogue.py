@@ -61,6 +61,7 @@ class Catalogue:
         column: that has the masks; None where nothing has any yet: pictures are empty then.
         makers: who worked on pictures.
         differences: what became of pictures' masks since another generation.
+        copies: keys of pictures that are near-duplicates of one before them; asked when first needed.
 
     Raises:
         DatasetError: the generation has no such column.
@@ -75,9 +76,11 @@ class Catalogue:
         column: str | None = "masks",
         makers: Makers = _nobody,
         differences: Differences = _unchanged,
+        copies: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.store, self.generation, self.column = store, generation, column or "masks"
         self.makers, self._differences = makers, differences
+        self._find_copies = copies
         self._rows_for = rows_for
         self.plan = load_plans(store)
         self._by_shard: dict[int, dict[str, GenerationRow]] = defaultdict(dict)
@@ -148,6 +151,14 @@ class Catalogue:
     def differences(self, since: str, shards: Sequence[int]) -> Iterable[tuple[str, int, int, int]]:
         """Key, and masks added, removed and changed since a generation. Raises NoSuchThing, DamagedObject."""
         return self._differences(find_generation(self.store, since), shards)
+
+    def copies(self) -> Collection[str]:
+        """Keys of pictures that are near-duplicates of one before them. Raises DamagedObject."""
+        return self._copies
+
+    @cached_property
+    def _copies(self) -> frozenset[str]:
+        return frozenset(self._find_copies())
 
     def _changed(self, since: str) -> Iterator[RowChange]:
         rows = changed_rows(find_generation(self.store, since), self.generation)

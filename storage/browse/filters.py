@@ -28,10 +28,14 @@ CHANGES: dict[str, str] = {
 }
 """What can have become of a picture's masks since another generation, as SQL over their counts."""
 
+COPIES = "copies"
+"""The table of pictures that are near-duplicates of one before them, filled for orders that need it."""
+
 SORTS = {
     "key": "key",
     "random": "hash(key, {seed})",
     "hardest": "doubt desc nulls first, key",
+    "most gain": f"key in (select key from {COPIES}), gain desc nulls first, key",
     "most masks": "masks desc, key",
     "fewest masks": "masks, key",
     "lowest IoU": "min_iou nulls last, key",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.browse.filters import Filters, order_of
+from maskmill.storage.browse.filters import COPIES, Filters, order_of
 from maskmill.storage.browse.statement import statement
 from maskmill.storage.errors import StorageError
 from maskmill.storage.query.query import LOCKED, QueryError, query_sentence
@@ -31,7 +31,7 @@ TABLES = ("masks", "images")
 
 FOUND = (
     "create table found (key varchar, shard bigint, masks bigint, matching bigint, min_iou float, "
-    "min_stability float, doubt float, largest_px bigint, smallest_px bigint, reject varchar)"
+    "min_stability float, doubt float, largest_px bigint, smallest_px bigint, gain float, reject varchar)"
 )
 
 
@@ -91,6 +91,8 @@ class Search:
         self._shards = catalogue.shards_for(filters.since, self._keys)
         self._connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY, **LOCKED})
         self._connection.execute(FOUND)
+        self._connection.execute(f"create table {COPIES} (key varchar)")
+        self._knows_copies = False
         self._asked = self._found = 0
         self._wanted = 0.0
         self._error: StorageError | None = None
@@ -112,7 +114,7 @@ class Search:
             QueryError: the condition in SQL cannot be answered.
             StorageError: a shard cannot be read.
         """
-        order = order_of(sort, seed)
+        order = self._order(sort, seed)
         wanted = offset + limit + 1 if sort == "key" else float("inf")
         self._await(wanted, wait_s)
         with self._changed:  # before the rows are read: a page that says that it is complete has all
@@ -135,7 +137,7 @@ class Search:
         Raises:
             InputError, QueryError, StorageError: as `page`.
         """
-        order = order_of(sort, seed)
+        order = self._order(sort, seed)
         self._await(float("inf") if sort != "key" or most is None else most, wait_s)
         limit = "" if most is None else f" limit {int(most)}"
         rows = self._connection.cursor().execute(f"select key from found order by {order}{limit}").fetchall()
@@ -146,6 +148,21 @@ class Search:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _order(self, sort: str, seed: int) -> str:
+        """The SQL of an order, and what it needs beside the pictures that are found."""
+        order = order_of(sort, seed)
+        if COPIES not in order:
+            return order
+        copies = _column("key", sorted(self._catalogue.copies()))
+        with self._changed:
+            if not self._knows_copies:
+                cursor = self._connection.cursor()
+                cursor.register("found_copies", copies)
+                cursor.execute(f"insert into {COPIES} select key from found_copies")
+                cursor.close()
+                self._knows_copies = True
+        return order
 
     def _is_complete(self) -> bool:
         return self._asked >= len(self._shards)
@@ -249,6 +266,12 @@ def _pairs(keys: list[str], words: list[str]) -> pa.Table:
 
     schema = pa.schema([("key", pa.string()), ("word", pa.string())])
     return pa.table({"key": keys, "word": words}, schema=schema)
+
+
+def _column(name: str, values: list[str]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({name: values}, schema=pa.schema([(name, pa.string())]))
 
 
 def _counted(rows: Iterable[tuple[str, int, int, int]]) -> pa.Table:

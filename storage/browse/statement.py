@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from maskmill.storage.browse.filters import CHANGES, DOUBT, Conditions, Filters
+from maskmill.storage.browse.gain import DISAGREES, GAIN
 
 WORD_FIELDS = ("label", "phrase", "name")
 
 _OF_MASKS = (
     f"count(m.annotation_id) as masks, count(*) filter (where {{fits}}) as matching, "
     f"min(m.predicted_iou) as min_iou, min(m.stability_score) as min_stability, {DOUBT} as doubt, "
-    "max(m.area_px) as largest_px, min(m.area_px) as smallest_px"
+    f"max(m.area_px) as largest_px, min(m.area_px) as smallest_px, {GAIN} as gain"
 )
 _JUDGED = (
-    "(select m.*, v.expected_iou, v.p_right from masks m left join verdicts v using (annotation_id))",
-    "(select *, null::double as expected_iou, null::double as p_right from masks)",
+    "(select m.*, v.expected_iou, v.p_right, v.share_found from masks m left join verdicts v "
+    "using (annotation_id))",
+    "(select *, null::double as expected_iou, null::double as p_right, null::double as share_found "
+    "from masks)",
 )
 """Masks with what a verifier says of them, and where none was asked."""
 _ROWS_WITH_PICTURES = (
@@ -37,7 +40,7 @@ def statement(filters: Filters, tables: Mapping[str, Sequence[str]]) -> Conditio
     """
     pictures, values = _picture_conditions(filters, tables)
     if "masks" not in tables:
-        bare = "0, 0, null, null, null, null, null"
+        bare = "0, 0, null, null, null, null, null, null"
         kept = [*pictures, "false"] if filters.on_masks or filters.where.strip() else pictures
         return Conditions(_insert(bare, "", kept), values)
 
@@ -49,8 +52,13 @@ def statement(filters: Filters, tables: Mapping[str, Sequence[str]]) -> Conditio
     )
     if fits != "true":
         pictures = [*pictures, "a.matching > 0"]
+    gain = "gain"
+    if "differences" in tables:
+        of_masks += " left join differences d using (key)"
+        gain = f"gain * {DISAGREES}"
     scores = (
-        "coalesce(masks, 0), coalesce(matching, 0), min_iou, min_stability, doubt, largest_px, smallest_px"
+        "coalesce(masks, 0), coalesce(matching, 0), min_iou, min_stability, doubt, largest_px, smallest_px, "
+        f"{gain}"
     )
     return Conditions(_insert(scores, of_masks, pictures), (*fit_values, *values))
 

@@ -65,14 +65,29 @@ def ages(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[int, str]:
         return {record.shard: record.created_utc for record in records}
 
 
-def qualities(store: ObjectStore, rows: Sequence[GenerationRow]) -> dict[int, float]:
-    """Mean predicted IoU of each row's masks, 0 without masks; reads their indexes. Raises DamagedObject."""
+def qualities(
+    store: ObjectStore, rows: Sequence[GenerationRow], verdicts: Mapping[int, GenerationRow]
+) -> dict[int, float]:
+    """How good each shard's masks are, 0 without masks: the mean of what a verifier expects their IoU to be
+    where all the shards have its verdicts, else of the IoU that the model predicts.
+
+    Args:
+        store: the dataset.
+        rows: of columns with masks; their indexes are read.
+        verdicts: by shard.
+
+    Raises:
+        DamagedObject: an index is not what was written.
+    """
+    score = "predicted_iou"
+    if rows and all(row.shard in verdicts for row in rows):
+        rows, score = [verdicts[row.shard] for row in rows], "expected_iou"
 
     def mean(row: GenerationRow) -> tuple[int, float]:
         """Of one shard."""
         if row.index is None or not row.index.num_samples:
             return row.shard, 0.0
-        scores = read_index(store, row.index)["predicted_iou"].to_pylist()
+        scores = read_index(store, row.index)[score].to_pylist()
         return row.shard, sum(scores) / len(scores)
 
     with ThreadPoolExecutor(THREADS) as threads:

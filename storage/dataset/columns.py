@@ -19,7 +19,7 @@ import re
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import compress, count, islice
 
 from maskmill.storage.dataset.records import CommitRecord, parse_record, record_bytes
 from maskmill.storage.drivers.lease import check_lease
@@ -84,7 +84,7 @@ class Repairs(MutableMapping[int, int]):
 
     def __iter__(self) -> Iterator[int]:
         for number, part in sorted(self._parts.items()):
-            yield from (number << PART_BITS | place for place, held in enumerate(part) if held)
+            yield from compress(range(number << PART_BITS, number + 1 << PART_BITS), part)
 
     def __len__(self) -> int:
         return self._num_shards

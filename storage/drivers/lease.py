@@ -95,6 +95,8 @@ class Lease:
         self._ended.set()
         self._thread.join()
         _held[self._store].remove(self)
+        if not _held[self._store]:
+            del _held[self._store]  # or a store once written to is kept as long as the process
         try:
             self._store.delete(self._name())
         except StorageError as exc:

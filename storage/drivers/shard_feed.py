@@ -4,9 +4,10 @@
     held     other drivers claimed them: looked at again from time to time, and dropped once they are done,
              taken over once their driver is dead
 
-It is asked for one shard at a time, for a worker that is free or will be next: no driver sits on more than
-one shard a worker that another could work. It never waits: `next` says that there is none now, `ended` that
-there will be none.
+It is asked for one shard at a time, for a worker that is free: no driver sits on shards that another could
+work. What a worker will probably have next (`likely`) is foretold and not claimed; that it comes true beside
+other drivers is because each works a stretch of its own: who meets another one's claim goes on elsewhere. It
+never waits: `next` says that there is none now, `ended` that there will be none.
 
 It does not know: workers, and what a shard is.
 """
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 5.0
 MOST_TRIES = 64  # claims at a time: who asks has workers to look after
 MOST_LOOKS = 8  # at other drivers' shards, at a time; the rest have their turn later
+JUMP = 0.618  # of what is left, where another driver is met: the golden section spreads any number of them
 
 
 class ShardFeed:
@@ -75,25 +77,36 @@ class ShardFeed:
         """Whether `shards` are all there will be: the plan is made."""
         return self._more is None
 
-    def next(self) -> int | None:
+    def next(self, wish: int | None = None, spare: Collection[int] = ()) -> int | None:
         """A shard for this driver to work; None if there is none now.
+
+        Args:
+            wish: is tried first, if it was not handed out.
+            spare: are handed out last.
 
         Raises:
             DamagedObject: the plan cannot be read.
         """
         for _ in range(min(len(self._fresh), MOST_TRIES)):
-            shard = self._fresh.popleft()
+            shard = self._picked(wish, spare)
             if self._claims is None or self._claims.take(shard):
                 return shard
             self._held.append(shard)
+            if shard != wish:
+                self._fresh.rotate(-round(JUMP * len(self._fresh)))
+            wish = None
         if self._fresh or self.ended or self._clock() - self._looked_s < LOOK_EVERY_S:
             return None
         self._looked_s = self._clock()
         try:
-            return self.next() if self._take_more() else self._left_by_others()
+            return self.next(spare=spare) if self._take_more() else self._left_by_others()
         except StoreUnavailable as exc:  # a driver that is cut off for long loses its lease
             log.warning("no look at what is left to do, trying again: %s", exc)
             return None
+
+    def likely(self, spare: Collection[int] = ()) -> int | None:
+        """What will probably be handed out next, without a claim on it; None of `spare`."""
+        return next((shard for shard in self._fresh if shard not in spare), None)
 
     def give_up(self, shard: int) -> None:
         """Lets another driver try a shard that failed here."""
@@ -103,6 +116,14 @@ class ShardFeed:
     def begin_again(self, left: Iterable[int]) -> None:
         """Hands these out once more: the workers that had them are gone."""
         self._fresh.extendleft(sorted(set(left) - set(self._fresh) - set(self._held), reverse=True))
+
+    def _picked(self, wish: int | None, spare: Collection[int]) -> int:
+        """Takes one out of `_fresh`, which has some."""
+        shard = wish if wish is not None and wish in self._fresh else self.likely(spare)
+        if shard is None:
+            return self._fresh.popleft()
+        self._fresh.remove(shard)
+        return shard
 
     def _take_more(self) -> bool:
         """Whether the plan has more than before."""

@@ -1,7 +1,8 @@
 """From listed files to hashed images: every input is read once, by several threads, in a fixed order.
 
 Files come in small batches, a tar is a unit of its own and streamed: its images are hashed as they pass by.
-Results leave in the order of the listing; what runs ahead is held in bounded queues.
+Results leave in the order of the listing; what runs ahead is held in bounded queues. Which members of a tar
+are photographs, dry runs ask here too (`walk_samples`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 from maskmill.storage.errors import BucketNotFound, NotAFile, ObjectNotFound, StorageError, StoreUnavailable
 from maskmill.storage.plan.endings import CAPTION_ENDINGS, IMAGE_ENDINGS, ending_of
@@ -78,6 +79,8 @@ class ScannedTar:
 
 Examined = HashedImage | KnownInput | InputProblem | ScannedTar
 _Member = HashedImage | KnownInput | InputProblem
+
+T = TypeVar("T")
 
 NOT_UTF8 = "(captions that are not UTF-8)"
 
@@ -160,56 +163,88 @@ def _examine_tar(file: InputFile, known: Known, photograph: str | None) -> Itera
         yield already
         return
 
-    # Members of one key, until another key comes
-    group, skipped = Group[_Member](), Counter[str]()
+    skipped = Counter[str]()
     try:
         with open_patiently(file.source) as stream:
-            for found in scan_tar(stream, file.size_bytes):
+            reading = Reading[_Member](
+                image=lambda found: _hashed(file, found, stream, known),
+                caption=lambda found: _caption_in(found, stream, skipped),
+            )
+            for found in walk_samples(stream, file.size_bytes, reading, photograph, skipped):
                 if isinstance(found, TarDamage):
                     source = source_label(file.source, found.member)
                     yield InputProblem(
                         source, "tar_damaged", f"byte {found.offset}: {found.detail}", file.etag
                     )
                     continue
-                key, _ = key_and_field(found.name)
-                if key != group.key:
-                    yield from _captioned(group, photograph, skipped)
-                    group = Group(key)
-                _examine_member(file, found, stream, known, group, skipped)
-                if group.is_full:
-                    yield from _captioned(group.divide(), photograph, skipped)
+                member, caption = found
+                yield replace(member, caption=caption) if isinstance(member, HashedImage) else member
     except StorageError as exc:
-        yield from _captioned(group, photograph, skipped)
         yield _problem(file, exc)
         return
-
-    yield from _captioned(group, photograph, skipped)
     yield ScannedTar(file.source, file.etag, skipped)
 
 
-def _captioned(group: Group[_Member], photograph: str | None, skipped: Counter[str]) -> Iterator[_Member]:
-    for member, caption in group.photographs(photograph, skipped):
-        yield replace(member, caption=caption) if isinstance(member, HashedImage) else member
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """What is made of a tar's member while the stream stands at its first byte.
+
+    Attributes:
+        image: of one that is an image by its ending; it may be no plain file.
+        caption: of a sidecar; None where it has no text.
+    """
+
+    image: Callable[[TarMember], T]
+    caption: Callable[[TarMember], str | None]
 
 
-def _examine_member(
-    file: InputFile,
-    found: TarMember,
-    stream: BinaryIO,
-    known: Known,
-    group: Group[_Member],
-    skipped: Counter[str],
-) -> None:
+def walk_samples(
+    stream: BinaryIO, size_bytes: int, reading: Reading[T], photograph: str | None, skipped: Counter[str]
+) -> Iterator[tuple[T, str | None] | TarDamage]:
+    """A tar's photographs with their captions, sample by sample by grouped.py's rule, and at most one damage.
+
+    Args:
+        stream: seekable, at its start; when a photograph comes, it stands behind its sample.
+        size_bytes: of the whole tar.
+        reading: of members.
+        photograph: as `examine` has it.
+        skipped: gets a count, by ending or field, for each member that is neither photograph nor caption.
+
+    Raises:
+        StorageError: the tar cannot be read further; what was whole before has come.
+    """
+    group = Group[T]()
+    try:
+        for found in scan_tar(stream, size_bytes):
+            if isinstance(found, TarDamage):
+                yield found
+                continue
+
+            # Members of one key, until another key comes
+            key, _ = key_and_field(found.name)
+            if key != group.key:
+                yield from group.photographs(photograph, skipped)
+                group = Group(key)
+            _take_member(group, found, reading, skipped)
+            if group.is_full:
+                yield from group.divide().photographs(photograph, skipped)
+    except StorageError:
+        yield from group.photographs(photograph, skipped)
+        raise
+    yield from group.photographs(photograph, skipped)
+
+
+def _take_member(group: Group[T], found: TarMember, reading: Reading[T], skipped: Counter[str]) -> None:
     """One complete member, into the group or counted as skipped."""
     ending, (_, field) = ending_of(found.name), key_and_field(found.name)
     if found.name.rpartition("/")[2].startswith("."):
         skipped["(hidden)"] += 1
     elif ending in CAPTION_ENDINGS and found.is_file:
-        text = _caption_in(found, stream, skipped)
+        text = reading.caption(found)
         if text is not None:
             group.captions[field] = text
     elif ending in IMAGE_ENDINGS:
-        group.images.append((field, _hashed(file, found, stream, known)))
+        group.images.append((field, reading.image(found)))
     elif found.is_file:
         skipped[ending or "(no ending)"] += 1
 

@@ -15,6 +15,7 @@ A caption is a .txt, or a .json with "caption", beside the image; which, is grou
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
 import os
@@ -127,14 +128,24 @@ def _check_some(address: str, asked: _Asked) -> None:
         problems.append(found)
     seen = most_of(skipped) or "nothing"
     trouble = "".join(f"; {problem.source}: {problem.detail}" for problem in problems[:3])
-    if asked.photograph is not None and any(name.startswith("(field ") for name in skipped):
-        raise InputError(
-            f"{address}: no image has the field that ingest.photograph={asked.photograph!r} names "
-            f"(found {seen}); name one that is there, or leave the setting off"
-        )
+    if has_only_other_fields(asked.photograph, skipped):
+        raise no_such_field(address, asked.photograph, skipped)
     wanted = ", ".join(ending.removeprefix(".") for ending in IMAGE_ENDINGS)
     raise InputError(
         f"{address}: no images in it (found {seen}{trouble}); give images ({wanted}) or .tar files"
+    )
+
+
+def has_only_other_fields(photograph: str | None, skipped: Mapping[str, int]) -> bool:
+    """Of inputs without a photograph: whether they have images, by other fields than the setting names."""
+    return photograph is not None and any(name.startswith("(field ") for name in skipped)
+
+
+def no_such_field(address: str, photograph: str | None, skipped: Mapping[str, int]) -> InputError:
+    """What to say of inputs whose images all have other fields than `ingest.photograph`."""
+    return InputError(
+        f"{address}: no image has the field that ingest.photograph={photograph!r} names "
+        f"(found {most_of(skipped)}); name one that is there, or leave the setting off"
     )
 
 
@@ -180,7 +191,10 @@ def _walk_file(address: str, skipped: Skipped) -> Iterator[InputFile | InputProb
     elif ending in IMAGE_ENDINGS or ending == TAR_ENDING:
         yield _look_at(address, Beside())
     else:
-        raise InputError(f"{address}: not a folder, an image, a .tar or a .txt manifest")
+        raise InputError(
+            f"{address}: not a folder, an image, a .tar or a .txt manifest; a list of images is a .txt "
+            "with a path a line"
+        )
 
 
 def _is_manifest(address: str) -> bool:
@@ -194,6 +208,9 @@ def _walk_manifest(address: str) -> Iterator[InputFile | InputProblem]:
         store.open_read(name) as raw,
         io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape") as lines,
     ):
+        if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"{address}: the list is UTF-16; save it as UTF-8")
+        raw.seek(0)
         for line in lines:
             entry = line.strip()
             if entry and not entry.startswith("#"):
@@ -205,7 +222,10 @@ def _look_at_entry(entry: str, folder: str, beside: Beside) -> InputFile | Input
         return InputProblem(_printable(entry), "unsupported", f"not {address_forms()}; download it first")
     if ending_of(entry) not in (*IMAGE_ENDINGS, TAR_ENDING):
         return InputProblem(_printable(entry), "unsupported", "not an image or .tar by its ending")
-    return _look_at(address_beside(folder, entry), beside)
+    try:
+        return _look_at(address_beside(folder, entry), beside)
+    except InputError as exc:  # an address that is none: the list's other lines stand
+        return InputProblem(_printable(entry), "unsupported", str(exc))
 
 
 def _look_at(address: str, beside: Beside) -> InputFile | InputProblem:

@@ -21,7 +21,13 @@ from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.lease import check_lease
 from maskmill.storage.errors import InputError, StoreUnavailable
 from maskmill.storage.plan.examine import NOT_UTF8, Examined, HashedImage, KnownInput, ScannedTar, examine
-from maskmill.storage.plan.inputs import InputListing, list_inputs
+from maskmill.storage.plan.inputs import (
+    InputListing,
+    has_only_other_fields,
+    list_inputs,
+    most_of,
+    no_such_field,
+)
 from maskmill.storage.plan.ledger import Ledger, digest
 from maskmill.storage.plan.plan import (
     FOLDER,
@@ -344,10 +350,12 @@ class _Planning:
         return self._num_of_source
 
     def _nothing_usable(self) -> InputError:
-        told = (
-            "; ".join(f"{one.source}: {one.reason}, {one.detail}" for one in self._examples) or "none found"
-        )
-        return InputError(f"{', '.join(self._listing.inputs)}: no image in it can be used ({told})")
+        where, skipped = ", ".join(self._listing.inputs), self._listing.skipped
+        if not self._examples and has_only_other_fields(self._photograph, skipped):
+            return no_such_field(where, self._photograph, skipped)
+        told = "; ".join(f"{one.source}: {one.reason}, {one.detail}" for one in self._examples)
+        seen = f"found {most_of(skipped)}" if skipped else "none found"
+        return InputError(f"{where}: no image in it can be used ({told or seen})")
 
     def _part(
         self,

@@ -307,6 +307,11 @@ def planned(store: ObjectStore) -> Plan:
     return plan
 
 
+def has_plan(store: ObjectStore) -> bool:
+    """Whether anything is planned, read or not: a damaged plan counts."""
+    return next(iter(store.list(f"{FOLDER}/")), None) is not None
+
+
 def load_plans(store: ObjectStore, *, copies: bool = True) -> Plan:
     """All plans of a dataset; an empty one if there are none. Reads their JSON only.
 

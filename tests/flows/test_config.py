@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from maskmill.flows.config import ConfigError, RunConfig, load_config, to_toml
-from maskmill.pipeline.settings import FAST, SA1B
+from maskmill.pipeline.settings import FAST, NANO, SA1B
 from maskmill.workers.run import recipe
 
 
-def test_fast_and_sa1b_are_the_presets_of_the_mask_stage() -> None:
+def test_recipes_are_the_presets_of_the_mask_stage() -> None:
+    assert load_config("nano").masks == NANO
     assert load_config("fast").masks == FAST
     assert load_config("sa1b").masks == SA1B
 
@@ -88,7 +89,7 @@ def test_an_unknown_recipe_names_the_nearest_and_all() -> None:
         ("recipe = 3", "must be a name in quotes"),
         ("masks = 3", r"write \[masks\]"),
         ("[masks", "is not TOML"),
-        (f"[masks]\npoints_per_side = {'1' * 5001}", "is not TOML"),
+        (f"[masks]\npoints_per_side = {'1' * 5001}", "is not TOML: it has a number of thousands of digits"),
         ("points_per_side = 3", r"no section \[points_per_side\]"),
     ],
 )
@@ -97,6 +98,12 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_config(file=file)
+
+
+def test_a_file_in_another_encoding_says_which_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_bytes("[run]\nworkers = 1  # café".encode("latin-1"))
+    with pytest.raises(ConfigError, match="the byte at place 24 is no UTF-8: save it as UTF-8"):
+        load_config(file=tmp_path / "my.toml")
 
 
 def test_a_missing_file_and_a_recipe_named_twice_are_refused(tmp_path: Path) -> None:

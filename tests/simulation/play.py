@@ -15,6 +15,7 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from maskmill.storage.care.forget import forget
@@ -29,11 +30,11 @@ from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
 from tests.simulation.machine.fates import DAY_S, Dice, Fate, Fates
 from tests.simulation.machine.invariants import Watch, broken_links, look, lost_saves
 from tests.simulation.machine.one_thread import one_thread
-from tests.simulation.machine.store import SimStore, opened_by_address
+from tests.simulation.machine.store import SimStore, newest, opened_by_address
 from tests.simulation.machine.world import Killed, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CRASHES = {fate.value for fate in (Fate.KILLED, Fate.DIES_AFTER, Fate.FAILS, Fate.FAILS_AFTER, Fate.FULL)}
 HALF_WRITTEN = "or its writer was killed before it"  # a table without its record: which, nobody can tell
@@ -112,13 +113,12 @@ def cast(world: World, scene: Scene, dice: random.Random, kinds: Sequence[str], 
 def past(world: World, scene: Scene, dice: random.Random) -> None:
     """What was there before: nothing, a generation, more inputs since, half of other masks, damage."""
     inputs = world.spaces.setdefault(INPUTS.removeprefix("sim://"), {})
-    store, quiet = world.view("past"), Scene(world)
+    store = world.view("past")
     inputs |= {f"{number}.png": (picture(number), world.now_s) for number in range(4)}
     what = dice.choice(["nothing", "generation", "more", "more", "halfway"])
     if what != "nothing":
-        alone(world, quiet, store)
-        if what == "halfway":
-            with_others(store)
+        for name, data in made_before(what == "halfway").items():
+            store.put(name, data)
         strew(store, dice)
         world.now_s += 10 * DAY_S
         if dice.random() < 0.15:
@@ -127,17 +127,38 @@ def past(world: World, scene: Scene, dice: random.Random) -> None:
         inputs |= {f"{number}.png": (picture(number), world.now_s) for number in range(4, 7)}
 
 
-def alone(world: World, scene: Scene, store: SimStore) -> None:
+@cache
+def made_before(halfway: bool) -> dict[str, bytes]:
+    """A dataset of the first four pictures; `halfway`, with other masks of the first shard, not published."""
+
+    def work(store: SimStore) -> None:
+        """By one who is alone."""
+        alone(store)
+        if halfway:
+            actors.work(store, actors.OTHER, [0])
+
+    return made_by(work, 4)
+
+
+def made_by(work: Callable[[SimStore], None], num_pictures: int) -> dict[str, bytes]:
+    """What a dataset holds after that, done in a world of its own: to be kept, it is the same every time."""
+    played = newest[:]
+    world = World(0)
+    world.spaces[INPUTS.removeprefix("sim://")] = {
+        f"{number}.png": (picture(number), world.now_s) for number in range(num_pictures)
+    }
+    with one_thread(random.Random(0)):
+        work(world.view("before"))
+    newest[:] = played
+    return {name: data for name, (data, _) in world.objects.items()}
+
+
+def alone(store: SimStore) -> None:
     """A `generate` with nobody beside it."""
     actors.make_plan(store, [INPUTS], shard_size=actors.SHARD_SIZE)
     spec = actors.spec_of(store)
     actors.work(store, actors.FIRST, sorted(actors.pending_shards(spec)))
     actors.publish_and_verify(spec, actors.config())
-
-
-def with_others(store: SimStore) -> None:
-    """Other masks of the first shard, made and never published."""
-    actors.work(store, actors.OTHER, [0])
 
 
 def strew(store: SimStore, dice: random.Random) -> None:
@@ -224,7 +245,7 @@ def generate_alone(world: World, store: SimStore) -> None:
     with actors.announce(store, "generate", clock=world.clock_of(store)) as lease:
         actors.one_writer.await_collector(store, lease.driver_id, poll_s=1.0, sleep=world.sleep)
         actors.settle(store)
-        alone(world, Scene(world), store)
+        alone(store)
 
 
 def _forget_caches() -> None:

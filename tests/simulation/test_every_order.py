@@ -16,6 +16,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -24,6 +25,7 @@ from tests.simulation.actors import INPUTS, KINDS, Scene, persistent, picture
 from tests.simulation.machine.fates import DAY_S
 from tests.simulation.machine.invariants import Watch
 from tests.simulation.machine.one_thread import one_thread
+from tests.simulation.machine.store import SimStore
 from tests.simulation.machine.world import World
 
 CAST = {"first": "generate", "second": "generate", "forget": "forget", "gc": "gc versions"}
@@ -38,6 +40,19 @@ def quietly() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@cache
+def begun() -> dict[str, bytes]:
+    """The first shard made under two settings, nothing published."""
+
+    def work(store: SimStore) -> None:
+        """Both."""
+        actors.make_plan(store, [INPUTS], shard_size=actors.SHARD_SIZE)
+        actors.work(store, actors.FIRST, [0])
+        actors.work(store, actors.OTHER, [0])
+
+    return play.made_by(work, 3)
+
+
 def at(stopped: str, call: int, others: tuple[str, ...], *, stale: bool) -> tuple[World, list[str], bool]:
     """One order; what is wrong with it, and whether the stopped one was stopped at all."""
     world = World(0)
@@ -48,9 +63,8 @@ def at(stopped: str, call: int, others: tuple[str, ...], *, stale: bool) -> tupl
         place = world.spaces.setdefault(INPUTS.removeprefix("sim://"), {})
         place |= {f"{number}.png": (picture(number), world.now_s) for number in range(3)}
         store = world.view("past")
-        actors.make_plan(store, [INPUTS], shard_size=actors.SHARD_SIZE)
-        actors.work(store, actors.FIRST, [0])
-        actors.work(store, actors.OTHER, [0])
+        for name, data in begun().items():
+            store.put(name, data)
         world.now_s += 10 * DAY_S
         place["3.png"] = (picture(3), world.now_s)
         (world.suspend if stale else world.nap)(stopped, call)

@@ -33,7 +33,7 @@ def world() -> Iterator[World]:
     with one_thread(random.Random(0)):
         place = found.spaces.setdefault(INPUTS.removeprefix("sim://"), {})
         place |= {f"{number}.png": (picture(number), found.now_s) for number in range(4)}
-        alone(found, Scene(found), found.view("past"))
+        alone(found.view("past"))
         yield found
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.verify.verifier import PictureVerdicts, Verifier
 from maskmill.storage.dataset.generations import Generation, publish
 from maskmill.storage.plan.make_plan import make_plan
 from maskmill.storage.plan.plan import load_plans
@@ -21,6 +23,8 @@ from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
 from maskmill.workers.stages.masks.grid import GridMasks
+from maskmill.workers.stages.verdicts.column import VerdictStage
+from maskmill.workers.stages.verdicts.record import VERDICTS
 from tests.fakes import FakeMasks, Pixels, jpeg_bytes
 
 HOSTILE_NAME = "<script>alert(1)<!--&\"'.jpg"
@@ -108,3 +112,24 @@ def publish_dataset(folder: Path, *, shard_size: int = 4) -> Published:
         created_utc="2025-01-01T00:00:00+00:00",
     )
     return Published(store, generation, inputs, spec)
+
+
+def with_verdicts(published: Published, say: Callable[[AnnotatedImage], PictureVerdicts]) -> Published:
+    """The dataset with a second generation that has verdicts too, as `say` gives them."""
+
+    def verifier(image: AnnotatedImage, **seen: object) -> PictureVerdicts:
+        return say(image)
+
+    fingerprints = {**published.spec.fingerprints, VERDICTS: "2" * 16}
+    spec, store = RunSpec(root=published.spec.root, fingerprints=fingerprints), published.store
+    judge = cast("Verifier", verifier)
+    stage = VerdictStage(lambda: judge, None, fingerprint=fingerprints[VERDICTS], models={})
+    masks = GridMasks(masks_or_none, fingerprint=fingerprints[MASKS], models={"segmenter": "fake"})
+    stages = Stages(spec, store, load_plans(store), (masks, stage))
+    for row in published.generation.rows():
+        if row.column == MASKS:
+            run_shard(stages, ShardTask(shard=row.shard, attempt=f"{row.shard + 100:016d}"))
+    generation = publish(
+        store, fingerprints, settings={}, models={}, totals={}, created_utc="2025-01-01T00:00:00+00:00"
+    )
+    return Published(store, generation, published.inputs, spec)

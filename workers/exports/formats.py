@@ -163,9 +163,17 @@ FORMATS = (
         keeps_ids=True,
     ),
     ExportFormat(name="yolo", holds="Ultralytics: images + polygons", writer=_yolo, keeps_ids=True),
-    ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf),
-    ExportFormat(name="panoptic", holds="COCO's PNGs of segments", writer=_panoptic, images_optional=True),
-    ExportFormat(name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True),
+    ExportFormat(name="hf", holds="Parquet for Hugging Face's datasets", writer=_hf, keeps_ids=True),
+    ExportFormat(
+        name="panoptic",
+        holds="COCO's PNGs of segments",
+        writer=_panoptic,
+        images_optional=True,
+        keeps_ids=True,
+    ),
+    ExportFormat(
+        name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True, keeps_ids=True
+    ),
     ExportFormat(
         name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
     ),
@@ -194,6 +202,11 @@ def without_images() -> tuple[str, ...]:
     return tuple(one.name for one in FORMATS if one.images_optional)
 
 
+def with_ids() -> tuple[str, ...]:
+    """Those that can keep an import's numbers."""
+    return tuple(one.name for one in FORMATS if one.keeps_ids)
+
+
 def formats_told() -> str:
     """All of them, for help texts: "sa1b (tars of jpg + json), coco (...) or hf (...)"."""
     *others, last = (f"{one.name} ({one.holds})" for one in FORMATS)
@@ -214,8 +227,8 @@ class ExportChoices:
             these alone. It has no say over another column than "masks".
         polygons: masks as polygons in place of run lengths, for readers that know no other (detectron2's of
             LVIS); COCO of an imported column keeps the words it came in.
-        ids_of: an imported column whose category ids, image ids and file names are taken for the masks of
-            `column`; "" numbers anew.
+        ids_of: an imported column whose category ids, image ids and file names, as far as the format has
+            them, are taken for the masks of `column`; "" numbers anew.
         where: SQL on the generation's tables, rows of `images`: which images; "" takes all.
         only: the name of a set of pictures, saved in the page: these alone; "" takes all.
         masks_where: SQL on a mask's numbers and words: which masks; "" takes all.
@@ -275,9 +288,10 @@ class ExportChoices:
                 'polygons off, or use format="lvis"'
             )
         if self.ids_of and not chosen.keeps_ids:
-            able = ", ".join(one.name for one in FORMATS if one.keeps_ids)
-            raise ValueError(f"ids_of={self.ids_of!r}: {self.format} numbers nothing; {able} can keep ids")
-        if self.ids_of and self.ids_of == self.column:
+            raise ValueError(
+                f"ids_of={self.ids_of!r}: {self.format} numbers nothing; {', '.join(with_ids())} can keep ids"
+            )
+        if self.ids_of and self.ids_of == self.column and self.format == "coco":
             raise ValueError(f"ids_of={self.ids_of!r}: that column's export keeps its own ids; leave it off")
         self._check_selection()
 

@@ -121,6 +121,21 @@ class KeptEntries:
         told = {name: value for name, value in words.items() if name != "image_id"} if names else {}
         return {**entry, **told, "id": id_, "width": entry["width"], "height": entry["height"]}
 
+    def id_of(self, key: str, fallback: int) -> Id:
+        """A picture's id in the import's file.
+
+        Args:
+            key: of the picture.
+            fallback: our id; one that the file doesn't name has it beyond all of the file's.
+        """
+        found: Id = self.put_in({"id": fallback, "width": 0, "height": 0}, key, names=False)["id"]
+        return found
+
+    def name_of(self, key: str) -> str | None:
+        """A picture's name in the import's file, where it has one."""
+        name = (self._words_of(key) or {}).get("file_name")
+        return name if isinstance(name, str) else None
+
     def _words_of(self, key: str) -> Mapping[str, Any] | None:
         shard = self._plan.shard_of(key)
         if shard != self._shard:

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.shards.shards import HashingWriter
+from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.chosen import splits
 from maskmill.workers.exports.chosen.classes import CLASS
 from maskmill.workers.exports.chosen.selection import class_of
-from maskmill.workers.exports.given import is_crowd
+from maskmill.workers.exports.given import KeptEntries, given_categories, is_crowd
 from maskmill.workers.exports.parts import Ahead, export_parts, note_part
 from maskmill.workers.exports.report import SCHEMA, ExportedFile, ExportReport
 from maskmill.workers.exports.samples import ExportImage
@@ -46,7 +49,28 @@ GROUP_IMAGES = 100
 
 def write(task: ExportTask) -> ExportReport:
     """Writes a generation as Parquet files and a dataset card; see `WriteExport`."""
-    return export_parts(task, _file_name, _write_file, _card, extra={SCHEMA: SCHEMA_NUMBER})
+    numbers = None if not task.choices.ids_of else _Numbers(task)
+    write_file = partial(_write_file, numbers=numbers)
+    return export_parts(task, _file_name, write_file, _card, extra={SCHEMA: SCHEMA_NUMBER})
+
+
+class _Numbers:
+    """An import's numbers for rows of other masks of its pictures (`ids_of`)."""
+
+    def __init__(self, task: ExportTask) -> None:
+        choices = task.choices
+        self._kept = KeptEntries(task.store, task.generation, choices.ids_of)
+        self._categories = Categories(given_categories(task.generation, choices.ids_of), choices.classes)
+
+    def put_in(self, image: ExportImage) -> ExportImage:
+        """With the file's image id and name, and each mask's category id; a word as id goes beside."""
+        info, rows = image.record["image"], image.record["annotations"]
+        id_, name = self._kept.id_of(image.sample.key, info["image_id"]), self._kept.name_of(image.sample.key)
+        told = {"image_id": id_} if isinstance(id_, int) else {"given_id": id_}
+        told |= {} if name is None else {"given_name": name}
+        numbers = self._categories.count(class_of(row) for row in rows)
+        numbered = [{**row, "category_id": number} for row, number in zip(rows, numbers, strict=True)]
+        return replace(image, record={**image.record, "image": {**info, **told}, "annotations": numbered})
 
 
 def row_schema() -> pa.Schema:
@@ -145,7 +169,13 @@ def _json(value: dict[str, Any]) -> str | None:
 
 
 def _write_file(
-    target: ObjectStore, name: str, images: Ahead, max_images: int, max_bytes: int
+    target: ObjectStore,
+    name: str,
+    images: Ahead,
+    max_images: int,
+    max_bytes: int,
+    *,
+    numbers: _Numbers | None,
 ) -> ExportedFile:
     import pyarrow.parquet as pq
 
@@ -157,7 +187,7 @@ def _write_file(
             group: list[dict[str, Any]] = []
             group_bytes = 0
             for image in images.part(_size, max_images=max_images, max_bytes=max_bytes):
-                group.append(_row(image))
+                group.append(_row(image if numbers is None else numbers.put_in(image)))
                 group_bytes += _size(image)
                 num_images, num_masks = num_images + 1, num_masks + image.num_masks
                 if group_bytes >= GROUP_BYTES or len(group) >= GROUP_IMAGES:

@@ -133,8 +133,21 @@ def sides_of(words: Mapping[str, Any]) -> tuple[int | None, int | None]:
 def _list_of(content: Mapping[str, Any], name: str, where: str) -> Sequence[Any]:
     found = content.get(name)
     if not isinstance(found, list):
-        raise InputError(f"{where}: not a COCO annotations file (it has no list {name!r})")
+        raise InputError(
+            f"{where}: not a COCO annotations file (it has no list {name!r}{_other_format(content)})"
+        )
     return found
+
+
+def _other_format(content: Mapping[str, Any]) -> str:
+    """Whose file it looks like, and what to do; "" where nothing tells."""
+    kinds = {
+        "LabelMe's": {"shapes", "imagePath"} <= content.keys(),
+        "GeoJSON": content.get("type") == "FeatureCollection",
+        "VIA's": any(isinstance(one, Mapping) and "regions" in one for one in content.values()),
+    }
+    named = next((name for name, is_it in kinds.items() if is_it), None)
+    return f"; it looks like {named}: convert it to COCO first" if named else ""
 
 
 def _categories(found: Sequence[Any], where: str) -> dict[Id, ForeignCategory]:

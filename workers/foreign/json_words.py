@@ -30,7 +30,7 @@ def load_json(data: bytes, where: str, what: str) -> dict[str, Any]:
     """
     content = _load(data, where, what)
     if not isinstance(content, dict):
-        raise InputError(f"{where}: not {what} (it is no JSON object)")
+        raise InputError(f"{where}: not {what} (it is no JSON object{_cure_of(content)})")
     return content
 
 
@@ -93,7 +93,42 @@ def _load(data: bytes, where: str, what: str) -> Any:
     except RecursionError as exc:
         raise InputError(f"{where}: not {what} (it is nested too deeply)") from exc
     except ValueError as exc:
-        raise InputError(f"{where}: not {what} (it is no JSON: {exc})") from exc
+        raise InputError(f"{where}: not {what} ({_why_no_json(data, exc)})") from exc
+
+
+def _cure_of(content: Any) -> str:
+    """What a list may be in place of an object, and what to do."""
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "image_id" in content[0]:
+        return (
+            ', but a list of annotations, as results are: put it under "annotations" beside the "images" and '
+            '"categories" of the file that they are results on'
+        )
+    return ""
+
+
+_BEGINNINGS = (
+    (b"\x1f\x8b", "it is packed by gzip: unpack it first"),
+    (b"PK\x03\x04", "it is a zip archive: unpack it first"),
+    (b"<", "it is XML: convert it to COCO's JSON first"),
+    (b"PAR1", "it is Parquet: convert it to COCO's JSON first"),
+)
+
+
+def _why_no_json(data: bytes, exc: ValueError) -> str:
+    """What a file is instead, where its bytes tell, and what to do."""
+    text = data[:64].lstrip()
+    for beginning, told in _BEGINNINGS:
+        if text.startswith(beginning):
+            return told
+    if not text:
+        return "it is empty"
+    if isinstance(exc, json.JSONDecodeError) and exc.msg == "Extra data" and text.startswith((b"{", b"[")):
+        return "it holds more than one JSON text, as JSON lines do: put all into one file"
+    if isinstance(exc, json.JSONDecodeError):
+        num_chars = len(exc.doc.rstrip())
+        if exc.pos >= num_chars or exc.msg.startswith("Unterminated"):
+            return f"it ends in the middle, after {num_chars:,} characters: was it copied whole?"
+    return f"it is no JSON: {exc}"
 
 
 def _dump(record: Any) -> bytes:

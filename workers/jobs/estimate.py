@@ -126,7 +126,7 @@ def estimate_inputs(
     """
     if num_images < 1 or num_workers < 1:
         raise ValueError(f"num_images={num_images} and num_workers={num_workers} must be at least 1")
-    sample = sample_inputs(inputs, num_images, seed=seed, dataset_root=spec.root)
+    sample = sample_inputs(inputs, num_images, seed=seed, dataset_root=spec.root, ingest=spec.ingest)
     with tempfile.TemporaryDirectory(prefix="maskmill-estimate-") as folder:
         began_s = time.perf_counter()
         warm = _stages_over(Path(folder, "warm"), sample.images[:1], spec, build)

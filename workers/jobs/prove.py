@@ -215,7 +215,7 @@ def _decoded(
 ) -> tuple[list[tuple[str, Pixels]], tuple[str, ...]]:
     """The drawn pictures as a run decodes them. Raises InputError where none can be."""
     decoded, skipped = [], []
-    for image in sample_inputs(inputs, num_images, seed=seed).images:
+    for image in sample_inputs(inputs, num_images, seed=seed, ingest=ingest).images:
         try:
             decoded.append((image.source, normalise(image.data, ingest).pixels_HWC))
         except DecodeError as error:

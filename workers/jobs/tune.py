@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +24,26 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.masks import measure as mask_columns
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.masks.measure import MaskBatch
+from maskmill.pipeline.masks.select import voted
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.pipeline.segmenters import load_segmenter
+from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings.verdicts import VerdictSettings
 from maskmill.pipeline.unfit import UnfitPicture
+from maskmill.pipeline.verify.verifier import Verifier, load_verifier
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import InputSample, sample_inputs
+from maskmill.workers.jobs.tune_verdicts import PictureJudge, VerdictRow, right_share, verdict_rows
 from maskmill.workers.pictures.render import Cell, draw_sheet, png_bytes, thumbnail
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.stages.guarded import GuardedSegmenter
+from maskmill.workers.stages.shared import SharedEmbeddings
+from maskmill.workers.stages.verdicts.column import verifier_file
+
+if TYPE_CHECKING:
+    from maskmill.pipeline.verify.head import Verdicts
 
 PREDICTED_IOUS = (0.70, 0.80, 0.85, 0.88, 0.90, 0.92, 0.95)
 STABILITIES = (0.80, 0.85, 0.90, 0.92, 0.95, 0.97)
@@ -55,6 +66,7 @@ class TuneRow:
         masks_per_image: mean after NMS and clean-up.
         masks_min, masks_max: over the images.
         coverage: mean share of an image's area that is under at least one mask, 0 to 1.
+        right: share of the masks that is right by a verifier's word; None where none was asked.
     """
 
     predicted_iou: float
@@ -63,6 +75,7 @@ class TuneRow:
     masks_min: int
     masks_max: int
     coverage: float
+    right: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +96,8 @@ class TuneReport:
     picture_png: one image under several pairs.
     sources: the images that were run.
     skipped: inputs of the sample that could not be decoded: (source, reason) as "source: reason".
+    verdicts: what filters by expected IoU keep of the current row's masks; empty where no verifier was asked.
+    is_calibrated: whether the verifier was calibrated for this model; None where none was asked.
     """
 
     rows: tuple[TuneRow, ...]
@@ -91,6 +106,8 @@ class TuneReport:
     picture_png: bytes
     sources: tuple[str, ...]
     skipped: tuple[str, ...]
+    verdicts: tuple[VerdictRow, ...] = ()
+    is_calibrated: bool | None = None
 
     @property
     def num_images(self) -> int:
@@ -109,6 +126,7 @@ def tune_inputs(
     predicted_ious: Sequence[float] | None = None,
     stabilities: Sequence[float] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    verdicts: VerdictSettings | None = None,
     load: Callable[[SegmenterSettings], Segmenter] = load_segmenter,
 ) -> TuneReport:
     """Runs a sample of the inputs once and judges every pair of thresholds on it.
@@ -121,6 +139,7 @@ def tune_inputs(
         predicted_ious, stabilities: thresholds to try, each in [0, 1]; left out, the usual ones, or those
             that fit the model's scores on the first image. Those of `masks` are added.
         progress: called with (images done, images to do).
+        verdicts: the verifier that is asked about every row's masks; None, or one that is off, asks none.
         load: loads the segmenter.
 
     Raises:
@@ -131,14 +150,17 @@ def tune_inputs(
     if num_images < 1:
         raise ValueError(f"num_images={num_images} must be at least 1")
 
-    sample = sample_inputs(inputs, num_images, seed=seed)
-    stage = AutomaticMasks(GuardedSegmenter(load(segmenter)), masks)
+    sample = sample_inputs(inputs, num_images, seed=seed, ingest=ingest)
+    shared = SharedEmbeddings(GuardedSegmenter(load(segmenter)))
+    stage = AutomaticMasks(shared, masks)
+    verifier = _verifier(verdicts, segmenter)
     pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
     skipped: list[str] = []
 
     # The model once an image; every pair of thresholds selects from what it found
     for number, (source, pixels) in enumerate(_decoded(sample, ingest, skipped)):
+        shared.keep(pixels, None)
         try:
             candidates = stage.candidates(pixels)
         except UnfitPicture as error:
@@ -149,13 +171,23 @@ def tune_inputs(
             fitting(candidates.predicted_iou_N, PREDICTED_IOUS) if predicted_ious is None else predicted_ious,
             fitting(candidates.stability_N, STABILITIES) if stabilities is None else stabilities,
         )
-        judged.append(judge(stage, source, pixels, candidates, pairs))
+        ask = None if verifier is None else PictureJudge(verifier, pixels, shared.embed([pixels])[0])
+        judged.append(judge(stage, source, pixels, candidates, pairs, ask))
+        shared.hold(())
         if progress is not None:
             progress(number + 1, len(sample.images))
 
     if not judged:
         raise InputError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
-    return report(judged, masks, tuple(skipped))
+    found = report(judged, masks, tuple(skipped))
+    return found if verifier is None else replace(found, is_calibrated=verifier.is_calibrated)
+
+
+def _verifier(verdicts: VerdictSettings | None, segmenter: SegmenterSettings) -> Verifier | None:
+    """The one that settings name, for this model's masks; None where it is off."""
+    if verdicts is None or verdicts.verifier is None:
+        return None
+    return load_verifier(Path(verifier_file(verdicts)), weights_identity(segmenter))
 
 
 def _decoded(
@@ -205,13 +237,14 @@ def threshold_pairs(
 
 @dataclass(frozen=True, eq=False)
 class JudgedImage:
-    """One image under every pair of thresholds: `kept[i]` belongs to `pairs[i]`."""
+    """One image under every pair of thresholds: `kept[i]` and `verdicts[i]` belong to `pairs[i]`."""
 
     source: str
     image_HW3: NDArray[np.uint8]
     pairs: tuple[MaskSettings, ...]
     kept: tuple[AnnotatedImage, ...]
     coverage: tuple[float, ...]
+    verdicts: tuple[Verdicts, ...] = ()
 
 
 def judge(
@@ -220,13 +253,20 @@ def judge(
     image_HW3: NDArray[np.uint8],
     candidates: MaskBatch,
     pairs: tuple[MaskSettings, ...],
+    ask: Callable[[AnnotatedImage], Verdicts] | None = None,
 ) -> JudgedImage:
-    """Applies every pair to an image's candidates, as `stage` makes them."""
+    """Applies every pair to an image's candidates, as `stage` makes them; `ask` judges what each keeps."""
     height, width = image_HW3.shape[:2]
-    candidates = _encode_survivors(candidates, pairs, height * width)
-    kept = tuple(stage.select(candidates, height=height, width=width, settings=pair) for pair in pairs)
+    survivors = _encode_survivors(candidates, pairs, height * width)
+    kept = tuple(stage.select(survivors, height=height, width=width, settings=pair) for pair in pairs)
     coarse = _Coarse(height, width)
-    return JudgedImage(source, image_HW3, pairs, kept, tuple(coarse.coverage(image) for image in kept))
+    coverage = tuple(coarse.coverage(image) for image in kept)
+    said = (
+        ()
+        if ask is None
+        else tuple(ask(voted(image, candidates, pair)) for image, pair in zip(kept, pairs, strict=True))
+    )
+    return JudgedImage(source, image_HW3, pairs, kept, coverage, said)
 
 
 def _encode_survivors(candidates: MaskBatch, pairs: Sequence[MaskSettings], image_area_px: int) -> MaskBatch:
@@ -277,9 +317,10 @@ def report(judged: Sequence[JudgedImage], masks: MaskSettings, skipped: tuple[st
     """Rows, suggestion and picture from judged images."""
     pairs = judged[0].pairs
     rows = tuple(_row(judged, i) for i in range(len(pairs)))
-    current = next(
-        row for row in rows if (row.predicted_iou, row.stability) == (masks.predicted_iou, masks.stability)
-    )
+    now = (masks.predicted_iou, masks.stability)
+    place = next(i for i, row in enumerate(rows) if (row.predicted_iou, row.stability) == now)
+    current = rows[place]
+    said = [image.verdicts[place] for image in judged if image.verdicts]
     suggestion = suggest(rows)
     return TuneReport(
         rows=rows,
@@ -288,6 +329,7 @@ def report(judged: Sequence[JudgedImage], masks: MaskSettings, skipped: tuple[st
         picture_png=_picture(judged, suggestion, current),
         sources=tuple(image.source for image in judged),
         skipped=skipped,
+        verdicts=verdict_rows(said) if said else (),
     )
 
 
@@ -301,6 +343,7 @@ def _row(judged: Sequence[JudgedImage], pair: int) -> TuneRow:
         masks_min=min(counts),
         masks_max=max(counts),
         coverage=float(np.mean([image.coverage[pair] for image in judged])),
+        right=right_share([image.verdicts[pair] for image in judged]) if judged[0].verdicts else None,
     )
 
 

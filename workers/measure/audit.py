@@ -13,7 +13,7 @@ Source: Kirillov et al., Segment Anything (2023), section 5: 94 % of masks above
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,7 @@ def audit(
     *,
     max_images: int = 500,
     seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> Audit:
     """Audits a generation against ground truth, or against its review column.
 
@@ -119,6 +120,8 @@ def audit(
         truth: annotations whose file names are the dataset's sources' (see foreign/matching.py); None takes
             the review column.
         max_images: drawn by the seed among those with corrected masks.
+        only: keys that images are drawn from; None for all. People who review the hardest first make an audit
+            of their reviews too dark: give it pictures that were drawn at random.
 
     Raises:
         DatasetError: the generation has no masks.
@@ -128,11 +131,13 @@ def audit(
     mask_rows(store, generation)
 
     # Images that both have
-    pairs = list(_reviewed(store, generation) if known is None else _annotated(store, generation, known))
+    found = _reviewed(store, generation) if known is None else _annotated(store, generation, known)
+    pairs = [held for key, held in found if only is None or key in only]
     if not pairs:
         where = "the review column" if known is None else f"{known.index.source.coco}: {known.explain()}"
         raise InputError(
-            f"{store.root}: no annotated image of generation {generation.number} has masks in {where}"
+            f"{store.root}: no annotated image of generation {generation.number}"
+            f"{'' if only is None else ', of those asked for,'} has masks in {where}"
         )
 
     # Each mask's best partner in the other
@@ -237,13 +242,13 @@ class _Held:
     theirs: list[Rle]
 
 
-def _reviewed(store: ObjectStore, generation: Generation) -> Iterator[_Held]:
-    """Masks and people's masks of each image that has both."""
+def _reviewed(store: ObjectStore, generation: Generation) -> Iterator[tuple[str, _Held]]:
+    """Masks and people's masks of each image that has both, by key."""
     for sample in join(store, generation, (IMAGES, MASKS, REVIEW)):
         if REVIEW in sample.files and MASKS in sample.files:
             record, reviewed = (json.loads(sample.files[name]["json"]) for name in (MASKS, REVIEW))
             if reviewed is not None:
-                yield _against_review(_of_record(record), reviewed)
+                yield sample.key, _against_review(_of_record(record), reviewed)
 
 
 def _against_review(ours: list[Rle], reviewed: dict[str, Any]) -> _Held:
@@ -258,8 +263,8 @@ def _against_review(ours: list[Rle], reviewed: dict[str, Any]) -> _Held:
     return _Held(ours, (met_N <= MET_IOU) | (better_N > met_N), theirs)
 
 
-def _annotated(store: ObjectStore, generation: Generation, known: KnownTruth) -> Iterator[_Held]:
-    """Masks and true masks of each image that has both."""
+def _annotated(store: ObjectStore, generation: Generation, known: KnownTruth) -> Iterator[tuple[str, _Held]]:
+    """Masks and true masks of each image that has both, by key."""
     for annotated in read_annotated(store, generation, pictures=False):
         image_id = known.image_of(annotated.key)
         if image_id is not None:
@@ -267,7 +272,7 @@ def _annotated(store: ObjectStore, generation: Generation, known: KnownTruth) ->
             truth = known.truth_of(image_id, height=int(info["height"]), width=int(info["width"]))
             ours = _masks_of(annotated)
             theirs = [encode_mask(mask) for mask in truth.masks_NHW]
-            yield _Held(ours, np.ones(len(ours), np.bool_), theirs)
+            yield annotated.key, _Held(ours, np.ones(len(ours), np.bool_), theirs)
 
 
 def _masks_of(sample: AnnotatedSample) -> list[Rle]:

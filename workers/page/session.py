@@ -79,6 +79,7 @@ class Session:
             column=column or _column_of(generation),
             makers=self.people.makers,
             differences=self._differences,
+            copies=self._copies,
         )
         self.shown = Shown(self.catalogue, self.people.newest)
         self.answers = Answers(
@@ -183,6 +184,13 @@ class Session:
         column = self.catalogue.column
         found = changed_pictures(self.store, before, self.generation, column=column, shards=shards)
         return ((one.key, one.added, one.removed, one.changed) for one in found)
+
+    def _copies(self) -> Iterator[str]:
+        """Near-duplicates beyond the first of each, by the hashes that are stored: no picture is read."""
+        from maskmill.workers.reading.near_duplicates import find_duplicates, known_pictures
+
+        found = find_duplicates(known_pictures(self.store, self.generation, decode=False))
+        return (key for group in found.groups for key in group[1:])
 
     def close(self) -> None:
         """Ends what runs."""

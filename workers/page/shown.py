@@ -30,6 +30,7 @@ from maskmill.workers.reading.samples import upright_jpeg
 from maskmill.workers.reading.words import with_words, word_columns
 from maskmill.workers.run.columns import IMAGES
 from maskmill.workers.stages.review import REVIEW
+from maskmill.workers.stages.verdicts.record import VERDICTS
 
 if TYPE_CHECKING:
     from maskmill.storage.browse.catalogue import Catalogue
@@ -87,7 +88,7 @@ class Shown:
 
         Returns:
             `image`, the `annotations` that stand now (`by` says whose: "automatic", or the column's), the
-            `columns` with what made each, and where the picture came from.
+            `columns` with what made each, the `verdict` on the picture, and where the picture came from.
 
         Raises:
             StorageError: there is no such picture, or it cannot be read.
@@ -109,6 +110,7 @@ class Shown:
             "by": "automatic" if newest is None else "people",
             "annotations": self.annotations(key),
             "columns": [self._column(row, key) for row in self._catalogue.rows_of(planned.shard)],
+            "verdict": self._verdict(planned.shard, key),
         }
 
     def annotations(self, key: str) -> Sequence[Mapping[str, Any]]:
@@ -175,9 +177,16 @@ class Shown:
         if sample is None or "json" not in sample.files:
             return None
         found = json.loads(sample.files["json"])
+        if row.column == VERDICTS:
+            return None
         if isinstance(found, dict) and isinstance(found.get("annotations"), list):
             return f"{len(found['annotations'])} masks"
         return json.dumps(found, ensure_ascii=False)[:4000]
+
+    def _verdict(self, shard: int, key: str) -> Record | None:
+        """What a verifier says of the picture as a whole, with its map; None where none was asked."""
+        found = self._json(shard, VERDICTS, key)
+        return found and {name: found.get(name) for name in ("share_found", "calibrated", "unexplained")}
 
     def _thumb(self, key: str, side_px: int, masks: bool, version: int) -> bytes:
         with Image.open(io.BytesIO(self.jpeg(key))) as image:

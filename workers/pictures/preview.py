@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LONGEST_SIDE_PX = 720
 JPEG_QUALITY = 82
+UNEXPLAINED_RGB = (255, 92, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,13 +168,37 @@ def _gallery(images: tuple[SampledImage, ...]) -> str:
     if not images:
         return ""
     cards = "".join(_card(image, number) for number, image in enumerate(images))
+    is_judged = any(image.unexplained_RC is not None for image in images)
     return (
         '<section class="gallery"><input type="checkbox" id="fills" checked>'
-        '<input type="checkbox" id="lines" checked><div class="bar-top"><h2>Images</h2>'
-        '<div class="switches"><label for="fills">Masks</label><label for="lines">Outlines</label></div>'
+        '<input type="checkbox" id="lines" checked>'
+        f'{_OPEN_SWITCH if is_judged else ""}<div class="bar-top"><h2>Images</h2>'
+        '<div class="switches"><label for="fills">Masks</label><label for="lines">Outlines</label>'
+        f"{_OPEN_LABEL if is_judged else ''}</div>"
         '</div><p class="hint">A sample, spread over the dataset. Point at a mask for its scores; click a '
-        f'photograph to see it bare.</p><div class="cards">{cards}</div></section>'
+        f"photograph to see it bare.{_OPEN_LEGEND if is_judged else ''}</p>"
+        f'<div class="cards">{cards}</div></section>'
     )
+
+
+_OPEN_SWITCH = '<input type="checkbox" id="open">'
+_OPEN_LABEL = '<label for="open">Unexplained</label>'
+_OPEN_LEGEND = (
+    ' <span class="legend">Unexplained, by the verifier: explained <i></i> something without a mask</span>'
+)
+
+
+def _unexplained(sample: SampledImage) -> str:
+    """Where something may lie without a mask, as a picture over the photograph: the surer, the denser."""
+    if sample.unexplained_RC is None:
+        return ""
+    rgba_RC4 = np.empty((*sample.unexplained_RC.shape, 4), np.uint8)
+    rgba_RC4[..., :3] = UNEXPLAINED_RGB
+    rgba_RC4[..., 3] = (sample.unexplained_RC * 255).round()
+    buffer = io.BytesIO()
+    Image.fromarray(rgba_RC4).save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img class="open" alt="" src="data:image/png;base64,{data}">'
 
 
 def _card(sample: SampledImage, number: int) -> str:
@@ -186,7 +211,7 @@ def _card(sample: SampledImage, number: int) -> str:
     return (
         f'<figure><input type="checkbox" id="bare{number}"><label for="bare{number}" class="stage" '
         f'style="aspect-ratio:{size[0]}/{size[1]}"><img alt="" width="{size[0]}" height="{size[1]}" '
-        f'src="{_jpeg_uri(picture)}">{_overlay(sample, size, scale)}</label>'
+        f'src="{_jpeg_uri(picture)}">{_unexplained(sample)}{_overlay(sample, size, scale)}</label>'
         f'<figcaption><b title="{_text(sample.source)}">{_text(_short(sample.source))}</b>'
         f"<span>{masks:,} {_plural(masks, 'mask')}</span></figcaption>{caption}</figure>"
     )

@@ -55,6 +55,13 @@ stroke-width:1.3px;vector-effect:non-scaling-stroke;stroke-linejoin:round}
 .stage path:hover{fill-opacity:.7;stroke:#fff;stroke-width:2.2px}
 #fills:not(:checked)~.cards path:not(:hover){fill-opacity:0}
 #lines:not(:checked)~.cards path:not(:hover){stroke-opacity:0}
+.stage .open{position:absolute;inset:0;opacity:0;pointer-events:none}
+#open:checked~.cards .open{opacity:.8}figure>input:checked+.stage .open{visibility:hidden}
+#open:checked~.bar-top label[for=open]{background:var(--accent-soft);color:var(--accent);
+border-color:transparent;font-weight:600}
+#open:focus-visible~.bar-top label[for=open]{outline:2px solid var(--accent);outline-offset:2px}
+.legend{white-space:nowrap}.legend i{display:inline-block;width:70px;height:9px;border-radius:5px;
+border:1px solid var(--line);background:linear-gradient(90deg,transparent,rgb(255 92 0));margin:0 4px}
 figure>input:checked+.stage svg{visibility:hidden}
 .cards figcaption{display:flex;justify-content:space-between;gap:12px;padding:9px 14px 10px;font-size:13px}
 .cards figcaption b{font-weight:600;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}

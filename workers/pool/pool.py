@@ -4,6 +4,7 @@ Ray retries nothing here: the driver owns every attempt. What can befall a turn,
 
     the worker dies, or passes the deadline   counted against the shard; another worker tries it again
     Ray itself goes on this machine           the run ends with `NodeLost`: who started it may begin again
+    the joined cluster's head goes            the run ends with `ClusterLost`
     its node goes                             not counted; ray takes a while to notice it, so a death
                                               elsewhere stays in doubt meanwhile (history.py)
     a listed error (store down, object gone)  counted; the worker is fine and goes on
@@ -43,6 +44,7 @@ from maskmill.workers.pool.own_node import check_own_node
 from maskmill.workers.pool.seat import Seat
 from maskmill.workers.pool.todo import Todo
 from maskmill.workers.run.events import (
+    ClusterLost,
     NodeLost,
     PoolEvent,
     Progress,
@@ -105,6 +107,7 @@ def run_pool(
     Raises:
         RunStopped: an error that no retry helps against, or workers that can't start or live.
         NodeLost: Ray's own processes, which this one started, have ended.
+        ClusterLost: the cluster that this one joined is gone.
     """
     limits = Limits(
         resources, num_workers, max_attempts, deadline_s, progress_every_s, max_losses_in_a_row, autoscale
@@ -112,7 +115,7 @@ def run_pool(
     pool = _Pool(spec, shards, make_actor or (lambda: start_worker(spec, resources)), limits)
     try:
         yield from pool.events()
-    except NodeLost:
+    except (NodeLost, ClusterLost):
         pool.stop(ask=False)
         raise
     finally:
@@ -131,7 +134,7 @@ class _Pool:
         self._feed = shards if isinstance(shards, ShardFeed) else ShardFeed.of(shards)
         self._make_actor = make_actor
         self._limits = limits
-        self._todo = Todo(self._feed.next)
+        self._todo = Todo(self._feed)
         self._seats: list[Seat] = []
         self._doubts = Doubts()
         self._starts = StartRounds()
@@ -168,11 +171,10 @@ class _Pool:
         """Starts workers and hands out shards; False when there is nothing left to wait for."""
         target = self._target(self._ask_room())
         coming = sum(seat.info is None for seat in self._seats)
-        free = sum(seat.waiting is None for seat in self._seats)
+        free = [seat.number for seat in self._seats if seat.waiting is None]
 
-        # One for each worker, and the next, which it is told of: what waits here, no other driver takes
-        wanted = free + coming + max(0, target - len(self._seats))
-        self._todo.pull(wanted + max(target, len(self._seats)))
+        # One for each worker and no more: what waits here, no other driver takes
+        self._todo.pull(len(free) + coming + max(0, target - len(self._seats)), free)
         for seat in self._seats:
             if seat.waiting is None and self._todo:
                 self._hand_out(seat, self._todo.take(seat.number))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from maskmill.pipeline.annotation import AnnotatedImage, from_sa1b
 from maskmill.storage.dataset.columns import making_order
-from maskmill.storage.dataset.join import check_row, read_record
+from maskmill.storage.dataset.join import check_row, read_record, read_row
 from maskmill.storage.dataset.manifest import GenerationRow
 from maskmill.storage.dataset.records import first_rejects
 from maskmill.storage.errors import DamagedObject, NoSuchThing
+from maskmill.storage.json_text import load_object
 from maskmill.storage.shards.index import read_index
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.reading.samples import AnnotatedSample, mask_columns, read_annotated
 from maskmill.workers.reading.words import category_of
 from maskmill.workers.run.columns import IMAGES, MASKS
 from maskmill.workers.stages.registry import column_names, standing_in
+from maskmill.workers.stages.verdicts.record import VERDICTS, unexplained_of
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.generations import Generation
@@ -44,7 +46,8 @@ RECORD_THREADS = 16
 class SampledImage:
     """An image with its masks, decoded; `source` is `tar::member` for a member of a tar.
 
-    `words` says what each mask is called, "" where nothing does.
+    `words` says what each mask is called, "" where nothing does. `unexplained_RC` is float32[R, C], 0 to 1:
+    where a verifier says that something lies without a mask; None where none was asked.
     """
 
     key: str
@@ -53,6 +56,7 @@ class SampledImage:
     annotated: AnnotatedImage
     caption: str | None = None
     words: tuple[str, ...] = ()
+    unexplained_RC: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,14 +182,26 @@ def _take(
     store: ObjectStore, generation: Generation, shard: int, places: Sequence[int], column: str
 ) -> Iterator[SampledImage]:
     """The samples at these places of a shard, read no further than the last; so it is checked before."""
-    for row in generation.rows():
-        if row.shard == shard:
-            check_row(store, row)
+    rows = [row for row in generation.rows() if row.shard == shard]
+    for row in rows:
+        check_row(store, row)
+    maps = {key: one for row in rows if row.column == VERDICTS for key, one in _unexplained(store, row)}
     found = read_annotated(store, generation, shards=[shard], column=column, people=True, words=True)
     with closing(found) as samples:
         for place, sample in enumerate(islice(samples, max(places) + 1)):
             if place in places:
-                yield _decode(sample)
+                yield replace(_decode(sample), unexplained_RC=maps.get(sample.key))
+
+
+def _unexplained(store: ObjectStore, row: GenerationRow) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The maps of a shard's verdicts, by key."""
+    for sample in read_row(store, row):
+        record = load_object(sample.files["json"])
+        if record.get("unexplained") is not None:
+            try:
+                yield sample.key, unexplained_of(record)
+            except (ValueError, KeyError, TypeError) as exc:
+                raise DamagedObject(f"{store.root}/{row.data.name}: {sample.key}: {exc!r}") from exc
 
 
 def _decode(sample: AnnotatedSample) -> SampledImage:

@@ -33,6 +33,10 @@ class NodeLost(RunStopped):
     """Ray's processes on this machine, which this driver started, have ended; it may start them again."""
 
 
+class ClusterLost(RunStopped):
+    """The cluster that this driver joined is gone; nobody here can start it again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardDone:
     """A shard's columns are all committed."""

@@ -193,7 +193,10 @@ REASONS = (
     Reason("no_file_name", "an image of the file has no name", "name its file", of="object"),
     Reason("not_an_object", "an annotation is no JSON object", "correct the file", of="object"),
     Reason(
-        "unknown_image", "an annotation is of an image that the file doesn't list", "list it", of="object"
+        "unknown_image",
+        "an annotation is of an image that the file doesn't list, or lists wrongly",
+        "list it, or correct what is said of it",
+        of="object",
     ),
     Reason(
         "image_not_in_dataset",

@@ -95,12 +95,12 @@ class SharedEmbeddings:
         """
         self._held = {_place(picture.pixels_HWC): _kept(picture) for picture in pictures}
 
-    def keep(self, pixels_HWC: npt.NDArray[np.uint8], embedding: ImageEmbedding) -> None:
+    def keep(self, pixels_HWC: npt.NDArray[np.uint8], embedding: ImageEmbedding | None) -> None:
         """From now on a picture's embedding is this one, until the next batch is held.
 
         Args:
             pixels_HWC: the picture, which must stay where it is in memory.
-            embedding: of it.
+            embedding: of it; None: what the encoder makes of it when it is first asked.
         """
         self._held[_place(pixels_HWC)] = embedding
 

@@ -71,6 +71,9 @@ def evaluate(
         tuple[int, int] | None,
         typer.Option(help="Hold two generations of DATASET against each other.", metavar="N M"),
     ] = None,
+    only: Annotated[
+        str, typer.Option(help="For --audit: only pictures of this set, such as random ones.", metavar="SET")
+    ] = "",
     generation: Annotated[
         int | None,
         typer.Option("--generation", "-g", min=1, help="For --audit and --text; the latest by default."),
@@ -103,6 +106,7 @@ def evaluate(
             generation=generation,
             agree=agree,
             audit=audit,
+            only=only,
             text=text,
             out=out,
         )

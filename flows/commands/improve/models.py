@@ -8,13 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
+from maskmill.flows.commands.help import completer
 from maskmill.flows.commands.options import Debug, Json
 from maskmill.flows.report import console
 
 
+def _roles(role: str | None = None) -> tuple[str, ...]:
+    """The one role that was asked for, or all. Raises ConfigError for an unknown one."""
+    from maskmill.flows.config import ConfigError
+    from maskmill.pipeline.settings.families import ROLES
+
+    if role is not None and role not in ROLES:
+        raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
+    return ROLES if role is None else (role,)
+
+
 def models(
     role: Annotated[
-        str | None, typer.Argument(help="Only this role: segmenter, captioner, filter, detector or namer.")
+        str | None,
+        typer.Argument(
+            help="Only this role: segmenter, captioner, filter, detector or namer.",
+            autocompletion=completer(_roles),
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -44,16 +59,6 @@ def models(
                 )
             ]
         )
-
-
-def _roles(role: str | None) -> tuple[str, ...]:
-    """The one role that was asked for, or all. Raises ConfigError for an unknown one."""
-    from maskmill.flows.config import ConfigError
-    from maskmill.pipeline.settings.families import ROLES
-
-    if role is not None and role not in ROLES:
-        raise ConfigError(f"role {role!r} is unknown: use one of {', '.join(ROLES)}")
-    return ROLES if role is None else (role,)
 
 
 def describe(family: Any) -> dict[str, Any]:

@@ -47,7 +47,8 @@ Workers = Annotated[
 def retrain(
     dataset: Dataset,
     generation: Annotated[
-        int | None, typer.Option("--generation", "-g", min=1, help="To train on; the latest by default.")
+        int | None,
+        typer.Option("--generation", "-g", min=1, help="What it trains on; the latest by default."),
     ] = None,
     workers: Workers = 1,
     start: Annotated[
@@ -182,7 +183,8 @@ def distill(
     ],
     dataset: Dataset,
     generation: Annotated[
-        int | None, typer.Option("--generation", "-g", min=1, help="Its pictures; the latest by default.")
+        int | None,
+        typer.Option("--generation", "-g", min=1, help="Whose pictures it learns on; the latest by default."),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,

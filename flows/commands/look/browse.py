@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
+from maskmill.flows.commands.help import completer
 from maskmill.flows.commands.options import ConfigFile, Dataset, Debug, Only, Recipe, Sets, Which
 from maskmill.flows.report import console
+
+
+def _orders() -> Iterable[str]:
+    """The orders of pictures that the page lists."""
+    from maskmill.storage.browse.filters import SORTS
+
+    return SORTS
 
 
 def browse(
@@ -20,7 +29,12 @@ def browse(
     by: Annotated[
         str | None, typer.Option(help="Who reviews; your login name by default.", metavar="NAME")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="The page's port on 127.0.0.1; 0 takes a free one.", metavar="PORT"
+        ),
+    ] = 0,
     open: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
     ] = True,
@@ -28,7 +42,9 @@ def browse(
     order: Annotated[
         str,
         typer.Option(
-            help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.", metavar="ORDER"
+            help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.",
+            metavar="ORDER",
+            autocompletion=completer(_orders),
         ),
     ] = "key",
     only: Only = "",

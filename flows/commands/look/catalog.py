@@ -12,7 +12,7 @@ import typer
 
 from maskmill.flows.commands.options import OUTPUT, Dataset, Debug, Json, Which, file_to_write
 from maskmill.flows.report import console
-from maskmill.flows.report.words import count, in_order, listed, moment
+from maskmill.flows.report.words import count, in_order, listed, moment, size
 
 if TYPE_CHECKING:
     from maskmill.storage.query.query import QueryResult
@@ -155,11 +155,14 @@ def _column_lines(column: dict[str, Any]) -> list[tuple[str, Any]]:
     if column["rejected"]:
         lines.append(("  rejected", f"{column['rejected']['reason']}: {column['rejected']['detail']}"))
     elif isinstance(column["value"], dict):
-        lines += [(f"  {name}", _short(value)) for name, value in column["value"].items()]
+        known = {name: value for name, value in column["value"].items() if value is not None and value != ""}
+        lines += [(f"  {name.removesuffix('_bytes')}", _short(name, value)) for name, value in known.items()]
     return lines
 
 
-def _short(value: Any) -> str:
+def _short(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return size(value)
     if isinstance(value, list) and value and isinstance(value[0], dict):
         scores = [row["predicted_iou"] for row in value if "predicted_iou" in row]
         best = f", predicted IoU {min(scores):.3f} to {max(scores):.3f}" if scores else ""

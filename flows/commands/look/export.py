@@ -12,7 +12,7 @@ from maskmill.flows.commands.help import completer, one_of
 from maskmill.flows.commands.options import Dataset, Debug, Json, Only, Which
 from maskmill.flows.report import console
 from maskmill.flows.report.words import choice, count, size
-from maskmill.workers.exports.formats import format_names, formats_told, without_images
+from maskmill.workers.exports.formats import format_names, formats_told, with_ids, without_images
 
 if TYPE_CHECKING:
     from maskmill.workers.exports.report import ExportReport
@@ -81,7 +81,8 @@ Prefer = Annotated[
 IdsOf = Annotated[
     str,
     typer.Option(
-        help="coco, lvis, yolo: class and image numbers, and coco's file names, as this import has them.",
+        help="Class and image numbers, and coco's file names, as this import has them "
+        f"({choice(with_ids())}).",
         metavar="COLUMN",
     ),
 ]

@@ -10,6 +10,7 @@ import typer
 from maskmill.flows.commands.look.export import (
     ClassMap,
     ClassNames,
+    IdsOf,
     LabelScore,
     Limit,
     MasksWhere,
@@ -38,6 +39,7 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the files to --staging, push nothing.")
     ] = False,
+    ids_of: IdsOf = "",
     where: Where = "",
     masks_where: MasksWhere = "",
     limit: Limit = None,
@@ -63,6 +65,7 @@ def push(
         _check_staging(dry_run, staging)
         taken = what_is_taken(where, masks_where, limit, split, classes, class_map, min_label_score)
         run = load_config(None, config, set or [])
+        taken |= {"format": "hf", "ids_of": ids_of or run.export.ids_of}
         run = run.model_copy(update={"export": changed_settings(run.export, taken)})
         with console.watched():
             done = push_generation(

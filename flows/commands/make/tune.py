@@ -53,6 +53,7 @@ def tune(
                 segmenter=run.segmenter,
                 num_images=num_images,
                 seed=seed,
+                verdicts=run.verdicts,
                 progress=watcher.count,
             )
         if picture is not None:
@@ -79,14 +80,41 @@ def generate_words(inputs: list[str], recipe: str, config: Path | None, sets: li
 def _show(report: TuneReport, picture: Path | None) -> None:
     suggestion = report.suggestion
     chosen = (suggestion.predicted_iou, suggestion.stability)
-    rows = [_cells(row, chosen=(row.predicted_iou, row.stability) == chosen) for row in report.rows]
-    console.print_table(("IoU", "stability", "masks/image", "covered", "fewest", "most", ""), rows)
+    right = ("right",) if report.verdicts else ()
+    rows = [
+        _cells(row, chosen=(row.predicted_iou, row.stability) == chosen, judged=bool(right))
+        for row in report.rows
+    ]
+    console.print_table(("IoU", "stability", "masks/image", "covered", "fewest", "most", *right, ""), rows)
     console.out.print(f"tried on {count(report.num_images, 'image')}; {console.plain(suggestion.why)}")
+    if report.verdicts:
+        _show_verdicts(report)
     if picture is not None:
         console.out.print(f"picture: {console.plain(str(picture))}")
 
 
-def _cells(row: TuneRow, *, chosen: bool) -> tuple[str, ...]:
+def _show_verdicts(report: TuneReport) -> None:
+    """What a filter by expected IoU keeps of what the current thresholds give."""
+    current = report.current
+    console.out.print(
+        f"of the masks at IoU {current.predicted_iou:.2f}, stability {current.stability:.2f}, a filter by "
+        "verdicts keeps:"
+    )
+    rows = [
+        (
+            f"expected_iou >= {row.expected_iou:g}",
+            f"{row.masks_per_image:.1f}",
+            "-" if row.right is None else f"{row.right:.0%}",
+            "-" if row.right_kept is None else f"{row.right_kept:.0%}",
+        )
+        for row in report.verdicts
+    ]
+    console.print_table(("--masks-where", "masks/image", "right", "of all right"), rows)
+    if not report.is_calibrated:
+        console.note("the verifier was calibrated for another model: only the order of its words counts")
+
+
+def _cells(row: TuneRow, *, chosen: bool, judged: bool) -> tuple[str, ...]:
     return (
         f"{row.predicted_iou:.2f}",
         f"{row.stability:.2f}",
@@ -94,5 +122,6 @@ def _cells(row: TuneRow, *, chosen: bool) -> tuple[str, ...]:
         f"{100 * row.coverage:.0f} %",
         str(row.masks_min),
         str(row.masks_max),
+        *(["-" if row.right is None else f"{row.right:.0%}"] if judged else []),
         "suggested" if chosen else "",
     )

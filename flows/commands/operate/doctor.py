@@ -24,7 +24,9 @@ def doctor(
     config: ConfigFile = None,
     set: Sets = None,
     ray_address: RayAddress = None,
-    speeds: Annotated[bool, typer.Option("--speeds/--no-speeds", help="Time number formats.")] = True,
+    speeds: Annotated[
+        bool, typer.Option("--speeds/--no-speeds", help="Measure how fast each number format computes here.")
+    ] = True,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

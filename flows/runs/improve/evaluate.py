@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from maskmill.flows.config import ConfigError, RunConfig
 from maskmill.flows.report.report import watcher
+from maskmill.flows.report.words import figure_name
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.pipeline.settings import EvaluateSettings
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import load_generation
+from maskmill.storage.dataset.picture_sets import load_set
 from maskmill.storage.dataset.tags import find_generation
 from maskmill.storage.errors import InputError
 from maskmill.storage.plan.plan import planned
@@ -41,6 +43,7 @@ class Question:
         generation: of `audit` and `text`; None is the latest.
         agree: two generations to compare. audit: hold the generation's masks against the truth, or its
             reviews. text: hold its labels against the truth.
+        only: the name of a set of pictures, of which an audit draws; "" is all.
         out: folder for files; None writes none.
     """
 
@@ -55,6 +58,7 @@ class Question:
     generation: int | None = None
     agree: tuple[int, int] | None = None
     audit: bool = False
+    only: str = ""
     text: bool = False
     out: Path | None = None
 
@@ -92,6 +96,8 @@ def evaluate(question: Question, config: RunConfig) -> dict[str, Any]:
     """
     if question.generation is not None and not (question.audit or question.text):
         raise ConfigError("--generation is for --audit and --text: say which of them is meant")
+    if question.only and not question.audit:
+        raise ConfigError("--only is for --audit: say that it is meant")
     if not (question.agree or question.text or question.audit):
         return measure(named(question.segmenter, config.segmenter), question, config.evaluate)
     if question.dataset is None:
@@ -188,6 +194,7 @@ def audit_generation(
             sets[0] if sets else None,
             max_images=settings.max_images or 500,
             seed=settings.seed,
+            only=load_set(store, question.only).keys if question.only else None,
         )
         return {**dataclasses.asdict(found), "card": put_on_card(store, found, created_utc=now_utc())}
 
@@ -210,7 +217,7 @@ def measure_text(dataset: str, number: int | None, question: Question) -> dict[s
 def figure_lines(figures: dict[str, Any], names: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Plain numbers of a result for people, in order."""
     return [
-        (name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        (figure_name(name), f"{value:.4f}" if isinstance(value, float) else f"{value:,}")
         for name, value in figures.items()
         if isinstance(value, int | float) and (not names or name in names)
     ]

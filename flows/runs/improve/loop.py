@@ -98,7 +98,7 @@ def loop(
         StorageError, RunStopped: with the cause and the cure.
     """
     check_inputs(plan.dataset, plan.inputs)
-    with writing(plan.dataset, "loop", wait_s=wait_s):
+    with writing(plan.dataset, "loop", wait_s=wait_s, makes=True):
         return run_loop(plan, config, workers=workers, out=out)
 
 

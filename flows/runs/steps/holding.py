@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 from maskmill.flows.report.report import watcher
 from maskmill.storage.care.rewrite import settle_and_publish
 from maskmill.storage.clock import now_utc
+from maskmill.storage.dataset.generations import list_generations, none_yet
 from maskmill.storage.drivers import one_writer
 from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.plan.plan import has_plan
 from maskmill.storage.stores.open import open_store
 
 if TYPE_CHECKING:
@@ -28,20 +30,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def writing(dataset: str, owner: str, *, wait_s: float = 0.0) -> Iterator[str]:
+def writing(dataset: str, owner: str, *, wait_s: float = 0.0, makes: bool = False) -> Iterator[str]:
     """Is the dataset's one writer inside the block; gives the driver's id.
 
     Args:
         dataset: its root.
         owner: what this is, for whoever finds the dataset taken.
         wait_s: how long to wait for another writer, seconds; 0 refuses at once.
+        makes: it may make the dataset; else one must be there, and a wrong path gets no lock written to it.
 
     Raises:
+        NoSuchThing: no dataset is there.
         WriterBusy: another writer is at work, and still is after `wait_s`.
         LeaseLost: this process slept while it took its place, and others count it as dead.
         StorageError: the dataset cannot be written.
     """
     store = open_store(dataset)
+    if not (makes or has_plan(store) or list_generations(store)):
+        raise none_yet(store)
     with one_writer.writing(store, owner, wait_s=wait_s, waiting=watcher().note) as own_id:
         _settle(store)
         yield own_id

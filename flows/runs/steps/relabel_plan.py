@@ -28,6 +28,7 @@ from maskmill.storage.plan.plan import load_plans
 from maskmill.storage.stores.open import open_store
 from maskmill.workers.run.columns import MASKS, segmenter_name
 from maskmill.workers.stages.candidates import CANDIDATES
+from maskmill.workers.stages.verdicts.record import VERDICTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,8 +54,8 @@ class RelabelCaps:
     Args:
         max_shards: shards, at least 1; None is all.
         max_gpu_hours: predicted worker-hours (a worker has a GPU where there are any), above 0; None is all.
-        order: which stale shards first: "oldest" by when they were made, or "worst" by mean predicted IoU.
-            New shards come before either.
+        order: which stale shards first: "oldest" by when they were made, or "worst" by the mean IoU of their
+            masks, as a verifier expects it, or else as the model predicts it. New shards come before either.
         only: the name of a set of pictures: the shards that hold any of these, whole; "" is all.
 
     Raises:
@@ -242,7 +243,9 @@ def _in_order(
     """New shards first, then by age or quality of the masks they have; equals by number."""
     masks = rows.get(MASKS, {})
     old = [masks[found.shard] for found in stale if found.shard in masks]
-    rank: Mapping[int, float | str] = ages(store, old) if order == "oldest" else qualities(store, old)
+    rank: Mapping[int, float | str] = (
+        ages(store, old) if order == "oldest" else qualities(store, old, rows.get(VERDICTS, {}))
+    )
     known = [found for found in stale if found.shard in rank]
     return [
         *(found for found in stale if found.shard not in rank),

@@ -29,14 +29,12 @@ from maskmill.pipeline.rle import decode
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano, load_student
-from maskmill.pipeline.settings import MaskSettings
+from maskmill.pipeline.settings import NANO, MaskSettings
 from maskmill.pipeline.train.nano.pictures.photographs import held_apart, read_photographs
 
 PREDICTED_IOUS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 STABILITIES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 LEAST_MASKS = 16.0
-SETTINGS = MaskSettings(points_per_side=16, min_area_px=25, max_coverage=0.95, drop_small=True)
-"""Of the recipe, thresholds aside."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Row:
     figures: AutomaticFigures
 
 
-def sweep(segmenter: Segmenter, pictures: Sequence[Truth], settings: MaskSettings = SETTINGS) -> list[Row]:
+def sweep(segmenter: Segmenter, pictures: Sequence[Truth], settings: MaskSettings = NANO) -> list[Row]:
     """Figures of every pair of thresholds.
 
     Args:
@@ -97,11 +95,11 @@ def main() -> None:
     )
     parser.add_argument("--photos", type=Path, nargs=2, metavar=("COCO", "IMAGES"), required=True)
     parser.add_argument("--weights", type=Path, help="a student's weights instead of the shipped ones")
-    parser.add_argument("--points-per-side", type=int, default=SETTINGS.points_per_side)
+    parser.add_argument("--points-per-side", type=int, default=NANO.points_per_side)
     parser.add_argument("--masks", type=float, default=LEAST_MASKS, help="a photograph, at least")
     given = parser.parse_args()
     segmenter = SamSegmenter(load_student(given.weights) if given.weights else load_nano(), device="cpu")
-    settings = replace(SETTINGS, points_per_side=given.points_per_side)
+    settings = replace(NANO, points_per_side=given.points_per_side)
     rows = sweep(segmenter, held_apart(read_photographs(*given.photos)), settings)
     sys.stdout.write("| predicted IoU > | stability >= | masks | fewest | right | a label | found |\n")
     for row in rows:

@@ -10,9 +10,7 @@ up, stays, and falls to zero at the end. By the wall's clock a run can be told w
 the machine does; by the CPU's (`--cpu-clock`) it takes as many steps on a busy machine. A run goes on on
 another device: checkpoints are the CPU's.
 
-The encoder is EfficientNet-Lite0's pretrained trunk, frozen for the first steps. `--start-from` a student of
-nano's first encoder begins with its prompt encoder and decoder; one of this encoder goes on from all of it;
-without, all but the trunk is fresh.
+What it begins from is begin.py's; a pretrained trunk is frozen for the first steps.
 
 DIR gets `start.safetensors` and `photographs.pt` (made once), `checkpoint.pt` (model, average, optimisers,
 step, minutes; replaced atomically), `stable.pt` (the last one before the learning rate fell: go on from
@@ -23,6 +21,7 @@ calibrated after it, by `maskmill.pipeline.train.nano.calibrate`.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,36 +33,18 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from maskmill.pipeline.evaluate.truth import Truth
-from maskmill.pipeline.segmenters.student import (
-    StudentConfig,
-    build_student,
-    load_student,
-    save_student,
-    stored_config,
-)
+from maskmill.pipeline.machine.devices import choose_device
+from maskmill.pipeline.segmenters.student import StudentConfig, load_student, stored_config
+from maskmill.pipeline.train.nano.begin import check_the_same, prepare
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig, draw_prompts
 from maskmill.pipeline.train.nano.keeper import Keeper, State, fresh_state, load_state
-from maskmill.pipeline.train.nano.pictures.feed import REGION_CROPS, Feed, FeedConfig, Stream
-from maskmill.pipeline.train.nano.pictures.photo_crops import LabelledPhoto, PhotoStore
-from maskmill.pipeline.train.nano.pictures.photographs import (
-    keep_photographs,
-    kept_photographs,
-    read_photographs,
-    to_train,
-    with_regions,
-    with_segments,
-)
-from maskmill.pipeline.train.nano.pictures.samples import SceneConfig, scene_sample
-from maskmill.pipeline.train.nano.pretrained_trunk import (
-    fold_into,
-    pretrained_student,
-    stored_tensors,
-    take_sam_pixels,
-)
+from maskmill.pipeline.train.nano.pictures.feed import Feed, FeedConfig, Stream
+from maskmill.pipeline.train.nano.pictures.photo_crops import PhotoStore
+from maskmill.pipeline.train.nano.pictures.photographs import kept_photographs, read_photographs
 from maskmill.pipeline.train.nano.step import StepConfig, training_step
 
 NANO = StudentConfig(encoder="efficientnet_lite0", iou_knots=17)
-FIT_PICTURES = 64
+GPU_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -102,11 +83,11 @@ class TrainConfig:
     lr: float = 7e-4
     trunk_lr: float = 0.2
     freeze_steps: int = 120
-    decay_share: float = 0.4
+    decay_share: float = 0.25
     warmup_steps: int = 80
-    correction_share: float = 0.35
-    most_corrections: int = 6
-    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.45, 320))
+    correction_share: float = 0.45
+    most_corrections: int = 8
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 256), (0.85, 320))
     ema: float = 0.998
     eval_minutes: float = 10.0
     bfloat16: bool = True
@@ -142,27 +123,6 @@ def trunk_rate(config: TrainConfig, step: int, progress: float) -> float:
 def picture_size(config: TrainConfig, progress: float) -> int:
     """The side of training pictures at a share of the time."""
     return [size for start, size in config.sizes if progress >= start][-1]
-
-
-def begun_student(student: StudentConfig, start_from: Path | None, regions: list[LabelledPhoto]) -> Sam:
-    """The student that a training begins with; see the head of this file."""
-    torch.manual_seed(0)
-    if start_from is None:
-        sam = build_student(student)
-        if student.encoder == "efficientnet_lite0":
-            fold_into(sam.image_encoder.trunk, stored_tensors())
-            take_sam_pixels(sam.image_encoder.trunk)
-        return sam
-    older = load_student(start_from)
-    if stored_config(start_from).encoder == student.encoder:
-        return older
-    generator = torch.Generator().manual_seed(0)
-    store = PhotoStore(regions, torch.device("cpu"))
-    photos = store.draw(FIT_PICTURES // 2, student.image_size, REGION_CROPS, generator).normalised()
-    scenes = (
-        scene_sample(2 * i, SceneConfig(student.image_size)).normalised() for i in range(FIT_PICTURES // 2)
-    )
-    return pretrained_student(student, older, [*torch.split(photos, 4), *scenes])[0]
 
 
 @torch.no_grad()
@@ -219,8 +179,14 @@ def _one_step(state: State, config: TrainConfig, feed: Feed, generator: torch.Ge
 
 
 def _device(config: TrainConfig, rank: int) -> torch.device:
-    if config.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
+    """A process's device: the CPU, or a GPU of its own."""
+    device = choose_device(config.device)
+    if device.type != "cuda":
+        return device
+    if config.processes > torch.cuda.device_count():
+        raise ValueError(
+            f"processes {config.processes}: this machine has {torch.cuda.device_count()} GPUs, one a process"
+        )
     return torch.device("cuda", rank)
 
 
@@ -237,6 +203,8 @@ def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resu
     device = _device(config, rank)
     if device.type == "cpu":
         torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(device)
     if config.processes > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{out.absolute()}/rendezvous", rank=rank, world_size=config.processes
@@ -274,21 +242,6 @@ def _run(rank: int, config: TrainConfig, student: StudentConfig, out: Path, resu
         dist.destroy_process_group()
 
 
-def _prepare(student: StudentConfig, out: Path, start_from: Path | None, photos: list[Truth]) -> None:
-    """Partition the photographs and begin the student, once a folder."""
-    apart = to_train(photos)
-    regions = with_regions(apart)
-    keep_photographs(out / "photographs.pt", regions, with_segments(apart))
-    sam = begun_student(student, start_from, regions)
-    kept = student if start_from is None else _begun_config(student, start_from)
-    save_student(sam, kept, out / "start.safetensors")
-
-
-def _begun_config(student: StudentConfig, start_from: Path) -> StudentConfig:
-    stored = stored_config(start_from)
-    return stored if stored.encoder == student.encoder else student
-
-
 def train(
     config: TrainConfig,
     student: StudentConfig,
@@ -307,17 +260,29 @@ def train(
         resume: go on from `out/checkpoint.pt`, on its clock, if there is one.
         start_from: a student's weights to begin from, on a fresh clock.
         photos: photographs with people's masks; those held apart are left out.
+
+    Raises:
+        ValueError: a device that this machine lacks, more processes than it has GPUs, or a folder that was
+            begun with other photographs.
     """
+    _device(config, 0)
     out.mkdir(parents=True, exist_ok=True)
     (out / "rendezvous").unlink(missing_ok=True)
     if not (resume and (out / "start.safetensors").is_file()):
-        _prepare(student, out, start_from, photos or [])
+        prepare(student, out, start_from, photos or [])
+    elif photos is not None:
+        check_the_same(out / "photographs.pt", photos)
     student = stored_config(out / "start.safetensors")
     arguments = (config, student, out, resume)
     if config.processes == 1:
         _run(0, *arguments)
     else:
         spawn(_run, args=arguments, nprocs=config.processes)  # type: ignore[no-untyped-call]
+
+
+def _feed_beside_gpus(gpus: int) -> FeedConfig:
+    """Larger batches, and every core but a GPU's own draws ahead."""
+    return FeedConfig(batch=GPU_BATCH, workers=max(1, len(os.sched_getaffinity(0)) // gpus - 1))
 
 
 def main() -> None:
@@ -332,7 +297,7 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, help="single-threaded processes (2), or GPUs (all)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--workers", type=int, help="processes a GPU that draw scenes ahead (8; 0 on a CPU)")
+    parser.add_argument("--workers", type=int, help="that draw scenes ahead, a GPU (its share of the cores)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt, if there")
     parser.add_argument("--start-from", type=Path, help="begin from a student's weights")
     parser.add_argument(
@@ -341,12 +306,15 @@ def main() -> None:
     given = parser.parse_args()
 
     # What this machine has decides the rest
-    on_gpu = given.device != "cpu" and torch.cuda.is_available()
-    feed = FeedConfig(workers=given.workers if given.workers is not None else 8 if on_gpu else 0)
+    try:
+        on_gpu = choose_device(given.device).type == "cuda"
+    except ValueError as exc:
+        parser.error(str(exc))
     processes = given.processes or (torch.cuda.device_count() if on_gpu else 2)
+    feed = _feed_beside_gpus(processes) if on_gpu else FeedConfig()
+    if given.workers is not None:
+        feed = replace(feed, workers=given.workers)
     config = TrainConfig(given.minutes, given.cpu_clock, processes, given.device, feed=feed)
-    if on_gpu:
-        config = replace(config, feed=replace(feed, batch=32))
     photos = read_photographs(*given.photos) if given.photos else None
     train(config, NANO, given.out, resume=given.resume, start_from=given.start_from, photos=photos)
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 
 from maskmill.pipeline.words.captioners.drawing import Loaded, decoding, in_turn
+from maskmill.pipeline.words.inputs import prepare
 
 if TYPE_CHECKING:
     from maskmill.pipeline.words.caption import Subject
@@ -36,12 +36,9 @@ class Blip2Captioner(Loaded):
         if not subjects:
             return []
         prompt = self._settings.prompt
-        inputs = self._processor(
-            images=[Image.fromarray(subject.pixels_HWC) for subject in subjects],
-            text=None if prompt is None else [prompt] * len(subjects),
-            return_tensors="pt",
-        ).to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+        images = [subject.pixels_HWC for subject in subjects]
+        prompts = None if prompt is None else [prompt] * len(subjects)
+        inputs = prepare(self._model, self._processor, images, text=prompts)
 
         tokens = self._model.generate(**inputs, **decoding(self._settings, subjects))
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 
 from maskmill.pipeline.words.captioners.drawing import Loaded, decoding, in_turn
+from maskmill.pipeline.words.inputs import prepare
 
 if TYPE_CHECKING:
     from maskmill.pipeline.words.caption import Subject
@@ -46,12 +46,9 @@ class Florence2Captioner(Loaded):
         """See `Captioner.captions`."""
         if not subjects:
             return []
-        inputs = self._processor(
-            images=[Image.fromarray(subject.pixels_HWC) for subject in subjects],
-            text=[self._settings.prompt or TASKS[0]] * len(subjects),
-            return_tensors="pt",
-        ).to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+        images = [subject.pixels_HWC for subject in subjects]
+        tasks = [self._settings.prompt or TASKS[0]] * len(subjects)
+        inputs = prepare(self._model, self._processor, images, text=tasks)
 
         tokens = self._model.generate(**inputs, **decoding(self._settings, subjects))
         texts = self._processor.batch_decode(tokens, skip_special_tokens=True)

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
 
 from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
 from maskmill.pipeline.words.detectors.base import Detections, Query, in_parts
 from maskmill.pipeline.words.detectors.once import EachImageOnce, EachTextOnce
+from maskmill.pipeline.words.inputs import prepare
 from maskmill.pipeline.words.text import clean_text
 
 if TYPE_CHECKING:
@@ -98,13 +98,9 @@ class GroundingDino:
         images = {id(image): image for image, _ in jobs}
         place = {key: number for number, key in enumerate(images)}
         rows = torch.tensor([place[id(image)] for image, _ in jobs], device=self._device)
-        inputs = self._processor(
-            images=[Image.fromarray(image) for image in images.values()],
-            text=[query.text for _, query in jobs],
-            padding=True,
-            return_tensors="pt",
-        ).to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)[rows]
+        texts = [query.text for _, query in jobs]
+        inputs = prepare(self._model, self._processor, [*images.values()], text=texts, padding=True)
+        inputs["pixel_values"] = inputs["pixel_values"][rows]
         inputs["pixel_mask"] = inputs["pixel_mask"][rows]
 
         self._images.expect([image for image, _ in jobs])

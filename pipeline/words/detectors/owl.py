@@ -1,8 +1,7 @@
 """OWLv2 and OWL-ViT by transformers: each box is called after the phrase that it fits best.
 
-A phrase is cut at the model's text limit (16 tokens), and that is said. Captions are cut into rough noun
-phrases first. Boxes and scores are the processor's own. Phrases of one query go through together, with every
-image that has the same query.
+A phrase is cut at the model's text limit (16 tokens), and that is said. Boxes and scores are the processor's
+own.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from transformers import Owlv2ForObjectDetection, OwlViTForObjectDetection
 
-from maskmill.pipeline.machine.devices import choose_device
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.words.detectors.base import Detections, Query, by_query, caption_phrases
+from maskmill.pipeline.words.detectors.base import Detections, Query
+from maskmill.pipeline.words.detectors.phrases import PhraseDetector, as_detections
+from maskmill.pipeline.words.inputs import prepare
 
 if TYPE_CHECKING:
     from maskmill.pipeline.settings.words import LabelSettings
@@ -31,27 +29,14 @@ NETWORKS = {"owlv2": Owlv2ForObjectDetection, "owlvit": OwlViTForObjectDetection
 log = logging.getLogger(__name__)
 
 
-class Owl:
-    """The detector role; see `maskmill.pipeline.words.detectors.base.Detector`.
+class Owl(PhraseDetector):
+    """The detector role; see `maskmill.pipeline.words.detectors.phrases.PhraseDetector`."""
 
-    Args:
-        model, processor: of one checkpoint; the model is taken over.
-        settings: threshold and device.
-
-    Raises:
-        ValueError: a device that this machine lacks.
-    """
+    phrases_per_query = PHRASES_PER_QUERY
 
     def __init__(self, model: Any, processor: Any, settings: LabelSettings) -> None:
-        self._device = choose_device(settings.device)
-        self._model = model.to(self._device)
-        self._processor = processor
-        self._settings = settings
+        super().__init__(model, processor, settings)
         self.max_tokens = int(self._model.config.text_config.max_position_embeddings)
-
-    def caption_queries(self, caption: str) -> tuple[Query, ...]:
-        """See `Detector.caption_queries`."""
-        return self.phrase_queries(caption_phrases(caption))
 
     def phrase_queries(self, phrases: Sequence[str]) -> tuple[Query, ...]:
         """See `Detector.phrase_queries`; long phrases are cut, none is refused."""
@@ -64,31 +49,18 @@ class Owl:
                 self.max_tokens,
                 cut[0][:60],
             )
-        parts = [phrases[i : i + PHRASES_PER_QUERY] for i in range(0, len(phrases), PHRASES_PER_QUERY)]
-        if len(parts) > 1:
-            log.warning(
-                "%d phrases are read in parts of %d: each image is read %d times for them",
-                len(phrases),
-                PHRASES_PER_QUERY,
-                len(parts),
-            )
-        return tuple(Query("; ".join(part), tuple(part)) for part in parts)
+        return super().phrase_queries(phrases)
 
-    def detect(self, jobs: Sequence[tuple[Pixels, Query]]) -> list[Detections]:
-        """See `Detector.detect`."""
-        return by_query(jobs, self._detect)
+    def spelled(self, phrases: Sequence[str]) -> str:
+        """For people: the model reads the phrases one by one."""
+        return "; ".join(phrases)
 
     @torch.inference_mode()
-    def _detect(self, images: Sequence[Pixels], query: Query) -> Iterator[Detections]:
+    def boxes(self, images: Sequence[Pixels], query: Query) -> Iterator[Detections]:
+        """See `PhraseDetector.boxes`."""
         texts = [list(query.phrases)] * len(images)
-        inputs = self._processor(
-            images=[Image.fromarray(image) for image in images],
-            text=texts,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_tensors="pt",
-        ).to(self._device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+        cut = {"truncation": True, "max_length": self.max_tokens}
+        inputs = prepare(self._model, self._processor, images, text=texts, **cut)
 
         outputs = self._model(**inputs)
         outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
@@ -98,15 +70,7 @@ class Owl:
             target_sizes=[image.shape[:2] for image in images],
             text_labels=texts,
         )
-
-        for result in results:
-            labels = tuple(result["text_labels"])
-            yield Detections(
-                boxes_xyxy_N4=result["boxes"].cpu().numpy().astype(np.float64),
-                scores_N=result["scores"].cpu().numpy().astype(np.float64),
-                labels=labels,
-                phrases=labels,
-            )
+        yield from as_detections(results)
 
     def _num_tokens(self, phrase: str) -> int:
         return len(self._processor.tokenizer(phrase)["input_ids"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from typer import Context
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -55,6 +56,25 @@ def test_choices_are_listed_and_completed() -> None:
         check=True,
     )
     assert found.stdout.split() == ["worst"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "begun", "completed"),
+    [
+        ("browse", "order", "lowest", ["lowest IoU", "lowest stability"]),
+        ("models", "role", "", ["segmenter", "captioner", "filter", "detector", "namer"]),
+        ("export", "format", "co", ["coco"]),
+        ("generate", "recipe", "sa", ["sa1b", "sam2"]),
+    ],
+)
+def test_words_that_are_listed_elsewhere_are_completed(
+    name: str, parameter: str, begun: str, completed: list[str]
+) -> None:
+    group = get_command(app)
+    assert isinstance(group, Commands)
+    context = Context(group.commands[name])
+    (param,) = (one for one in group.commands[name].params if one.name == parameter)
+    assert [found.value for found in param.shell_complete(context, begun)] == completed
 
 
 def test_usage_names_what_is_needed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def test_show_has_every_column_and_where_it_came_from(two: str, tmp_path: Path) 
     assert found["columns"][1]["value"]["image"]["image_id"] == 3
     shown = run("show", two, "3", "--picture", tmp_path / "3.png", "--generation", "1")
     assert "1111111111111111" in shown.stdout
+    columns = [line for line in shown.stdout.splitlines() if line.startswith("  ")]
+    assert columns and all(len(line.split()) > 1 for line in columns), "a name without a value"
+    assert "not set" not in shown.stdout and re.search(
+        r"^  size +[\d.]+ (bytes|kB)$", shown.stdout, re.MULTILINE
+    )
     assert (tmp_path / "3.png").read_bytes().startswith(b"\x89PNG")
 
 

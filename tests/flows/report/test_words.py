@@ -74,6 +74,19 @@ def test_a_moment_is_to_the_second() -> None:
     assert words.moment("2026-11-27T13:25:46+02:00") == "2026-11-27T13:25:46+02:00", "no zone is dropped"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mean_iou", "mean IoU"),
+        ("above_75", "above 0.75"),
+        ("masks_first", "masks first"),
+        ("images", "images"),
+    ],
+)
+def test_a_figure_has_a_name_that_people_read(name: str, text: str) -> None:
+    assert words.figure_name(name) == text
+
+
 def test_choices_and_totals_read_as_sentences() -> None:
     assert words.choice(("a",)) == "a"
     assert words.choice(("a", "b", "c")) == "a, b or c"

@@ -1,4 +1,5 @@
-"""Ray's own processes are killed under a working driver: it notices, says so, and begins again once."""
+"""Ray's own processes are killed under a working driver: it notices, says so, and begins again once where it
+started them itself."""
 
 from __future__ import annotations
 
@@ -36,3 +37,13 @@ def test_a_second_loss_ends_the_run_with_how_to_resume(tmp_path: Path) -> None:
     assert found["killed"] == 2 and found["left"] > 0
     assert "run the same command again" in found["error"]
     assert found["seconds"] < 120
+
+
+@pytest.mark.ray
+@pytest.mark.drill
+def test_a_joined_cluster_whose_head_is_killed_ends_the_run_with_how_to_go_on(tmp_path: Path) -> None:
+    found = run("head", 1, tmp_path)
+    assert found["killed"] == 1 and found["left"] > 0
+    assert "is lost: its control service has not answered" in found["error"]
+    assert "run the same command again" in found["error"]
+    assert found["seconds"] < 60  # Ray would have ended the process, by a line of its own

@@ -151,3 +151,54 @@ def test_a_run_starts_in_the_worst_of_surroundings(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the home folder /dev/null can't be written" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy", "http_proxy", "HTTPS_PROXY"])
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        ("socks5://127.0.0.1:9", "is a SOCKS proxy"),
+        ("socks5h://user:pl4nted@host:1080", "is a SOCKS proxy"),
+        ("socks4://host:1080", "speaks socks4"),
+        ("http://bob:pl4nted/et@proxy:3128", "is no address of a proxy"),
+        ("http://", "is no address of a proxy"),
+        ("http://host:port", "is no address of a proxy"),
+        ("http://[bad", "is no address of a proxy"),
+    ],
+)
+def test_a_proxy_that_nothing_can_use_is_left_out_and_said(name: str, proxy: str, told: str) -> None:
+    environment = {"HOME": "/tmp", name: proxy}
+    (line,) = settle(environment)
+    assert line.startswith(name) and told in line and "pl4nted" not in line
+    assert name not in environment
+    assert settle(environment) == ()
+
+
+@pytest.mark.parametrize(
+    "proxy", ["proxy.corp:8080", "http://proxy", "https://bob:p%2Fw@proxy:3128", "http://[::1]:3128/"]
+)
+def test_a_proxy_that_can_be_used_stays(proxy: str) -> None:
+    environment = {"HOME": "/tmp", "https_proxy": proxy}
+    assert settle(environment) == () and environment["https_proxy"] == proxy
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ALL_PROXY": "socks5://127.0.0.1:9"},
+        {"http_proxy": "http://a:b/c@proxy:1"},
+        {"http_proxy": "http://proxy:1", "no_proxy": "127.0.0.0/8,[::1]:80, .corp,[fe80::1]"},
+        {"HTTPS_PROXY": "proxy:1", "NO_PROXY": "*"},
+    ],
+)
+def test_prefects_client_starts_in_what_is_left(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settle()
+    httpx.Client(base_url="http://127.0.0.1:1").close()

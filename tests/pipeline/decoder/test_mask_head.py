@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskmill.pipeline.decoder.lowrank import Scratch
+from maskmill.pipeline.decoder.lowrank_steps import Scratch
 from maskmill.pipeline.decoder.mask_head import MaskHead
 from tests.pipeline.conftest import build_tiny_sam
 

@@ -24,6 +24,8 @@ from maskmill.pipeline.masks.geometry import Crop
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_student
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.verify.features import FEATURES, VOTES, features
+from maskmill.pipeline.verify.verifier import load_verifier
 from maskmill.pipeline.weights import weights
 from tests.pipeline.gpu.stand_ins import CountedOps, Launches, prepared_rectangles
 
@@ -55,6 +57,22 @@ def _same(ours: AnnotatedImage, theirs: AnnotatedImage) -> None:
     for one, other in zip(ours.annotations, theirs.annotations, strict=True):
         assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
         assert dataclasses.replace(one, predicted_iou=other.predicted_iou) == other
+
+
+def test_a_verifier_is_told_that_masks_bring_no_votes(tiny_sam: Any, photo: Any) -> None:
+    """It keeps none of the candidates that suppression drops: the flag says so, and all are judged."""
+    segmenter = _segmenter(tiny_sam, batched=True)
+    (found,) = AutomaticMasks(segmenter, GRID)([photo])
+    assert found.annotations and all(one.votes is None for one in found.annotations)
+    assert found.passed_over is None
+    (embedding,) = segmenter.embed([photo])
+    seen = features(found, pixels_HWC=photo, embedding=embedding)
+    assert not seen[:, [FEATURES.index(name) for name in VOTES]].any()
+    assert seen[:, FEATURES.index("has_embedding")].all()
+    said = load_verifier(None)(found, pixels_HWC=photo, embedding=embedding)
+    assert len(said.masks.right_N) == len(found.annotations)
+    assert ((said.masks.expected_iou_N >= 0) & (said.masks.expected_iou_N <= 1)).all()
+    assert said.share_found is not None and 0 <= said.share_found <= 1
 
 
 @pytest.mark.parametrize("settings", [GRID, CROPS, BEST], ids=["grid", "crops", "best"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskmill.pipeline.decoder import fused_head
 from maskmill.pipeline.decoder.forms import SAM
-from maskmill.pipeline.decoder.fused_head import FusedHead
+from maskmill.pipeline.decoder.fused import head as fused_head
+from maskmill.pipeline.decoder.fused.head import FusedHead
 from maskmill.pipeline.machine import blas
 from tests.pipeline.decoder.test_decoder import Model
 

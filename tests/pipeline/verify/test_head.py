@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 from maskmill.pipeline.evaluate.believed import calibration_error
 from maskmill.pipeline.verify.exhaustivity import SEEN, fit_share
-from maskmill.pipeline.verify.features import FEATURES
+from maskmill.pipeline.verify.features import FEATURES, VOTES
 from maskmill.pipeline.verify.fit import Examples, fit_head, fitted_curve
+from maskmill.pipeline.verify.head import HAS_VOTES
 from maskmill.pipeline.verify.ranks import accepted_precision, auc, rank_correlation
 from maskmill.pipeline.verify.verifier import Verifier, load_verifier, save_verifier
 
@@ -39,6 +41,33 @@ def test_it_learns_is_calibrated_and_survives_a_file(tmp_path: Path) -> None:
     assert read.is_calibrated
     assert not load_verifier(tmp_path / "v.safetensors", "b" * 64).is_calibrated
     np.testing.assert_array_equal(read.head(fresh.features_NF).expected_iou_N, said.expected_iou_N)
+
+
+def test_masks_without_votes_have_curves_of_their_own(tmp_path: Path) -> None:
+    """What a GPU's engine makes has none: where votes say much, the others' curves would be far off."""
+    rng = np.random.default_rng(0)
+    features_NF = rng.normal(size=(800, len(FEATURES))).astype(np.float32)
+    features_NF[:, HAS_VOTES] = 1
+    features_NF[:, FEATURES.index("votes_iou")] = rng.gamma(2.0, 0.5, 800)
+    iou_N = np.clip(1 - 0.45 * features_NF[:, FEATURES.index("votes_iou")], 0, 1).astype(np.float32)
+    fitted = fit_head(Examples(features_NF, iou_N, np.arange(800) // 10, np.ones(800, np.float32)), "a" * 64)
+
+    alone_NF = features_NF.copy()
+    alone_NF[:, [FEATURES.index(name) for name in VOTES]] = 0
+    said = fitted.head(alone_NF)
+    error = calibration_error(said.expected_iou_N, iou_N)
+    assert error < 0.05
+    assert calibration_error(said.right_N, (iou_N >= 0.75).astype(np.float32)) < 0.05
+    old = replace(fitted.head, right_alone=None, iou_alone=None)
+    assert calibration_error(old(alone_NF).expected_iou_N, iou_N) > 1.5 * error
+
+    # A file keeps them; one of before there were any is a head without
+    share = fit_share([np.full(len(SEEN), value, np.float32) for value in (0, 1)], [0.2, 0.9])
+    for head in (fitted.head, old):
+        save_verifier(Verifier(head, share), tmp_path / "v.safetensors", {})
+        read = load_verifier(tmp_path / "v.safetensors").head
+        np.testing.assert_array_equal(read(alone_NF).right_N, head(alone_NF).right_N)
+        assert (read.right_alone is None) == (head is old)
 
 
 def test_a_file_that_is_none_says_so(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -234,14 +235,20 @@ def _anywhere(objects: Objects, marked: set[str]) -> Iterator[str]:
             yield f"{name} holds what was forgotten: {name.split('/')[2]}"
 
 
-def _members(data: bytes) -> list[str]:
+@lru_cache(maxsize=4096)
+def _members(data: bytes) -> tuple[str, ...]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            return tar.getnames()
+            return tuple(tar.getnames())
     except tarfile.TarError:
-        return []
+        return ()
 
 
 def _json(objects: Objects, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(objects[name][0])
+    return _parsed(objects[name][0])
+
+
+@lru_cache(maxsize=4096)
+def _parsed(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data)
     return found

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import lru_cache
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,8 @@ import pytest
 
 from maskmill.flows.runs.steps import publishing
 from maskmill.storage.care import stale
-from maskmill.storage.dataset import merge
+from maskmill.storage.dataset import columns, merge
+from maskmill.storage.dataset.records import parse_record
 from maskmill.storage.drivers import lease
 from maskmill.storage.stores import in_order
 from maskmill.workers.shard import ahead, column_writer, meter, recalled, turn
@@ -109,6 +111,9 @@ def _settled(future: Future[Any], work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
+_parsed = lru_cache(maxsize=4096)(parse_record)  # the same few records are read over and over
+
+
 @contextmanager
 def one_thread(names: Random) -> Iterator[None]:
     """See the file's header.
@@ -126,6 +131,7 @@ def one_thread(names: Random) -> Iterator[None]:
         patch.setattr(meter, "time", SimpleNamespace(perf_counter=lambda: 0.0))
         for module in (column_writer, recalled, publishing):
             patch.setattr(module, "now_utc", lambda: CREATED)
+        patch.setattr(columns, "parse_record", _parsed)
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=names.getrandbits(128), version=4))
         try:
             yield

@@ -54,7 +54,7 @@ class SimStore:
         def found() -> list[ObjectInfo]:
             """Now."""
             names = [name for name in self._objects if name.startswith(prefix)]
-            return [self._info(name) for name in sorted(names, key=str.encode)]
+            return [self._info(name) for name in sorted(names)]
 
         yield from self.world.call("list", prefix, found)
 

@@ -45,6 +45,13 @@ class Endless(BaseException):
     """A schedule that doesn't come to an end."""
 
 
+def _closed() -> threading.Lock:
+    """A lock that is held: whoever waits for it goes on when it is released."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class Driver:
     """A thread that runs one call to the store at a time."""
@@ -62,7 +69,7 @@ class Driver:
     wakes_s: float = 0.0
     in_beat: bool = False
     mates: list[Driver] = field(default_factory=list)  # threads of its process: they are suspended with it
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go: threading.Lock = field(default_factory=_closed)
     thread: threading.Thread | None = None
 
 
@@ -87,7 +94,7 @@ class World:
         )
         self._holder: Driver | None = None
         self._mine = threading.local()  # the driver whose thread it is
-        self._all_ended = threading.Semaphore(0)
+        self._all_ended = _closed()
         self._lock = threading.RLock()  # for calls from outside of `run`
         self._caller: Driver | None = None
         self._killing: Driver | None = None
@@ -222,26 +229,27 @@ class World:
     def _pass_time(self, seconds: float) -> None:
         """All that are awake beat meanwhile, as their threads would; who has just been woken, only then."""
         while seconds > 0:
-            self.now_s += min(seconds, BEAT_S)
-            seconds -= BEAT_S
-            for driver in self.drivers:
-                if not (driver.ended or driver.killed or self._is_suspended(driver)):
-                    self._beat(driver)
+            self.now_s += min(seconds, BEAT_S) if leases._held else seconds
+            seconds -= BEAT_S if leases._held else seconds
+            for store, held in tuple(leases._held.items()):
+                driver = next((one for one in self.drivers if one.store is store), None)
+                if driver and not (driver.ended or driver.killed or self._is_suspended(driver)):
+                    self._beat(held)
 
     def _is_suspended(self, driver: Driver) -> bool:
         return self._is_stopped(driver) or (driver.wakes_s > self.now_s and driver.wakes_s - self.now_s > 60)
 
-    def _beat(self, driver: Driver) -> None:
-        for lease in tuple(leases._held.get(driver.store, ())):
+    def _beat(self, held: list[leases.Lease]) -> None:
+        for lease in tuple(held):
             if lease._clock() - lease._last_beat_s >= lease._interval_s:
-                self._beating = driver  # a thread of its own would do it
+                self._beating = True  # a thread of its own would do it
                 try:
                     with suppress(StorageError):
                         lease.beat()
                 finally:
-                    self._beating = None
+                    self._beating = False
 
-    _beating: Driver | None = None
+    _beating = False
 
     def _acting(self) -> Driver | None:
         """Whose code is running now, None outside of `run`."""
@@ -253,7 +261,7 @@ class World:
     def call(self, op: str, what: str, effect: Callable[[], T]) -> T:
         """A call of whoever runs now: first the scheduler decides who is next, then its fate."""
         driver = self._acting()
-        if driver is None or self._beating is not None:
+        if driver is None or self._beating:
             with self._lock:
                 return effect()
         if driver.killed:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from maskmill.storage.drivers import store_time
-from maskmill.storage.drivers.lease import announce, others
+from maskmill.storage.drivers import lease, store_time
+from maskmill.storage.drivers.lease import announce, others, own_id
 from maskmill.storage.errors import AccessDenied, StoreUnavailable
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
@@ -24,6 +24,15 @@ def test_a_driver_is_seen_while_it_runs(store: ObjectStore) -> None:
             assert [info.owner for info in others(store, own_id=lease.driver_id)] == ["export"]
     assert others(store) == []
     assert list(store.list()) == []
+
+
+def test_a_store_is_let_go_with_the_last_lease_on_it(local_store: ObjectStore) -> None:
+    """A process that writes to one dataset after the other would keep all of their stores."""
+    with announce(local_store, "generate"):
+        with announce(local_store, "export"):
+            pass
+        assert own_id(local_store) is not None, "the first goes on"
+    assert local_store not in lease._held
 
 
 def test_beats_go_on(local_store: ObjectStore) -> None:

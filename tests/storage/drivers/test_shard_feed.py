@@ -98,12 +98,41 @@ def test_a_shard_given_up_here_is_free_for_others(store: ObjectStore) -> None:
 
 def test_a_long_row_of_taken_shards_is_passed_in_steps(store: ObjectStore) -> None:
     """The caller has workers to look after meanwhile."""
-    theirs = ShardClaims(store, RUN, "a")
-    for shard in range(MOST_TRIES):
-        theirs.take(shard)
-    feed = ShardFeed(dict.fromkeys(range(MOST_TRIES + 1), 1), claims=ShardClaims(store, RUN, "b"))
+    tried: list[int] = []
+
+    class Taken(ShardClaims):
+        def take(self, shard: int) -> bool:
+            tried.append(shard)
+            return False
+
+    feed = ShardFeed(dict.fromkeys(range(MOST_TRIES + 9), 1), claims=Taken(store, RUN, "b"))
     assert feed.next() is None and not feed.ended
-    assert feed.next() == MOST_TRIES
+    assert len(set(tried)) == MOST_TRIES
+    feed.next()
+    assert sorted(tried) == list(range(MOST_TRIES + 9)), "each once, none left out"
+
+
+def test_what_is_likely_next_is_claimed_when_it_is_handed_out(store: ObjectStore) -> None:
+    feeds = [ShardFeed(dict.fromkeys(range(100), 1), claims=ShardClaims(store, RUN, one)) for one in "ab"]
+    assert feeds[0].next() == 0
+    assert feeds[0].likely() == 1 and feeds[0].likely(spare={1, 2}) == 3
+    assert ShardClaims(store, RUN, "c").take(1), "nobody has it yet"
+    assert feeds[0].next(wish=1) not in (0, 1), "and then it is another one's"
+    assert feeds[0].next(spare=range(100)) is not None, "what is spared is handed out last"
+
+
+def test_who_meets_another_driver_goes_on_elsewhere(store: ObjectStore) -> None:
+    """Each has a stretch of its own, so what its workers were told of comes true."""
+    feeds = [ShardFeed(dict.fromkeys(range(1000), 1), claims=ShardClaims(store, RUN, one)) for one in "abc"]
+    taken: dict[int, list[int | None]] = {0: [], 1: [], 2: []}
+    true = 0
+    for _ in range(50):
+        for driver, feed in enumerate(feeds):
+            likely = feed.likely()
+            taken[driver].append(feed.next())
+            true += taken[driver][-1] == likely
+    assert len({shard for found in taken.values() for shard in found}) == 150
+    assert true >= 145, "but where they met"
 
 
 def test_a_store_that_does_not_answer_is_asked_again() -> None:

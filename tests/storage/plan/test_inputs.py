@@ -337,3 +337,31 @@ def test_a_tar_is_not_opened_by_listing(tmp_path: Path) -> None:
         pass
     (found,) = files(str(path))
     assert (found.kind, found.size_bytes) == ("tar", path.stat().st_size)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig", "utf-8"])
+def test_a_list_of_another_encoding_is_told(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    bom = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "list.txt").write_bytes(f"{bom}a.jpg\n".encode(encoding))
+    if "16" in encoding:
+        with pytest.raises(InputError, match="the list is UTF-16; save it as UTF-8"):
+            list(list_inputs([str(tmp_path / "list.txt")]))
+    else:
+        (found,) = list_inputs([str(tmp_path / "list.txt")])
+        assert isinstance(found, InputFile)
+
+
+@pytest.mark.parametrize("line", ["s3://me:pl4nted/x@bucket/a.jpg", "s3:///a.jpg"])
+def test_an_address_that_is_none_costs_its_own_line(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "list.txt").write_text(f"{line}\na.jpg\n")
+    problem, picture = list_inputs([str(tmp_path / "list.txt")])
+    assert isinstance(problem, InputProblem) and problem.reason == "unsupported"
+    assert "pl4nted" not in problem.source + problem.detail
+    assert isinstance(picture, InputFile) and picture.source.endswith("a.jpg")

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskmill.storage.dataset.generations import Generation, latest
@@ -263,13 +264,87 @@ def test_lvis_and_yolo_take_an_imports_numbers(
     assert names == {0: "car", 1: "dog", 2: "object"}
 
 
+def test_panoptic_takes_an_imports_image_and_category_ids(
+    beside: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    export(*beside, str(tmp_path / "out"), format="panoptic", ids_of="given", images=False)
+    found = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    ids = [entry["id"] for entry in found["images"]]
+    assert {900, "left-7", 4} < set(ids) and len(set(map(str, ids))) == len(ids)
+    assert [row["image_id"] for row in found["annotations"]] == ids
+    assert [(one["id"], one["name"]) for one in found["categories"]] == [
+        (2, "car"),
+        (31, "dog"),
+        (32, "object"),
+    ]
+    of = {
+        row["image_id"]: {one["category_id"] for one in row["segments_info"]} for row in found["annotations"]
+    }
+    assert of.pop(900) == {31} and set().union(*of.values()) == {32}
+    assert all((tmp_path / "out" / "panoptic" / row["file_name"]).exists() for row in found["annotations"])
+
+
+def test_a_class_maps_pixels_are_an_imports_category_ids(
+    beside: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    export(*beside, str(tmp_path / "out"), format="semantic", ids_of="given", images=False)
+    named = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert named == {"0": "background", "2": "car", "31": "dog", "32": "object"}
+    seen = set[int]()
+    for path in (tmp_path / "out" / "masks").iterdir():
+        seen |= set(np.unique(np.asarray(Image.open(path))).tolist())
+    assert seen == {0, 31, 32}
+
+
+def test_parquet_has_an_imports_numbers(beside: tuple[ObjectStore, Generation], tmp_path: Path) -> None:
+    export(*beside, str(tmp_path / "out"), format="hf", ids_of="given")
+    rows = pq.read_table(tmp_path / "out" / "data" / "train-00000.parquet").to_pylist()  # type: ignore[no-untyped-call]
+    by_name = {extra.get("given_name"): row for row in rows if (extra := json.loads(row["extra"] or "{}"))}
+    assert (by_name["0.jpg"]["image_id"], by_name["picture.png"]["image_id"]) == (900, 4)
+    assert json.loads(by_name["1.jpg"]["extra"])["given_id"] == "left-7"
+    numbers = {json.loads(mask["extra"])["category_id"] for mask in by_name["0.jpg"]["masks"]}
+    assert numbers == {31}
+    others = [row for row in rows if "given_name" not in json.loads(row["extra"] or "{}")]
+    assert len(others) == len(rows) - 3 and min(row["image_id"] for row in others) > 900
+
+
+def test_an_imports_own_masks_keep_its_numbers_in_other_formats(
+    data: tuple[ObjectStore, Generation], tmp_path: Path
+) -> None:
+    own: dict[str, Any] = {"column": "given", "ids_of": "given", "images": False}
+    export(*data, str(tmp_path / "panoptic"), format="panoptic", **own)
+    found = json.loads((tmp_path / "panoptic" / "panoptic.json").read_text())
+    assert [entry["id"] for entry in found["images"]] == [500, 501]
+    classes = [{one["category_id"] for one in row["segments_info"]} for row in found["annotations"]]
+    assert classes == [{44, 7, 45}, {9}]
+
+    export(*data, str(tmp_path / "semantic"), format="semantic", **own)
+    named = json.loads((tmp_path / "semantic" / "classes.json").read_text())
+    assert named == {
+        "0": "background",
+        "7": "train",
+        "9": "cup",
+        "30": "never used",
+        "44": "cup (44)",
+        "45": "12",
+    }
+
+
+@pytest.mark.parametrize("id_", [0, -3, 65_536])
+def test_category_ids_that_no_pixel_can_have_are_refused(id_: int, tmp_path: Path) -> None:
+    store, generation = imported(tmp_path, [{"id": id_, "name": "odd"}])
+    with pytest.raises(ValueError, match=f"'odd' is {id_}, but a pixel's class is 1 to 65,535"):
+        export(store, generation, str(tmp_path / "out"), format="semantic", ids_of="given")
+
+
 @pytest.mark.parametrize(
     ("choices", "told"),
     [
         ({"format": "coco", "ids_of": "nosuch"}, "it has given"),
-        ({"format": "yolo", "ids_of": "masks"}, "leave it off"),
+        ({"format": "yolo", "ids_of": "masks"}, "it has given"),
+        ({"format": "coco", "column": "given", "ids_of": "given"}, "leave it off"),
         ({"format": "coco", "column": "given", "ids_of": "masks"}, "it has given"),
-        ({"format": "sa1b", "ids_of": "given"}, "coco, lvis, yolo can keep ids"),
+        ({"format": "sa1b", "ids_of": "given"}, "coco, lvis, yolo, hf, panoptic, semantic can keep ids"),
     ],
 )
 def test_ids_of_what_is_no_import_are_refused(

@@ -111,7 +111,7 @@ def test_the_head_is_kept_as_json_can_hold_it() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"{", "it is no JSON"),
+        (b"{", "it ends in the middle"),
         (b"\xff\xfe\xfa", "it is no JSON"),
         (b"[]", "it is no JSON object"),
         (b'{"images": []}', "it has no list 'annotations'"),

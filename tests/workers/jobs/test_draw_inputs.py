@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from maskmill.storage.errors import InputError
-from maskmill.workers.jobs.draw_inputs import sample_inputs
+from maskmill.storage.plan.make_plan import make_plan
+from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.stores.open import open_store
+from maskmill.workers.jobs.draw_inputs import IMAGES_PER_TAR, sample_inputs
+from maskmill.workers.run.ingest_settings import IngestSettings
 from tests.fakes import jpeg_bytes
 from tests.workers.published import shapes
 
@@ -81,3 +85,43 @@ def test_an_input_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.pdf").write_bytes(b"x")
     with pytest.raises(InputError, match="no images"):
         sample_inputs([str(tmp_path)], 3)
+
+
+MEMBERS = {
+    "label maps beside": ["jpg", "seg.png", "txt"],
+    "depth and mask": ["depth.png", "image.jpg", "mask.png"],
+    "two cameras": ["left.png", "right.png", "json"],
+    "numbered": ["img.0001.jpg", "img.0002.jpg"],
+    "more than a sample holds": [f"crop{place}.png" for place in range(70)],
+    "tables and unknown": ["npy", "jpeg", "cls"],
+}
+
+
+@pytest.mark.parametrize("fields", MEMBERS.values(), ids=list(MEMBERS))
+def test_what_is_counted_in_a_tar_is_what_a_plan_takes(tmp_path: Path, fields: list[str]) -> None:
+    path, picture = tmp_path / "samples.tar", jpeg_bytes(shapes(1))
+    with tarfile.open(path, "w") as tar:
+        for field in (f"{number:04d}.{field}" for number in range(20) for field in fields):
+            data = (
+                b"words" if field.endswith((".txt", ".json", ".cls", ".npy")) else picture
+            ) + field.encode()
+            header = tarfile.TarInfo(field)
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+    store = open_store(tmp_path / "ds")
+    photograph = "mask.png" if "mask.png" in fields else None
+    make_plan(store, [str(path)], shard_size=100, num_threads=1, photograph=photograph)
+    planned = {label for _, label in load_plans(store).iter_sources()}
+    asked = IngestSettings(photograph=photograph)
+    sample = sample_inputs([str(path)], 5000, ingest=asked)
+    assert {image.source for image in sample.images} <= planned
+    assert sample.num_images == pytest.approx(len(planned), rel=0.06)
+    assert len(sample.images) == min(len(planned), IMAGES_PER_TAR)
+
+
+def test_of_a_file_no_more_is_read_than_a_picture_can_need(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(3 << 30)
+    asked = IngestSettings(max_pixels=1000)
+    assert max(len(image.data) for image in sample_inputs([str(tmp_path)], 5, ingest=asked).images) < 17 << 20

@@ -14,6 +14,9 @@ from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.reference import adjust_heads
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
+from maskmill.pipeline.settings.verdicts import VerdictSettings
+from maskmill.pipeline.verify.verifier import load_verifier
+from maskmill.workers.foreign.images.codec import normalise
 from maskmill.workers.jobs.tune import (
     PREDICTED_IOUS,
     JudgedImage,
@@ -24,6 +27,7 @@ from maskmill.workers.jobs.tune import (
     threshold_pairs,
     tune_inputs,
 )
+from maskmill.workers.jobs.tune_verdicts import EXPECTED_IOUS
 from maskmill.workers.pictures.render import label_map
 from maskmill.workers.run.ingest_settings import IngestSettings
 from tests.fakes import jpeg_bytes
@@ -159,3 +163,35 @@ def test_inputs_that_cannot_be_decoded_are_no_sample(segmenter: SamSegmenter, tm
             segmenter=SegmenterSettings(),
             load=lambda settings: segmenter,
         )
+
+
+def test_verdicts_show_what_a_filter_by_expected_iou_keeps(segmenter: SamSegmenter, tmp_path: Path) -> None:
+    """Every filter's row is what the shipped verifier says of the masks that these candidates give."""
+    (tmp_path / "a.jpg").write_bytes(jpeg_bytes(photo(1)))
+    report = tune_inputs(
+        [str(tmp_path)],
+        ingest=IngestSettings(),
+        masks=MASKS,
+        segmenter=SegmenterSettings(),
+        num_images=1,
+        predicted_ious=(0.8,),
+        stabilities=(0.85,),
+        verdicts=VerdictSettings(verifier="shipped"),
+        load=lambda _: segmenter,
+    )
+    pixels = normalise((tmp_path / "a.jpg").read_bytes(), IngestSettings()).pixels_HWC
+    stage = AutomaticMasks(segmenter, MASKS)
+    kept = stage.select(stage.candidates(pixels), height=pixels.shape[0], width=pixels.shape[1])
+    said = load_verifier(None)(kept, pixels_HWC=pixels, embedding=segmenter.embed([pixels])[0]).masks
+    assert report.current.right == pytest.approx(float(said.right_N.mean()), abs=1e-4)
+    assert [row.expected_iou for row in report.verdicts] == list(EXPECTED_IOUS)
+    for row in report.verdicts:
+        keep_N = said.expected_iou_N >= row.expected_iou
+        assert row.masks_per_image == keep_N.sum()
+        assert row.right_kept == pytest.approx(
+            float(said.right_N[keep_N].sum() / said.right_N.sum()), abs=1e-4
+        )
+    assert report.verdicts[0].right_kept == 1
+    assert len({row.masks_per_image for row in report.verdicts}) > 1, "filters matter here"
+    assert report.is_calibrated, "for nano, which the settings name"
+    assert all(row.right is None or 0 <= row.right <= 1 for row in report.rows)

@@ -13,17 +13,21 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.evaluate.clicks import error_click
 from maskmill.pipeline.evaluate.oracle import correct
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import Rle, decode, encode_mask
 from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.verify.head import Verdicts
+from maskmill.pipeline.verify.verifier import PictureVerdicts
 from maskmill.storage.dataset.saves import saves_of, standing_of
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.foreign.images.codec import decode_image
 from tests.flows.browsing import browser, shown, text
 from tests.workers.page.in_browser import Hand, inside, publish_scenes, serving
+from tests.workers.published import Published, make_spec, with_verdicts
 
 __all__ = ["browser"]
 
@@ -209,6 +213,53 @@ def test_a_stranger_looks_through_the_grid_and_at_a_picture(at: Open) -> None:
     shown(hand.browser, lambda page: "Referenced column" in text(page))
     hand.go("summary")
     shown(hand.browser, lambda page: "Nobody has reviewed" in text(page))
+
+
+def test_what_a_verifier_holds_for_unexplained_is_shown_by_a_key(
+    tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    """Orange where the verdict says so, and nowhere else; with a legend, and away again."""
+
+    def upper_left(image: AnnotatedImage) -> PictureVerdicts:
+        map_RC = np.zeros((32, 32), np.float32)
+        map_RC[:16, :16] = 1
+        ones_N = np.ones(len(image.annotations), np.float32)
+        return PictureVerdicts(Verdicts(ones_N, ones_N), 0.25, map_RC, True)
+
+    store, generation, _ = publish_scenes(tmp_path)
+    spec = make_spec(tmp_path / "dataset")
+    judged = with_verdicts(Published(store, generation, tmp_path / "inputs", spec), upper_left)
+    with serving(store, judged.generation) as (server, _):
+        hand = Hand(browser, server.address)
+        hand.go(f"picture/{FIRST}")
+        hand.ready(FIRST)
+        assert "share found" in hand.text() and "0.25" in hand.text()
+
+        def colours() -> list[list[int]]:
+            pixel = (
+                "(([x, y]) => { const v = maskmill.view, r = v.ratio; return [...v.context.getImageData("
+                "(v.left + x * v.scale) * r, (v.top + y * v.scale) * r, 1, 1).data] })(arguments[0])"
+            )
+            return [hand.js(pixel, place) for place in ([20, 20], [100, 100])]
+
+        hand.js("maskmill.view.drawNow()")
+        open_before, rest_before = colours()
+        legend = browser.find_element(By.CSS_SELECTOR, "#tools .legend")
+        assert not legend.is_displayed()
+        hand.keys("u")
+        assert legend.is_displayed() and "something without a mask" in legend.text
+        hand.js("maskmill.view.drawNow()")
+        open_after, rest_after = colours()
+        assert rest_after == rest_before
+        distance = [
+            sum(abs(a - b) for a, b in zip(one, (255, 92, 0), strict=False))
+            for one in (open_before, open_after)
+        ]
+        assert distance[1] < 0.3 * distance[0] + 5
+        hand.keys("u")
+        hand.js("maskmill.view.drawNow()")
+        assert colours() == [open_before, rest_before] and not legend.is_displayed()
+        assert not hand.complaints()
 
 
 def test_masks_are_the_same_in_the_browser_as_in_python(at: Open) -> None:

@@ -155,6 +155,12 @@ def test_reviews_from_before_saves_are_audited_alike(store: ObjectStore) -> None
     found = audit(store, now(store))
     assert (found.images, found.masks, found.unjudged) == (2, 4, 2)
 
+    # Of a set of pictures alone: what people took first is no fair sample
+    alone = audit(store, now(store), only={ONE, "000000002"})
+    assert (alone.images, alone.masks + alone.unjudged) == (1, 3)
+    with pytest.raises(InputError, match="of those asked for"):
+        audit(store, now(store), only={"000000002"})
+
 
 def test_masks_that_people_made_elsewhere_can_be_trained_on(tmp_path: Path) -> None:
     known = write_coco(tmp_path / "known", first=0, count=3)

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from maskmill.storage.errors import InputError
+from maskmill.storage.json_text import why_unreadable
 
 
 def class_names(text: str) -> tuple[str, ...]:
@@ -37,9 +38,9 @@ def read_class_map(path: Path | None) -> dict[str, str]:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"{path}: the class map cannot be read ({exc})") from exc
+        raise InputError(f"{path}: the class map cannot be read ({why_unreadable(exc)})") from exc
     except (ValueError, RecursionError) as exc:
-        raise InputError(f"{path}: the class map is not TOML: {exc}") from exc
+        raise InputError(f"{path}: the class map is not TOML: {why_unreadable(exc)}") from exc
     wrong = next((name for name, value in found.items() if not isinstance(value, str)), None)
     if wrong is not None:
         raise InputError(f'{path}: {wrong} must be a class in quotes: "{wrong}" = "cat"')

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from maskmill.workers.exports.categories import Categories
 from maskmill.workers.exports.chosen.selection import Selection, class_of
-from maskmill.workers.exports.given import given_categories, is_crowd
+from maskmill.workers.exports.given import KeptEntries, given_categories, is_crowd
 from maskmill.workers.exports.maps.layers import HIDDEN, map_of_masks
 from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_maps, split_name
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 def write(task: ExportTask) -> ExportReport:
     """Writes PNGs of segments, their JSON and, if wanted, the photographs; see `WriteExport`."""
     generation, choices = task.generation, task.choices
+    kept = KeptEntries(task.store, generation, choices.ids_of) if choices.ids_of else None
     selection = Selection(task.store, generation, choices)
-    categories = Categories(given_categories(generation, choices.column), choices.classes)
-    maps = _Panoptic(generation.number, categories, selection.split_names)
+    given = given_categories(generation, choices.ids_of or choices.column)
+    maps = _Panoptic(generation.number, Categories(given, choices.classes), selection.split_names, kept=kept)
     return export_maps(task, selection, maps)
 
 
@@ -41,8 +42,17 @@ class _Panoptic(MapFormat):
 
     folder = "panoptic"
 
-    def __init__(self, generation: int, categories: Categories, split_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        generation: int,
+        categories: Categories,
+        split_names: tuple[str, ...],
+        *,
+        kept: KeptEntries | None,
+    ) -> None:
+        """`kept` has an import's image ids, where those are wanted; files keep the export's names."""
         super().__init__()
+        self._kept = kept
         self._info = {"description": f"maskmill generation {generation}", "contributor": "maskmill"}
         self._categories = categories
         self._images: dict[str, list[dict[str, Any]]] = {split: [] for split in split_names}
@@ -64,10 +74,11 @@ class _Panoptic(MapFormat):
                 told = {"id": segment_id, "category_id": class_id, "iscrowd": int(is_crowd(row))}
                 segments.append({**told, **shown})
 
-        entry = {"id": info["image_id"], "width": info["width"], "height": info["height"]}
+        id_ = self._kept.id_of(image.sample.key, info["image_id"]) if self._kept else info["image_id"]
+        entry = {"id": id_, "width": info["width"], "height": info["height"]}
         self._images[image.split].append({**entry, "file_name": f"{image.stem}.jpg"})
         self._segments[image.split].append(
-            {"image_id": info["image_id"], "file_name": f"{image.stem}.png", "segments_info": segments}
+            {"image_id": id_, "file_name": f"{image.stem}.png", "segments_info": segments}
         )
         return MapOfImage(rgb_of(map_HW), len(segments))
 

@@ -4,16 +4,16 @@
     masks/sa_1.png   images/sa_1.jpg                            (masks_train/, ... of splits)
 
 How it works: 0 is no mask, a class is its number in classes.json: of those that are listed, else of those
-that turn up, in that order. PNGs are 8 bits up to 255 classes and 16 beyond, all of an export alike: where
-classes outgrow a byte on the way, the PNGs before are written again at the end. Where masks overlap the
-smaller lies on the larger (layers.py).
+that turn up, in that order; with `ids_of` an import's category ids. PNGs are 8 bits up to number 255 and 16
+beyond, all of an export alike: where classes outgrow a byte on the way, the PNGs before are written again at
+the end. Where masks overlap the smaller lies on the larger (layers.py).
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from PIL import Image
 from maskmill.storage.errors import InputError
 from maskmill.workers.exports.categories import OBJECT
 from maskmill.workers.exports.chosen.selection import Selection, class_of
+from maskmill.workers.exports.given import KeptEntries, given_categories
 from maskmill.workers.exports.maps.layers import HIDDEN, map_of_masks
 from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_maps, map_name, png_of
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportTask
     from maskmill.workers.exports.report import ExportReport
     from maskmill.workers.exports.samples import ExportImage
+    from maskmill.workers.foreign.annotations import Id
 
 MAX_CLASSES = 2**16 - 1
 NARROW = 2**8 - 1
@@ -37,11 +39,33 @@ NARROW = 2**8 - 1
 
 def write(task: ExportTask) -> ExportReport:
     """Writes PNGs of classes, their names and, if wanted, the photographs; see `WriteExport`.
+
     Raises:
-        InputError: more classes than a PNG has numbers.
+        InputError: more classes than a PNG has numbers, or an import's that it can't have.
     """
-    selection = Selection(task.store, task.generation, task.choices)
-    return export_maps(task, selection, _Semantic(task.choices.classes))
+    choices = task.choices
+    numbers = dict(zip(choices.classes, range(1, len(choices.classes) + 1), strict=True))
+    if choices.ids_of:
+        KeptEntries(task.store, task.generation, choices.ids_of)  # says so where there is no such import
+        numbers = numbers or _numbers_of(given_categories(task.generation, choices.ids_of), choices.ids_of)
+    selection = Selection(task.store, task.generation, choices)
+    return export_maps(task, selection, _Semantic(numbers))
+
+
+def _numbers_of(given: Mapping[Id, str], column: str) -> dict[str, int]:
+    """An import's class numbers by name; ids that are words get the next ones, as they turn up.
+
+    Raises:
+        InputError: an id that isn't a pixel's: 0 is no mask.
+    """
+    numbers = {name: id_ for id_, name in given.items() if isinstance(id_, int)}
+    wrong = next((f"{name!r} is {id_}" for name, id_ in numbers.items() if not 0 < id_ <= MAX_CLASSES), None)
+    if wrong is not None:
+        raise InputError(
+            f"--ids-of {column}: its category {wrong}, but a pixel's class is 1 to {MAX_CLASSES:,} (0 is no "
+            "mask): number the classes with --classes in place of it, or leave it off"
+        )
+    return numbers
 
 
 class _Semantic(MapFormat):
@@ -49,17 +73,16 @@ class _Semantic(MapFormat):
 
     folder = "masks"
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """`names` are the classes; none where they are those that turn up. Raises InputError for too many."""
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        """`numbers` by class; others get theirs after all of these. Raises InputError for too many."""
         super().__init__()
-        self._numbers: dict[str, int] = {}
+        self._numbers, self._most = dict(numbers), max((0, *numbers.values()))
         self._narrow: list[str] = []
-        for name in names:
-            self._number_of(name)
+        _check_number(self._most)
 
     @property
     def _is_wide(self) -> bool:
-        return len(self._numbers) > NARROW
+        return self._most > NARROW
 
     def map_of(self, image: ExportImage) -> MapOfImage:
         """See `MapFormat`."""
@@ -77,12 +100,11 @@ class _Semantic(MapFormat):
 
     def _number_of(self, name: str) -> int:
         """A class's number; a new one where it turns up first. Raises InputError where there is none left."""
-        number = self._numbers.setdefault(name, len(self._numbers) + 1)
-        if number > MAX_CLASSES:
-            raise InputError(
-                f"more than {MAX_CLASSES:,} classes, the numbers of a PNG: list those wanted (--classes)"
-            )
-        return number
+        if name not in self._numbers:
+            self._most += 1
+            self._numbers[name] = self._most
+            _check_number(self._most)
+        return self._numbers[name]
 
     def finish(self, target: ObjectStore) -> int:
         """See `MapFormat`: PNGs from before the classes outgrew a byte get two, like the others."""
@@ -98,3 +120,11 @@ class _Semantic(MapFormat):
         """See `MapFormat`."""
         named = {"0": "background", **{str(number): name for name, number in self._numbers.items()}}
         return {"classes.json": (json.dumps(named, indent=1, ensure_ascii=False) + "\n").encode()}
+
+
+def _check_number(number: int) -> None:
+    """Raises InputError where a PNG has no such number."""
+    if number > MAX_CLASSES:
+        raise InputError(
+            f"more than {MAX_CLASSES:,} classes, the numbers of a PNG: list those wanted (--classes)"
+        )

@@ -48,6 +48,13 @@ class Lineage:
     rejects: Mapping[str, int]
 
 
+DESCRIPTION = (
+    "Images with masks of what is in them, as Parquet: of each mask COCO's run lengths, its box, and how "
+    "sure the model was."
+)
+"""Where the publisher says nothing of what it is."""
+
+
 def card(
     repo: str, numbers: Numbers, lineage: Lineage, words: PublishSettings, pictures: Sequence[tuple[str, str]]
 ) -> bytes:
@@ -64,7 +71,7 @@ def card(
     parts = [
         _metadata(title, numbers, words),
         f"# {_plain(title)}",
-        _plain(words.description),
+        _plain(words.description) or DESCRIPTION,
         *(f"![{_plain(told)}]({path})" for told, path in pictures[:1]),
         "## In numbers",
         _table(_number_rows(numbers)),

@@ -42,6 +42,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from maskmill.storage.plan.endings import IMAGE_FORMATS
 from maskmill.workers.foreign.images import deep_pixels, profiles, unended
+from maskmill.workers.foreign.images.strangers import told_of
 from maskmill.workers.run.ingest_settings import (
     FULL,
     INGEST_REVISION,
@@ -204,7 +205,7 @@ def _open(data: bytes, rules: int) -> Image.Image:
         raise DecodeError("too_many_pixels", str(error)) from error
     except _BROKEN as error:
         reason = "truncated" if "runcated" in str(error) else "not_an_image"
-        raise DecodeError(reason, f"{len(data)} bytes: {_words(error)}") from error
+        raise DecodeError(reason, f"{len(data)} bytes: {told_of(data) or _words(error)}") from error
 
     if num_frames > 1:
         raise DecodeError("animated", f"{num_frames} frames or pages in a {image.format}")

@@ -2,7 +2,7 @@
 
 import { $, count, el, get, plural, score, shortName } from "./api.js";
 import { runsOf } from "./rle.js";
-import { View, colourOf } from "./view.js";
+import { View, colourOf, heatOf } from "./view.js";
 
 export async function show(about, key, query) {
   const values = Object.fromEntries(query);
@@ -48,7 +48,7 @@ export function wordOf(row) {
 export function tip(view, mask, event) {
   const place = $("tip");
   if (!mask || !event) { place.className = ""; return; }
-  const row = mask.row || {}, parts = [mask.label || wordOf(row), row.predicted_iou == null ? "" : `IoU ${score(row.predicted_iou)}`, row.stability_score == null ? "" : `stability ${score(row.stability_score)}`, `${count(mask.area)} px`];
+  const row = mask.row || {}, parts = [mask.label || wordOf(row), row.predicted_iou == null ? "" : `IoU ${score(row.predicted_iou)}`, row.stability_score == null ? "" : `stability ${score(row.stability_score)}`, row.expected_iou == null ? "" : `expected ${score(row.expected_iou)}`, `${count(mask.area)} px`];
   place.textContent = parts.filter(Boolean).join(" · ");
   const box = $("stage").getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
   place.style.left = `${Math.min(x + 14, box.width - place.offsetWidth - 6)}px`;
@@ -69,16 +69,21 @@ function tools(view, state) {
   fills.className = "on";
   const bare = el("button", { title: "The picture alone (H)", onclick: () => { view.bare = !view.bare; view.draw(); bare.classList.toggle("on", view.bare); } }, "Hide ", el("kbd", {}, "H"));
   state.buttons = { f: fills, h: bare };
+  const map = state.record.verdict?.unexplained;
+  const legend = el("div", { class: "legend", hidden: true }, "explained ", el("i", {}), " something without a mask");
+  const heat = el("button", { title: "Where something may lie without a mask, by the verifier (U)", onclick: () => { view.heat = view.heat ? null : heatOf(map); view.draw(); heat.classList.toggle("on", !!view.heat); legend.hidden = !view.heat; } }, "Unexplained ", el("kbd", {}, "U"));
+  if (map) state.buttons.u = heat;
   $("tools").replaceChildren(
     el("div", { class: "group" }, el("button", { title: "Back to the grid (Esc)", onclick: () => (location.hash = `#/browse${back ? `?${back}` : ""}`) }, "‹ Back")),
-    el("div", { class: "group" }, fills, bare),
+    el("div", { class: "group" }, fills, bare, map ? heat : ""),
     el("div", { class: "group" }, el("button", { title: "Nearer (+)", onclick: () => view.zoom(1.4) }, "+"), el("button", { title: "Further (−)", onclick: () => view.zoom(1 / 1.4) }, "−"), el("button", { title: "The whole picture (0)", onclick: () => view.fit() }, "Fit")),
+    legend,
   );
 }
 
 function pressed(event, view, state) {
   if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-  const doers = { f: () => state.buttons.f.click(), h: () => state.buttons.h.click(), "+": () => view.zoom(1.4), "=": () => view.zoom(1.4), "-": () => view.zoom(1 / 1.4), 0: () => view.fit(), Escape: () => (state.chosen ? choose(view, state, null) : $("tools").querySelector("button").click()) };
+  const doers = { f: () => state.buttons.f.click(), h: () => state.buttons.h.click(), ...(state.buttons.u ? { u: () => state.buttons.u.click() } : {}), "+": () => view.zoom(1.4), "=": () => view.zoom(1.4), "-": () => view.zoom(1 / 1.4), 0: () => view.fit(), Escape: () => (state.chosen ? choose(view, state, null) : $("tools").querySelector("button").click()) };
   if (doers[event.key]) { event.preventDefault(); doers[event.key](); }
 }
 
@@ -88,9 +93,15 @@ function side(view, state) {
     el("div", {}, el("div", { class: "title" }, el("h2", { title: image.source }, shortName(image.source)), el("a", { class: "button", href: `#/review/${record.key}` }, "Review")), image.caption ? el("p", { class: "hint" }, image.caption) : ""),
     chosen ? chosenPart(view, state) : "",
     el("section", {}, el("h2", {}, plural(masks.length, "mask"), record.by === "people" ? ", as reviewed" : ""), masks.length ? list(view, masks, chosen, (mask) => choose(view, state, mask)) : el("p", { class: "hint" }, "This picture has no masks.")),
-    el("section", {}, el("h2", {}, "Picture"), facts([["key", record.key], ["size", `${count(image.width)} × ${count(image.height)} px`], ["source", image.source]])),
+    el("section", {}, el("h2", {}, "Picture"), facts([["key", record.key], ["size", `${count(image.width)} × ${count(image.height)} px`], ["source", image.source], ...verdict(record.verdict)])),
     el("section", {}, el("h2", {}, "Columns"), ...record.columns.map(column)),
   );
+}
+
+/** What a verifier says of the picture as a whole, as facts. */
+function verdict(found) {
+  if (found?.share_found == null) return [];
+  return [["share found", `${score(found.share_found)} of its objects, expected${found.calibrated ? "" : " (by a verifier of another model)"}`]];
 }
 
 /** Masks as rows: the largest first, parts under their wholes. */
@@ -123,7 +134,7 @@ export function list(view, masks, chosen, onchoose) {
 function chosenPart(view, state) {
   const { chosen } = state, row = chosen.row;
   const points = (row.point_coords || []).map(([x, y]) => `${x.toFixed(1)}, ${y.toFixed(1)}`).join("; ");
-  const rows = [["id", row.id], ["called", chosen.label || null], ["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)], ["area", `${count(row.area)} px`], ["box", (row.bbox || []).map((one) => Math.round(one)).join(", ")], ["prompt", points], ["output", row.output_token], ["inside of", row.parent], ["made by", row.made_by], ["caption", row.caption], ["labels", (row.labels || []).map((one) => `${one.label} ${score(one.score)}`).join(", ")], ["names", (row.names || []).slice(0, 4).map((one) => `${one.name} ${score(one.score)}`).join(", ")]];
+  const rows = [["id", row.id], ["called", chosen.label || null], ["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)], ["expected IoU", row.expected_iou == null ? null : score(row.expected_iou)], ["chance that it is right", row.p_right == null ? null : score(row.p_right)], ["area", `${count(row.area)} px`], ["box", (row.bbox || []).map((one) => Math.round(one)).join(", ")], ["prompt", points], ["output", row.output_token], ["inside of", row.parent], ["made by", row.made_by], ["caption", row.caption], ["labels", (row.labels || []).map((one) => `${one.label} ${score(one.score)}`).join(", ")], ["names", (row.names || []).slice(0, 4).map((one) => `${one.name} ${score(one.score)}`).join(", ")]];
   return el("section", {}, el("h2", {}, "The chosen mask"), facts(rows.filter(([, value]) => value != null && value !== "")));
 }
 

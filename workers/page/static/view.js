@@ -37,6 +37,7 @@ export class View {
     this.fills = true;
     this.hovered = null;
     this.selected = new Set();
+    this.heat = null; // a small canvas, stretched over the picture and its masks
     this.marks = []; // drawn over everything: functions of (context, view)
     this.sprites = new Map();
     this.frames = [];
@@ -297,6 +298,11 @@ export class View {
     context.setTransform(this.scale * ratio, 0, 0, this.scale * ratio, left, top);
     context.imageSmoothingEnabled = this.scale * ratio < 2.5;
     if (!still) this.drawBoth(context, this.bare ? null : this.layer);
+    if (this.heat && !this.bare) {
+      context.imageSmoothingEnabled = true;
+      context.drawImage(this.heat, 0, 0, this.width, this.height);
+      context.imageSmoothingEnabled = this.scale * ratio < 2.5;
+    }
     if (!this.bare) {
       for (const mask of this.masks) if (this.selected.has(mask.id)) this.drawSprite(mask, "chosen");
       if (this.hovered && !this.selected.has(this.hovered.id)) this.drawSprite(this.hovered, "hover");
@@ -304,6 +310,16 @@ export class View {
     for (const mark of this.marks) mark(context, this);
     if (this.on.drawn) this.on.drawn();
   }
+}
+
+/** A verdict's map as a small canvas: orange, the denser the surer that something lies there without a mask. */
+export function heatOf({ rows, columns, cells }) {
+  const bytes = atob(cells), pixels = new Uint8ClampedArray(rows * columns * 4);
+  for (let i = 0; i < rows * columns; i++) pixels.set([255, 92, 0, 0.8 * bytes.charCodeAt(i)], 4 * i);
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [columns, rows];
+  canvas.getContext("2d").putImageData(new ImageData(pixels, columns, rows), 0, 0);
+  return canvas;
 }
 
 /** Runs as a small canvas: a fill, and an edge around it. */

@@ -97,7 +97,8 @@ class VerdictStage(Stage):
         return results
 
 
-def _file(settings: VerdictSettings) -> str:
+def verifier_file(settings: VerdictSettings) -> str:
+    """The path of the verifier that settings name, which is on."""
     assert settings.verifier is not None, "verdicts that are off have no verifier"
     return str(SHIPPED_FILE) if settings.verifier == SHIPPED else settings.verifier
 
@@ -114,7 +115,7 @@ def _facts(settings: Sections) -> ColumnFacts:
         revision=VERDICTS_REVISION,
         reads=(MASKS, *(embedding_reads(settings) if verdicts.embedding else ())),
         models={
-            "verifier": identity(_file(verdicts), role="verifier"),
+            "verifier": identity(verifier_file(verdicts), role="verifier"),
             "segmenter": weights_identity(segmenter),
         },
     )
@@ -123,7 +124,7 @@ def _facts(settings: Sections) -> ColumnFacts:
 def _stage(bench: Bench) -> Stage:
     verdicts, segmenter = bench.settings.of(VerdictSettings), bench.settings.of(SegmenterSettings)
     stage = VerdictStage(
-        partial(_verifier, _file(verdicts), segmenter),
+        partial(_verifier, verifier_file(verdicts), segmenter),
         bench.segmenter if verdicts.embedding else None,
         fingerprint=bench.fingerprint,
         models=named_models(

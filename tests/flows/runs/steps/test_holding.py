@@ -10,6 +10,7 @@ from maskmill.flows.report.report import Silence, watching
 from maskmill.flows.runs.steps import holding
 from maskmill.storage.drivers.lease import announce, others
 from maskmill.storage.drivers.one_writer import WriterBusy, writer
+from maskmill.storage.errors import NoSuchThing
 from maskmill.storage.stores.open import open_store
 
 
@@ -39,10 +40,14 @@ def test_a_driver_is_told_of_the_other_and_leaves_no_trace(tmp_path: Path) -> No
 def test_the_lock_is_held_inside_the_block_and_free_after_it_however_it_ends(tmp_path: Path) -> None:
     root, told = str(tmp_path / "dataset"), Notes()
     store = open_store(root)
-    with pytest.raises(ZeroDivisionError), holding.writing(root, "relabel"):
+    with pytest.raises(ZeroDivisionError), holding.writing(root, "relabel", makes=True):
         held = writer(store)
         assert held is not None and held.owner == "relabel"
-        with watching(told), pytest.raises(WriterBusy, match="relabel on"), holding.writing(root, "gc"):
+        with (
+            watching(told),
+            pytest.raises(WriterBusy, match="relabel on"),
+            holding.writing(root, "gc", makes=True),
+        ):
             raise AssertionError("two writers")
         raise ZeroDivisionError
     assert "relabel on" in told.notes[0], "who is waited for is told first"
@@ -51,7 +56,16 @@ def test_the_lock_is_held_inside_the_block_and_free_after_it_however_it_ends(tmp
 
 def test_a_visitor_beats_beside_a_writer_and_takes_nothing_from_it(tmp_path: Path) -> None:
     root = str(tmp_path / "dataset")
-    with holding.writing(root, "relabel"), holding.visiting(root, "tag") as store:
+    with holding.writing(root, "relabel", makes=True), holding.visiting(root, "tag") as store:
         assert sorted(driver.owner for driver in others(store)) == ["relabel", "tag"]
         held = writer(store)
         assert held is not None and held.owner == "relabel"
+
+
+def test_a_wrong_path_gets_no_lock_written_to_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NoSuchThing, match="is the path right"),
+        holding.writing(str(tmp_path / "absent"), "retrain"),
+    ):
+        raise AssertionError("a writer of nothing")
+    assert not (tmp_path / "absent").exists()

@@ -13,7 +13,8 @@ from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.scenes.scenes import generate_scene
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano
-from maskmill.pipeline.train.nano.thresholds import SETTINGS, Row, choose, masks_of, sweep
+from maskmill.pipeline.settings import NANO
+from maskmill.pipeline.train.nano.thresholds import Row, choose, masks_of, sweep
 
 
 def _row(iou: float, masks: float, fewest: int, right: float) -> Row:
@@ -30,7 +31,7 @@ def test_the_most_right_row_with_enough_masks_is_chosen() -> None:
 def test_a_swept_row_is_what_the_stage_gives() -> None:
     scene = generate_scene(5, 128)
     picture = Truth("one", scene.image, scene.masks_NHW)
-    settings = replace(SETTINGS, points_per_side=6)
+    settings = replace(NANO, points_per_side=6)
     segmenter = SamSegmenter(load_nano(), device="cpu")
     rows = sweep(segmenter, [picture], settings)
     row = next(row for row in rows if (row.predicted_iou, row.stability) == (0.5, 0.6))
@@ -42,6 +43,6 @@ def test_a_swept_row_is_what_the_stage_gives() -> None:
 
 def test_no_annotations_are_no_masks() -> None:
     stage = AutomaticMasks(
-        SamSegmenter(load_nano(), device="cpu"), replace(SETTINGS, points_per_side=1, predicted_iou=1.0)
+        SamSegmenter(load_nano(), device="cpu"), replace(NANO, points_per_side=1, predicted_iou=1.0)
     )
     assert masks_of(stage([np.zeros((20, 30, 3), np.uint8)])[0]).shape == (0, 20, 30)

@@ -13,14 +13,12 @@ import torch
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.photo_regions import photo_regions
 from maskmill.pipeline.scenes.textures import photo
-from maskmill.pipeline.segmenters.student import StudentConfig, build_student, load_student, save_student
+from maskmill.pipeline.segmenters.student import StudentConfig, load_student
 from maskmill.pipeline.train.nano.draw_prompts import PromptConfig
 from maskmill.pipeline.train.nano.pictures import photographs
 from maskmill.pipeline.train.nano.pictures.feed import FeedConfig
-from maskmill.pipeline.train.nano.pictures.photographs import with_regions
 from maskmill.pipeline.train.nano.train import (
     TrainConfig,
-    begun_student,
     learning_rate,
     picture_size,
     train,
@@ -66,21 +64,6 @@ def test_photographs_with_segments_join_but_those_held_apart(tmp_path: Path) -> 
     assert len(regions) == 2
     assert len(segmented) == 1
     assert (segmented[0].image == image).all()
-
-
-def test_a_student_goes_on_from_an_older_one(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    older = build_student(TINY)
-    save_student(older, TINY, tmp_path / "older.safetensors")
-    lite = replace(TINY, encoder="efficientnet_lite0", iou_knots=9)
-    regions = with_regions([])
-    sam = begun_student(lite, tmp_path / "older.safetensors", regions)
-    assert torch.equal(sam.mask_decoder.iou_token.weight, older.mask_decoder.iou_token.weight)
-    assert sam.mask_decoder.iou_prediction_head.said_K.shape == (9,)
-    same = begun_student(TINY, tmp_path / "older.safetensors", regions)
-    assert all(torch.equal(a, b) for a, b in zip(same.parameters(), older.parameters(), strict=True))
-    fresh = begun_student(lite, None, regions)
-    assert torch.equal(fresh.image_encoder.trunk.stem[0].weight, sam.image_encoder.trunk.stem[0].weight)
 
 
 def test_a_resumed_run_goes_on_from_its_step_and_clock(tmp_path: Path) -> None:

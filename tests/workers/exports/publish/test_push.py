@@ -113,6 +113,7 @@ def test_what_is_pushed_is_loaded_with_its_masks_and_splits(
     assert metadata["license"] == "cc-by-4.0"
     assert {one["split"] for one in metadata["configs"][0]["data_files"]} == set(expected)
     assert f"| images | {NUM_ANNOTATED} |" in text and "asked &lt;b>all&lt;/b> &#124; of them" in text
+    assert "# shapes\n\nImages with masks of what is in them, as Parquet" in text
     assert "| segmenter | `fake` |" in text and "| taken: split | `40/30/30` |" in text
     for path in ("pictures/samples.png", "pictures/predicted_iou.png"):
         assert path in text and files[path].startswith(b"\x89PNG")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from maskmill.pipeline.decoder import fused_head
 from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.forms import SAM, SAM_HQ, DecoderForm
-from maskmill.pipeline.decoder.fused_head import FusedHead, FusedImage
+from maskmill.pipeline.decoder.fused import head as fused_head
+from maskmill.pipeline.decoder.fused.head import FusedHead, FusedImage
 from tests.pipeline.decoder.test_decoder import Model
 
 

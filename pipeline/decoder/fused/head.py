@@ -24,19 +24,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from maskmill.pipeline.decoder.forms import DecoderForm
+from maskmill.pipeline.decoder.fused.blocks import Floats, array, in_blocks
 from maskmill.pipeline.decoder.lowrank import ImageKeys
 from maskmill.pipeline.machine.blas import available, sgemm
 from maskmill.pipeline.machine.compiled import arithmetic_kernel
-
-Floats = npt.NDArray[np.float32]
-
-_BLOCK = 128
-"""Image tokens of a block: what a block needs, 100 KiB for SAM, stays in a core's second cache."""
 
 # erf(z) = z P(z^2) / Q(z^2) for |z| <= 4, beyond which it is one; highest powers first (Eigen's, MPL 2)
 _P = tuple(
@@ -96,12 +91,12 @@ class FusedHead:
         self._first_AC = _by_position(first.weight)
         bias_A = self._first_AC @ shift_C + first.bias.detach().repeat(4)
         self._weights = _Weights(
-            _array(bias_A),
-            _array(norm.weight.detach()),
-            _array(norm.bias.detach()),
+            array(bias_A),
+            array(norm.weight.detach()),
+            array(norm.bias.detach()),
             norm.eps,
-            _array(_by_position(second.weight)),
-            _array(second.bias.detach()),
+            array(_by_position(second.weight)),
+            array(second.bias.detach()),
         )
 
     @classmethod
@@ -127,7 +122,7 @@ class FusedHead:
             last_CS: X, the last state's shared channels.
             maps: none, or of a family with finer maps float[G, 4 H, 4 W] and float[E, 2 H, 2 W].
         """
-        first_LAN = _in_blocks(self._first_AC @ last_CS)
+        first_LAN = in_blocks(self._first_AC @ last_CS)
         if not maps:
             return FusedImage(first_LAN, first_LAN[:0], first_LAN[:0])
 
@@ -136,7 +131,7 @@ class FusedHead:
         middle = middle_EHW.view(-1, height, 2, width, 2).permute(2, 4, 0, 1, 3)
         fine = fine_GHW.view(-1, height, 2, 2, width, 2, 2).permute(2, 5, 3, 6, 0, 1, 4)
         fine = fine + torch.from_numpy(self._weights.second_bias_G)[:, None, None]
-        return FusedImage(first_LAN, *(_in_blocks(one.reshape(-1, height * width)) for one in (middle, fine)))
+        return FusedImage(first_LAN, *(in_blocks(one.reshape(-1, height * width)) for one in (middle, fine)))
 
     def logits(
         self, image: FusedImage, keys: ImageKeys, prompt: int, hyper_MG: Tensor, out_Mhw: Tensor
@@ -157,11 +152,11 @@ class FusedHead:
         _head(
             image,
             self._weights,
-            _array(weight_S),
-            _array(rho_S),
-            _array(keys.filled_PKS[prompt]),
-            _array(mapped_AK),
-            _array(hyper_MG),
+            array(weight_S),
+            array(rho_S),
+            array(keys.filled_PKS[prompt]),
+            array(mapped_AK),
+            array(hyper_MG),
             out_Mhw.numpy(),
         )
 
@@ -184,18 +179,6 @@ def _by_position(weight: Tensor) -> Tensor:
     """A transposed convolution's weight [in, out, 2, 2] as one map [4 out, in], positions outermost."""
     assert weight.shape[2:] == (2, 2), "a kernel of 2 with stride 2"
     return weight.detach().permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
-
-
-def _in_blocks(values_AS: Tensor) -> Floats:
-    """float32[L, A, N], zeros behind the last token."""
-    num_blocks = -(-values_AS.shape[1] // _BLOCK)
-    padded_AS = nn.functional.pad(values_AS, (0, num_blocks * _BLOCK - values_AS.shape[1]))
-    return _array(padded_AS.view(-1, num_blocks, _BLOCK).transpose(0, 1))
-
-
-def _array(values: Tensor) -> Floats:
-    array: Floats = values.contiguous().numpy()
-    return array
 
 
 @arithmetic_kernel
