@@ -38,7 +38,8 @@ class ScoreFit:
 
     Attributes:
         answers: outputs asked for.
-        error_before, error_after: mean absolute error of predicted IoU on them.
+        error_before, error_after: root of the mean squared error of predicted IoU on them, which is what both
+            fits lower.
     """
 
     answers: int
@@ -129,4 +130,4 @@ def calibrate(head: nn.Module, asked: Sequence[FirstAnswers]) -> ScoreFit | None
 
 
 def _error(said_PM: Tensor, worth_PM: Tensor) -> float:
-    return float((said_PM - worth_PM).abs().mean())
+    return float((said_PM - worth_PM).square().mean().sqrt())

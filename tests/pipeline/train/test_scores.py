@@ -82,7 +82,7 @@ def test_the_head_learns_to_choose_and_nothing_else_changes() -> None:
 
     by_chance, single = chosen(), said(sam, given)[:, 0]
     fit = fit_scores(sam.mask_decoder.iou_prediction_head, given, steps=300, seed=0)
-    assert fit is not None and fit.answers == worth.size and fit.error_after < 0.6 * fit.error_before
+    assert fit is not None and fit.answers == worth.size and fit.error_after < 0.8 * fit.error_before
     assert chosen() > by_chance + 0.5 * (worth.max(1).mean() - by_chance)
     assert np.abs(said(sam, given)[:, 0] - single).mean() < 0.05, "the single-mask output says what it said"
     changed = {name for name, value in sam.state_dict().items() if not torch.equal(value, begun[name])}
