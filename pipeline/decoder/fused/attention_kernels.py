@@ -380,7 +380,7 @@ def _largest(values_N: Floats, half_N: Floats) -> np.float32:
         rest_N = half_N[size:]
         for n in range(size):
             half_N[n] = half_N[n] if half_N[n] > rest_N[n] else rest_N[n]
-    top = half_N[0]
+    top: np.float32 = half_N[0]
     for n in range(1, size):
         top = half_N[n] if half_N[n] > top else top
     return top
