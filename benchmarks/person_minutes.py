@@ -37,11 +37,11 @@ from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano
-from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings import NANO, SegmenterSettings
 from maskmill.pipeline.train.nano.pictures.photographs import read_photographs
 from maskmill.pipeline.verify.examples import Judged, iou_matrix, judge, masks_of, scenes
 from maskmill.pipeline.verify.head import RIGHT_IOU
-from maskmill.pipeline.verify.train import NANO, SCENE_SIDES
+from maskmill.pipeline.verify.train import SCENE_SIDES
 from maskmill.pipeline.verify.verifier import Verifier, load_verifier
 from maskmill.storage.browse.filters import DOUBT
 from maskmill.storage.browse.gain import CLICK_S, DRAW_S, GAIN, LOOK_S, OPEN_S, SURE
