@@ -22,13 +22,13 @@ from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.segmenters import weights_identity
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.segmenters.student import load_nano
-from maskmill.pipeline.settings import SegmenterSettings
+from maskmill.pipeline.settings import NANO, SegmenterSettings
 from maskmill.pipeline.train.nano.pictures.photographs import read_photographs
 from maskmill.pipeline.verify.examples import Judged, examples_of, judge, scenes
 from maskmill.pipeline.verify.features import FEATURES
 from maskmill.pipeline.verify.head import RIGHT_IOU
 from maskmill.pipeline.verify.ranks import accepted_precision, auc, rank_correlation
-from maskmill.pipeline.verify.train import NANO, SCENE_SIDES
+from maskmill.pipeline.verify.train import SCENE_SIDES
 from maskmill.pipeline.verify.verifier import Verifier, load_verifier
 
 DRAWS = 500
