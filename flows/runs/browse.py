@@ -25,7 +25,7 @@ class BrowseOptions:
         generation: a number or tag; None is the latest.
         column: that has the masks; None is `masks`, or an import where there are none.
         person: who reviews.
-        port: of loopback; 0 takes a free one.
+        port: of loopback; 0 takes a free one, None the dataset's own, the same at each start.
         opens: whether this machine's browser is opened.
         order: of review: "key", "random", "hardest", ... (storage/browse/filters.py).
         reviews: whether the page opens with the first picture to review.
@@ -35,7 +35,7 @@ class BrowseOptions:
     generation: str | None = None
     column: str | None = None
     person: str = ""
-    port: int = 0
+    port: int | None = None
     opens: bool = True
     order: str = "key"
     reviews: bool = False

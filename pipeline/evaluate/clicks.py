@@ -139,8 +139,6 @@ class Session:
     Attributes:
         iou_P: float64[P], IoU of the last answers.
         answer_PHW: bool[P, H, W], those answers.
-        done_P: bool[P], masks that get no more clicks; set by the caller.
-        clicks_P: int[P], clicks given.
     """
 
     def __init__(
@@ -153,8 +151,6 @@ class Session:
         count = len(starts_P2)
         self.iou_P = np.zeros(count)
         self.answer_PHW: Bools = np.zeros(truths_PHW.shape, np.bool_)
-        self.done_P = np.zeros(count, np.bool_)
-        self.clicks_P = np.ones(count, np.int64)
 
     def ask(self, *, want_best: bool = False) -> Round:
         """Answers to the clicks so far; `want_best` asks for three outputs at later clicks too."""
@@ -164,8 +160,7 @@ class Session:
         if want_best and not first:
             three = answer(self._segmenter, self._held, prompts, self._truths_PHW, multimask=True)
             got = Round(got.chosen_PHW, got.logits_Phw, got.predicted_P, three.best_iou_P)
-        fresh = got.chosen_PHW.cpu().numpy()
-        self.answer_PHW = np.where(self.done_P[:, None, None], self.answer_PHW, fresh)
+        self.answer_PHW = got.chosen_PHW.cpu().numpy()
         common = (self.answer_PHW & self._truths_PHW).sum((1, 2))
         union = (self.answer_PHW | self._truths_PHW).sum((1, 2))
         self.iou_P = common / np.maximum(union, 1)
@@ -173,14 +168,13 @@ class Session:
         return got
 
     def correct(self) -> None:
-        """Adds a click on each answer's error; masks that are done or without error get padding."""
+        """Adds a click on each answer's error; masks without error get padding."""
         points = np.zeros((len(self.iou_P), 1, 2))
         labels = np.full((len(self.iou_P), 1), PADDING, np.int64)
         for i, (answer_HW, truth_HW) in enumerate(zip(self.answer_PHW, self._truths_PHW, strict=True)):
-            click = None if self.done_P[i] else error_click(answer_HW, truth_HW)
+            click = error_click(answer_HW, truth_HW)
             if click is not None:
                 points[i, 0], labels[i, 0] = click[:2], click[2]
-                self.clicks_P[i] += 1
         self._points_PK2 = np.concatenate([self._points_PK2, points], axis=1)
         self._labels_PK = np.concatenate([self._labels_PK, labels], axis=1)
 

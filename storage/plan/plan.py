@@ -19,13 +19,14 @@ place with the same members elsewhere (reading those says SourceChanged).
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 
-from maskmill.storage.errors import DamagedObject, DatasetError, NoSuchThing
+from maskmill.storage.errors import DamagedObject, DatasetError, NoSuchThing, ObjectNotFound
 from maskmill.storage.json_text import from_json, load_object, sealed
 from maskmill.storage.plan.sources import PlannedImage, source_label
 from maskmill.storage.plan.tables import (
@@ -310,6 +311,18 @@ def planned(store: ObjectStore) -> Plan:
 def has_plan(store: ObjectStore) -> bool:
     """Whether anything is planned, read or not: a damaged plan counts."""
     return next(iter(store.list(f"{FOLDER}/")), None) is not None
+
+
+def identity(store: ObjectStore) -> str:
+    """16 hex digits that a dataset keeps wherever it is moved to: of its first plan, which never changes.
+
+    Raises:
+        DatasetError: nothing is planned there, or it is there no more.
+    """
+    try:
+        return hashlib.sha256(store.read(part_name(1))).hexdigest()[:16]
+    except ObjectNotFound:
+        raise DatasetError(f"{store.root}: there is no dataset here; was it moved?") from None
 
 
 def load_plans(store: ObjectStore, *, copies: bool = True) -> Plan:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from maskmill.storage.dataset.saves import Standing, saved_numbers, standing_of
 from maskmill.storage.drivers.claims import claim, claims, release
 from maskmill.storage.drivers.store_time import store_clock
+from maskmill.storage.errors import AccessDenied, OutOfSpace, StoreUnavailable
 
 if TYPE_CHECKING:
     from maskmill.storage.dataset.saves import Save
     from maskmill.storage.stores.base import ObjectStore
 
 LISTED_EVERY_S = 2.0
+NOT_WRITTEN = (AccessDenied, OutOfSpace, StoreUnavailable)
+"""Of these a reviewer hears when something of theirs is to be kept: hints go without."""
 
 
 class People:
@@ -61,12 +65,14 @@ class People:
         return {key: save.made_by for key, save in self._in_force(keys)}
 
     def claim(self, key: str, who: str) -> None:
-        """Says that somebody has a picture open."""
-        claim(self._store, key, who)
+        """Says that somebody has a picture open; a hint, so a store that takes no writes is no error."""
+        with suppress(*NOT_WRITTEN):
+            claim(self._store, key, who)
 
     def release(self, key: str, who: str) -> None:
         """Takes that back."""
-        release(self._store, key, who)
+        with suppress(*NOT_WRITTEN):
+            release(self._store, key, who)
 
     def others(self, key: str, who: str) -> list[dict[str, object]]:
         """Who else has a picture open: name, and seconds since it was said."""
@@ -74,11 +80,14 @@ class People:
         return [{"who": name, "age_s": round(age_s)} for name, age_s in found if name != who]
 
     def claimed(self) -> dict[str, list[tuple[str, float]]]:
-        """Who has which pictures open, by key."""
-        with self._lock:
-            if self._clock is None:
-                self._clock = store_clock(self._store)
-            clock = self._clock
+        """Who has which pictures open, by key; nobody where the store's time, a write, cannot be asked."""
+        try:
+            with self._lock:
+                if self._clock is None:
+                    self._clock = store_clock(self._store)
+                clock = self._clock
+        except NOT_WRITTEN:
+            return {}
         found = claims(self._store, clock=clock)
         return {key: [(one.who, one.age_s) for one in some] for key, some in found.items()}
 

@@ -2,7 +2,6 @@
 
 /api/review/queue      what is next, in an order
 /api/review/open       a picture with its masks, and who else has it open
-/api/review/ahead      pictures to be embedded before they are asked for
 /api/review/answer     the mask that clicks ask for
 /api/review/save       what is left of a picture
 /api/review/here       this person still has the picture open; who else
@@ -27,8 +26,6 @@ from maskmill.workers.reviews.rows import MaskWork
 
 if TYPE_CHECKING:
     from maskmill.workers.page.session import Session
-
-MOST_AHEAD = 3
 
 Name = Annotated[str, Body(min_length=1, max_length=200)]
 
@@ -107,7 +104,7 @@ def _add_work(app: FastAPI, session: Session) -> None:
     @app.post("/api/review/queue")
     def queue(sent: SentQueue) -> Response:
         """The pictures to review, in order."""
-        return json_answer({"keys": session.reviewing.queue(sent.filters, sent.sort, seed=sent.seed)})
+        return json_answer(session.reviewing.queue(sent.filters, sent.sort, seed=sent.seed))
 
     @app.post("/api/review/open")
     def open(
@@ -115,9 +112,10 @@ def _add_work(app: FastAPI, session: Session) -> None:
         who: Name,
         blank: Annotated[bool, Body()] = False,
         both: Annotated[bool, Body()] = False,
+        ahead: Annotated[bool, Body()] = False,
     ) -> Response:
         """A picture with the masks to begin from."""
-        return json_answer(session.reviewing.open(key, who, blank=blank, both=both))
+        return json_answer(session.reviewing.open(key, who, blank=blank, both=both, ahead=ahead))
 
     @app.post("/api/review/answer")
     def answer(asked: Asked) -> Response:
@@ -153,20 +151,10 @@ def _add_work(app: FastAPI, session: Session) -> None:
 
 
 def _add_presence(app: FastAPI, session: Session) -> None:
-    @app.post("/api/review/ahead")
-    def ahead(keys: Annotated[list[str], Body(embed=True, max_length=MOST_AHEAD)]) -> Response:
-        """Prepares the pictures that come next."""
-        for key in keys:
-            session.catalogue.planned(key)
-            session.answers.prepare(key)
-        return json_answer({})
-
     @app.post("/api/review/here")
     def here(key: Annotated[str, Body()], who: Name) -> Response:
-        """Somebody has a picture open; says who else has."""
-        session.catalogue.planned(key)
-        session.people.claim(key, who)
-        return json_answer({"others": session.people.others(key, who)})
+        """Somebody has a picture open; says who else has, and which saves there are."""
+        return json_answer(session.reviewing.here(key, who))
 
     @app.post("/api/review/leave")
     def leave(key: Annotated[str, Body()], who: Name) -> Response:

@@ -10,13 +10,14 @@ It does not know: the web (review_routes.py), and how a save is kept (workers/re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.saves import Base, read_save
-from maskmill.storage.errors import InputError
+from maskmill.storage.errors import DatasetError, InputError
+from maskmill.storage.plan.plan import identity
 from maskmill.workers.reviews.keep import Start, Work, begin, keep
 from maskmill.workers.reviews.rows import AS_IT_WAS, MaskWork
 from maskmill.workers.stages.review import REVIEW
@@ -24,10 +25,12 @@ from maskmill.workers.stages.review import REVIEW
 if TYPE_CHECKING:
     from maskmill.storage.browse.filters import Filters
     from maskmill.workers.page.session import Session
+    from maskmill.workers.page.shown import Shown
     from maskmill.workers.reviews.keep import Kept
 
 TOOL = "page"
 MOST_QUEUED = 1000
+WAITED_S = 20.0  # for a search that still goes on
 LOOKED_AT = 20_000  # pictures of a search that are looked through for ones that nobody finished
 
 
@@ -74,9 +77,18 @@ class Reviewing:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def queue(self, filters: Filters, sort: str, *, seed: int = 0) -> list[str]:
-        """The keys that are next in an order: pictures found that nobody finished. Raises StorageError."""
-        found = self._session.search(filters).keys(sort, seed=seed, most=LOOKED_AT, wait_s=20.0)
+    def queue(self, filters: Filters, sort: str, *, seed: int = 0) -> dict[str, Any]:
+        """The keys that are next in an order: pictures found that nobody finished.
+
+        Returns:
+            `keys`, and whether they are `complete`: more may be found when it is asked again.
+
+        Raises:
+            StorageError: the search fails.
+        """
+        search = self._session.search(filters)
+        found = search.keys(sort, seed=seed, most=LOOKED_AT, wait_s=WAITED_S)
+        is_complete = len(found) < LOOKED_AT and search.page(sort, 0, 1, seed=seed).complete
         people = self._session.people
         saved = people.numbers(fresh=True)
         left: list[str] = []
@@ -85,15 +97,19 @@ class Reviewing:
             if newest is None or not newest.finished:
                 left.append(key)
             if len(left) == MOST_QUEUED:
+                is_complete = False
                 break
-        return left
+        return {"keys": left, "complete": is_complete}
 
-    def open(self, key: str, who: str, *, blank: bool = False, both: bool = False) -> dict[str, Any]:
+    def open(
+        self, key: str, who: str, *, blank: bool = False, both: bool = False, ahead: bool = False
+    ) -> dict[str, Any]:
         """A picture as its reviewer finds it, and who else is there.
 
         Args:
             key: of the picture.
             who: opens it.
+            ahead: it comes next: nobody has it open yet.
             blank: from an empty picture, where nobody saved yet.
             both: after somebody saved beside: masks of all of them.
 
@@ -102,7 +118,7 @@ class Reviewing:
         """
         session = self._session
         session.people.numbers(fresh=True)
-        column, record = self._record(key)
+        column, record = self._record(key, session.shown)
         start = begin(
             session.store,
             key,
@@ -113,7 +129,8 @@ class Reviewing:
             both=both,
         )
         session.answers.prepare(key)
-        session.people.claim(key, who)
+        if not ahead:
+            session.people.claim(key, who)
         standing = start.standing
         opening = Opening(
             generation=session.generation.number,
@@ -132,8 +149,16 @@ class Reviewing:
                 {"who": save.who, "number": save.number, "rows": list(save.annotations) if both else []}
                 for save in standing.beside
             ],
-            "others": session.people.others(key, who),
+            "others": [] if ahead else session.people.others(key, who),
+            "saves": list(standing.numbers),
         }
+
+    def here(self, key: str, who: str) -> dict[str, Any]:
+        """Somebody has a picture open: who else has, and the saves there are. Raises StorageError."""
+        people = self._session.people
+        self._session.catalogue.planned(key)
+        people.claim(key, who)
+        return {"others": people.others(key, who), "saves": list(people.numbers(fresh=True).get(key, ()))}
 
     def save(
         self,
@@ -159,9 +184,12 @@ class Reviewing:
             InputError: the work doesn't fit what was opened; nothing is kept.
             StorageError: it cannot be kept.
         """
+        store = self._session.store
+        if identity(store) != self._session.identity:
+            raise DatasetError(f"{store.root}: another dataset lies here now; start `maskmill browse` anew")
         start = self._start(key, opening)
-        seen = opening.saves if sitting.last is None else (*opening.saves, sitting.last)
-        start = replace(start, base=replace(start.base, saves=seen))
+        seen = {*opening.saves, *self._own(key, opening, sitting)}
+        start = replace(start, base=replace(start.base, saves=tuple(sorted(seen))))
         known = {int(row["id"]): row for row in start.rows}
         try:
             work = Work(
@@ -177,13 +205,26 @@ class Reviewing:
             )
         except ValueError as exc:
             raise InputError(f"picture {key}: {exc}") from exc
-        kept = keep(self._session.store, start, work, created_utc=now_utc())
+        kept = keep(store, start, work, created_utc=now_utc())
         self._session.people.numbers(fresh=True)
         return kept
 
-    def _record(self, key: str) -> tuple[str, Mapping[str, Any]]:
+    def _own(self, key: str, opening: Opening, sitting: Sitting) -> Iterator[int]:
+        """The sitting's own saves: the last one it was told, and one whose answer it never got."""
+        known = max((*opening.saves, sitting.last or 0), default=0)
+        if sitting.last is not None:
+            yield sitting.last
+        if sitting.number == 1:
+            return
+        for number in self._session.people.numbers(fresh=True).get(key, ()):
+            if number > known:
+                save_id = read_save(self._session.store, key, number).save_id
+                if save_id.startswith(f"{sitting.name}-") and save_id != sitting.save_id:
+                    yield number
+
+    def _record(self, key: str, shown: Shown) -> tuple[str, Mapping[str, Any]]:
         """What a picture opens with where nobody saved it: the column, and its record."""
-        shown, column = self._session.shown, self._session.catalogue.column
+        column = shown.column
         if (reviewed := shown.reviewed(key)) is not None:
             return REVIEW, reviewed
         if (automatic := shown.automatic(key)) is not None:
@@ -194,17 +235,12 @@ class Reviewing:
         return column, {"image": image, "annotations": []}
 
     def _start(self, key: str, opening: Opening) -> Start:
-        """What a page opened, again. Raises InputError, StorageError."""
-        number = self._session.generation.number
-        if opening.generation != number:
-            raise InputError(
-                f"the page shows generation {opening.generation}, the server has {number}: reload the page"
-            )
-        column, record = self._record(key)
+        """What a page opened, again, of whichever generation it was. Raises InputError, StorageError."""
         if opening.save is not None:
             save = read_save(self._session.store, key, opening.save)
             base = _base(opening)
             return Start(key=key, image=save.image, rows=save.annotations, base=base, ignore=save.ignore)
+        column, record = self._record(key, self._session.shown_in(opening.generation))
         if opening.column is None:
             return Start(key=key, image=record["image"], rows=(), base=_base(opening))
         if opening.column != column:

@@ -1,4 +1,8 @@
-"""The server process: a free port of loopback, a new token, uvicorn until it is told to stop."""
+"""The server process: a port of loopback, a new token, uvicorn until it is told to stop.
+
+A dataset's own port is the same at each start and wherever it is moved to: what a browser keeps for a page
+(a name, labels, work that a server could not save) it keeps by host and port.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 TOKEN_BYTES = 24
+OWN_PORTS = range(20_000, 30_000)  # of datasets: below those that systems hand out
 
 
 class Server:
@@ -25,23 +30,15 @@ class Server:
 
     Args:
         session: what is browsed.
-        port: of loopback; 0 takes a free one.
+        port: of loopback; 0 takes a free one, None the dataset's own, or a free one where that is taken.
 
     Raises:
         InputError: the port is taken.
     """
 
-    def __init__(self, session: Session, *, port: int = 0) -> None:
+    def __init__(self, session: Session, *, port: int | None = 0) -> None:
         self._session = session
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((HOST, port))
-        except OSError as exc:
-            self._socket.close()
-            raise InputError(
-                f"port {port} of {HOST} cannot be used ({exc.strerror}); --port 0 takes a free one"
-            ) from exc
+        self._socket = _own_socket(session.identity) if port is None else _bound(port)
         self._port: int = self._socket.getsockname()[1]
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         app = make_app(session, token=self._token, port=self._port)
@@ -66,12 +63,42 @@ class Server:
         try:
             self._uvicorn.run(sockets=[self._socket])
         finally:
-            self._socket.close()
+            self.close()
             self._session.close()
+
+    def close(self) -> None:
+        """Gives the port back, of a server that never ran too."""
+        self._socket.close()
 
     def stop(self) -> None:
         """Ends `run`, from another thread."""
         self._uvicorn.should_exit = True
+
+
+def own_port(identity: str) -> int:
+    """The port that a dataset's page has wherever it is free."""
+    return OWN_PORTS[int(identity, 16) % len(OWN_PORTS)]
+
+
+def _own_socket(identity: str) -> socket.socket:
+    try:
+        return _bound(own_port(identity))
+    except InputError:
+        return _bound(0)
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket at a port of loopback. Raises InputError where it is taken."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((HOST, port))
+    except OSError as exc:
+        made.close()
+        raise InputError(
+            f"port {port} of {HOST} cannot be used ({exc.strerror}); --port 0 takes a free one"
+        ) from exc
+    return made
 
 
 def _says_something(record: logging.LogRecord) -> bool:

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.catalogue import Catalogue
@@ -18,8 +18,9 @@ from maskmill.storage.browse.search import FoundPicture, Search
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import list_generations
 from maskmill.storage.dataset.picture_sets import PictureSet, save_set, set_numbers
-from maskmill.storage.dataset.tags import tags
+from maskmill.storage.dataset.tags import find_generation, tags
 from maskmill.storage.errors import InputError
+from maskmill.storage.plan.plan import identity
 from maskmill.workers.foreign.images.codec import decode_image
 from maskmill.workers.page.answers import Answers
 from maskmill.workers.page.people import People
@@ -72,16 +73,10 @@ class Session:
         order_of(order)
         self.store, self.generation, self.person, self.order = store, generation, person, order
         self.people = People(store)
-        self.catalogue = Catalogue(
-            store,
-            generation,
-            rows_for=rows_for,
-            column=column or _column_of(generation),
-            makers=self.people.makers,
-            differences=self._differences,
-            copies=self._copies,
-        )
+        self._column, self.identity = column, identity(store)
+        self.catalogue = self._catalogue(generation)
         self.shown = Shown(self.catalogue, self.people.newest)
+        self._earlier = lru_cache(maxsize=2)(self._opened)
         self.answers = Answers(
             lambda: models.load(models.in_force(store, segmenter)), _Pictures(self, segmenter)
         )
@@ -89,11 +84,35 @@ class Session:
         self._searches: OrderedDict[tuple[Filters, object], Search] = OrderedDict()
         self._lock = threading.Lock()
 
+    def _catalogue(self, generation: Generation) -> Catalogue:
+        return Catalogue(
+            self.store,
+            generation,
+            rows_for=rows_for,
+            column=self._column or _column_of(generation),
+            makers=self.people.makers,
+            differences=self._differences,
+            copies=self._copies,
+        )
+
+    def shown_in(self, number: int) -> Shown:
+        """The pictures of a generation, which a page may have opened before this server was started.
+
+        Raises:
+            StorageError: there is no such generation.
+        """
+        return self.shown if number == self.generation.number else self._earlier(number)
+
+    def _opened(self, number: int) -> Shown:
+        generation = find_generation(self.store, number)
+        return Shown(self._catalogue(generation), self.people.newest)
+
     def about(self) -> dict[str, Any]:
         """What the page says of the dataset."""
         generation = self.generation
         return {
             "root": self.store.root,
+            "identity": self.identity,
             "generation": generation.number,
             "created_utc": generation.created_utc,
             "made_by": generation.made_by,

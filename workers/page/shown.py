@@ -60,6 +60,11 @@ class Shown:
         self.automatic = lru_cache(maxsize=64)(self._automatic)
         self._thumbs: Callable[[str, int, bool, int], bytes] = lru_cache(maxsize=1500)(self._thumb)
 
+    @property
+    def column(self) -> str:
+        """That has the masks."""
+        return self._catalogue.column
+
     def jpeg(self, key: str) -> bytes:
         """The picture as its masks see it: upright, of the record's size.
 

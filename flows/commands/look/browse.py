@@ -30,11 +30,14 @@ def browse(
         str | None, typer.Option(help="Who reviews; your login name by default.", metavar="NAME")
     ] = None,
     port: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=65535, help="The page's port on 127.0.0.1; 0 takes a free one.", metavar="PORT"
+            min=0,
+            max=65535,
+            help="Of 127.0.0.1; 0 takes a free one. By default a dataset has its own, the same each time.",
+            metavar="PORT",
         ),
-    ] = 0,
+    ] = None,
     open: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in this machine's browser.")
     ] = True,

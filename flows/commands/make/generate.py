@@ -123,6 +123,7 @@ def _next(report: RunReport) -> list[tuple[str, str]]:
         steps.append((console.command_line(), "try again what is missing; what is committed is not repeated"))
         steps.append((f"maskmill verify {dataset} --deep", "read every byte and say what is wrong"))
     elif report.annotated:
+        steps.append((f"maskmill browse {dataset}", "look through it and correct it, in the browser"))
         steps.append((f"maskmill preview {dataset} --out preview", "look at a sample: preview/index.html"))
         if report.export is None:
             steps.append((f"maskmill export {dataset} DEST --format sa1b", "write SA-1B tars to train on"))

@@ -92,6 +92,7 @@ class RelabelPlan:
         needs_model: some chosen shard needs more than a selection from stored candidates.
         notes: what the prediction doesn't know.
         stored: column -> shards that change to a version that is stored already, and costs nothing.
+        set_images: of the chosen shards' images, those of the set that was asked for; None without a set.
     """
 
     dataset: str
@@ -108,6 +109,7 @@ class RelabelPlan:
     needs_model: bool
     notes: tuple[str, ...] = ()
     stored: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    set_images: int | None = None
 
     @property
     def num_images(self) -> int:
@@ -159,14 +161,17 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
     """
     store = open_store(spec.root)
     generation = latest(store)
-    stale = stale_shards(store, spec.fingerprints, generation, load_plans(store))
+    plan = load_plans(store)
+    stale = stale_shards(store, spec.fingerprints, generation, plan)
     rows = _rows_of(generation)
     stored = _stored(store, spec, rows)
     ordered = _in_order(store, stale, rows, caps.order)
     prices, notes = _prices(store, spec, rows)
     cost = {found.shard: _cost(found, prices) for found in ordered}
-    within = shards_of(store, load_set(store, caps.only).keys) if caps.only else None
+    keys = load_set(store, caps.only).keys if caps.only else ()
+    within = shards_of(store, keys) if caps.only else None
     chosen = _within([one for one in ordered if within is None or one.shard in within], cost, caps)
+    worked = {found.shard for found in chosen}
     return RelabelPlan(
         dataset=spec.root,
         generation=generation.number if generation is not None else None,
@@ -182,6 +187,7 @@ def make_relabel_plan(spec: RunSpec, config: RunConfig, caps: RelabelCaps) -> Re
         needs_model=any(set(found.columns) != {MASKS} or not _selects(spec) for found in chosen),
         notes=notes,
         stored=stored,
+        set_images=sum(plan.shard_of(key) in worked for key in keys) if caps.only else None,
     )
 
 
@@ -198,6 +204,8 @@ def plan_lines(plan: RelabelPlan) -> list[tuple[str, Any]]:
     lines += [("because", reason) for reason in plan.reasons]
     if plan.stale_shards:
         lines.append(("to be done now", f"{len(plan.chosen)} shards, {plan.num_images} images"))
+        if plan.set_images is not None:
+            lines.append(("  of the set", f"{plan.set_images} of these images; shards are made whole"))
         lines += [(f"  {column}", f"{shards} shards") for column, shards in plan.chosen_columns.items()]
         lines.append(("predicted", _predicted(plan)))
         if not plan.needs_model and plan.chosen:

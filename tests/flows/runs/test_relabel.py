@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 from maskmill.flows.cli import app
 from maskmill.flows.config import ConfigError, RunConfig, load_config
 from maskmill.flows.runs.steps import planning, publishing
-from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, make_relabel_plan, settings_of
+from maskmill.flows.runs.steps.relabel_plan import RelabelCaps, make_relabel_plan, plan_lines, settings_of
 from maskmill.storage.dataset.generations import latest
 from maskmill.storage.dataset.manifest import GenerationRow
+from maskmill.storage.dataset.picture_sets import PictureSet, save_set
 from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.drivers.one_writer import writing
 from maskmill.storage.stores.open import open_store
@@ -117,6 +118,19 @@ def test_the_plan_names_columns_reasons_and_cost(dataset: str) -> None:
     assert capped.all_gpu_hours == plan.gpu_hours
     worst = make_relabel_plan(spec, config, RelabelCaps(order="worst"))
     assert sorted(worst.chosen) == sorted(plan.chosen)
+    assert plan.set_images is None
+
+
+def test_a_set_is_told_beside_what_its_shards_hold(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "inputs", 3)
+    config = load_config("nano", sets=["run.shard_size=2", "segmenter.threads=1"])
+    root = str(tmp_path / "data")
+    planning.plan_images(root, [str(tmp_path / "inputs")], config, None)
+    one = PictureSet("one", ("000000002",), generation=0, said="", who="ana", created_utc="2026-11-27")
+    save_set(open_store(root), one)
+    plan = make_relabel_plan(planning.describe_run(root, config), config, RelabelCaps(only="one"))
+    assert (plan.chosen, plan.set_images) == ({0: 2}, 1)
+    assert ("  of the set", "1 of these images; shards are made whole") in plan_lines(plan)
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(dataset: str) -> None:

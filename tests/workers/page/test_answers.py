@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
+import torch
 from numpy.typing import NDArray
 
+from maskmill.pipeline.evaluate import oracle
 from maskmill.pipeline.evaluate.clicks import error_click
 from maskmill.pipeline.evaluate.oracle import Corrected, correct
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.scenes.scenes import Scene, generate_scene
-from maskmill.pipeline.segmenters import load_segmenter
+from maskmill.pipeline.segmenters import interactive, load_segmenter
 from maskmill.pipeline.segmenters.base import ImageEmbedding, Segmenter
-from maskmill.pipeline.segmenters.interactive import Clicks
+from maskmill.pipeline.segmenters.interactive import Clicks, answer_clicks
 from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.pipeline.train.prompts import centre_point
 from maskmill.workers.page.answers import Answers
 
 SCENES = {f"{seed}": seed for seed in (3, 4, 5)}
+PLACES = ((225, 120), (330, 330))
+"""Of ellipses on the photograph: x, y in px."""
 
 
 class Pictures:
@@ -90,6 +96,43 @@ def test_the_oracles_clicks_one_by_one_give_the_oracles_masks(
     for one, mask_HW in zip(wanted, found.masks_NHW, strict=True):
         mine = clicked(answers[0], key, mask_HW, 0.9, 6)
         assert (mine.mask, mine.clicks) == (one.mask, one.clicks)
+
+
+@pytest.mark.parametrize("masks", [1, 2])
+def test_on_a_photograph_too_with_several_threads(
+    nano: Segmenter, monkeypatch: pytest.MonkeyPatch, masks: int
+) -> None:
+    """Logits to the last bit: on a photograph pixels lie so near the threshold that the last digits show."""
+    photograph = skimage.data.astronaut()
+    y_H1, x_1W = np.ogrid[:512, :512]
+    truths_NHW = np.stack([((x_1W - x) / 60) ** 2 + ((y_H1 - y) / 75) ** 2 < 1 for x, y in PLACES[:masks]])
+    by_oracle, in_page = (recorded(monkeypatch, module) for module in (oracle, interactive))
+
+    own = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        truth, (kept,) = Truth("a", photograph, truths_NHW), nano.embed([photograph])
+        wanted = correct(nano, truth, most_clicks=3, draw_rest=False)
+        made = Answers(lambda: nano, Pictures({"a": kept}))
+        mine = [clicked(made, "a", mask_HW, 0.9, 3) for mask_HW in truths_NHW]
+        made.close()
+    finally:
+        torch.set_num_threads(own)
+    assert [(one.mask, one.clicks) for one in mine] == [(one.mask, one.clicks) for one in wanted]
+    assert len(by_oracle) == sum(one.clicks for one in wanted) > masks and by_oracle == in_page
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, module: Any) -> dict[Clicks, bytes]:
+    """What a module's clicks are answered with from now on: logits by clicks."""
+    found: dict[Clicks, bytes] = {}
+
+    def answer(held: Any, clicks: Clicks, before: Any, *, threshold: float) -> interactive.Clicked:
+        answered = answer_clicks(held, clicks, before, threshold=threshold)
+        found[clicks] = answered.logits_1hw.numpy().tobytes()
+        return answered
+
+    monkeypatch.setattr(module, "answer_clicks", answer)
+    return found
 
 
 def test_a_server_that_lost_everything_gives_the_same_answer(nano: Segmenter) -> None:

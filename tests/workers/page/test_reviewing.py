@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from maskmill.pipeline.rle import Rle, decode, encode_mask
+from maskmill.pipeline.settings import SegmenterSettings
 from maskmill.storage.dataset.saves import saves_of, standing_of
-from tests.workers.page.conftest import Asked
+from maskmill.storage.errors import OutOfSpace
+from maskmill.workers.page.app import make_app
+from maskmill.workers.page.serve import Server, own_port
+from maskmill.workers.page.session import Session
+from maskmill.workers.reviews.column import publish_saves
+from tests.workers.page.conftest import PORT, SITE, TOKEN, Asked
 
 KEY = "000000001"
 
@@ -170,7 +178,7 @@ def test_a_picture_that_was_rejected_can_be_opened_if_it_can_be_seen(page: Asked
         ({"masks": [{"how": "better", "sources": [1]}]}, 400, "better"),
         ({"seconds": -1}, 400, "seconds"),
         ({"seconds": "many"}, 422, "seconds"),
-        ({"opening": {"generation": 9}}, 400, "generation 9"),
+        ({"opening": {"generation": 9}}, 400, "generation"),
         ({"opening": {"generation": 1, "column": "other"}}, 400, "reload"),
         ({"key": "000000999"}, 500, "000000999"),
     ],
@@ -190,6 +198,79 @@ def test_a_mask_of_another_size_or_without_a_pixel_is_refused(page: Asked) -> No
         mask = {"how": "added", "segmentation": {"size": size, "counts": counts}}
         page.post("api/review/save", sent(start, [*kept(start), mask]), 400)
     assert not saves_of(page.published.store, KEY)
+
+
+def test_a_page_that_was_opened_before_the_next_generation_saves_to_it(page: Asked) -> None:
+    """The server was started again, and shows a generation that people's saves were published in."""
+    start, other = opened(page), page.post("api/review/open", {"key": "000000002", "who": "ben"})
+    page.post("api/review/save", {**sent(other, kept(other), "ben"), "key": "000000002"})
+    published = publish_saves(page.published.store, created_utc="2026-11-27T00:00:00+00:00")
+    assert published is not None and published.number == 2
+    session = Session(
+        page.published.store, published, person="ana", segmenter=SegmenterSettings(model="nano")
+    )
+    later = Asked(
+        TestClient(make_app(session, token=TOKEN, port=PORT), base_url=SITE), session, page.published
+    )
+    ids = [row["id"] for row in start["rows"]]
+    body = sent(start, [{"how": "confirmed", "sources": ids[:1]}], rejected=ids[1:])
+    assert later.post("api/review/save", body) == {"number": 1, "beside": False, "in_force_by": "ana"}
+    (save,) = saves_of(page.published.store, KEY)
+    assert (save.base.generation, save.rejected) == (1, tuple(ids[1:]))
+    later.client.close()
+    session.close()
+
+
+def test_a_save_whose_answer_never_came_is_not_beside_the_next(page: Asked) -> None:
+    """The page was closed while it was on its way, and all was sent again, as the sitting's second save."""
+    start = opened(page)
+    page.post("api/review/save", sent(start, kept(start)))
+    body = {**sent(start, kept(start)), "finished": True}
+    body["sitting"] = {"name": "sitting-of-ana", "number": 2, "last": None}
+    assert page.post("api/review/save", body) == {"number": 2, "beside": False, "in_force_by": "ana"}
+
+
+def test_what_a_full_disk_refuses_is_kept_once_there_is_room(
+    page: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*anything: object) -> None:
+        raise OutOfSpace("no space left on the disk")
+
+    kind = type(page.published.store)
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "put", full)
+        patched.setattr(kind, "put_if_absent", full)
+        start = opened(page)  # a claim is a hint: who can't leave one reviews all the same
+        body = sent(start, kept(start))
+        assert "no space left" in page.post("api/review/save", body, 500)["error"]
+    assert page.post("api/review/save", body)["number"] == 1
+
+
+def test_a_dataset_that_was_moved_away_gets_no_save_and_leaves_none_where_it_was(page: Asked) -> None:
+    start, root = opened(page), Path(page.published.store.root)
+    away = root.rename(root.with_name("elsewhere"))
+    body = sent(start, kept(start))
+    assert "was it moved?" in page.post("api/review/save", body, 500)["error"]
+    assert not root.exists()
+    away.rename(root)
+    assert page.post("api/review/save", body)["number"] == 1
+
+
+def test_what_comes_next_is_read_ahead_and_claimed_by_nobody(page: Asked) -> None:
+    ahead = opened(page, ahead=True)
+    assert ahead["saves"] == [] and ahead["rows"]
+    ben = page.post("api/review/here", {"key": KEY, "who": "ben"})
+    assert ben == {"others": [], "saves": []}
+    page.post("api/review/save", sent(ahead, kept(ahead)))
+    assert page.post("api/review/here", {"key": KEY, "who": "ben"})["saves"] == [1]
+
+
+def test_a_dataset_has_a_port_of_its_own_until_another_page_has_it(page: Asked) -> None:
+    first, second = Server(page.session, port=None), Server(page.session, port=None)
+    wanted = f":{own_port(page.session.identity)}/"
+    assert wanted in first.address and wanted not in second.address
+    for one in (first, second):
+        one.close()
 
 
 def test_a_summary_counts_the_last_save_of_each_sitting(page: Asked) -> None:

@@ -7,6 +7,7 @@ export class Refused extends Error {
 async function answered(response) {
   if (response.ok) return response.json();
   let words = `the server answered ${response.status}`;
+  if (response.status === 403) throw new Refused("this page is of a server that has ended: open the address that `maskmill browse` printed last", 0);
   try { words = (await response.json()).error || words; } catch { /* not JSON */ }
   throw new Refused(words, response.status);
 }
@@ -26,8 +27,9 @@ export function get(path, values = {}, signal = undefined) {
   return asked(query.size ? `${path}?${query}` : path, { signal });
 }
 
-export function post(path, body) {
-  return asked(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+/** POST; `alive` where the page may be gone before the answer. */
+export function post(path, body, alive = false) {
+  return asked(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), keepalive: alive });
 }
 
 /** An element with attributes, listeners (on...) and children; text is text, never HTML. */

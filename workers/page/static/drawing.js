@@ -19,7 +19,7 @@ export class Drawing {
    * @param on {changed, chosen, failed}: told when the draft changed, with ids of chosen masks, and of errors.
    */
   constructor(view, work, on) {
-    Object.assign(this, { view, work, on, tool: "select", radius: 12, draft: null, corners: [], line: null, drag: null, cursor: null, asked: 0 });
+    Object.assign(this, { view, work, on, tool: "select", radius: 12, draft: null, corners: [], line: null, drag: null, cursor: null, asked: 0, takes: false });
     view.marks = [(context) => this.mark(context)];
   }
 
@@ -72,7 +72,7 @@ export class Drawing {
     if (this.line) { const line = this.line; this.line = null; return this.painted(line); }
     if (this.tool === "select") return this.select(at, event.shiftKey || event.ctrlKey || event.metaKey);
     if (!this.view.inside(at)) return undefined;
-    if (this.tool === "click") return this.click(at, takesAway ? 0 : 1);
+    if (this.tool === "click") return this.click(at, takesAway !== this.takes ? 0 : 1);
     if (this.tool === "polygon") return this.corner(at);
     return undefined;
   }
@@ -109,7 +109,9 @@ export class Drawing {
   }
 
   /** Has the segmenter answer; an answer that was overtaken by a later click is dropped. */
-  async ask(draft) {
+  ask(draft) { return (this.answering = this.answer(draft)); }
+
+  async answer(draft) {
     this.draft = { ...draft, waiting: true };
     this.work.clicks++;
     this.on.changed();
@@ -169,6 +171,7 @@ export class Drawing {
     if (!draft) return false;
     if (draft.waiting) return (this.acceptNext = true); // the answer is on its way
     this.draft = null;
+    this.takes = false;
     if (!draft.runs.length) { this.on.failed(new Error("This mask is empty: click elsewhere.")); this.on.changed(); return true; }
     const box = draft.box && [draft.box[0], draft.box[1], draft.box[2] - draft.box[0], draft.box[3] - draft.box[1]];
     const mask = { runs: draft.runs, clicks: draft.clicks || 0, drawn: Boolean(draft.drawn), points: draft.points.filter((_, i) => draft.labels[i]), promptBox: box };
@@ -196,6 +199,7 @@ export class Drawing {
   drop() {
     this.asked++;
     this.draft = null;
+    this.takes = false;
     this.corners = [];
     this.on.changed();
     this.view.draw();

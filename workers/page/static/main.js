@@ -2,6 +2,7 @@
 
 import { $, get, say } from "./api.js";
 import * as browse from "./browse.js";
+import * as outbox from "./outbox.js";
 import * as picture from "./picture.js";
 import * as review from "./review.js";
 import * as summary from "./summary.js";
@@ -45,6 +46,7 @@ async function start() {
     localStorage.setItem("person", person.value);
   });
   person.addEventListener("keydown", (event) => { if (event.key === "Enter") person.blur(); });
+  await outbox.deliver(about);
   let showing = Promise.resolve();
   const next = () => (showing = showing.then(() => show(about)));
   addEventListener("hashchange", next);

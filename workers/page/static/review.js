@@ -4,6 +4,7 @@ import { $, count, el, get, plural, post, say, score, shortName } from "./api.js
 import { numbers } from "./browse.js";
 import { Drawing, TOOLS } from "./drawing.js";
 import { help } from "./help.js";
+import * as outbox from "./outbox.js";
 import { facts, roof, tip, wordOf } from "./picture.js";
 import { filled, holds, piecesOf, rest, runsOf, unionOf } from "./rle.js";
 import { View, colourOf } from "./view.js";
@@ -11,7 +12,7 @@ import { Work } from "./work.js";
 
 const HERE_EVERY_MS = 60000;
 const words = new Set(JSON.parse(localStorage.getItem("labels") || "[]"));
-const WAITING = "asking the segmenter… (its first answer may take a while: it is being loaded)";
+const WAITING = "asking the segmenter…", FIRST_WAITING = `${WAITING} its first answer takes a while: it is being loaded`;
 const whoNow = () => $("person").value.trim() || "somebody";
 
 /** The queue that this tab works through: {keys, query}; it outlives a reload. */
@@ -25,18 +26,25 @@ export async function show(about, key, query) {
   $("tools").replaceChildren();
   if (!key) return begin(about, query);
   const blank = query.get("start") === "empty", both = query.get("both") === "1";
-  if (!queue.get()?.keys.includes(key)) queue.set({ keys: [key, ...(await following(key))], query: "" });
-  const opened = await post("api/review/open", { key, who: whoNow(), blank, both });
+  if (!queue.get()?.keys.includes(key)) queue.set(await beginningWith(key));
+  const ahead = !blank && !both && ready?.key === key ? ready : null;
+  ready = null;
+  const known = ahead && (await ahead.opened.catch(() => null));
+  const opened = known || (await post("api/review/open", { key, who: whoNow(), blank, both }));
   const page = new Page(about, opened, blank);
-  await page.start();
+  await page.start(ahead && (await ahead.image.catch(() => null)));
+  if (known) page.stay(); // it was read a while ago: who else is here now, and did anybody save it?
   window.maskmill = { view: page.view, work: page.work, drawing: page.drawing };
   return () => page.leave();
 }
 
-/** Pictures after one that was opened by its address alone. */
-async function following(key) {
-  const { keys } = await post("api/review/queue", { sort: "key" });
-  return keys.filter((one) => one > key);
+/** The queue's next picture, read before it is asked for: {key, opened, image}. */
+let ready = null;
+
+/** A queue of a picture that was opened by its address alone, and those after it. */
+async function beginningWith(key) {
+  const { keys, complete } = await post("api/review/queue", { sort: "key" });
+  return { keys: [key, ...keys.filter((one) => one > key)], complete, query: "" };
 }
 
 /** A queue by the filters and order in the address; then its first picture. */
@@ -45,12 +53,12 @@ async function begin(about, query) {
   delete values.start;
   $("side").replaceChildren(el("p", { class: "hint" }, "looking for the next pictures…"));
   const sent = { filters: numbers(values), sort: values.sort || about.order || "key", seed: Number(values.seed || 1) };
-  const { keys } = await post("api/review/queue", sent);
+  const { keys, complete } = await post("api/review/queue", sent);
   if (!keys.length) {
     $("side").replaceChildren(el("h2", {}, "Nothing is left"), el("p", { class: "hint" }, "Every picture that fits is finished."), el("a", { class: "button", href: "#/browse" }, "Back to the grid"));
     return () => {};
   }
-  queue.set({ keys, query: query.toString() });
+  queue.set({ keys, complete, query: query.toString() });
   location.replace(`#/review/${keys[0]}${start ? `?start=${start}` : ""}`);
   return () => {};
 }
@@ -66,16 +74,16 @@ class Page {
     this.work = new Work(opened, whoNow, {
       changed: () => this.shown(),
       saved: (kept) => this.saved(kept),
-      failed: (error) => { this.state = `not saved: ${error.message}`; this.side(); },
+      failed: () => { this.state = "not saved yet"; this.side(); },
     });
     this.drawing = new Drawing(this.view, this.work, { changed: () => this.side(), chosen: () => this.side(), failed: (error) => say(error.message, true) });
     this.view.marks.unshift((context) => this.markLack(context));
   }
 
-  async start() {
+  async start(image) {
     this.tools();
     this.side();
-    await this.view.show(`api/pictures/${this.key}/image.jpg`, this.work.width, this.work.height);
+    await this.view.show(`api/pictures/${this.key}/image.jpg`, this.work.width, this.work.height, image);
     this.shown();
     if (!this.work.masks.length) this.use("click");
     document.body.dataset.ready = this.key;
@@ -84,29 +92,45 @@ class Page {
     const { signal } = this.ends;
     addEventListener("keydown", (event) => this.pressed(event), { signal });
     addEventListener("keyup", (event) => { if (event.key === " ") this.view.held = false; }, { signal });
-    addEventListener("beforeunload", (event) => { if (this.work.dirty) { this.work.save(); event.preventDefault(); } }, { signal });
+    addEventListener("pagehide", () => this.gone(), { signal });
     this.here = setInterval(() => this.stay(), HERE_EVERY_MS);
-    const ahead = this.around(1);
-    if (ahead) post("api/review/ahead", { keys: [ahead] }).catch(() => {});
-    if (ahead) new Image().src = `api/pictures/${ahead}/image.jpg`;
+    this.prepare();
   }
 
-  async leave() {
+  /** Has the next picture read, embedded and decoded meanwhile. */
+  prepare() {
+    const key = this.around(1);
+    if (!key || this.blank) return;
+    const image = new Image();
+    image.src = `api/pictures/${key}/image.jpg`;
+    ready = { key, opened: post("api/review/open", { key, who: whoNow(), ahead: true }), image: image.decode().then(() => image) };
+    for (const one of [ready.opened, ready.image]) one.catch(() => {}); // it is asked for again when its turn comes
+  }
+
+  /** Lets the picture go. What is not kept yet is on its way; nobody waits for it. */
+  leave() {
     clearInterval(this.here);
     this.ends?.abort();
+    this.left = true;
     delete document.body.dataset.ready;
     this.drawing.asked++;
     $("tip").className = "";
     this.view.close();
-    await this.work.save();
-    post("api/review/leave", { key: this.key, who: whoNow() }).catch(() => {});
+    this.work.save();
+    outbox.close(this.work);
+    this.gone();
   }
+
+  gone() { post("api/review/leave", { key: this.key, who: whoNow() }, true).catch(() => {}); }
 
   async stay() {
     try {
-      const { others } = await post("api/review/here", { key: this.key, who: whoNow() });
+      const { others, saves } = await post("api/review/here", { key: this.key, who: whoNow() });
+      if (this.left) return;
       this.opened.others = others;
-      this.side();
+      const isOld = Math.max(0, ...saves) > Math.max(0, ...this.opened.saves);
+      if (isOld && !this.work.at && !this.drawing.draft && !this.work.sitting.number) dispatchEvent(new Event("hashchange"));
+      else this.side();
     } catch { /* the next save says so */ }
   }
 
@@ -117,18 +141,33 @@ class Page {
 
   /** To a neighbour of the queue. */
   go(step) {
+    if (this.drawing.draft || this.drawing.corners.length) return say("A mask is in hand: accept it first (A), or drop it (X).");
     const to = this.around(step);
     if (to) location.hash = `#/review/${to}${this.blank ? "?start=empty" : ""}`;
+    else if (step > 0 && queue.get()?.complete === false) location.hash = `#/review?${queue.get().query}`; // more was found since
     else if (step > 0) { say("That was the last picture of this queue."); location.hash = "#/summary"; }
     else say("This is the first picture of this queue.");
+    return undefined;
   }
 
+  /** All is there: what is in hand is accepted, an answer on its way is waited for, and the next picture comes. */
   async finish() {
-    if (this.drawing.draft) this.drawing.accept();
-    if (await this.work.save(true)) this.go(1);
+    if (this.drawing.corners.length > 2) this.drawing.close();
+    if (this.drawing.draft) {
+      this.drawing.accept();
+      await this.drawing.answering;
+      if (this.drawing.draft || this.left) return;
+    }
+    const saving = this.work.save(true);
+    if (!this.around(1)) await saving; // the summary counts it
+    this.go(1);
   }
 
   saved(kept) {
+    if (this.left) {
+      if (kept.beside) say(`${kept.in_force_by} saved ${shortName(this.opened.image.source)} meanwhile: both are kept, theirs counts for now.`, true);
+      return;
+    }
     this.state = this.work.finished ? "finished" : "saved";
     if (kept.beside) this.opened.raced = kept.in_force_by;
     this.side();
@@ -279,7 +318,7 @@ class Page {
     const doers = {
       a: () => this.accept(), Enter: () => (event.shiftKey ? this.finish() : this.accept()), x: () => this.reject(), Delete: () => this.reject(), Backspace: () => (this.drawing.draft || this.drawing.corners.length ? this.drawing.back() : this.reject()),
       m: () => this.merge(), s: () => this.split(), f: () => this.fill(), l: () => this.label(), z: () => (event.shiftKey ? this.redo() : this.undo()), y: () => this.redo(),
-      n: () => this.go(1), k: () => this.go(-1), o: () => this.drawing.other(), u: () => this.toggleLack(), h: () => this.toggle("bare"), i: () => this.toggle("fills"),
+      t: () => this.turn(), n: () => this.go(1), k: () => this.go(-1), o: () => this.drawing.other(), u: () => this.toggleLack(), h: () => this.toggle("bare"), i: () => this.toggle("fills"),
       Tab: () => this.next(this.drawing.chosen[0], event.shiftKey ? -1 : 1), Escape: () => (this.drawing.draft || this.drawing.corners.length ? this.drawing.drop() : this.drawing.choose([])),
       "[": () => this.size(1 / 1.25), "]": () => this.size(1.25), "+": () => this.view.zoom(1.4), "=": () => this.view.zoom(1.4), "-": () => this.view.zoom(1 / 1.4), 0: () => this.view.fit(), " ": () => { this.view.held = true; }, "?": () => help(),
     };
@@ -304,13 +343,14 @@ class Page {
   }
 
   side() {
+    if (this.left) return;
     const typed = document.activeElement?.name === "label";
     if (typed) return; // a label is being typed: its end redraws
     const found = queue.get() || { keys: [this.key] }, at = found.keys.indexOf(this.key);
     const scroll = $("side").scrollTop;
     if (!this.top) $("side").replaceChildren((this.top = el("div", { class: "top" })), (this.below = el("section")));
     this.top.replaceChildren(...[].concat(
-      el("div", {}, el("div", { class: "title" }, el("h2", { title: this.opened.image.source }, shortName(this.opened.image.source)), el("span", { class: "hint" }, `${count(at + 1)} of ${count(found.keys.length)}`)), el("div", { class: "meter" }, el("progress", { max: found.keys.length, value: at })), el("p", { class: "hint", id: "state" }, this.state || (this.work.finished ? "finished" : this.opened.saved_by ? `last saved by ${this.opened.saved_by}` : this.blank ? "from an empty picture" : ""))),
+      el("div", {}, el("div", { class: "title" }, el("h2", { title: this.opened.image.source }, shortName(this.opened.image.source)), el("span", { class: "hint" }, `${count(at + 1)} of ${count(found.keys.length)}${found.complete === false ? " so far" : ""}`)), el("div", { class: "meter" }, el("progress", { max: found.keys.length, value: at })), el("p", { class: "hint", id: "state" }, this.state || (this.work.finished ? "finished" : this.opened.saved_by ? `last saved by ${this.opened.saved_by}` : this.blank ? "from an empty picture" : ""))),
       this.notes(),
       el("div", { class: "buttons" }, el("button", { class: "button main", title: "Everything to be found is there (Shift Enter)", onclick: () => this.finish() }, "Finish ", el("kbd", {}, "⇧↵")), el("button", { class: "button", title: "Leave it for later (N)", onclick: () => this.go(1) }, "Next ", el("kbd", {}, "N")), el("button", { class: "button", title: "The picture before (K)", onclick: () => this.go(-1) }, "‹ ", el("kbd", {}, "K")), el("button", { class: "button", title: "All keys (?)", onclick: help }, "?")),
       this.inHand(),
@@ -349,17 +389,45 @@ class Page {
     const { draft, chosen, corners, tool } = this.drawing;
     if (draft) {
       const clicks = plural(draft.points.length, "click");
-      const how = draft.waiting ? WAITING : draft.drawn ? "drawn by hand" : `${draft.box ? "a box" : clicks}${draft.box && draft.points.length ? ` and ${clicks}` : ""} · predicted IoU ${score(draft.iou)}`;
+      if (!draft.waiting) this.hasAnswered = true;
+      const how = draft.waiting ? (this.hasAnswered || draft.outputs ? WAITING : FIRST_WAITING) : draft.drawn ? "drawn by hand" : `${draft.box ? "a box" : clicks}${draft.box && draft.points.length ? ` and ${clicks}` : ""} · predicted IoU ${score(draft.iou)}`;
       const other = draft.outputs > 1 && draft.points.length === 1 && !draft.box;
-      return el("section", { id: "draft" }, el("h2", {}, draft.target != null ? "Correcting a mask" : "A new mask"), el("p", { class: "hint" }, how), el("div", { class: "buttons" }, el("button", { class: "button main", disabled: Boolean(draft.waiting), onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")), other ? el("button", { class: "button", title: "The next of the model's three answers (O)", onclick: () => this.drawing.other() }, "Other ", el("kbd", {}, "O")) : "", el("button", { class: "button danger", onclick: () => this.reject() }, "Drop ", el("kbd", {}, "X"))), el("p", { class: "hint" }, draft.drawn ? "Go on painting, or accept it." : "Click what is missing, shift-click what is too much."));
+      return el("section", { id: "draft" }, el("h2", {}, draft.target != null ? "Correcting a mask" : "A new mask"), el("p", { class: "hint" }, how), el("div", { class: "buttons" }, el("button", { class: "button main", disabled: Boolean(draft.waiting), onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")), other ? el("button", { class: "button", title: "The next of the model's three answers (O)", onclick: () => this.drawing.other() }, "Other ", el("kbd", {}, "O")) : "", el("button", { class: "button danger", onclick: () => this.reject() }, "Drop ", el("kbd", {}, "X"))), draft.drawn ? el("p", { class: "hint" }, "Go on painting, or accept it.") : this.nextClick());
     }
     if (corners.length) return el("section", {}, el("h2", {}, "A polygon"), el("p", { class: "hint" }, `${plural(corners.length, "corner")}. Enter closes it, Backspace takes the last one back.`));
-    if (!chosen.length) return el("section", {}, el("p", { class: "hint" }, TOOLS.find(([name]) => name === tool)[3] + "."));
+    if (!chosen.length) return this.steps(tool);
     const options = el("datalist", { id: "words" }, [...new Set([...words, ...this.work.masks.map((mask) => mask.label)])].filter(Boolean).sort().map((word) => el("option", { value: word })));
     const same = chosen.every((mask) => mask.label === chosen[0].label);
-    const field = el("input", { class: "field", name: "label", list: "words", autocomplete: "off", maxlength: 200, placeholder: "Label (L)", value: same ? chosen[0].label : "", onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.key === "Escape" ? (field.value = same ? chosen[0].label : "") : null; field.blur(); } }, onblur: () => { this.setLabel(field.value); setTimeout(() => this.side()); } });
+    const field = el("input", { class: "field", name: "label", list: "words", autocomplete: "off", maxlength: 200, placeholder: "Label", value: same ? chosen[0].label : "", onkeydown: (event) => { if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.key === "Escape" ? (field.value = same ? chosen[0].label : "") : null; field.blur(); } }, onblur: () => { this.setLabel(field.value); setTimeout(() => this.side()); } });
     const [one] = chosen, row = one.row || {};
-    return el("section", { id: "chosen" }, el("h2", {}, chosen.length > 1 ? `${count(chosen.length)} masks chosen` : STATES[one.how][1]), chosen.length === 1 ? facts([["area", `${count(one.area)} px`], ...(row.predicted_iou != null && one.how !== "made" ? [["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)]] : []), ...(wordOf(row) && !one.label ? [["the model calls it", wordOf(row)]] : [])]) : "", field, options, el("div", { class: "buttons" }, chosen.length === 1 ? el("button", { class: "button main", onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")) : el("button", { class: "button main", onclick: () => this.merge() }, "Merge ", el("kbd", {}, "M")), el("button", { class: "button danger", onclick: () => this.reject() }, "Reject ", el("kbd", {}, "X")), chosen.length === 1 ? [el("button", { class: "button", title: "Into its pieces (S)", onclick: () => this.split() }, "Split ", el("kbd", {}, "S")), el("button", { class: "button", title: "Fill its holes (F)", onclick: () => this.fill() }, "Fill ", el("kbd", {}, "F"))] : ""), chosen.length === 1 && tool === "click" ? el("p", { class: "hint" }, "Click to correct this mask; Esc to begin a new one.") : "");
+    const numbers = [["area", `${count(one.area)} px`], ...(row.predicted_iou != null && one.how !== "made" ? [["predicted IoU", score(row.predicted_iou)], ["stability", score(row.stability_score)]] : []), ...(wordOf(row) && !one.label ? [["the model calls it", wordOf(row)]] : [])];
+    const alone = chosen.length === 1;
+    const doers = [
+      alone ? el("button", { class: "button main", onclick: () => this.accept() }, "Accept ", el("kbd", {}, "A")) : el("button", { class: "button main", onclick: () => this.merge() }, "Merge ", el("kbd", {}, "M")),
+      el("button", { class: "button danger", onclick: () => this.reject() }, "Reject ", el("kbd", {}, "X")),
+      alone && el("button", { class: "button", title: "Into its pieces (S)", onclick: () => this.split() }, "Split ", el("kbd", {}, "S")),
+      alone && el("button", { class: "button", title: "Fill its holes (F)", onclick: () => this.fill() }, "Fill ", el("kbd", {}, "F")),
+    ];
+    return el("section", { id: "chosen" }, el("h2", {}, alone ? STATES[one.how][1] : `${count(chosen.length)} masks chosen`), el("div", { class: "buttons" }, doers), alone && tool === "click" ? el("p", { class: "hint" }, "Click to correct this mask; Esc to begin a new one.") : "", field, options, alone ? facts(numbers) : "");
+  }
+
+  /** What the next click means; shift turns it round for one click. */
+  nextClick() {
+    const button = (words, takes, sign) => el("button", { class: this.drawing.takes === takes ? "on" : "", "aria-pressed": String(this.drawing.takes === takes), title: "Turns what a click means (T)", onclick: () => this.turn(takes) }, el("span", { class: takes ? "dot less" : "dot more" }), sign);
+    return el("div", { class: "next" }, el("p", { class: "hint" }, "The next click says: this is"), el("div", { class: "switch", role: "group" }, button("", false, "missing"), button("", true, ["too much ", el("kbd", {}, "⇧")])));
+  }
+
+  turn(takes = !this.drawing.takes) {
+    this.drawing.takes = takes;
+    this.side();
+  }
+
+  /** Nothing is in hand: what the tool does, and how a picture is done. */
+  steps(tool) {
+    const left = this.work.masks.filter((mask) => mask.how === "kept").length;
+    const look = el("button", { class: "button", disabled: !left, onclick: () => this.next() }, left ? `Look at the next of ${count(left)} ` : "All are decided ", el("kbd", {}, "Tab"));
+    const add = el("button", { class: "button", onclick: () => this.use("click") }, "Add what is missing ", el("kbd", {}, "C"));
+    return el("section", {}, el("p", { class: "hint" }, TOOLS.find(([name]) => name === tool)[3] + "."), el("div", { class: "buttons" }, look, add));
   }
 
   /** The list, made anew only when masks or what is chosen changed: it may be long. */

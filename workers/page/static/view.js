@@ -55,11 +55,13 @@ export class View {
     this.canvas.replaceWith(this.canvas.cloneNode());
   }
 
-  /** Shows a picture; it fits the canvas. */
-  async show(url, width, height) {
-    const image = new Image();
-    image.src = url;
-    await image.decode();
+  /** Shows a picture, which may be here already; it fits the canvas. */
+  async show(url, width, height, known = null) {
+    const image = known || new Image();
+    if (!known) {
+      image.src = url;
+      await image.decode();
+    }
     this.image = image;
     [this.width, this.height] = [width, height];
     this.fit();
@@ -215,11 +217,11 @@ export class View {
       }
     });
 
-    // Colours, and bright edges about a pixel of the screen wide
+    // Colours, paler where a person decided, and bright edges about a pixel of the screen wide
     const fill = new Uint32Array(largestFirst.length + 1), edge = new Uint32Array(largestFirst.length + 1);
     largestFirst.forEach((mask, order) => {
       const [r, g, b] = colourOf(mask.place);
-      fill[order + 1] = (((mask.faint ? 40 : 95) << 24) | (b << 16) | (g << 8) | r) >>> 0;
+      fill[order + 1] = (((mask.how && mask.how !== "kept" ? 40 : 95) << 24) | (b << 16) | (g << 8) | r) >>> 0;
       edge[order + 1] = ((255 << 24) | ((b + 255) >> 1 << 16) | ((g + 255) >> 1 << 8) | ((r + 255) >> 1)) >>> 0;
     });
     const pixels = new Uint32Array(width * height);

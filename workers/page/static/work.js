@@ -2,6 +2,7 @@
 // time with idle out, and saves: one after each step, so that at most the mask in hand is lost.
 
 import { post } from "./api.js";
+import * as outbox from "./outbox.js";
 import { areaOf, boxOf, runsOf, segmentationOf } from "./rle.js";
 
 const IDLE_S = 12; // a longer pause is no work
@@ -29,7 +30,11 @@ export class Work {
     this.seen = performance.now();
     this.dirty = false;
     this.saving = Promise.resolve();
+    outbox.watch(this);
   }
+
+  /** Something of it is not kept yet. */
+  get pending() { return this.dirty || Boolean(this.unsent); }
 
   get masks() { return this.steps[this.at].masks; }
 
@@ -147,24 +152,32 @@ export class Work {
     return this.saving;
   }
 
+  /** The next save: all that there is now. */
+  compose() {
+    this.sitting.number++;
+    return { key: this.key, who: this.who(), opening: this.opened.opening, sitting: { ...this.sitting }, ...this.account(), finished: this.finished, seconds: this.seconds, clicks: this.clicks };
+  }
+
   async put() {
     if (!this.dirty) return true;
     this.dirty = false;
-    if (!this.unsent) this.sitting.number++;
-    const sent = this.unsent || { key: this.key, who: this.who(), opening: this.opened.opening, sitting: { ...this.sitting }, ...this.account(), finished: this.finished, seconds: this.seconds, clicks: this.clicks };
-    const again = this.unsent;
+    const again = this.unsent, sent = again || this.compose();
     this.unsent = sent;
+    outbox.hold(sent);
     try {
       const kept = await post("api/review/save", sent);
       this.unsent = null;
       this.sitting.last = kept.number;
+      outbox.kept(sent);
       this.on.saved(kept);
     } catch (error) {
       this.dirty = true;
-      if (error.status >= 400 && error.status < 500) this.unsent = null; // it will never be taken: say why, send the next state
+      const isFinal = error.status >= 400 && error.status < 500;
+      if (isFinal) this.unsent = null; // it will never be taken: say why, send the next state
+      outbox.failed(sent, error.message);
       this.on.failed(error);
       clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.save(), AGAIN_AFTER_MS);
+      if (!isFinal) this.timer = setTimeout(() => this.save(), AGAIN_AFTER_MS);
       return false;
     }
     if (again) { this.dirty = true; return this.put(); } // what was made since the one that had failed
