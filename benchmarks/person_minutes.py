@@ -52,7 +52,8 @@ SEEDS = 10
 LEVELS = (0.25, 0.5, 0.75, 0.9, 1.0)
 """Of what random order gains in all."""
 
-Bools, Floats = NDArray[np.bool_], NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +140,14 @@ def walk(works: Sequence[Work], strategy: str, seed: int = 0) -> tuple[Floats, F
         order = np.random.default_rng(seed).permutation(len(works)).tolist()
 
     # What is kept before anybody looks, and what is looked at
-    every = [np.ones(len(one.p_right_N), np.bool_) for one in works]
-    unsure = [(one.p_right_N > SURE) & (one.p_right_N < 1 - SURE) for one in works]
-    keep = [one.p_right_N >= 0.5 for one in works] if judged else every
+    every: list[Bools] = [np.ones(len(one.p_right_N), np.bool_) for one in works]
+    unsure: list[Bools] = [(one.p_right_N > SURE) & (one.p_right_N < 1 - SURE) for one in works]
+    keep: list[Bools] = [one.p_right_N >= 0.5 for one in works] if judged else every
     pictures = [Picture(*one) for one in zip(works, keep, strict=True)]
     passes = [(unsure if judged else every, True)]
     if strategy == "in passes":
-        passes = [(unsure, False), ([~one for one in every], True), ([~one for one in unsure], True)]
+        nothing = [np.zeros_like(one) for one in every]
+        passes = [(unsure, False), (nothing, True), ([np.logical_not(one) for one in unsure], True)]
 
     # Counts of the whole set after each step
     counts, seconds = sum((one.counts() for one in pictures), np.zeros(3, np.int64)), 0.0

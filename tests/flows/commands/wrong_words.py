@@ -284,6 +284,7 @@ RIGHT: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "review": {"dataset": ("{dataset}",), "truth": ("{coco}", "{pictures}"), "images": ("1",)},
     "retrain": {"dataset": ("{dataset}",)},
     "distill": {"teacher": ("nano",), "student": ("nano",), "dataset": ("{dataset}",)},
+    "verifier": {"dataset": ("{dataset}",), "out": ("{tmp}/v.safetensors",)},
     "push": {"dataset": ("{dataset}",), "dest": ("hf://nobody/nothing",)},
     "loop": {
         "dataset": ("{tmp}/new",),
