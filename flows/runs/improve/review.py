@@ -14,7 +14,6 @@ from typing import Any
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.report.report import watcher
-from maskmill.flows.report.words import count
 from maskmill.flows.runs.steps.holding import writing
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.picture_sets import load_set
@@ -79,7 +78,7 @@ def take_saves(dataset: str, *, least: int = 1) -> dict[str, Any]:
     report = summary(store, generation)
     if report.images < least:
         raise InputError(
-            f"{dataset}: {count(report.images, 'picture')} of at least {least} reviewed; review more "
+            f"{dataset}: {report.images} pictures were reviewed, and {least} are asked for; review more "
             f"(`maskmill browse {dataset}`), give masks that people made (`maskmill import ... --by person`, "
             "`maskmill review ... --truth COCO IMAGES`), or lower loop.reviewed"
         )
