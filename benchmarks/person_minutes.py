@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import duckdb
 import numpy as np
@@ -52,8 +53,8 @@ SEEDS = 10
 LEVELS = (0.25, 0.5, 0.75, 0.9, 1.0)
 """Of what random order gains in all."""
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,9 +145,9 @@ def walk(works: Sequence[Work], strategy: str, seed: int = 0) -> tuple[Floats, F
     unsure: list[Bools] = [(one.p_right_N > SURE) & (one.p_right_N < 1 - SURE) for one in works]
     keep: list[Bools] = [one.p_right_N >= 0.5 for one in works] if judged else every
     pictures = [Picture(*one) for one in zip(works, keep, strict=True)]
-    passes = [(unsure if judged else every, True)]
+    passes: list[tuple[list[Bools], bool]] = [(unsure if judged else every, True)]
     if strategy == "in passes":
-        nothing = [np.zeros_like(one) for one in every]
+        nothing: list[Bools] = [np.zeros_like(one) for one in every]
         passes = [(unsure, False), (nothing, True), ([np.logical_not(one) for one in unsure], True)]
 
     # Counts of the whole set after each step

@@ -107,8 +107,8 @@ class MaskSettings:
 
 NANO = MaskSettings(
     points_per_side=16,
-    predicted_iou=0.5,
-    stability=0.2,
+    predicted_iou=0.45,
+    stability=0.4,
     candidate_iou=0.2,
     candidate_stability=0.1,
     min_area_px=25,

@@ -89,7 +89,8 @@ def _unambiguous(image: TrainImage, target: int) -> NDArray[np.bool_]:
     mask_SS: NDArray[np.bool_] = image.masks_NSS[target]
     if image.by_person_N is None or image.by_person_N[target]:
         return mask_SS
-    return mask_SS & (image.masks_NSS.sum(0) == 1)
+    alone_SS: NDArray[np.bool_] = mask_SS & (image.masks_NSS.sum(0) == 1)
+    return alone_SS
 
 
 def rounds_of(rng: np.random.Generator, settings: TrainSettings) -> list[bool]:

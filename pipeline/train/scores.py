@@ -119,7 +119,8 @@ def calibrate(head: nn.Module, asked: Sequence[FirstAnswers]) -> ScoreFit | None
         return None
     said = curved.raw(torch.from_numpy(np.concatenate([one.token_PC for one in asked])).to(device))[:, 1:]
     worth = torch.from_numpy(np.concatenate([one.worth_PM for one in asked])).to(device)
-    weight_PM = np.concatenate([np.repeat(one.weight_P[:, None], said.shape[1], 1) for one in asked]) + 1e-6
+    weight_P = np.concatenate([one.weight_P for one in asked]).astype(np.float32) + np.float32(1e-6)
+    weight_PM = np.repeat(weight_P[:, None], said.shape[1], 1)
 
     error_before = _error(curved.corrected(said), worth)
     fitted = fitted_curve(
