@@ -45,9 +45,7 @@ def writing(dataset: str, owner: str, *, wait_s: float = 0.0, makes: bool = Fals
         LeaseLost: this process slept while it took its place, and others count it as dead.
         StorageError: the dataset cannot be written.
     """
-    store = open_store(dataset)
-    if not (makes or has_plan(store) or list_generations(store)):
-        raise none_yet(store)
+    store = open_store(dataset) if makes else _there(dataset)
     with one_writer.writing(store, owner, wait_s=wait_s, waiting=watcher().note) as own_id:
         _settle(store)
         yield own_id
@@ -80,11 +78,19 @@ def visiting(dataset: str, owner: str) -> Iterator[ObjectStore]:
     """A heartbeat inside the block, for a small record that disturbs no writer; gives the dataset's store.
 
     Raises:
+        NoSuchThing: no dataset is there; nothing is written to a wrong path.
         StorageError: the dataset cannot be written.
     """
-    store = open_store(dataset)
+    store = _there(dataset)
     with announce(store, owner):
         yield store
+
+
+def _there(dataset: str) -> ObjectStore:
+    store = open_store(dataset)
+    if not (has_plan(store) or list_generations(store)):
+        raise none_yet(store)
+    return store
 
 
 def _settle(store: ObjectStore) -> None:
