@@ -77,6 +77,7 @@ ELSEWHERE = {
     "config": "looks at recipes",
     "fetch": "brings weights onto this machine",
     "doctor": "looks around this machine",
+    "verifier": "reads what people saved and writes a file of weights",
     "prove": "holds models against each other on a folder of pictures",
     "browse": "a page until it is stopped; what people save in it needs no lock",
     "push": "reads a generation, and writes to a hub",

@@ -126,8 +126,12 @@ def test_a_set_is_told_beside_what_its_shards_hold(tmp_path: Path) -> None:
     config = load_config("nano", sets=["run.shard_size=2", "segmenter.threads=1"])
     root = str(tmp_path / "data")
     planning.plan_images(root, [str(tmp_path / "inputs")], config, None)
-    one = PictureSet("one", ("000000002",), generation=0, said="", who="ana", created_utc="2026-11-27")
-    save_set(open_store(root), one)
+    save_set(
+        open_store(root),
+        PictureSet(
+            name="one", keys=("000000002",), generation=0, said="", who="ana", created_utc="2026-11-27"
+        ),
+    )
     plan = make_relabel_plan(planning.describe_run(root, config), config, RelabelCaps(only="one"))
     assert (plan.chosen, plan.set_images) == ({0: 2}, 1)
     assert ("  of the set", "1 of these images; shards are made whole") in plan_lines(plan)

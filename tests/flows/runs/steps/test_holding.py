@@ -12,6 +12,7 @@ from maskmill.storage.drivers.lease import announce, others
 from maskmill.storage.drivers.one_writer import WriterBusy, writer
 from maskmill.storage.errors import NoSuchThing
 from maskmill.storage.stores.open import open_store
+from tests.storage.datasets import plan_pictures
 
 
 class Notes(Silence):
@@ -56,7 +57,8 @@ def test_the_lock_is_held_inside_the_block_and_free_after_it_however_it_ends(tmp
 
 def test_a_visitor_beats_beside_a_writer_and_takes_nothing_from_it(tmp_path: Path) -> None:
     root = str(tmp_path / "dataset")
-    with holding.writing(root, "relabel", makes=True), holding.visiting(root, "tag") as store:
+    plan_pictures(open_store(root), str(tmp_path / "photos"), 1)
+    with holding.writing(root, "relabel"), holding.visiting(root, "tag") as store:
         assert sorted(driver.owner for driver in others(store)) == ["relabel", "tag"]
         held = writer(store)
         assert held is not None and held.owner == "relabel"
@@ -68,4 +70,9 @@ def test_a_wrong_path_gets_no_lock_written_to_it(tmp_path: Path) -> None:
         holding.writing(str(tmp_path / "absent"), "retrain"),
     ):
         raise AssertionError("a writer of nothing")
+    with (
+        pytest.raises(NoSuchThing, match="is the path right"),
+        holding.visiting(str(tmp_path / "absent"), "browse"),
+    ):
+        raise AssertionError("a visitor of nothing")
     assert not (tmp_path / "absent").exists()
