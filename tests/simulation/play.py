@@ -147,7 +147,7 @@ def made_by(work: Callable[[SimStore], None], num_pictures: int) -> dict[str, by
     world.spaces[INPUTS.removeprefix("sim://")] = {
         f"{number}.png": (picture(number), world.now_s) for number in range(num_pictures)
     }
-    with one_thread(random.Random(0)):
+    with one_thread(random.Random("names of the past")):  # never drawn again by what is played on it
         work(world.view("before"))
     newest[:] = played
     return {name: data for name, (data, _) in world.objects.items()}

@@ -69,11 +69,11 @@ def test_a_killed_export_goes_on(data: Published, tmp_path: Path, monkeypatch: p
     whole = export(data.store, data.generation, str(tmp_path / "whole"), format="hf", max_images=4)
     write, done = hf_module._write_file, []
 
-    def dies_at_the_second(*args: Any) -> Any:
+    def dies_at_the_second(*args: Any, **options: Any) -> Any:
         if done:
             raise KeyboardInterrupt
         done.append(args)
-        return write(*args)
+        return write(*args, **options)
 
     monkeypatch.setattr(hf_module, "_write_file", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
