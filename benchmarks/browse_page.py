@@ -85,7 +85,7 @@ requestAnimationFrame(frame);
 
 
 def main() -> None:
-    """Makes two pictures, measures, prints one JSON document."""
+    """Makes pictures, measures, prints a JSON document for each model."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", 1)[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--size", default="1500x2250", metavar="WIDTHxHEIGHT")
@@ -96,8 +96,9 @@ def main() -> None:
     width, height = (int(side) for side in asked.size.split("x"))
     facts = {"size": asked.size, "masks": asked.masks, "cpus": os.cpu_count()}
     with tempfile.TemporaryDirectory() as folder:
-        store, generation = make_dataset(Path(folder), width, height, asked.masks, 1 + asked.nexts)
-        for model in asked.models:
+        for model in asked.models:  # a dataset each: what one finishes is not the other's next
+            place = Path(folder) / model
+            store, generation = make_dataset(place, width, height, asked.masks, 1 + asked.nexts)
             session = Session(store, generation, person=model, segmenter=SegmenterSettings(model="nano"))
             session.answers.close()
             session.answers = answers_of(model, width, height)
@@ -204,7 +205,7 @@ def make_dataset(
 ) -> tuple[ObjectStore, Generation]:
     """Photographs of a size, with so many ellipses for masks."""
     inputs = folder / "inputs"
-    inputs.mkdir()
+    inputs.mkdir(parents=True)
     for number in range(pictures):
         pixels = np.roll(_photograph(("coffee", "astronaut")[number % 2], width, height), 97 * number, axis=1)
         Image.fromarray(pixels).save(inputs / f"{number:03d}.jpg", quality=92)

@@ -237,8 +237,10 @@ def test_what_a_verifier_holds_for_unexplained_is_shown_by_a_key(
 
         def colours() -> list[list[int]]:
             pixel = (
-                "(([x, y]) => { const v = maskmill.view, r = v.ratio; return [...v.context.getImageData("
-                "(v.left + x * v.scale) * r, (v.top + y * v.scale) * r, 1, 1).data] })(arguments[0])"
+                "(([x, y]) => { const v = maskmill.view, r = v.ratio;"
+                " const one = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });"
+                " one.drawImage(v.context.canvas, -(v.left + x * v.scale) * r, -(v.top + y * v.scale) * r);"
+                " return [...one.getImageData(0, 0, 1, 1).data] })(arguments[0])"
             )
             return [hand.js(pixel, place) for place in ([20, 20], [100, 100])]
 
