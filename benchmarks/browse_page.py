@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -30,7 +29,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from segment_anything.build_sam import sam_model_registry
-from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation
@@ -50,6 +48,7 @@ from maskmill.workers.run.spec import IMAGES, MASKS, RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import Stages
 from maskmill.workers.stages.masks.grid import GridMasks
+from tests.flows.browsing import chromium
 from tests.workers.page.in_browser import Hand, serving_session
 
 KEY = "000000001"
@@ -103,7 +102,7 @@ def main() -> None:
             session.answers.close()
             session.answers = answers_of(model, width, height)
             with serving_session(session) as server:
-                browser = _chromium()
+                browser = chromium("--disable-gpu", "--window-size=1400,1000")
                 try:
                     hand = Hand(browser, server.address)
                     found = measure(hand, width, height, asked.clicks, asked.nexts)
@@ -247,13 +246,6 @@ def _ellipses(width: int, height: int, count: int) -> AnnotatedImage:
             )
         )
     return AnnotatedImage(width, height, tuple(annotations))
-
-
-def _chromium() -> webdriver.Chrome:
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
-        options.add_argument(word)
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
 
 
 if __name__ == "__main__":

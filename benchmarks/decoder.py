@@ -186,18 +186,9 @@ def compare_heads(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, An
             decoder._fused = None
         predicted[name] = decoder.predict(decoder.prepare(embedding_CHW), points, multimask=True)
 
-    rows: list[dict[str, Spent]] = []
-    for _ in range(rounds + 1):
-        steps, steps_spent = spend(partial(predicted["steps"].masks, keep_PM))
-        fused, fused_spent = spend(partial(predicted["fused"].masks, keep_PM))
-        rows.append({"reference": steps_spent, "fused": fused_spent})
-    result = summarise(rows[1:])
-    return {
-        "steps_ms": round(1e3 * result["reference_seconds"]["cpu"] / num_prompts, 2),
-        "fused_ms": round(1e3 * result["fused_seconds"]["cpu"] / num_prompts, 2),
-        "speedup": result["fused_speedup"],
-        "largest_relative_difference": _difference(fused, steps),
-    }
+    in_steps, fused = (partial(predicted[name].masks, keep_PM) for name in ("steps", "fused"))
+    expected, found, told = in_turn(in_steps, "fused", fused, num_prompts, rounds)
+    return {**told, "largest_relative_difference": _difference(found, expected)}
 
 
 def compare_transformers(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, Any]:
@@ -210,18 +201,27 @@ def compare_transformers(shapes: Shapes, num_prompts: int, rounds: int) -> dict[
     in_steps = partial(steps.predict, steps.prepare(embedding_CHW), points, multimask=True)
     in_blocks = partial(blocks.predict, blocks.prepare(embedding_CHW), points, multimask=True)
 
+    expected, found, told = in_turn(in_steps, "blocks", in_blocks, num_prompts, rounds)
+    difference = _difference(found.predicted_iou_PM, expected.predicted_iou_PM)
+    return {**told, "largest_relative_difference": difference}
+
+
+def in_turn(
+    in_steps: Callable[[], Result], name: str, ours: Callable[[], Result], num_prompts: int, rounds: int
+) -> tuple[Result, Result, dict[str, Any]]:
+    """The last answers of both, and what each took a prompt; the first round is not counted."""
     rows: list[dict[str, Spent]] = []
     for _ in range(rounds + 1):
         expected, steps_spent = spend(in_steps)
-        found, blocks_spent = spend(in_blocks)
-        rows.append({"reference": steps_spent, "blocks": blocks_spent})
+        found, own_spent = spend(ours)
+        rows.append({"reference": steps_spent, name: own_spent})
     result = summarise(rows[1:])
-    return {
+    told = {
         "steps_ms": round(1e3 * result["reference_seconds"]["cpu"] / num_prompts, 2),
-        "blocks_ms": round(1e3 * result["blocks_seconds"]["cpu"] / num_prompts, 2),
-        "speedup": result["blocks_speedup"],
-        "largest_relative_difference": _difference(found.predicted_iou_PM, expected.predicted_iou_PM),
+        f"{name}_ms": round(1e3 * result[f"{name}_seconds"]["cpu"] / num_prompts, 2),
+        "speedup": result[f"{name}_speedup"],
     }
+    return expected, found, told
 
 
 def compare_encoder(rounds: int) -> dict[str, Any]:

@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from selenium import webdriver
 
 from benchmarks.loop_parts import part_of, pool_folder
 from benchmarks.reviewer import Reviewer, Tally, truths_of
@@ -38,6 +35,7 @@ from maskmill.workers.page.session import Session
 from maskmill.workers.run.spec import RunSpec, ShardTask
 from maskmill.workers.shard.turn import run_shard
 from maskmill.workers.stages.build import build_stages
+from tests.flows.browsing import chromium
 from tests.workers.page.in_browser import Hand, serving_session
 
 
@@ -103,7 +101,7 @@ def reviewed(
     session = Session(store, find_generation(store), person="a new person", segmenter=config.segmenter)
     size = {image["file_name"]: (image["height"], image["width"]) for image in coco["images"]}
     with serving_session(session) as server:
-        browser = _chromium()
+        browser = chromium("--disable-gpu", "--window-size=1400,1000")
         try:
             hand = Hand(browser, server.address)
             reviewer = Reviewer(hand, truths_of(coco, size), most=asked.most, shots=asked.out / "shots")
@@ -134,13 +132,6 @@ def in_this_process(
         if (shard := shards.next()) is not None:
             run_shard(stages, ShardTask(shard=shard, attempt=new_attempt()))
     return Annotated(new_images=sum(shards.shards.values()))
-
-
-def _chromium() -> webdriver.Chrome:
-    options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"):
-        options.add_argument(word)
-    return webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmill.pipeline.decoder.lowrank_image import Stage, Step
+from maskmill.pipeline.decoder.lowrank_image import SharedImage, Stage, Step
 
 
 @dataclass
@@ -71,13 +71,11 @@ class Growth(NamedTuple):
     """What a norm asks of the image tokens that a step has brought new rows of Z.
 
     Attributes:
-        length_S: |X|.
         cross_P1S: X . Z B, the second summand of (3).
         own_P1S: |Z B|^2, its last.
         reach_P1S: the sum of the lengths of Z B's summands.
     """
 
-    length_S: Tensor
     cross_P1S: Tensor
     own_P1S: Tensor
     reach_P1S: Tensor
@@ -89,8 +87,9 @@ class Work(Protocol):
     `number` is the stage's. `folded_PRK` is the tokens' side of (2) on B; None where Z has no rows yet.
     """
 
-    def rows(self, prompts: int, num_rows: int) -> Tensor:
-        """Uninitialised room for Z, float[P, K, S]."""
+    @property
+    def shared(self) -> SharedImage:
+        """What the prompts share of the image."""
         ...
 
     def mix(
@@ -127,7 +126,8 @@ def transform(
     """
     prompts, num_tokens, channels = tokens_PTC.shape
     heads = stages[0].attention.output_HDC.shape[0]
-    rows_PKS = work.rows(prompts, (len(stages) - 1) * num_rows(num_tokens, heads))
+    room = (prompts, (len(stages) - 1) * num_rows(num_tokens, heads), work.shared.last_CS.shape[1])
+    rows_PKS = work.shared.like.new_empty(room)
     factors_PKC = tokens_PTC.new_empty(prompts, 0, channels)
     keys = ImageKeys(rows_PKS, 0, factors_PKC, [], None, None, tokens_PTC.new_ones(()))
     position_PTC, queries_PTC = tokens_PTC, tokens_PTC
@@ -198,7 +198,9 @@ def attend_to_tokens(
     factors_PKC = _factors(keys.values_PHTD, step)
     grown = work.grow(keys, number, key_PHTD, folded_PRK, factors_PKC)
     keys.num_rows += num_rows(*key_PHTD.shape[2:0:-1])
-    _normalise(keys, step, factors_PKC, grown)
+    length_S = work.shared.stages[number].length_S
+    assert length_S is not None, "the last stage has no norm"
+    _normalise(keys, step, factors_PKC, length_S, grown)
 
 
 def head_rows(keys: ImageKeys, shift_C: Tensor, prompt: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,10 +231,10 @@ def _folded(keys: ImageKeys, token_PHTD: Tensor, weight_HDC: Tensor) -> Tensor |
     return torch.bmm(folded_PRC, keys.factors_PKC.transpose(1, 2))
 
 
-def _normalise(keys: ImageKeys, step: Step, factors_PKC: Tensor, grown: Growth) -> None:
+def _normalise(keys: ImageKeys, step: Step, factors_PKC: Tensor, length_S: Tensor, grown: Growth) -> None:
     """LayerNorm of alpha X + Z B: its variance by parts, its scale into alpha, rho and B (taken over)."""
     # (3): the three summands, alpha having taken up the rho before
-    cross_P1S, length_P1S = grown.cross_P1S, grown.length_S.expand_as(grown.cross_P1S)
+    cross_P1S, length_P1S = grown.cross_P1S, length_S.expand_as(grown.cross_P1S)
     if keys.rho_P1S is not None:
         keys.alpha_P1S = keys.rho_P1S if keys.alpha_P1S is None else keys.alpha_P1S * keys.rho_P1S
         cross_P1S, length_P1S = keys.alpha_P1S * cross_P1S, keys.alpha_P1S * length_P1S

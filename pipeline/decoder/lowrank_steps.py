@@ -44,17 +44,13 @@ class InSteps:
     """
 
     def __init__(self, stages: Sequence[Stage], shared: SharedImage, scratch: Scratch) -> None:
-        self._stages, self._shared, self._scratch = stages, shared, scratch
-
-    def rows(self, prompts: int, num_rows: int) -> Tensor:
-        """See `Work`."""
-        return self._shared.like.new_empty(prompts, num_rows, self._shared.last_CS.shape[1])
+        self._stages, self.shared, self._scratch = stages, shared, scratch
 
     def mix(
         self, keys: ImageKeys, number: int, query_PHTD: Tensor, folded_PRK: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """See `Work`."""
-        stage, shared, scratch = self._stages[number], self._shared.stages[number], self._scratch
+        stage, shared, scratch = self._stages[number], self.shared.stages[number], self._scratch
         scores_PHTS = _scores(keys, query_PHTD, folded_PRK, shared.key_HDS, stage.key_position_HDS, scratch)
         share_PHTS = torch.softmax(scores_PHTS, dim=-1, out=scratch.take("share", *scores_PHTS.shape))
         if keys.rho_P1S is None:
@@ -75,9 +71,8 @@ class InSteps:
         factors_PKC: Tensor,
     ) -> Growth:
         """See `Work`."""
-        step, shared, scratch = self._stages[number].step, self._shared.stages[number], self._scratch
+        step, shared, scratch = self._stages[number].step, self.shared.stages[number], self._scratch
         assert step is not None and shared.query_HDS is not None, "the last stage has no step"
-        assert shared.length_S is not None, "the last stage has no norm"
         scores_PHTS = _scores(keys, key_PHTD, folded_PRK, shared.query_HDS, step.query_position_HDS, scratch)
 
         # Over the tokens: the shares are the new rows of Z
@@ -94,7 +89,7 @@ class InSteps:
         own_P1S = _square(rows_PKS, factors_PKC, len(keys.values_PHTD), scratch)
         lengths_P1K = torch.linalg.vector_norm(factors_PKC, dim=-1)[:, None]
         reach_P1S = torch.bmm(_as(lengths_P1K, rows_PKS), rows_PKS)
-        return Growth(shared.length_S, cross_P1S, own_P1S, reach_P1S)
+        return Growth(cross_P1S, own_P1S, reach_P1S)
 
 
 def _cross(rows_PKS: Tensor, values_PHTD: Sequence[Tensor], shared: SharedStage, scratch: Scratch) -> Tensor:

@@ -86,21 +86,9 @@ def train_image(
         else:
             counted[why] += 1
 
-    # Turned at random, a part of it, in another look, then scaled
+    # As it is shown, scaled
     rng = np.random.default_rng([settings.seed, number, 2])
-    image, masks, crowd = given.image, given.masks_NHW[keep], given.crowd_HW
-    turns = rng.random(3) < 0.5
-    if rng.random() < settings.crops:
-        rows, columns = part_of(rng, (image.shape[0], image.shape[1]))
-        image, masks = image[rows, columns], masks[:, rows, columns]
-        crowd = crowd[rows, columns] if crowd is not None else None
-        in_view = masks.sum((1, 2)) >= settings.min_area_px
-        masks, keep = masks[in_view], np.asarray(keep)[in_view].tolist()
-    if rng.random() < settings.looks:
-        image = other_look(rng, image)
-    if settings.flips:
-        image, masks = _turned(image, turns), np.stack([_turned(m, turns) for m in masks]) if keep else masks
-        crowd = _turned(crowd, turns) if crowd is not None else None
+    image, masks, crowd, keep = _shown(rng, given, keep, settings)
     height, width = _fitted(image.shape[:2], image_size)
     small = np.stack([_scaled(mask, height, width) for mask in masks]) if keep else masks
     seen = small.any(axis=(1, 2)) if keep else np.zeros(0, np.bool_)
@@ -136,6 +124,26 @@ def train_image(
         right_N,
         by_person_N,
     )
+
+
+def _shown(
+    rng: np.random.Generator, given: Labelled, keep: list[int], settings: TrainSettings
+) -> tuple[NDArray[np.uint8], Bools, Bools | None, list[int]]:
+    """Turned at random, a part of it, in another look: picture, masks, crowd, and which masks are in view."""
+    image, masks, crowd = given.image, given.masks_NHW[keep], given.crowd_HW
+    turns = rng.random(3) < 0.5
+    if rng.random() < settings.crops:
+        rows, columns = part_of(rng, (image.shape[0], image.shape[1]))
+        image, masks = image[rows, columns], masks[:, rows, columns]
+        crowd = crowd[rows, columns] if crowd is not None else None
+        in_view = masks.sum((1, 2)) >= settings.min_area_px
+        masks, keep = masks[in_view], np.asarray(keep)[in_view].tolist()
+    if rng.random() < settings.looks:
+        image = other_look(rng, image)
+    if settings.flips:
+        image, masks = _turned(image, turns), np.stack([_turned(m, turns) for m in masks]) if keep else masks
+        crowd = _turned(crowd, turns) if crowd is not None else None
+    return image, masks, crowd, keep
 
 
 def _fitted(size: tuple[int, int], image_size: int) -> tuple[int, int]:

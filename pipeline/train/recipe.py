@@ -76,14 +76,10 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
         Loss and figures; all random choices are the image's number's and the settings' seed's.
     """
     rng = np.random.default_rng([settings.seed, image.number, 1])
-    device = embedding_1CHW.device
-    prompts = first_prompts(rng, image, settings)
+    device, size = embedding_1CHW.device, image.image_3SS.shape[-1]
+    cells, coords, labels = _asked(rng, image, embedding_1CHW, settings)
     kinds = rounds_of(rng, settings)
-    stride = image.image_3SS.shape[-1] // (4 * embedding_1CHW.shape[-1])
-    cells = _Cells.of(image, prompts, stride, device)
-    coords = torch.from_numpy(prompts.coords_PT2)[None].to(device)
-    labels = torch.from_numpy(prompts.labels_PT)[None].to(device)
-    size = image.image_3SS.shape[-1]
+    stride = size // (4 * embedding_1CHW.shape[-1])
 
     # One prompt, three outputs
     decoded = _decode(sam, settings, embedding_1CHW, embed_tokens(sam.prompt_encoder, coords, labels, size))
@@ -98,7 +94,7 @@ def image_loss(sam: Sam, embedding_1CHW: Tensor, image: TrainImage, settings: Tr
             labels = torch.cat([labels, label.to(device)[None]], dim=2)
 
         # The last answer goes in as a mask
-        shape = (1, len(prompts.target_P), 1, *decoded.logits.shape[-2:])
+        shape = (1, len(cells.weight_P), 1, *decoded.logits.shape[-2:])
         prior = answer.logits_PK.detach().view(shape)
         dense = sam.prompt_encoder.mask_downscaling(prior.flatten(0, 1)).unflatten(0, shape[:2])
         tokens = embed_tokens(sam.prompt_encoder, coords, labels, size)
@@ -134,24 +130,30 @@ def first_answers(sam: Sam, image: TrainImage, settings: TrainSettings) -> First
         image: what it holds.
         settings: the recipe's.
     """
-    device = next(sam.parameters()).device
-    prompts = first_prompts(np.random.default_rng([settings.seed, image.number, 1]), image, settings)
-    embedding = sam.image_encoder(torch.from_numpy(image.image_3SS)[None].to(device))
-    size = image.image_3SS.shape[-1]
-    cells = _Cells.of(image, prompts, size // (4 * embedding.shape[-1]), device)
-    coords, labels = (
-        torch.from_numpy(one)[None].to(device) for one in (prompts.coords_PT2, prompts.labels_PT)
-    )
+    pixels_13SS = torch.from_numpy(image.image_3SS)[None].to(next(sam.parameters()).device)
+    embedding = sam.image_encoder(pixels_13SS)
+    rng = np.random.default_rng([settings.seed, image.number, 1])
+    cells, coords, labels = _asked(rng, image, embedding, settings)
     seen: list[Tensor] = []
     hook = sam.mask_decoder.iou_prediction_head.register_forward_pre_hook(
         lambda _, given: seen.append(given[0])
     )
-    decoded = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, size))
+    decoded = decode(sam, embedding, embed_tokens(sam.prompt_encoder, coords, labels, pixels_13SS.shape[-1]))
     hook.remove()
     own_PM = cell_iou_own(decoded.logits[0, :, 1:].float().flatten(2), cells)
     worth_PM = own_PM * cells.right_P[:, None]
     token_PC = seen[0].float().view(len(worth_PM), -1)
     return FirstAnswers(token_PC.cpu().numpy(), worth_PM.cpu().numpy(), cells.weight_P.cpu().numpy())
+
+
+def _asked(
+    rng: np.random.Generator, image: TrainImage, embedding_1CHW: Tensor, settings: TrainSettings
+) -> tuple[_Cells, Tensor, Tensor]:
+    """What round 1 asks of an image: its cells, and the tokens' places [1, P, T, 2] and labels [1, P, T]."""
+    device, prompts = embedding_1CHW.device, first_prompts(rng, image, settings)
+    cells = _Cells.of(image, prompts, image.image_3SS.shape[-1] // (4 * embedding_1CHW.shape[-1]), device)
+    coords, labels = torch.from_numpy(prompts.coords_PT2), torch.from_numpy(prompts.labels_PT)
+    return cells, coords[None].to(device), labels[None].to(device)
 
 
 def _decode(sam: Sam, settings: TrainSettings, *given: Tensor) -> Decoded:

@@ -137,11 +137,23 @@ class Search:
         Raises:
             InputError, QueryError, StorageError: as `page`.
         """
+        return self.keys_so_far(sort, seed=seed, most=most, wait_s=wait_s)[0]
+
+    def keys_so_far(
+        self, sort: str, *, seed: int = 0, most: int | None = None, wait_s: float
+    ) -> tuple[list[str], bool]:
+        """As `keys`, and whether all shards had been asked when they were read.
+
+        Raises:
+            InputError, QueryError, StorageError: as `page`.
+        """
         order = self._order(sort, seed)
         self._await(float("inf") if sort != "key" or most is None else most, wait_s)
+        with self._changed:  # before the rows are read, as for a page
+            is_complete = self._is_complete()
         limit = "" if most is None else f" limit {int(most)}"
         rows = self._connection.cursor().execute(f"select key from found order by {order}{limit}").fetchall()
-        return [str(key) for (key,) in rows]
+        return [str(key) for (key,) in rows], is_complete
 
     def close(self) -> None:
         """Has the search end after the shards in hand; pages of what was found can still be asked."""

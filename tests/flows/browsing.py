@@ -20,16 +20,21 @@ from selenium.webdriver.support.ui import WebDriverWait
 T = TypeVar("T")
 
 
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    """Debian's headless Chromium."""
+def chromium(*words: str) -> webdriver.Chrome:
+    """Debian's headless Chromium with further words of its command line; `quit` ends it."""
     driver = shutil.which("chromedriver")
     if driver is None:
         raise RuntimeError("no chromedriver is installed: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
-    for word in ("--headless=new", "--no-sandbox", "--window-size=1400,1800"):
+    for word in ("--headless=new", "--no-sandbox", *words):
         options.add_argument(word)
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """A tall one."""
+    found = chromium("--window-size=1400,1800")
     yield found
     found.quit()
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,12 +25,11 @@ from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.masks.measure import MaskBatch
 from maskmill.pipeline.masks.select import voted
 from maskmill.pipeline.rle import Rle, decode
-from maskmill.pipeline.segmenters import load_segmenter, weights_identity
+from maskmill.pipeline.segmenters import load_segmenter
 from maskmill.pipeline.segmenters.base import Segmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.settings.verdicts import VerdictSettings
 from maskmill.pipeline.unfit import UnfitPicture
-from maskmill.pipeline.verify.verifier import Verifier, load_verifier
 from maskmill.storage.errors import InputError
 from maskmill.workers.foreign.images.codec import DecodeError, normalise
 from maskmill.workers.jobs.draw_inputs import InputSample, sample_inputs
@@ -40,7 +38,7 @@ from maskmill.workers.pictures.render import Cell, draw_sheet, png_bytes, thumbn
 from maskmill.workers.run.ingest_settings import IngestSettings
 from maskmill.workers.stages.guarded import GuardedSegmenter
 from maskmill.workers.stages.shared import SharedEmbeddings
-from maskmill.workers.stages.verdicts.column import verifier_file
+from maskmill.workers.stages.verdicts.column import verifier_of
 
 if TYPE_CHECKING:
     from maskmill.pipeline.verify.head import Verdicts
@@ -153,7 +151,7 @@ def tune_inputs(
     sample = sample_inputs(inputs, num_images, seed=seed, ingest=ingest)
     shared = SharedEmbeddings(GuardedSegmenter(load(segmenter)))
     stage = AutomaticMasks(shared, masks)
-    verifier = _verifier(verdicts, segmenter)
+    verifier = verifier_of(verdicts, segmenter) if verdicts and verdicts.verifier else None
     pairs: tuple[MaskSettings, ...] = ()
     judged: list[JudgedImage] = []
     skipped: list[str] = []
@@ -181,13 +179,6 @@ def tune_inputs(
         raise InputError(f"no image to run: {'; '.join(skipped) or 'the inputs hold none'}")
     found = report(judged, masks, tuple(skipped))
     return found if verifier is None else replace(found, is_calibrated=verifier.is_calibrated)
-
-
-def _verifier(verdicts: VerdictSettings | None, segmenter: SegmenterSettings) -> Verifier | None:
-    """The one that settings name, for this model's masks; None where it is off."""
-    if verdicts is None or verdicts.verifier is None:
-        return None
-    return load_verifier(Path(verifier_file(verdicts)), weights_identity(segmenter))
 
 
 def _decoded(

@@ -87,8 +87,8 @@ class Reviewing:
             StorageError: the search fails.
         """
         search = self._session.search(filters)
-        found = search.keys(sort, seed=seed, most=LOOKED_AT, wait_s=WAITED_S)
-        is_complete = len(found) < LOOKED_AT and search.page(sort, 0, 1, seed=seed).complete
+        found, is_complete = search.keys_so_far(sort, seed=seed, most=LOOKED_AT, wait_s=WAITED_S)
+        is_complete = is_complete and len(found) < LOOKED_AT
         people = self._session.people
         saved = people.numbers(fresh=True)
         left: list[str] = []
@@ -109,9 +109,9 @@ class Reviewing:
         Args:
             key: of the picture.
             who: opens it.
-            ahead: it comes next: nobody has it open yet.
             blank: from an empty picture, where nobody saved yet.
             both: after somebody saved beside: masks of all of them.
+            ahead: it comes next: nobody has it open yet.
 
         Raises:
             StorageError: there is no such picture, or it cannot be read.

@@ -175,15 +175,13 @@ class Shown:
         }
 
     def _says(self, row: GenerationRow, key: str) -> str | None:
-        """A column's record as text, less what the page shows anyway; None for pictures and masks."""
-        if row.column in (IMAGES, self._catalogue.column):
+        """A column's record as text; None for what the page shows anyway: pictures, masks, verdicts."""
+        if row.column in (IMAGES, self._catalogue.column, VERDICTS):
             return None
         sample = self._members.sample(row, key)
         if sample is None or "json" not in sample.files:
             return None
         found = json.loads(sample.files["json"])
-        if row.column == VERDICTS:
-            return None
         if isinstance(found, dict) and isinstance(found.get("annotations"), list):
             return f"{len(found['annotations'])} masks"
         return json.dumps(found, ensure_ascii=False)[:4000]

@@ -48,6 +48,9 @@ Out = Annotated[
         help="Write JSON, curves and the worst answers here.", callback=folder_to_write, file_okay=False
     ),
 ]
+Audited = Annotated[
+    str, typer.Option(help="For --audit: only pictures of this set, such as random ones.", metavar="SET")
+]
 
 
 def evaluate(
@@ -71,9 +74,7 @@ def evaluate(
         tuple[int, int] | None,
         typer.Option(help="Hold two generations of DATASET against each other.", metavar="N M"),
     ] = None,
-    only: Annotated[
-        str, typer.Option(help="For --audit: only pictures of this set, such as random ones.", metavar="SET")
-    ] = "",
+    only: Audited = "",
     generation: Annotated[
         int | None,
         typer.Option("--generation", "-g", min=1, help="For --audit and --text; the latest by default."),

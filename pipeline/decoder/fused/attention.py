@@ -73,11 +73,7 @@ class InBlocks:
     def __init__(
         self, shared: SharedImage, positions: Sequence[BlockedPositions], image: Sequence[BlockedImage]
     ) -> None:
-        self._shared, self._positions, self._image = shared, positions, image
-
-    def rows(self, prompts: int, num_rows: int) -> Tensor:
-        """See `Work`."""
-        return self._shared.like.new_empty(prompts, num_rows, self._shared.last_CS.shape[1])
+        self.shared, self._positions, self._image = shared, positions, image
 
     def mix(
         self, keys: ImageKeys, number: int, query_PHTD: Tensor, folded_PRK: Tensor | None
@@ -104,8 +100,6 @@ class InBlocks:
         factors_PKC: Tensor,
     ) -> Growth:
         """See `Work`."""
-        length_S = self._shared.stages[number].length_S
-        assert length_S is not None, "the last stage has no norm"
         num_layers = len(keys.values_PHTD)
 
         # Products of rows of B: each pair of layers once
@@ -114,7 +108,7 @@ class InBlocks:
         for layer in range(1, num_layers):
             gram_PKK[:, layer * size : (layer + 1) * size, : layer * size] *= 2
 
-        sums_3P1S = factors_PKC.new_zeros(3, len(key_PHTD), 1, len(length_S))
+        sums_3P1S = factors_PKC.new_zeros(3, len(key_PHTD), 1, keys.rows_PKS.shape[2])
         cross_PS, own_PS, reach_PS = (sums_P1S[:, 0].numpy() for sums_P1S in sums_3P1S)
         grow(
             self._image[number],
@@ -127,7 +121,7 @@ class InBlocks:
             own_PS,
             reach_PS,
         )
-        return Growth(length_S, *sums_3P1S)
+        return Growth(*sums_3P1S)
 
 
 def _blocked_image(shared: SharedImage) -> tuple[BlockedImage, ...]:

@@ -97,8 +97,19 @@ class VerdictStage(Stage):
         return results
 
 
-def verifier_file(settings: VerdictSettings) -> str:
-    """The path of the verifier that settings name, which is on."""
+def verifier_of(settings: VerdictSettings, segmenter: SegmenterSettings) -> Verifier:
+    """The verifier that settings name, which is on, for the masks of a model.
+
+    Raises:
+        ValueError: no such file, or none of this version's verifiers.
+        WeightsError: the model's weights are missing.
+    """
+    from maskmill.pipeline.verify.verifier import load_verifier  # imports torch
+
+    return load_verifier(Path(_file(settings)), weights_identity(segmenter))
+
+
+def _file(settings: VerdictSettings) -> str:
     assert settings.verifier is not None, "verdicts that are off have no verifier"
     return str(SHIPPED_FILE) if settings.verifier == SHIPPED else settings.verifier
 
@@ -115,7 +126,7 @@ def _facts(settings: Sections) -> ColumnFacts:
         revision=VERDICTS_REVISION,
         reads=(MASKS, *(embedding_reads(settings) if verdicts.embedding else ())),
         models={
-            "verifier": identity(verifier_file(verdicts), role="verifier"),
+            "verifier": identity(_file(verdicts), role="verifier"),
             "segmenter": weights_identity(segmenter),
         },
     )
@@ -124,7 +135,7 @@ def _facts(settings: Sections) -> ColumnFacts:
 def _stage(bench: Bench) -> Stage:
     verdicts, segmenter = bench.settings.of(VerdictSettings), bench.settings.of(SegmenterSettings)
     stage = VerdictStage(
-        partial(_verifier, verifier_file(verdicts), segmenter),
+        partial(verifier_of, verdicts, segmenter),
         bench.segmenter if verdicts.embedding else None,
         fingerprint=bench.fingerprint,
         models=named_models(
@@ -132,12 +143,6 @@ def _stage(bench: Bench) -> Stage:
         ),
     )
     return reading(stage, bench.settings) if verdicts.embedding else stage
-
-
-def _verifier(file: str, segmenter: SegmenterSettings) -> Verifier:
-    from maskmill.pipeline.verify.verifier import load_verifier  # imports torch
-
-    return load_verifier(Path(file), weights_identity(segmenter))
 
 
 def _put(info: Record, by_id: Mapping[int, Record], found: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -10,7 +12,15 @@ from maskmill.pipeline.decoder.fused import attention, attention_kernels
 from maskmill.pipeline.decoder.fused.attention import Blocks, InBlocks
 from maskmill.pipeline.decoder.lowrank import ImageKeys
 from maskmill.pipeline.machine import blas
+from maskmill.pipeline.machine.torch_threads import one_thread
 from tests.pipeline.decoder.test_decoder import Model
+
+
+@pytest.fixture(autouse=True)
+def in_one_chunk() -> Iterator[None]:
+    """Prompts are cut by torch's threads, of which a machine and the tests before have any number."""
+    with one_thread():
+        yield
 
 
 def _keys(result: object) -> ImageKeys:
