@@ -6,7 +6,8 @@ Three loops on the same pictures, or some of them. The choosing one leaves masks
 choose among them (`retrain.score_steps`). The careful one learns masks gently, from less certain ones too:
 certain ones alone are large and leave out the small. The careless one keeps every mask that the grid gives
 and learns far too fast. The gate should accept what helps and refuse what harms; all are printed with their
-numbers. The figures are of scenes of that style that none saw, nor the choice of what these loops do.
+numbers. `further` compares the last round's model, promoted or not, with nano on scenes of that style that
+none saw, nor the choice of what these loops do.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.loop_parts import LOOKS, figures, write_scenes
+from benchmarks.loop_parts import LOOKS, of_model, write_scenes
 from maskmill.flows.config import load_config
 from maskmill.flows.runs.improve.loop import LoopPlan, run_loop
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
+from maskmill.workers.measure.gate import compare
 
 COMMON = (
     "retrain.masks=8", "retrain.points=1", "retrain.bare_rounds=1", "retrain.batch=4", "loop.start=promoted",
@@ -67,9 +69,9 @@ def main() -> None:
         dataset = str(out / kind)
         plan = LoopPlan(dataset=dataset, inputs=(str(pool),), rounds=given.rounds, gate=(gate, out / "gate"))
         report = run_loop(plan, config, out=out / f"{kind}-report")
+        last = of_model(dataset, report.rounds[-1]["model"], config.segmenter)
         result[kind] = {
-            "before": figures(config.segmenter, test, out / "test", config),
-            "after": figures(config.segmenter, test, out / "test", config, dataset=dataset),
+            "further": compare(config.segmenter, last, test, out / "test", config.evaluate, config.gate),
             "rounds": [
                 {name: one[name] for name in ("model", "passed", "why", "overall")} for one in report.rounds
             ],

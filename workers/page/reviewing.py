@@ -86,7 +86,7 @@ class Reviewing:
         Raises:
             StorageError: the search fails.
         """
-        search = self._session.search(filters)
+        search = self._session.search(filters, sort)
         found, is_complete = search.keys_so_far(sort, seed=seed, most=LOOKED_AT, wait_s=WAITED_S)
         is_complete = is_complete and len(found) < LOOKED_AT
         people = self._session.people
