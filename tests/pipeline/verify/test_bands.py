@@ -18,11 +18,12 @@ SQUARE = {side: np.ones((side, side), np.bool_) for side in (3, 5, 11)}
 def some_windows() -> Windows:
     """Noise, a block, a line, one sample, nothing, everything, and one that reaches beyond the picture."""
     rng = np.random.default_rng(3)
-    mask_NSS = np.zeros((8, SIDE, SIDE), np.bool_)
+    mask_NSS = np.zeros((9, SIDE, SIDE), np.bool_)
     mask_NSS[0] = ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), 2) > 0
     mask_NSS[1, 8:24, 10:22] = mask_NSS[2, 15, 3:30] = mask_NSS[3, 31, 31] = True
     mask_NSS[5] = True
-    mask_NSS[6, 5:11, 5:11] = mask_NSS[7, 0:20, 0:9] = True
+    mask_NSS[6, 5:11, 5:11] = mask_NSS[8, 5:12, 5:12] = True  # with a core of 4 samples, too few, and of 9
+    mask_NSS[7, 0:20, 0:9] = True
     within_NSS = np.ones_like(mask_NSS)
     within_NSS[7, :, :6] = False
     where = np.zeros((len(mask_NSS), SIDE))
