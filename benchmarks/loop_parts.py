@@ -48,12 +48,14 @@ def grained(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def dimmed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Another style: grey, contrast lowered to 0.3, grain of 20."""
     grain = np.random.default_rng(int(image[::16, ::16].sum())).normal(0, 20, image.shape)
-    return np.clip(90 + 0.3 * image.mean(axis=-1, keepdims=True) + grain, 0, 255).astype(np.uint8)
+    grey: NDArray[np.float64] = image.mean(axis=-1, keepdims=True)
+    return np.clip(90 + 0.3 * grey + grain, 0, 255).astype(np.uint8)
 
 
 def blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Another style: out of focus, by a Gaussian of 2.5 px."""
-    return np.clip(ndimage.gaussian_filter(image.astype(np.float64), (2.5, 2.5, 0)), 0, 255).astype(np.uint8)
+    soft: NDArray[np.float64] = ndimage.gaussian_filter(image.astype(np.float64), (2.5, 2.5, 0))
+    return np.clip(soft, 0, 255).astype(np.uint8)
 
 
 LOOKS: dict[str, Look] = {"shifted": shifted, "grain": grained, "dim": dimmed, "blur": blurred}
