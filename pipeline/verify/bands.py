@@ -97,65 +97,45 @@ def weights_at(parts_NG: Flags, part: int, place_NG: Ints, places: int) -> Float
 
 
 @kernel
+def _grown(bits_S: Ints, reach: int) -> Ints:
+    """Rows of bits, grown by so many samples to all sides, corners too; what leaves the window is gone."""
+    wide_S, grown_S = bits_S.copy(), np.zeros(SIDE, np.int64)
+    for y in range(SIDE):
+        for step in range(1, reach + 1):
+            wide_S[y] |= (bits_S[y] << step | bits_S[y] >> step) & _FULL
+    for y in range(SIDE):
+        for other in range(max(0, y - reach), min(SIDE, y + reach + 1)):
+            grown_S[y] |= wide_S[other]
+    return grown_S
+
+
+@kernel
 def _flag(mask_NSS: Bools, within_NSS: Bools, parts_NG: Flags) -> None:
-    """Grown and shrunk masks as bits of rows, then flags; the window's border is no edge."""
-    row = np.zeros((7, SIDE), np.int64)  # of each part
-    reach = np.zeros((3, SIDE), np.int64)  # the mask and its opposite grown along rows, by 1, 2 and far
+    """Grown and shrunk masks as bits of rows, then flags; what a mask loses is its opposite, grown."""
+    part_PS = np.zeros((7, SIDE), np.int64)
     for n in range(len(mask_NSS)):
-        inside = np.zeros(SIDE, np.int64)
-        here = np.zeros(SIDE, np.int64)
+        mask, here = np.zeros(SIDE, np.int64), np.zeros(SIDE, np.int64)
         for y in range(SIDE):
             for x in range(SIDE):
-                inside[y] |= np.int64(mask_NSS[n, y, x]) << x
+                mask[y] |= np.int64(mask_NSS[n, y, x]) << x
                 here[y] |= np.int64(within_NSS[n, y, x]) << x
-
-        # Grown: rows first, then columns
-        grown, wide, far = np.zeros(SIDE, np.int64), np.zeros(SIDE, np.int64), np.zeros(SIDE, np.int64)
-        lost, lost_deep = np.zeros(SIDE, np.int64), np.zeros(SIDE, np.int64)
-        for y in range(SIDE):
-            bits = inside[y]
-            reach[0, y] = (bits | bits << 1 | bits >> 1) & _FULL
-            reach[1, y] = (reach[0, y] | bits << 2 | bits >> 2) & _FULL
-            bits = reach[1, y]
-            for step in range(3, _FAR + 1):
-                bits |= (inside[y] << step | inside[y] >> step) & _FULL
-            reach[2, y] = bits
-        for y in range(SIDE):
-            for other in range(max(0, y - _FAR), min(SIDE, y + _FAR + 1)):
-                far[y] |= reach[2, other]
-                if abs(other - y) <= 2:
-                    wide[y] |= reach[1, other]
-                if abs(other - y) <= 1:
-                    grown[y] |= reach[0, other]
-
-        # What the mask loses is its opposite, grown
-        for y in range(SIDE):
-            bits = ~inside[y] & _FULL
-            reach[0, y] = (bits | bits << 1 | bits >> 1) & _FULL
-            reach[1, y] = (reach[0, y] | bits << 2 | bits >> 2) & _FULL
+        grown, wide, far = _grown(mask, 1), _grown(mask, 2), _grown(mask, _FAR)
+        shrunk, deep = ~_grown(~mask & _FULL, 1) & _FULL, ~_grown(~mask & _FULL, 2) & _FULL
         core = 0
         for y in range(SIDE):
-            for other in range(max(0, y - 2), min(SIDE, y + 3)):
-                lost_deep[y] |= reach[1, other]
-                if abs(other - y) <= 1:
-                    lost[y] |= reach[0, other]
-            deep = ~lost_deep[y] & _FULL
             for x in range(SIDE):
-                core += deep >> x & 1
+                core += deep[y] >> x & 1
 
+        # In the order of the flags
+        part_PS[0], part_PS[1] = mask, grown & ~shrunk & here
+        part_PS[2], part_PS[3] = shrunk & ~deep, wide & ~grown & here
+        part_PS[4] = deep if core > _LEAST_CORE else mask
+        part_PS[5], part_PS[6] = far & ~grown & here, far & here
         for y in range(SIDE):
-            shrunk, deep = ~lost[y] & _FULL, ~lost_deep[y] & _FULL
-            row[0, y] = inside[y]
-            row[1, y] = grown[y] & ~shrunk & here[y]
-            row[2, y] = shrunk & ~deep
-            row[3, y] = wide[y] & ~grown[y] & here[y]
-            row[4, y] = deep if core > _LEAST_CORE else inside[y]
-            row[5, y] = far[y] & ~grown[y] & here[y]
-            row[6, y] = far[y] & here[y]
             for x in range(SIDE):
                 flags = 0
                 for part in range(7):
-                    flags |= (row[part, y] >> x & 1) << part
+                    flags |= (part_PS[part, y] >> x & 1) << part
                 parts_NG[n, y * SIDE + x] = flags
 
 
