@@ -44,7 +44,12 @@ def completer(names: Sequence[str] | Callable[[], Iterable[str]]) -> Callable[[s
 
 
 class Command(TyperCommand):
-    """A command whose help reads as sentences."""
+    """A command whose help reads as sentences, and whose errors call an argument what the help calls it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for argument in _arguments(self.params):
+            argument.metavar = _name(argument)
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """DATASET, [DATASET] where it may be left out, INPUT... where there may be more."""
