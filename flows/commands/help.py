@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 VALUES: dict[object, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 OPTIONS = "Options"
+INTERRUPTED = 130
 
 
 def one_of(*names: str) -> dict[str, Any]:
@@ -62,6 +64,18 @@ class Command(TyperCommand):
 
 class Commands(TyperGroup):
     """Commands in groups: the one they name as their panel, in the order they come."""
+
+    def invoke(self, ctx: Context) -> Any:
+        """Runs a command; Ctrl-C where it doesn't answer for that itself, or at a question, ends it here.
+
+        Raises:
+            typer.Exit: after Ctrl-C, with exit code 130.
+        """
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort):
+            typer.echo("\nstopped", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Commands first: they are what is looked for."""

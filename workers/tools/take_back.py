@@ -109,8 +109,9 @@ def take_back(
             taken.people[work.who] += 1
         if progress is not None:
             progress(number, len(done))
-    named = len({image.image_id for image in images})
-    taken.absent = max(0, int(generation.totals.get("annotated", 0)) - named)
+    found = generation.row_set().scan("column", "num_written")
+    annotated = sum(num_written for column, num_written in found if column == MASKS)
+    taken.absent = max(0, annotated - len({image.image_id for image in images}))
     return taken
 
 
