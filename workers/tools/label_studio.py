@@ -209,6 +209,9 @@ def _mask(which: str, parts: Sequence[Mapping[str, Any]]) -> EditedMask | None:
         if not shapes:
             raise ValueError("it is no mask: use a brush or a polygon, or take it out")
         shape = shapes[0]
+        drawn = [(part["value"].get("rle"), part["value"].get("points")) for part in shapes]
+        if any(one != drawn[0] for one in drawn):
+            raise ValueError(f"{len(drawn)} shapes have this id: draw each as a region of its own")
         if shape.get("image_rotation"):
             raise ValueError(f"its picture was turned by {shape['image_rotation']} degrees: turn it back")
 

@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskmill.pipeline.rle import Rle, decode
+from maskmill.workers.exports.export import export
 from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.tools import brush_rle, cvat, fiftyone, label_studio
 from maskmill.workers.tools.take_back import TakenBack, take_back
@@ -127,3 +129,40 @@ FILES = {
     "cvat": (cvat_file, erase_cvat),
     "fiftyone": (fiftyone_folder, erase_fiftyone),
 }
+
+
+def exported(data: Published, folder: Path, format: str, **choices: Any) -> Path:
+    export(data.store, data.generation, str(folder), format=format, **choices)
+    return folder
+
+
+def annotations(exports: Path, format: str, folder: Path) -> Path:
+    """An export without its pictures, to edit."""
+    folder.mkdir()
+    for path in (exports / format).iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    return folder
+
+
+def tasks_of(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text())
+    return found
+
+
+def ours(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(task for task in tasks if task["data"]["maskmill"]["key"] == KEY)
+
+
+def as_cvat_exports(path: Path) -> None:
+    """The account of the task that CVAT writes before the images: its labels and their attributes."""
+    tree, labels = ElementTree.parse(path), json.loads(path.with_name(cvat.LABELS).read_text())
+    told = ElementTree.SubElement(ElementTree.SubElement(tree.getroot(), "meta"), "task")
+    for label in labels:
+        one = ElementTree.SubElement(told, "label")
+        ElementTree.SubElement(one, "name").text = label["name"]
+        for attribute in label["attributes"]:
+            element = ElementTree.SubElement(one, "attribute")
+            ElementTree.SubElement(element, "name").text = attribute["name"]
+            ElementTree.SubElement(element, "default_value").text = attribute["default_value"]
+    tree.write(path)

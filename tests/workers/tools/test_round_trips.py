@@ -24,7 +24,7 @@ from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.reviews.rows import ADDED, MaskWork
 from maskmill.workers.tools import fiftyone
 from maskmill.workers.tools.take_back import BESIDE, SAME, SAVED, THERE, take_back
-from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
+from tests.workers.published import NUM_ANNOTATED, Published
 from tests.workers.tools.editors import (
     FILES,
     KEY,
@@ -40,11 +40,6 @@ from tests.workers.tools.editors import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Published:
-    return publish_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("format", FILES)
