@@ -287,7 +287,7 @@ def _detections(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if found is None:
         return []
     if not isinstance(found, Mapping) or found.get("_cls", "Detections") != "Detections":
-        kind = found.get("_cls") if isinstance(found, Mapping) else type(found).__name__
+        kind = str(found.get("_cls")) if isinstance(found, Mapping) else type(found).__name__
         raise ValueError(
             f"its field {FIELD!r} holds {kind}: only detections with masks come back; make them such"
         )
