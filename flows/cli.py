@@ -38,6 +38,7 @@ from maskmill.flows.commands.operate.maintain import forget, gc
 from maskmill.flows.commands.operate.prefect_words import SETTINGS, prefect
 from maskmill.flows.commands.operate.probe import probe
 from maskmill.flows.commands.operate.up import up
+from maskmill.flows.report import streams
 
 EPILOG = (
     "Exit codes: 0 done; 1 the dataset is not sound (missing, duplicated or damaged images); 2 a command, "
@@ -130,4 +131,5 @@ def main() -> None:
     with contextlib.suppress(surroundings.NoPlace):  # said by what needs the place
         for line in surroundings.settle():
             typer.echo(f"note {line}", err=True)
-    app()
+    with streams.prepared():
+        app()

@@ -1,7 +1,24 @@
-"""`python -m maskmill`: the command line."""
+"""The program `maskmill`, also `python -m maskmill`: the command line, which Ctrl-C ends with a word from its
+first moment on, while it still imports itself.
+"""
 
 from __future__ import annotations
 
-from maskmill.flows.cli import main
+import sys
 
-main()
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """The entry point of `maskmill`. Exit code 130 after Ctrl-C."""
+    try:
+        from maskmill.flows.cli import main as command_line
+
+        command_line()
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

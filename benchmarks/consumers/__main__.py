@@ -45,6 +45,9 @@ EXPORTS: dict[str, dict[str, Any]] = {
 }
 BACK = {"label-studio": ("label_studio", "label_studio.json"), "fiftyone": ("fiftyone", "fiftyone")}
 """Tools that edits come back from: the format, and what the tool wrote under `back/`."""
+WAITS = {
+    "label-studio": ": waiting for its server; the first start makes a database, a minute of a core's work"
+}
 
 
 def main() -> None:
@@ -62,6 +65,7 @@ def main() -> None:
         print("| tool | version | what it read | found |\n|---|---|---|---|")
         failed = False
         for name in names.stdout.split():
+            say(name)
             command = [python, "-W", "ignore", str(checks), name, folder]
             done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
             failed |= done.returncode != 0
@@ -76,12 +80,18 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
+def say(what: str) -> None:
+    """What is waited for, on standard error."""
+    print(f"{datetime.datetime.now():%H:%M:%S} {what}", file=sys.stderr, flush=True)
+
+
 def make_trips(python: str, folder: Path, data: Published) -> bool:
     """Edits a mask in each editor of an interpreter, and takes it back; whether all went well."""
     trips = str(Path(__file__).with_name("trips.py"))
     listed = subprocess.run([python, trips, "--list"], capture_output=True, text=True, check=True)
     went_well = True
     for name in listed.stdout.split():
+        say(f"{name}{WAITS.get(name, '')}")
         command = [python, "-W", "ignore", trips, name, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode:

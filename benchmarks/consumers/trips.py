@@ -25,7 +25,8 @@ import numpy as np
 
 PICTURE = "sa_1.jpg"
 WHO, PASSWORD = "ana@example.org", "a test's own password"
-START_S = 1200
+START_S = 1800
+"""What Label Studio's server may take to start: its first start makes a database of a hundred migrations."""
 
 
 def halved(mask):
@@ -163,8 +164,10 @@ def server(folder):
     try:
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + START_S
         while not answers(address):
-            assert running.poll() is None, (folder / "label_studio.log").read_text()[-500:]
-            assert time.monotonic() < until, "Label Studio did not start"
+            said = (folder / "label_studio.log").read_text()[-500:]
+            assert running.poll() is None, f"Label Studio's server ended: {said}"
+            waited = f"Label Studio's server was not up after {START_S // 60} minutes: {said}"
+            assert time.monotonic() < until, waited
             time.sleep(1.0)
         yield address
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 VALUES: dict[object, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 OPTIONS = "Options"
+INTERRUPTED = 130
 
 
 def one_of(*names: str) -> dict[str, Any]:
@@ -44,7 +46,12 @@ def completer(names: Sequence[str] | Callable[[], Iterable[str]]) -> Callable[[s
 
 
 class Command(TyperCommand):
-    """A command whose help reads as sentences."""
+    """A command whose help reads as sentences, and whose errors call an argument what the help calls it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for argument in _arguments(self.params):
+            argument.metavar = _name(argument)
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """DATASET, [DATASET] where it may be left out, INPUT... where there may be more."""
@@ -57,6 +64,18 @@ class Command(TyperCommand):
 
 class Commands(TyperGroup):
     """Commands in groups: the one they name as their panel, in the order they come."""
+
+    def invoke(self, ctx: Context) -> Any:
+        """Runs a command; Ctrl-C where it doesn't answer for that itself, or at a question, ends it here.
+
+        Raises:
+            typer.Exit: after Ctrl-C, with exit code 130.
+        """
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort):
+            typer.echo("\nstopped", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Commands first: they are what is looked for."""

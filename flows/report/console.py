@@ -5,7 +5,7 @@ gives JSON alone. Where standard error is no terminal, progress is a plain line 
 
 Exit codes: 0 done; 1 the dataset is not sound (missing, duplicated or damaged images, shards given up); 2
 the command, a setting or an input is wrong; 3 something around it failed (storage, Ray, Prefect, memory);
-130 stopped by Ctrl-C or SIGTERM.
+130 stopped by Ctrl-C or SIGTERM; 141 nobody reads standard output any more (streams.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from maskmill.flows.report import tables
+from maskmill.flows.report import streams, tables
 from maskmill.flows.report.progress_lines import ProgressLines
 from maskmill.flows.report.report import Watcher, watching
 from maskmill.pipeline.checks import finite
@@ -46,7 +46,14 @@ INTERRUPTED = 130
 def _out() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    class Output(Console):
+        """Rich's own would end the program here, with the code of a dataset that isn't sound."""
+
+        def on_broken_pipe(self) -> None:
+            """Raises the BrokenPipeError that it is called in."""
+            raise  # noqa: PLE0704
+
+    return Output(highlight=False, soft_wrap=True)
 
 
 @cache
@@ -66,6 +73,7 @@ def __getattr__(name: str) -> Console:
 def print_json(value: Any) -> None:
     """One JSON document on standard output; what JSON cannot say (infinity, NaN) is null."""
     sys.stdout.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def print_json_line(value: Any) -> None:
@@ -85,6 +93,8 @@ def print_pairs(pairs: Iterable[tuple[str, Any]], *, title: str | None = None) -
     from rich.table import Table
 
     table = Table.grid(padding=(0, 3))
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(plain(name), plain(value))
     _out().print(table)
@@ -100,7 +110,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     table = Table(box=None, padding=(0, 2), header_style="bold")
     for name, numeric in zip(header, tables.numeric(header, rows), strict=True):
-        table.add_column(name, justify="right" if numeric else "left")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(plain(cell) for cell in row))
     _out().print(table)
@@ -189,6 +199,9 @@ def clear_errors(*, debug: bool = False, resume: str | None = None) -> Iterator[
             _err().print(f"Resume with the same command:\n  {plain(resume)}")
         raise typer.Exit(INTERRUPTED) from None
     except expected_errors() as exc:
+        if isinstance(exc, BrokenPipeError) and streams.reader_is_gone():
+            streams.give_up()
+            raise typer.Exit(streams.READER_GONE) from None
         if debug:
             raise
         _err().print(f"[red]error[/red] {plain(str(exc))}\n[dim](--debug shows where it came from)[/dim]")
@@ -239,8 +252,8 @@ def exit_code(exc: BaseException) -> int:
 
 
 def live_watcher(*, quiet: bool = False) -> LiveDisplay | ProgressLines:
-    """A watcher for this terminal; `quiet` (or no terminal) gives plain lines."""
-    if quiet or not _err().is_terminal:
+    """A watcher for this terminal; `quiet`, or no terminal that moves its cursor, gives plain lines."""
+    if quiet or not _err().is_terminal or _err().is_dumb_terminal:
         return ProgressLines(lambda line: _err().print(plain(line)), note)
     from maskmill.flows.report.live import LiveDisplay
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
 from maskmill.flows.report.report import Tally, pace
 
@@ -25,7 +26,7 @@ class LiveDisplay:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Count(),
             TextColumn("{task.fields[pace]}"),
             console=console,
             transient=True,
@@ -64,3 +65,21 @@ class LiveDisplay:
 
     def record(self, text: str) -> None:
         """A command's log is its terminal, and this is not for it."""
+
+    def above(self, show: Callable[[], None]) -> None:
+        """Shows a result on standard output meanwhile: the line goes, and comes again below it."""
+        self._progress.stop()
+        try:
+            show()
+        finally:
+            self._progress.start()
+
+
+class _Count(MofNCompleteColumn):
+    """Done of all; where nobody knows how many there are, what is done, if anything is."""
+
+    def render(self, task: Task) -> Text:
+        """As rich's."""
+        if task.total is not None:
+            return super().render(task)
+        return Text(f"{task.completed:,.0f}" if task.completed else "", style="progress.download")

@@ -73,6 +73,10 @@ class ProgressLines:
     def record(self, text: str) -> None:
         """A command's log is its terminal, and this is not for it."""
 
+    def above(self, show: Callable[[], None]) -> None:
+        """See flows/report/live.py: lines that are written stay where they are."""
+        show()
+
     def _go(self) -> None:
         """A line each time, until the watcher is left."""
         while not self._ended.wait(self._every_s):

@@ -265,7 +265,7 @@ def summary(report: RunReport) -> list[tuple[str, Any]]:
     lines.append(("generation", report.generation if report.generation is not None else "none yet"))
     if report.new_images:
         lines.append(("this run", f"{count(report.new_images, 'image')} in {duration(report.seconds)}"))
-        lines.append(("pace", f"{report.images_per_s:.2f} images/s"))
+        lines.append(("pace", f"{report.images_per_s:.2f} images/s, once workers were ready"))
     if report.export is not None:
         lines.append(("export", report.export))
     return lines

@@ -58,5 +58,6 @@ def take_back(
             "pictures": dict(found.pictures),
             "masks": {what: count for what, count in found.masks.items() if count},
             "people": dict(found.people),
+            "absent": found.absent,
             "generation": generation.number if generation is not None else None,
         }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
+
+from maskmill.__main__ import main
 
 SCRIPT = str(Path(sys.executable).parent / "maskmill")
 MODULE = [sys.executable, "-m", "maskmill"]
@@ -55,6 +59,46 @@ def test_an_error_of_ours_is_one_message_and_its_exit_code(tmp_path: Path) -> No
     assert wrong.returncode == 2 and wrong.stdout == ""
     assert wrong.stderr.startswith("error ") and "there is no dataset here" in wrong.stderr
     assert len(wrong.stderr.strip().splitlines()) == 2, "the message, and how to see more"
+
+
+@pytest.mark.parametrize(
+    "words", [("models",), ("models", "--json"), ("config", "show", "nano")], ids=" ".join
+)
+def test_a_reader_that_leaves_is_told_nothing(words: tuple[str, ...]) -> None:
+    """As `maskmill models | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = subprocess.run(
+            [*MODULE, *words], stdout=pipe, stderr=subprocess.PIPE, timeout=120, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_letters_that_an_encoding_lacks_are_written_as_python_writes_them(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    (tmp_path / "\u2713").mkdir()
+    done = subprocess.run(
+        [*MODULE, "status", str(tmp_path / "\u2713")],
+        env=environment,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and b"\\u2713" in done.stdout, done.stderr
+
+
+def test_ctrl_c_while_it_imports_itself_is_a_word_and_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "maskmill.flows.cli", Slow("cli"))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130 and capsys.readouterr().err == "\nstopped\n"
 
 
 def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ class ExportFormat:
         images_optional: whether it can be written without the photographs.
         polygons_optional: whether its masks are run lengths, or polygons where those are asked for.
         keeps_ids: whether it can number classes (and pictures, where it does number them) as an import does.
+        comes_back: whether edits of it are taken back, by `maskmill import`.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ExportFormat:
     images_optional: bool = False
     polygons_optional: bool = False
     keeps_ids: bool = False
+    comes_back: bool = False
 
 
 def _sa1b() -> WriteExport:
@@ -175,10 +177,16 @@ FORMATS = (
         name="semantic", holds="PNGs of classes", writer=_semantic, images_optional=True, keeps_ids=True
     ),
     ExportFormat(
-        name="label_studio", holds="tasks with predictions", writer=_label_studio, images_optional=True
+        name="label_studio",
+        holds="tasks with predictions",
+        writer=_label_studio,
+        images_optional=True,
+        comes_back=True,
     ),
-    ExportFormat(name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True),
-    ExportFormat(name="fiftyone", holds="a FiftyOneDataset", writer=_fiftyone),
+    ExportFormat(
+        name="cvat", holds="CVAT for images 1.1", writer=_cvat, images_optional=True, comes_back=True
+    ),
+    ExportFormat(name="fiftyone", holds="a FiftyOneDataset", writer=_fiftyone, comes_back=True),
 )
 
 
@@ -240,8 +248,8 @@ class ExportChoices:
 
     Raises:
         ValueError: an unknown format, a limit below 1, a format without the images it needs, polygons
-            where they aren't a choice, ids kept where they can't be, a split that is none, or classes given
-            twice.
+            where they aren't a choice, ids kept where they can't be, other masks than those that edits come
+            back to, a split that is none, or classes given twice.
     """
 
     format: str = "sa1b"
@@ -293,7 +301,18 @@ class ExportChoices:
             )
         if self.ids_of and self.ids_of == self.column and self.format == "coco":
             raise ValueError(f"ids_of={self.ids_of!r}: that column's export keeps its own ids; leave it off")
+        if chosen.comes_back and (self.column != "masks" or not self.people):
+            other = f"column={self.column!r}" if self.column != "masks" else f"prefer={self.prefer!r}"
+            raise ValueError(
+                f"{other}: edits of {self.format} come back to the masks in force, people's where there are "
+                "any, and would be held against the wrong ones; leave it out, or export coco"
+            )
         self._check_selection()
+
+    @property
+    def some_masks(self) -> bool:
+        """Whether masks of an image that is taken may be left out."""
+        return bool(self.masks_where or self.classes or self.class_map or self.min_label_score)
 
     def _check_selection(self) -> None:
         if self.limit is not None:

@@ -6,6 +6,7 @@ A dataset's own port is the same at each start and wherever it is moved to: what
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
@@ -60,7 +61,9 @@ class Server:
         started(self.address)
         logging.getLogger("uvicorn.error").addFilter(_says_something)
         try:
-            self._uvicorn.run(sockets=[self._socket])
+            loop = self._uvicorn.config.get_loop_factory()  # imports: Ctrl-C meanwhile finds nothing begun
+            with asyncio.Runner(loop_factory=loop) as runner:
+                runner.run(self._uvicorn.serve(sockets=[self._socket]))
         finally:
             self.close()
             self._session.close()

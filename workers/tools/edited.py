@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
+from maskmill.pipeline.rle import MAX_PIXELS
 from maskmill.storage.errors import InputError
+from maskmill.workers.exports.categories import OBJECT
 
 STEM = "sa_"
 """Pictures are called `sa_<image id>.jpg` in every editor: that is how they are known again."""
+
+SKIPPED, UNTOUCHED, DRAFT = "skipped there", "not annotated there", "a draft there, not submitted"
+"""Why a picture in a file holds nobody's work."""
+
+_NAME = re.compile(rf"(?:^|[^0-9A-Za-z_]){STEM}([0-9]+)\.[A-Za-z]+(?:$|[?&#])")
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,11 @@ class EditedImage:
         who: the person, where the editor tells; "" where not.
         seconds: of work, where the editor tells.
         generation: that the editor was given, where it tells.
+        place: where it stands, for people: the file and what it is called there.
+        given: of the masks that the editor was given, the label by the id, where it tells.
+        all_given: whether it was given every mask of the picture, those that `given` lacks as well. Where
+            not, a mask that neither `given` nor `masks` has was never seen, and stays.
+        left: why nobody's work is in it: SKIPPED, UNTOUCHED or DRAFT; "" where it is.
     """
 
     image_id: int
@@ -44,6 +58,10 @@ class EditedImage:
     who: str = ""
     seconds: float = 0.0
     generation: int | None = None
+    place: str = ""
+    given: Mapping[int, str] = field(default_factory=dict)
+    all_given: bool = True
+    left: str = ""
 
 
 def image_id_of(name: str) -> int:
@@ -52,8 +70,45 @@ def image_id_of(name: str) -> int:
     Raises:
         InputError: no name of ours.
     """
-    stem = name.rpartition("/")[2].rpartition(".")[0]
-    digits = stem.rpartition(STEM)[2]
-    if STEM not in stem or not (digits.isascii() and digits.isdigit()):
-        raise InputError(f"{name}: is no picture that maskmill exported: those are called {STEM}<number>.jpg")
-    return int(digits)
+    found = _NAME.search(unquote(name).replace("\\", "/"))
+    if found is None:
+        raise InputError(
+            f"{name}: is no picture that maskmill exported: those are called {STEM}<number>.jpg; take it out "
+            "of the file"
+        )
+    return int(found[1])
+
+
+def mask_id_of(text: object) -> int | None:
+    """The id that a text or number is; None where it is none."""
+    found = str(text).strip()
+    return int(found) if found.isascii() and found.isdecimal() else None
+
+
+def size_of(height: Any, width: Any) -> tuple[int, int]:
+    """A picture's height and width in px, before anything of that size is made.
+
+    Raises:
+        ValueError: they are none.
+    """
+    sides = int(height), int(width)
+    if min(sides) < 1 or sides[0] * sides[1] > MAX_PIXELS:
+        raise ValueError(f"no picture has {sides[1]} x {sides[0]} px")
+    return sides
+
+
+def one_label(labels: Iterable[object]) -> str:
+    """What a mask is called.
+
+    Raises:
+        ValueError: by several names.
+    """
+    names = list(dict.fromkeys(str(label) for label in labels if label))
+    if len(names) > 1:
+        raise ValueError(f"it has {len(names)} labels, {' and '.join(map(repr, names))}: leave one")
+    return names[0] if names else OBJECT
+
+
+def said(exc: Exception) -> str:
+    """What is wrong with something in a file, in words: a key that isn't there is named."""
+    return f"it has no {exc}" if isinstance(exc, KeyError) else str(exc)

@@ -4,8 +4,9 @@
 
 How it works: `fo.Dataset.from_dir(folder, dataset_type=fo.types.FiftyOneDataset)` reads it. A mask is a
 detection of the field `masks`: its box as shares of the picture, its pixels within the box, its id as
-`maskmill_id`. Back comes the folder that `dataset.export(folder, dataset_type=...)` wrote, with masks in
-samples.json or as PNGs of their own (`fields/`). A picture that is not in it stays as it is.
+`maskmill_id`; which masks a sample was given it says itself. Back comes the folder that
+`dataset.export(folder, dataset_type=...)` wrote, with masks in samples.json or as PNGs of their own
+(`fields/`). A picture that is not in it stays as it is. Labels in other fields are refused, not dropped.
 
 It doesn't know: FiftyOne, which brings a database; its JSON is MongoDB's. Who edited: it doesn't tell.
 """
@@ -30,7 +31,7 @@ from maskmill.storage.errors import InputError
 from maskmill.workers.exports.categories import OBJECT
 from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.maps.writing import PICTURES, MapFormat, MapOfImage, export_maps
-from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of
+from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of, mask_id_of, said, size_of
 
 if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportTask
@@ -39,12 +40,15 @@ if TYPE_CHECKING:
 
 METADATA, SAMPLES = "metadata.json", "samples.json"
 FIELD, ID, KEY, GENERATION = "masks", "maskmill_id", "maskmill_key", "maskmill_generation"
+GIVEN = "maskmill_given"
 VERSION = "1.0.0"
 """Of FiftyOne, whose form this is; later ones migrate it when they read it."""
 
 _FIELDS = "fiftyone.core.fields."
 _SINCE = {"$date": "2025-01-01T00:00:00Z"}
 _MOST_BYTES = 2**31  # of a mask's pixels, unpacked
+_FAR = 4  # a box may be so many times its picture's size, or as far outside
+_LABELS = ("Classification", "Detection", "Polyline", "Keypoint", "Segmentation", "Heatmap", "Regression")
 
 
 def write(task: ExportTask) -> ExportReport:
@@ -82,6 +86,7 @@ class _Samples(MapFormat):
                 FIELD: {"_cls": "Detections", "detections": detections},
                 KEY: image.sample.key,
                 GENERATION: self._generation,
+                GIVEN: json.dumps({str(row["id"]): class_of(row) or OBJECT for row in rows}),
             }
         )
         return MapOfImage(None, len(rows))
@@ -151,6 +156,7 @@ def _metadata(name: str) -> dict[str, Any]:
         _field(FIELD, "EmbeddedDocumentField", "labels.Detections", fields=[listed]),
         _field(KEY, "StringField"),
         _field(GENERATION, "IntField"),
+        _field(GIVEN, "StringField"),
     ]
     return {
         "name": name,
@@ -214,30 +220,86 @@ def read(path: Path) -> Iterator[EditedImage]:
     samples = found.get("samples") if isinstance(found, dict) else None
     if not isinstance(samples, list):
         raise InputError(f"{file}: is no FiftyOneDataset: export with dataset_type=fo.types.FiftyOneDataset")
-    for sample in samples:
+    for number, sample in enumerate(samples, 1):
+        name = sample.get("filepath") if isinstance(sample, dict) else None
+        place = f"{file}: {name or f'sample {number}'}"
         try:
-            yield _edited(sample, file.parent)
-        except (KeyError, TypeError, AttributeError, ValueError, OSError, zlib.error) as exc:
-            name = sample.get("filepath") if isinstance(sample, dict) else sample
-            raise InputError(f"{file}: {name}: {exc!r}") from exc
+            yield _edited(sample, file.parent, place)
+        except (InputError, KeyError, TypeError, AttributeError, ValueError, OSError) as exc:
+            raise InputError(f"{place}: {said(exc)}") from exc
 
 
-def _edited(sample: Mapping[str, Any], folder: Path) -> EditedImage:
+def _edited(sample: Mapping[str, Any], folder: Path, place: str) -> EditedImage:
     """A sample as it was left. Raises ValueError, KeyError, TypeError."""
-    size = sample["metadata"]
-    height, width = int(size["height"]), int(size["width"])
+    detections = _detections(sample)
+    size = sample.get("metadata")
+    if not isinstance(size, Mapping):
+        raise ValueError(
+            "it has no metadata, which hold its size: call dataset.compute_metadata() and export again"
+        )
+    height, width = size_of(size["height"], size["width"])
     masks = []
-    for detection in (sample.get(FIELD) or {}).get("detections") or ():
-        mask_HW = _placed(_pixels(detection, folder), detection["bounding_box"], height, width)
+    for number, detection in enumerate(detections, 1):
+        try:
+            mask_HW = _placed(_pixels(detection, folder), detection["bounding_box"], height, width)
+        except _UNREADABLE as exc:
+            called = f"detection {number} ({detection.get('label')})"
+            raise ValueError(f"{called}: {said(exc)}") from exc
         if mask_HW.any():
-            told = detection.get(ID)
             label = str(detection.get("label") or OBJECT)
-            masks.append(EditedMask(int(told) if told else None, encode_mask(mask_HW).to_coco(), label))
+            masks.append(EditedMask(mask_id_of(detection.get(ID)), encode_mask(mask_HW).to_coco(), label))
+    told = sample.get(GIVEN)
     return EditedImage(
         image_id=image_id_of(str(sample["filepath"])),
         masks=tuple(masks),
         generation=sample.get(GENERATION),
+        place=place,
+        given={int(mask_id): str(label) for mask_id, label in json.loads(told).items()} if told else {},
+        all_given=not told,
     )
+
+
+_UNREADABLE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+    OverflowError,
+    EOFError,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What packed arrays and pictures that are none raise."""
+
+
+def _detections(sample: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A sample's masks. Raises ValueError where they are not there, or labels are in other fields."""
+    for name, value in sample.items():
+        kind = str(value.get("_cls")) if isinstance(value, Mapping) else ""
+        if name != FIELD and kind.removesuffix("s") in _LABELS and _holds_any(value):
+            raise ValueError(
+                f"its field {name!r} holds {kind}, and only detections of {FIELD!r} come back: move them "
+                f"there, with masks, or export without it (dataset.exclude_fields({name!r}))"
+            )
+    if FIELD not in sample:
+        raise ValueError(f"it has no field {FIELD!r}: export with it, under that name")
+    found = sample[FIELD]
+    if found is None:
+        return []
+    if not isinstance(found, Mapping) or found.get("_cls", "Detections") != "Detections":
+        kind = str(found.get("_cls")) if isinstance(found, Mapping) else type(found).__name__
+        raise ValueError(
+            f"its field {FIELD!r} holds {kind}: only detections with masks come back; make them such"
+        )
+    return list(found.get("detections") or ())
+
+
+def _holds_any(value: Mapping[str, Any]) -> bool:
+    """Whether a field has a label: one of its own, or a list with any."""
+    lists = [
+        each for name, each in value.items() if isinstance(each, list) and name not in ("tags", "logits")
+    ]
+    return any(lists) if str(value["_cls"]).endswith("s") else True
 
 
 def _pixels(detection: Mapping[str, Any], folder: Path) -> NDArray[np.bool_]:
@@ -252,16 +314,20 @@ def _pixels(detection: Mapping[str, Any], folder: Path) -> NDArray[np.bool_]:
         with Image.open(folder / str(path)) as picture:
             pixels_HW = np.asarray(picture)
     else:
-        raise ValueError(f"the box of {detection.get('label')!r} has no mask: draw one, or take the box out")
+        raise ValueError("its box has no mask: draw one, or take the box out")
     if pixels_HW.ndim == 3:
         pixels_HW = pixels_HW[:, :, 0]
+    if pixels_HW.ndim != 2 or not pixels_HW.size:
+        raise ValueError(f"its mask is an array of {' x '.join(map(str, pixels_HW.shape))}: it has two sides")
     inside_HW: NDArray[np.bool_] = pixels_HW != 0
     return inside_HW
 
 
 def _placed(crop_HW: NDArray[np.bool_], box: Any, height: int, width: int) -> NDArray[np.bool_]:
     """The whole picture's mask: the pixels in their box, scaled where the box was drawn anew."""
-    left, top, wide, high = (float(side) for side in box)
+    left, top, wide, high = sides = [float(side) for side in box]
+    if not all(abs(side) <= _FAR for side in sides):
+        raise ValueError(f"its bounding_box is {sides}: shares of the picture's sides, 0 to 1")
     x0, y0 = round(left * width), round(top * height)
     columns, rows = max(1, round(wide * width)), max(1, round(high * height))
     if crop_HW.shape != (rows, columns):

@@ -5,8 +5,9 @@
 How it works: each mask's region carries its id twice, as the region's own id and in its `meta`, which stays
 when an annotator begins from the prediction and regions get new ids. The picture is found by `/data/local-
 files/?d=images/sa_1.jpg` (LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true, document root the export's folder),
-or by name where it was uploaded. Back comes Label Studio's own JSON export: of each task the last annotation
-that wasn't cancelled.
+or by name where it was uploaded. Each task says which masks it was given. Back comes Label Studio's own JSON
+export: of each task everybody's last annotation that wasn't cancelled, the newest first. A task without one
+is told of, and stays as it was.
 
 It doesn't know: regions other than brushes and polygons; those are refused, not dropped.
 """
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
@@ -32,7 +34,18 @@ from maskmill.workers.exports.maps.writing import MapFormat, MapOfImage, export_
 from maskmill.workers.foreign.annotations import BadAnnotation
 from maskmill.workers.foreign.shapes import shape_of
 from maskmill.workers.tools import brush_rle
-from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of
+from maskmill.workers.tools.edited import (
+    DRAFT,
+    SKIPPED,
+    UNTOUCHED,
+    EditedImage,
+    EditedMask,
+    image_id_of,
+    mask_id_of,
+    one_label,
+    said,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportTask
@@ -69,7 +82,11 @@ class _Tasks(MapFormat):
         prediction = {"model_version": f"maskmill generation {self._generation}", "result": regions}
         data = {
             IMAGE: f"/data/local-files/?d=images/{image.stem}.jpg",
-            "maskmill": {"generation": self._generation, "key": image.sample.key},
+            "maskmill": {
+                "generation": self._generation,
+                "key": image.sample.key,
+                "given": {str(row["id"]): class_of(row) or OBJECT for row in rows},
+            },
         }
         self._tasks.append({"data": data, "predictions": [prediction]})
         return MapOfImage(None, len(rows))
@@ -116,50 +133,111 @@ def read(path: Path) -> Iterator[EditedImage]:
             f"{path}: is no JSON export of Label Studio's: export a project as JSON, not JSON-MIN"
         )
     for task in tasks:
-        done = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
-        if done:
-            try:
-                yield _edited(task, max(done, key=lambda one: str(one.get("updated_at") or "")))
-            except (KeyError, TypeError, AttributeError, ValueError, BadAnnotation) as exc:
-                raise InputError(f"{path}: task {task.get('id')}: {exc}") from exc
+        name = f"{path}: task {task.get('id')}"
+        try:
+            name += f" ({task['data'].get(IMAGE)})"
+            found = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+            if found:
+                yield from _edits(task, found, name)
+            else:
+                yield EditedImage(image_id_of(str(task["data"][IMAGE])), (), place=name, left=_left(task))
+        except (InputError, KeyError, TypeError, AttributeError, ValueError, BadAnnotation) as exc:
+            raise InputError(f"{name}: {said(exc)}") from exc
 
 
-def _edited(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> EditedImage:
+def _left(task: Mapping[str, Any]) -> str:
+    """Why a task has no annotation."""
+    if task.get("annotations"):
+        return SKIPPED
+    return DRAFT if task.get("drafts") else UNTOUCHED
+
+
+def _edits(task: Mapping[str, Any], found: Sequence[Mapping[str, Any]], name: str) -> Iterator[EditedImage]:
+    """Everybody's last annotation of a task, the newest first. Raises ValueError, KeyError."""
+    last: dict[str, Mapping[str, Any]] = {}
+    for one in sorted(found, key=lambda each: str(each.get("updated_at") or "")):
+        by = one.get("completed_by")
+        person = by.get("id", by.get("email")) if isinstance(by, Mapping) else by
+        last.pop(str(person), None)
+        last[str(person)] = one
+    for one in reversed(last.values()):
+        yield _edited(task, one, name, alone=len(last) == 1)
+
+
+def _edited(task: Mapping[str, Any], annotation: Mapping[str, Any], name: str, *, alone: bool) -> EditedImage:
     """What an annotation leaves of a task's picture. Raises ValueError, KeyError."""
-    masks = []
-    for region in annotation["result"]:
-        height, width = int(region["original_height"]), int(region["original_width"])
-        mask_HW = _mask_of(region, height, width)
-        if mask_HW.any():
-            label = (region["value"].get(region["type"]) or [OBJECT])[0]
-            masks.append(EditedMask(_id_of(region), encode_mask(mask_HW).to_coco(), str(label)))
+    regions: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for place, region in enumerate(annotation["result"]):
+        regions[str(region.get("id") or f"number {place + 1}")].append(region)
+    masks = [mask for which, parts in regions.items() if (mask := _mask(which, parts)) is not None]
+
     told = task["data"].get("maskmill") or {}
-    by = annotation.get("completed_by")
-    who = by.get("email") or by.get("username") or "" if isinstance(by, Mapping) else ""
+    given = {int(mask_id): str(label) for mask_id, label in (told.get("given") or {}).items()}
     return EditedImage(
         image_id=image_id_of(str(task["data"][IMAGE])),
         masks=tuple(masks),
-        who=str(who),
+        who=_who(annotation.get("completed_by"), alone=alone),
         seconds=float(annotation.get("lead_time") or 0.0),
         generation=told.get("generation"),
+        place=name,
+        given=given,
+        all_given="given" not in told,
     )
 
 
-def _mask_of(region: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+def _who(by: object, *, alone: bool) -> str:
+    """Whose an annotation is: a name where there is one, a number where there are several people."""
+    if isinstance(by, Mapping):
+        return str(by.get("email") or by.get("username") or "")
+    return "" if alone or by is None else f"user {by}"
+
+
+def _mask(which: str, parts: Sequence[Mapping[str, Any]]) -> EditedMask | None:
+    """A region's mask; None where every pixel was erased.
+
+    A region is one result, or two with the same id where shape and label are tags of their own.
+
+    Raises:
+        ValueError: it is no mask; says which.
+    """
+    try:
+        shapes = [part for part in parts if {"rle", "points"} & set(part.get("value") or ())]
+        for part in parts:
+            if part not in shapes and part.get("type") != "labels":
+                kind = str(part.get("type")).removesuffix("labels")
+                raise ValueError(f"a {kind} is no mask: use a brush or a polygon, or take it out")
+        if not shapes:
+            raise ValueError("it is no mask: use a brush or a polygon, or take it out")
+        shape = shapes[0]
+        drawn = [(part["value"].get("rle"), part["value"].get("points")) for part in shapes]
+        if any(one != drawn[0] for one in drawn):
+            raise ValueError(f"{len(drawn)} shapes have this id: draw each as a region of its own")
+        if shape.get("image_rotation"):
+            raise ValueError(f"its picture was turned by {shape['image_rotation']} degrees: turn it back")
+
+        mask_HW = _pixels(shape, *size_of(shape["original_height"], shape["original_width"]))
+        label = one_label(word for part in parts for word in part["value"].get(part["type"]) or ())
+    except (KeyError, ValueError, TypeError, BadAnnotation) as exc:
+        raise ValueError(f"region {which}: {said(exc)}") from exc
+    return EditedMask(_id_of(shape), encode_mask(mask_HW).to_coco(), label) if mask_HW.any() else None
+
+
+def _pixels(region: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    """A brush's or a polygon's pixels. Raises ValueError, BadAnnotation."""
     value = region["value"]
     if "rle" in value:
         return brush_rle.decode(value["rle"], height=height, width=width)
-    if "points" in value:
-        points_xy = np.array(value["points"], np.float64) * (width, height) / 100
-        return decode_mask(shape_of({"segmentation": [points_xy.ravel().tolist()]}, height, width).rle)
-    raise ValueError(f"a region of the type {region.get('type')!r} is no mask: use brushes or polygons")
+    if value.get("closed") is False:
+        raise ValueError("its outline is open: close it, or take it out")
+    points_xy = np.array(value["points"], np.float64) * (width, height) / 100
+    return decode_mask(shape_of({"segmentation": [points_xy.ravel().tolist()]}, height, width).rle)
 
 
 def _id_of(region: Mapping[str, Any]) -> int | None:
     """The mask a region was begun from."""
     texts = (region.get("meta") or {}).get("text") or []
     for text in [texts] if isinstance(texts, str) else texts:
-        if found := re.fullmatch(rf"{MARK}(\d+)", str(text)):
+        found = re.fullmatch(rf"{MARK}([0-9]+)", str(text))
+        if found:
             return int(found[1])
-    found = re.fullmatch(r"m(\d+)", str(region.get("id")))
-    return int(found[1]) if found else None
+    return mask_id_of(str(region.get("id")).removeprefix("m")) if str(region.get("id"))[:1] == "m" else None

@@ -1,10 +1,11 @@
 """Edits that come back from another editor: reviews by the person who made them, and nothing else.
 
 How it works: a picture is held against the masks that its editor was given: those of a generation, people's
-where they had some. A mask of the same pixels and label was kept, one of other pixels changed, one that isn't
-there any more rejected, one that wasn't there added; a mask whose id was lost on the way is known by its
-pixels. A picture on which nothing changed gets no save. What was saved meanwhile is not overwritten: the edit
-then stands beside it. The same file again is the same saves.
+where they had some, less those that the export left out, which stay. A mask of the same pixels and label was
+kept, one of other pixels changed, one that isn't there any more rejected, one that wasn't there added; a mask
+whose id was lost on the way is known by its pixels. A picture on which nothing changed gets no save. What was
+saved meanwhile is not overwritten: the edit then stands beside it. The same file again is the same saves.
+All files are read, and all edits held against their pictures, before the first is kept.
 
 It doesn't know: editors' files (label_studio.py, cvat.py, fiftyone.py).
 """
@@ -28,7 +29,7 @@ from maskmill.workers.exports.categories import OBJECT
 from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.reading.words import category_of
 from maskmill.workers.reviews.keep import Start, Work, keep
-from maskmill.workers.reviews.rows import ADDED, AUTOMATIC, CHANGED, CONFIRMED, KEPT, MaskWork
+from maskmill.workers.reviews.rows import ADDED, AUTOMATIC, CHANGED, CONFIRMED, KEPT, MaskWork, rows_of
 from maskmill.workers.run.columns import MASKS
 from maskmill.workers.stages.review import REVIEW
 from maskmill.workers.tools import cvat, fiftyone, label_studio
@@ -53,14 +54,17 @@ class TakenBack:
     """What came back.
 
     Attributes:
-        pictures: by what became of them: as they were, edited, edited beside later work, taken before.
+        pictures: by what became of them: as they were, edited, edited beside later work, taken before;
+            skipped, not annotated or a draft in the editor.
         masks: of the edited ones, by what became of them: kept, confirmed, changed, added, rejected.
         people: edited pictures, by who edited them.
+        absent: annotated pictures of the generation that no file has: they are as they were.
     """
 
     pictures: Counter[str] = field(default_factory=Counter)
     masks: Counter[str] = field(default_factory=Counter)
     people: Counter[str] = field(default_factory=Counter)
+    absent: int = 0
 
 
 def take_back(
@@ -85,16 +89,18 @@ def take_back(
         progress: called with the pictures done, and in all.
 
     Raises:
-        InputError: a file that can't be read, a picture that isn't in the dataset, or masks of another size
-            than its. Every file is read, and every picture looked up, before the first save.
+        InputError: a file that can't be read, a picture that isn't in the dataset, or masks that can't be of
+            it. Nothing was kept then.
         DamagedObject: a shard, or a save, is not what was written.
     """
     images = [image for path in paths for image in READERS[format](path)]
-    starts = _starts(store, images, generation)
-    taken = TakenBack()
-    for number, image in enumerate(images, 1):
-        start = starts[image.image_id]
-        work = work_of(image, start, tool=format, who=image.who or who)
+    taken = TakenBack(Counter(image.left for image in images if image.left))
+    done = [image for image in images if not image.left]
+    starts = _starts(store, done, generation)
+    works = [_checked(image, starts[_which(image, generation)], format, who) for image in done]
+
+    for number, (image, work) in enumerate(zip(done, works, strict=True), 1):
+        start = starts[_which(image, generation)]
         outcome = SAME if work is None else _keep(store, start, work, created_utc)
         taken.pictures[outcome] += 1
         if work is not None and outcome != THERE:
@@ -102,8 +108,22 @@ def take_back(
             taken.masks["rejected"] += len(work.rejected)
             taken.people[work.who] += 1
         if progress is not None:
-            progress(number, len(images))
+            progress(number, len(done))
+    found = generation.row_set().scan("column", "num_written")
+    annotated = sum(num_written for column, num_written in found if column == MASKS)
+    taken.absent = max(0, annotated - len({image.image_id for image in images}))
     return taken
+
+
+def _checked(image: EditedImage, start: Start, tool: str, who: str) -> Work | None:
+    """What somebody made of a picture, as it can be kept. Raises InputError; says where it stands."""
+    try:
+        work = work_of(image, start, tool=tool, who=image.who or who)
+        if work is not None:
+            rows_of(work.masks, work.rejected, base=start.rows, image=start.image, made_by=work.made_by)
+    except ValueError as exc:
+        raise InputError(f"{image.place}: {exc}") from exc
+    return work
 
 
 def work_of(image: EditedImage, start: Start, *, tool: str, who: str) -> Work | None:
@@ -111,6 +131,7 @@ def work_of(image: EditedImage, start: Start, *, tool: str, who: str) -> Work | 
 
     Raises:
         InputError: a mask of another size than the picture's.
+        ValueError: a name that is too long, or no number of seconds.
     """
     base = {int(row["id"]): row for row in start.rows}
     by_pixels: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -131,9 +152,13 @@ def work_of(image: EditedImage, start: Start, *, tool: str, who: str) -> Work | 
             source = next((one for one in by_pixels[_pixels(mask.segmentation)] if one not in used), None)
         if source is not None:
             used.add(source)
-        works.append(_mask_work(mask, source, base))
+        works.append(_mask_work(mask, source, base, image.given))
 
-    rejected = tuple(sorted(base.keys() - used))
+    # What isn't there any more was taken out, if it was ever there
+    absent = sorted(base.keys() - used)
+    shown = {one for one in absent if base[one]["area"] and (image.all_given or one in image.given)}
+    works += [MaskWork(how=KEPT, sources=(one,)) for one in absent if one not in shown]
+    rejected = tuple(sorted(shown))
     if not rejected and all(one.how == KEPT for one in works):
         return None
     told = [[one.how, one.sources, one.segmentation, one.label] for one in works]
@@ -148,13 +173,15 @@ def work_of(image: EditedImage, start: Start, *, tool: str, who: str) -> Work | 
     )
 
 
-def _mask_work(mask: EditedMask, source: int | None, base: Mapping[int, Mapping[str, Any]]) -> MaskWork:
+def _mask_work(
+    mask: EditedMask, source: int | None, base: Mapping[int, Mapping[str, Any]], given: Mapping[int, str]
+) -> MaskWork:
     """What became of one mask."""
     if source is None:
         label = None if mask.label == OBJECT else mask.label
         return MaskWork(how=ADDED, segmentation=mask.segmentation, label=label, drawn=True)
     row = base[source]
-    label = None if mask.label == (category_of(row) or OBJECT) else mask.label
+    label = None if mask.label == (given.get(source) or category_of(row) or OBJECT) else mask.label
     if _pixels(mask.segmentation) != _pixels(row["segmentation"]):
         return MaskWork(
             how=CHANGED, sources=(source,), segmentation=mask.segmentation, label=label, drawn=True
@@ -168,30 +195,43 @@ def _pixels(segmentation: Mapping[str, Any]) -> tuple[Any, ...]:
     return mask.height, mask.width, mask.counts
 
 
-def _starts(store: ObjectStore, images: Iterable[EditedImage], latest: Generation) -> dict[int, Start]:
-    """What each picture's editor was given."""
+def _which(image: EditedImage, latest: Generation) -> tuple[int, int]:
+    """The generation that an editor was given, and the picture."""
+    return (latest.number if image.generation is None else int(image.generation)), image.image_id
+
+
+def _starts(
+    store: ObjectStore, images: Iterable[EditedImage], latest: Generation
+) -> dict[tuple[int, int], Start]:
+    """What each picture's editor was given, by generation and picture. Raises InputError."""
     plan = load_plans(store)
+    places: dict[tuple[int, int], str] = {}
     wanted: dict[tuple[int, int], set[int]] = defaultdict(set)
     for image in images:
-        number = image.generation if image.generation is not None else latest.number
+        number, image_id = _which(image, latest)
+        places[number, image_id] = image.place
         try:
-            wanted[number, plan.shard_of(image_key(image.image_id))].add(image.image_id)
+            wanted[number, plan.shard_of(image_key(image_id))].add(image_id)
         except DatasetError as exc:
             raise InputError(
-                f"{store.root}: there is no picture {image.image_id}: are these its edits?"
+                f"{image.place}: {store.root} has no picture {image_id}: are these its edits?"
             ) from exc
 
-    starts: dict[int, Start] = {}
+    starts: dict[tuple[int, int], Start] = {}
     for (number, shard), ids in sorted(wanted.items()):
         generation = latest if number == latest.number else load_generation(store, number)
         samples = read_annotated(store, generation, shards=[shard], pictures=False, people=True, words=True)
         for sample in samples:
             image_id = int(sample.record["image"]["image_id"])
             if image_id in ids:
-                starts[image_id] = _start(store, sample.key, sample.record, number)
-        lacking = sorted(ids - starts.keys())
+                starts[number, image_id] = _start(store, sample.key, sample.record, number)
+        lacking = sorted(one for one in ids if (number, one) not in starts)
         if lacking:
-            raise InputError(f"{store.root}: picture {lacking[0]} has no masks in generation {number}")
+            place = places[number, lacking[0]]
+            raise InputError(
+                f"{place}: picture {lacking[0]} of {store.root} has no masks in generation {number}: was the "
+                "editor given another (--generation)?"
+            )
     return starts
 
 

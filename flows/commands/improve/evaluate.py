@@ -88,7 +88,8 @@ def evaluate(
 ) -> None:
     """Measure a segmenter, or a generation.
 
-    Points, boxes, proposals and edges against ground truth; --set evaluate.... says what of it.
+    Points, boxes, proposals and edges against ground truth; --set evaluate.FIELD=VALUE says which
+    of these.
     """
     with console.clear_errors(debug=debug):
         from maskmill.flows.config import load_config

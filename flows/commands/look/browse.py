@@ -45,7 +45,7 @@ def browse(
     order: Annotated[
         str,
         typer.Option(
-            help="Of review: key, random, hardest, lowest IoU, ... as the page lists them.",
+            help="In which order to review: key, random, hardest, lowest IoU, ... as the page lists them.",
             metavar="ORDER",
             autocompletion=completer(_orders),
         ),

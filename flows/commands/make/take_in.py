@@ -44,7 +44,7 @@ def import_column(
     who: Annotated[
         str | None,
         typer.Option(
-            help="Of --by person and edits: whose they are; this account by default.",
+            help="Whose masks (--by person) or edits they are, where files don't tell; you by default.",
             metavar="NAME",
             callback=a_name,
         ),
@@ -54,7 +54,7 @@ def import_column(
         typer.Option(
             "--generation",
             "-g",
-            help="Of edits: what the editor was given; told by its files, else the latest.",
+            help="For edits: what the editor was given, where its files don't tell; the latest by default.",
             metavar="WHICH",
         ),
     ] = None,
@@ -115,11 +115,16 @@ def _take_back(
     if json:
         console.print_json(found)
         return
-    console.out.print(f"[green]Taken back[/green]: {count(sum(found['pictures'].values()), 'picture')}")
+    read, edited = sum(found["pictures"].values()), sum(found["people"].values())
+    said = f"edits of {count(edited, 'picture')}" if edited else "nothing, no picture has new edits"
+    console.out.print(f"[green]Taken back[/green]: {said}; {count(read, 'picture')} read")
     pairs = [(f"pictures {what}", f"{number:,}") for what, number in found["pictures"].items()]
     pairs += [(f"  masks {what}", f"{number:,}") for what, number in found["masks"].items()]
     pairs += [(f"  edited by {name}", f"{number:,}") for name, number in found["people"].items()]
-    console.print_pairs([*pairs, ("generation", found["generation"])])
+    if found["absent"]:
+        pairs.append(("pictures that the files don't have", f"{found['absent']:,}, as they were"))
+    made = found["generation"] if found["generation"] is not None else "none: nothing is new"
+    console.print_pairs([*pairs, ("generation", made)])
 
 
 def _took_any(report: ImportReport) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +48,7 @@ def doctor(
             ):
                 found.append(finding)
                 if not json:
-                    _show(finding)
+                    watcher.above(functools.partial(_show, finding))
         wrong = [one for one in found if one.state == "wrong"]
         if json:
             rows = [dataclasses.asdict(one) for one in found]

@@ -48,7 +48,7 @@ Scratch = Annotated[
 
 
 def drill(
-    seed: Annotated[int, typer.Option(min=0, help="Of the faults, their order and the pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the faults, their order and the pictures.")] = 0,
     faults: Annotated[int, typer.Option(min=20, max=100_000, help="How many to inject.")] = 350,
     minutes: Annotated[
         float,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer import Context
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -80,3 +81,26 @@ def test_words_that_are_listed_elsewhere_are_completed(
 def test_usage_names_what_is_needed() -> None:
     assert " DATASET --input IMAGES [OPTIONS]" in shown("generate").splitlines()[0]
     assert " IMAGES... [OPTIONS]" in shown("tune").splitlines()[0]
+
+
+def test_an_argument_is_called_in_errors_as_in_the_help() -> None:
+    shown = CliRunner().invoke(app, ["show", "data"])
+    assert shown.exit_code == 2 and "Missing argument 'KEY'" in shown.stderr
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, typer.Abort])
+def test_ctrl_c_before_a_command_listens_or_at_its_question_is_a_word_and_130(
+    error: type[BaseException],
+) -> None:
+    stopping = typer.Typer(cls=Commands)
+
+    @stopping.command()
+    def one() -> None:
+        raise error
+
+    @stopping.command()
+    def two() -> None:
+        raise AssertionError
+
+    shown = CliRunner().invoke(stopping, ["one"])
+    assert (shown.exit_code, shown.stderr) == (130, "\nstopped\n")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from maskmill.flows.cli import app
 from tests.workers.published import NUM_ANNOTATED, publish_dataset
-from tests.workers.tools.test_round_trips import cvat_file, erase_cvat
+from tests.workers.tools.editors import cvat_file, erase_cvat
 
 
 def run(*words: str | Path) -> Result:
@@ -38,7 +38,19 @@ def test_edits_are_published_as_reviews(dataset: str, tmp_path: Path) -> None:
     assert json.loads(again.stdout)["pictures"] == {"taken before": 1, "as they were": NUM_ANNOTATED - 1}
     assert json.loads(again.stdout)["generation"] == 2
     shown = run("import", dataset, edited, "--format", "cvat", "--who", "Ana", "-g", "1").stdout
-    assert "Taken back: 9 pictures" in shown and "pictures taken before" in shown
+    assert "Taken back: nothing, no picture has new edits; 9 pictures read" in shown
+    assert "pictures taken before" in shown and "don't have" not in shown
+
+
+def test_pictures_that_a_file_lacks_are_told_of(dataset: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("export", dataset, out, "--format", "cvat", "--limit", "2").exit_code == 0
+    shown = run("import", dataset, cvat_file(out, erase_cvat), "--format", "cvat", "--who", "Ana")
+    assert "Taken back: edits of 1 picture; 2 pictures read" in shown.stdout
+    (line,) = [
+        one for one in shown.stdout.splitlines() if one.startswith("pictures that the files don't have")
+    ]
+    assert line.endswith(f"{NUM_ANNOTATED - 2}, as they were")
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import typer
+from rich.console import Console
 
 from maskmill.flows.config import ConfigError
 from maskmill.flows.report import console
+from maskmill.flows.report.live import LiveDisplay
+from maskmill.flows.report.progress_lines import ProgressLines
 from maskmill.flows.report.report import Tally, pace
 from maskmill.storage.errors import InputError, OutOfSpace
 
@@ -49,6 +54,27 @@ def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -
         raise KeyboardInterrupt
     assert caught.value.exit_code == 130
     assert "maskmill generate data --input in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("show", [console.print_pairs, lambda rows: console.print_table(("a", "b"), rows)])
+def test_a_terminal_cuts_no_word(
+    show: Callable[[Sequence[tuple[str, str]]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checksum wider than its column goes on in the next line."""
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=40, highlight=False)
+    monkeypatch.setattr(console, "_out", lambda: terminal)
+    show([("segmenter", "sha256:" + "0123456789" * 6)])
+    text = "".join(part.strip() for line in shown.getvalue().splitlines() for part in line.split("  "))
+    assert "sha256:" + "0123456789" * 6 in text and "\u2026" not in text
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, kind in (("dumb", ProgressLines), ("xterm", LiveDisplay)):
+        monkeypatch.setenv("TERM", name)
+        terminal = Console(file=io.StringIO(), force_terminal=True)
+        monkeypatch.setattr(console, "_err", lambda terminal=terminal: terminal)
+        assert isinstance(console.live_watcher(), kind)
 
 
 def test_brackets_in_names_are_text_not_markup(capsys: pytest.CaptureFixture[str]) -> None:

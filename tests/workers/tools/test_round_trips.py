@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import copy
 import io
 import json
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from maskmill.pipeline.rle import Rle, decode, encode_mask
@@ -25,126 +22,24 @@ from maskmill.workers.reading.samples import read_annotated
 from maskmill.workers.reviews.column import publish_saves
 from maskmill.workers.reviews.keep import Work, begin, keep
 from maskmill.workers.reviews.rows import ADDED, MaskWork
-from maskmill.workers.tools import brush_rle, cvat, fiftyone, label_studio
-from maskmill.workers.tools.take_back import BESIDE, SAME, SAVED, THERE, TakenBack, take_back
-from tests.workers.published import NUM_ANNOTATED, Published, publish_dataset
+from maskmill.workers.tools import fiftyone
+from maskmill.workers.tools.take_back import BESIDE, SAME, SAVED, THERE, take_back
+from tests.workers.published import NUM_ANNOTATED, Published
+from tests.workers.tools.editors import (
+    FILES,
+    KEY,
+    NOW,
+    back,
+    cvat_file,
+    erase_cvat,
+    fiftyone_folder,
+    files_of,
+    halved,
+    label_studio_file,
+    masks_of,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-NOW = "2025-02-01T00:00:00+00:00"
-KEY = "000000001"
-Mask = NDArray[np.bool_]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Published:
-    return publish_dataset(tmp_path)
-
-
-def files_of(data: Published) -> dict[str, bytes]:
-    root = Path(data.store.root)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-def masks_of(data: Published) -> dict[int, Mask]:
-    for sample in read_annotated(data.store, data.generation):
-        if sample.key == KEY:
-            return {r["id"]: decode(Rle.from_coco(r["segmentation"])) for r in sample.record["annotations"]}
-    raise AssertionError
-
-
-def back(data: Published, path: Path, format: str, who: str = "Ana") -> TakenBack:
-    return take_back(data.store, [path], format=format, generation=data.generation, who=who, created_utc=NOW)
-
-
-# What an annotator does in each tool, in the tool's own file
-
-
-def label_studio_file(folder: Path, edit: Callable[[list[dict[str, Any]]], None] | None = None) -> Path:
-    """The project's JSON export after an annotator submitted every task, begun from its prediction."""
-    tasks = json.loads((folder / label_studio.TASKS).read_text())
-    for number, task in enumerate(tasks, 1):
-        result = copy.deepcopy(task["predictions"][0]["result"])
-        for place, region in enumerate(result):
-            region["id"] = f"new{place}"  # a copy of a prediction gets new ids; its meta stays
-            region.pop("score")
-        if edit is not None and task["data"]["maskmill"]["key"] == KEY:
-            edit(result)
-        task["id"] = number
-        old = {"id": 1, "result": [], "was_cancelled": True, "updated_at": "2030-01-01"}
-        done = {
-            "id": 2,
-            "completed_by": {"email": "ana@example.org"},
-            "was_cancelled": False,
-            "lead_time": 12.5,
-            "updated_at": "2025-02-01",
-            "result": result,
-        }
-        task["annotations"] = [old, done]
-    path = folder / "project-1.json"
-    path.write_text(json.dumps(tasks))
-    return path
-
-
-def cvat_file(folder: Path, edit: Callable[[ElementTree.Element], None] | None = None) -> Path:
-    tree = ElementTree.parse(folder / cvat.ANNOTATIONS)
-    for image in tree.getroot().iter("image"):
-        if edit is not None and image.attrib["name"] == "sa_1.jpg":
-            edit(image)
-    path = folder / "task.xml"
-    tree.write(path)
-    return path
-
-
-def erase_label_studio(result: list[dict[str, Any]]) -> None:
-    region = result[0]
-    size = {"height": region["original_height"], "width": region["original_width"]}
-    mask_HW = brush_rle.decode(region["value"]["rle"], **size)
-    region["value"]["rle"] = brush_rle.encode(_halved(mask_HW))
-
-
-def erase_cvat(image: ElementTree.Element) -> None:
-    mask = next(image.iter("mask"))
-    wide, high = int(mask.attrib["width"]), int(mask.attrib["height"])
-    runs = [int(part) for part in mask.attrib["rle"].split(",")]
-    crop = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(high, wide)
-    crop[: high // 2] = False
-    mask.set("rle", ", ".join(map(str, cvat._runs(crop))))
-
-
-def _halved(mask_HW: Mask) -> Mask:
-    changed = mask_HW.copy()
-    rows = np.flatnonzero(mask_HW.any(axis=1))
-    changed[: rows[0] + (rows[-1] - rows[0] + 1) // 2] = False
-    return changed
-
-
-def fiftyone_folder(folder: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Path:
-    """The folder that FiftyOne exports again; benchmarks/consumers has the real one write it."""
-    found = json.loads((folder / fiftyone.SAMPLES).read_text())
-    for sample in found["samples"]:
-        sample["_dataset_id"] = {"$oid": "0" * 24}
-        if edit is not None and sample[fiftyone.KEY] == KEY:
-            edit(sample)
-    back = folder.with_name("back")
-    back.mkdir()
-    (back / fiftyone.SAMPLES).write_text(json.dumps(found))
-    return back
-
-
-def erase_fiftyone(sample: dict[str, Any]) -> None:
-    """The first mask's upper half, the box as it was."""
-    packed = sample[fiftyone.FIELD]["detections"][0]["mask"]["$binary"]
-    crop = np.load(io.BytesIO(zlib.decompress(base64.b64decode(packed["base64"]))))
-    crop[: len(crop) // 2] = False
-    packed["base64"] = base64.b64encode(fiftyone._packed(crop)).decode()
-
-
-FILES = {
-    "label_studio": (label_studio_file, erase_label_studio),
-    "cvat": (cvat_file, erase_cvat),
-    "fiftyone": (fiftyone_folder, erase_fiftyone),
-}
 
 
 @pytest.mark.parametrize("format", FILES)
@@ -172,7 +67,7 @@ def test_one_edited_mask_comes_back_and_nothing_else_changes(
         (source,) = row["from"]
         found = decode(Rle.from_coco(row["segmentation"]))
         assert row["how"] == ("changed" if source == first else "kept")
-        assert (found == (_halved(ours[source]) if source == first else ours[source])).all()
+        assert (found == (halved(ours[source]) if source == first else ours[source])).all()
 
     again = back(data, path, format)
     assert again.pictures == {THERE: 1, SAME: NUM_ANNOTATED - 1}
