@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def tracked(name: str, side: int, image: Pixels, points_per_side: int) -> Peer:
         pixels_B3HW: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
         return pixels_B3HW.to(device)
 
+    processor.generate_crop_boxes = partial(_points_over_the_whole_image, processor.generate_crop_boxes)
     model = sam2_model(theirs, Path("random"), prepare, torch.float32)
     adjust_family(model, image, predicted_iou=0.8)
     peer: Any = MaskGenerationPipeline
@@ -133,6 +135,17 @@ def tracked(name: str, side: int, image: Pixels, points_per_side: int) -> Peer:
 
     settings = MaskSettings(points_per_side=points_per_side, predicted_iou=0.8)
     return Peer(generate, model, settings)
+
+
+def _points_over_the_whole_image(crop_boxes: Callable[..., Any], image: Any, *given: Any) -> Any:
+    """transformers' grid, stretched as its processor stretches the image.
+
+    Its points lie as if the image kept its shape: of 640 x 480 pixels only the upper three quarters are asked.
+    """
+    boxes, points, images, labels = crop_boxes(image, *given)
+    points[..., 0] *= max(image.size) / image.width
+    points[..., 1] *= max(image.size) / image.height
+    return boxes, points, images, labels
 
 
 @torch.no_grad()
