@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 WRITES = ("put", "put_if_absent", "finish")
 RARE: Mapping[str, float] = {
-    "abandon": 90.0,
+    "abandon": 200.0,
     "unfinished": 40.0,
+    "folders": 2.0,
     "stat": 1.0,
     "put": 6.0,
     "delete": 5.0,
@@ -27,6 +28,7 @@ RARE: Mapping[str, float] = {
     "put_if_absent": 4.0,
     "open_read": 3.0,
 }
+MOST = 0.25  # of one fate: the first would else leave nothing of the rarest calls to the last
 
 
 class Fate(Enum):
@@ -109,7 +111,7 @@ class Dice(Fates):
             (Fate.SLEEPS, self.sleeps),
             (Fate.FULL, self.fills if op in WRITES else 0.0),
         ):
-            at -= chance * weight
+            at -= min(MOST, chance * weight)
             if at < 0:
                 return self._drawn(world, driver, fate)
         return Fate.NONE
