@@ -31,11 +31,12 @@ from torch import Tensor
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.forms import SAM, DecoderForm, StabilityChoice
 from maskmill.pipeline.decoder.fused.attention import Blocks
-from maskmill.pipeline.decoder.fused.head import FusedHead, FusedImage
+from maskmill.pipeline.decoder.fused.head import FusedHead
+from maskmill.pipeline.decoder.fused.head_kernels import FusedImage
 from maskmill.pipeline.decoder.lowrank import ImageKeys
 from maskmill.pipeline.decoder.lowrank_image import SharedImage
 from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
-from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead
+from maskmill.pipeline.decoder.mask_head import Halves, HeadMaps, MaskHead, Wanted
 from maskmill.pipeline.decoder.prompts import Prompts, encode
 from maskmill.pipeline.machine.blas import one_blas_thread
 from maskmill.pipeline.machine.torch_threads import map_jobs, one_thread
@@ -72,13 +73,11 @@ class _Chunk:
 
 
 class _MaskJob(NamedTuple):
-    """The kept outputs of one prompt: its place in the image tokens' batch, and where its masks go."""
+    """The kept outputs of one prompt, and its place in the image tokens' batch."""
 
     image: ImageKeys | Tensor
     prompt: int
-    hyper_KG: Tensor
-    hyper_hq_G: Tensor | None
-    out_Khw: Tensor
+    wanted: Wanted
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class IouFirst:
         for chunk in self._chunks:
             keep = keep_PM[prompt : prompt + len(chunk.tokens_PTC)].cpu()
             wanted_Khw = logits_Khw[made : made + int(keep.sum())]
-            jobs += self._decoder._mask_jobs(chunk, self.output_tokens, keep, wanted_Khw)
+            jobs += self._decoder._mask_jobs(self._state, chunk, self.output_tokens, keep, wanted_Khw)
             prompt, made = prompt + len(keep), made + len(wanted_Khw)
         threads = self._decoder.threads
         size = max(1, -(-len(jobs) // threads))
@@ -266,7 +265,7 @@ class SharedImageDecoder:
         head_maps = self._head.maps(embedding_CHW, maps)
         blocks = None if self._blocks is None else self._blocks.image(shared)
         if self._fused is not None:
-            fused = self._fused.image(shared.last_CS, tuple(maps))
+            fused = self._fused.image(shared.last_CS, tuple(maps) if self._form.finer_maps else ())
             return ImageState(embedding_CHW[None], shared, fused, head_maps, blocks)
         first = Halves(*((shared.last_CS.T @ weight).to(self._dtype) for weight in self._head.first_CE))
         return ImageState(embedding_CHW[None], shared, first, head_maps, blocks)
@@ -340,38 +339,40 @@ class SharedImageDecoder:
         return _Chunk(*transformer(source_PCHW, self._position_1CHW.expand_as(source_PCHW), tokens_PTC))
 
     def _mask_jobs(
-        self, chunk: _Chunk, output_tokens: tuple[int, ...], keep_PM: Tensor, out_Khw: Tensor
+        self,
+        state: ImageState,
+        chunk: _Chunk,
+        output_tokens: tuple[int, ...],
+        keep_PM: Tensor,
+        out_Khw: Tensor,
     ) -> list[_MaskJob]:
         """One for each of a chunk's prompts with a kept output; their masks go into `out_Khw` in order."""
         if len(out_Khw) == 0:
             return []
-        first = self._form.iou_place + 1
+        first, masks = self._form.iou_place + 1, self._mask_decoder.num_mask_tokens
         mask_tokens_PMC = chunk.tokens_PTC[:, [first + token for token in output_tokens]]
         with one_thread():
             hyper_PMG = self._head.hypernetworks(mask_tokens_PMC, output_tokens)
-            hyper_hq_PG: Sequence[Tensor | None] = [None] * len(hyper_PMG)
-            if self._form.hq_token:
-                hq_place = first + self._mask_decoder.num_mask_tokens
-                hyper_hq_PG = self._mask_decoder.hf_mlp(chunk.tokens_PTC[:, hq_place])
+            hq_P = self._head.hq_prompts(chunk.tokens_PTC[:, first + masks :], state.maps)
         jobs, made = [], 0
         for prompt in keep_PM.any(dim=1).nonzero().flatten().tolist():
             hyper_KG = hyper_PMG[prompt, keep_PM[prompt]]
-            wanted_Khw = out_Khw[made : made + len(hyper_KG)]
-            jobs.append(_MaskJob(chunk.image, prompt, hyper_KG, hyper_hq_PG[prompt], wanted_Khw))
+            wanted = Wanted(hyper_KG, out_Khw[made : made + len(hyper_KG)], hq_P[prompt])
+            jobs.append(_MaskJob(chunk.image, prompt, wanted))
             made += len(hyper_KG)
         return jobs
 
     def _make_masks(self, state: ImageState, jobs: Sequence[_MaskJob]) -> None:
         scratch = Scratch(state.shared.like)
         for job in jobs:
-            if isinstance(job.image, ImageKeys):
-                if self._fused is not None and isinstance(state.first_upscale, FusedImage):
-                    self._fused.logits(state.first_upscale, job.image, job.prompt, job.hyper_KG, job.out_Khw)
-                    continue
-                halves = self._first_upscale(state, job.image, job.prompt, scratch)
-            else:
+            if isinstance(job.image, Tensor):
                 halves = self._head.from_tokens(job.image[job.prompt], state.maps)
-            self._head.logits(halves, state.maps, job.hyper_KG, job.hyper_hq_G, job.out_Khw, scratch)
+            elif self._fused is not None and isinstance(state.first_upscale, FusedImage):
+                self._fused.logits(state.first_upscale, job.image, job.prompt, job.wanted, scratch)
+                continue
+            else:
+                halves = self._first_upscale(state, job.image, job.prompt, scratch)
+            self._head.logits(halves, state.maps, job.wanted, scratch)
 
     def _first_upscale(self, state: ImageState, keys: ImageKeys, prompt: int, scratch: Scratch) -> Halves:
         """The first convolution, on image tokens in low-rank form."""

@@ -6,6 +6,8 @@
 The second convolution is linear and only its product with `hyper` is wanted, so in (2) the product comes
 first: one output channel instead of G. As it is one, nine products a pixel at once and nine shifted sums do.
 
+On a CPU fused/head.py does all this in one pass.
+
 What it does not do: the transposed convolutions before it (mask_head.py).
 
 Shapes: S pixels of the finest grid (4 H x 4 W), G channels of it, E channels between the convolutions.
@@ -15,18 +17,30 @@ Source: segment_anything_hq/modeling/mask_decoder_hq.py.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
+class HqPrompt(NamedTuple):
+    """What a prompt's further mask is made of, beside the finest channels.
+
+    Attributes:
+        hyper_G: the HQ token's direction.
+        features_SG: of the image, see `HqHead.features`.
+    """
+
+    hyper_G: Tensor
+    features_SG: Tensor
+
+
 class HqHead:
     """The weights of SAM-HQ's further mask.
 
     Args:
-        mask_decoder: with `embedding_encoder`, `compress_vit_feat`, `embedding_maskfeature`.
+        mask_decoder: with `hf_mlp`, `embedding_encoder`, `compress_vit_feat`, `embedding_maskfeature`.
         size_hw: of the embedding.
         dtype: of pixels and of the maps on them.
     """
@@ -49,14 +63,19 @@ class HqHead:
         features_SG: Tensor = (final_1Ghw + early_1Ghw)[0].flatten(1).T + self._second_bias_G
         return features_SG.contiguous()
 
-    def logits(self, finest_SG: Tensor, hyper_G: Tensor, features_SG: Tensor) -> Tensor:
+    def hypernetwork(self, tokens_PC: Tensor) -> Tensor:
+        """float[P, G]: the direction of each prompt's HQ token among the finest channels."""
+        hyper_PG: Tensor = self._decoder.hf_mlp(tokens_PC)
+        return hyper_PG
+
+    def logits(self, finest_SG: Tensor, prompt: HqPrompt) -> Tensor:
         """float[4 H, 4 W]: one prompt's HQ mask.
 
         Args:
             finest_SG: the upscaled image tokens, row by row.
-            hyper_G: the HQ token's direction.
-            features_SG: of the image.
+            prompt: whose.
         """
+        hyper_G, features_SG = prompt
         height, width = self._size_hw
         finest_1Ghw = finest_SG.view(1, height, width, -1).permute(0, 3, 1, 2)
         between_1Ehw = F.conv2d(finest_1Ghw, self._first_EGyx, self._first_bias_E, padding=1)

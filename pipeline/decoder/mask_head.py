@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskmill.pipeline.decoder.forms import SAM, DecoderForm
-from maskmill.pipeline.decoder.hq_head import HqHead
+from maskmill.pipeline.decoder.hq_head import HqHead, HqPrompt
 from maskmill.pipeline.decoder.lowrank_steps import Scratch
 
 
@@ -49,6 +49,20 @@ class HeadMaps:
     middle: Halves | None
     fine: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
     hq_SG: Tensor | None = None
+
+
+class Wanted(NamedTuple):
+    """One prompt's outputs that are to be made.
+
+    Attributes:
+        hyper_MG: their directions among the finest channels.
+        out_Mhw: float32[M, 4 H, 4 W]: is written.
+        hq: what SAM-HQ's further mask is made of.
+    """
+
+    hyper_MG: Tensor
+    out_Mhw: Tensor
+    hq: HqPrompt | None = None
 
 
 class MaskHead:
@@ -138,25 +152,27 @@ class MaskHead:
         networks = [self._hypernetworks[token] for token in output_tokens]
         return torch.stack([mlp(mask_tokens_PMC[:, m]) for m, mlp in enumerate(networks)], dim=1)
 
-    def logits(
-        self,
-        halves: Halves,
-        maps: HeadMaps,
-        hyper_MG: Tensor,
-        hyper_hq_G: Tensor | None,
-        out_Mhw: Tensor,
-        scratch: Scratch,
-    ) -> None:
-        """The rest of the head, for one prompt's wanted outputs, into `out_Mhw` (float[M, 4 H, 4 W]).
+    def hq_prompts(self, tokens_PTC: Tensor, maps: HeadMaps) -> Sequence[HqPrompt | None]:
+        """Of each prompt what SAM-HQ's further mask is made of; None for other families.
+
+        Args:
+            tokens_PTC: after the mask tokens, SAM-HQ's own first.
+            maps: of the image.
+        """
+        if self.hq is None or maps.hq_SG is None:
+            return [None] * len(tokens_PTC)
+        return [HqPrompt(hyper_G, maps.hq_SG) for hyper_G in self.hq.hypernetwork(tokens_PTC[:, 0])]
+
+    def logits(self, halves: Halves, maps: HeadMaps, wanted: Wanted, scratch: Scratch) -> None:
+        """The rest of the head, for one prompt.
 
         Args:
             halves: the first convolution's output; taken over.
             maps: of the image.
-            hyper_MG: the wanted outputs' directions.
-            hyper_hq_G: the HQ token's, for SAM-HQ.
-            out_Mhw: is written.
+            wanted: of the prompt.
             scratch: in the head's format.
         """
+        hyper_MG, out_Mhw, hq = wanted
         height, width = self._size_hw
         outputs, channels = hyper_MG.shape
         out_rows = out_Mhw.view(outputs, height, 2, 2, 4 * width)
@@ -178,8 +194,8 @@ class MaskHead:
                 out_rows[:, :, upper, lower] = rows.view(outputs, height, 4 * width)
 
         if self.hq is not None:
-            assert finest is not None and hyper_hq_G is not None and maps.hq_SG is not None
-            out_Mhw += self.hq.logits(finest.view(-1, channels), hyper_hq_G, maps.hq_SG)
+            assert finest is not None and hq is not None
+            out_Mhw += self.hq.logits(finest.view(-1, channels), hq)
 
 
 def _cut_by_row(weight: Tensor) -> tuple[Tensor, Tensor]:

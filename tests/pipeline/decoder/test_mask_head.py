@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from maskmill.pipeline.decoder.lowrank_steps import Scratch
-from maskmill.pipeline.decoder.mask_head import MaskHead
+from maskmill.pipeline.decoder.mask_head import MaskHead, Wanted
 from tests.pipeline.conftest import build_tiny_sam
 
 TOKENS = (1, 3)
@@ -29,7 +29,7 @@ def test_the_products_give_the_convolutions_logits(dtype: torch.dtype) -> None:
         halves = head.from_tokens(image_CHW.flatten(1).T, maps)
         scratch = Scratch(torch.empty(0, dtype=dtype))
         hyper_MG = head.hypernetworks(tokens_PMC, TOKENS)[0]
-        head.logits(halves, maps, hyper_MG, None, got, scratch)
+        head.logits(halves, maps, Wanted(hyper_MG, got), scratch)
 
     reach = float(wanted.abs().max())
     assert got.dtype == torch.float32

@@ -8,6 +8,7 @@ import torch
 
 from maskmill.pipeline.decoder.forms import SAM
 from maskmill.pipeline.decoder.fused import head as fused_head
+from maskmill.pipeline.decoder.fused import head_kernels
 from maskmill.pipeline.decoder.fused.head import FusedHead
 from maskmill.pipeline.machine import blas
 from tests.pipeline.decoder.test_decoder import Model
@@ -22,7 +23,7 @@ def test_product_of_columns(shape: tuple[int, int, int]) -> None:
     right = rng.normal(size=(inner, columns)).astype(np.float32)
     start = columns // 3
     out = np.full((rows, columns), np.nan, np.float32)
-    fused_head._product(left, right, start, columns, out)
+    head_kernels._product(left, right, start, columns, 0.0, out)
     assert np.allclose(out[:, : columns - start], left @ right[:, start:], atol=1e-3)
     assert np.isnan(out[:, columns - start :]).all()
 
