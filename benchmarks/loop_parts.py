@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from maskmill.flows.config import RunConfig
 from maskmill.flows.deployments.quick_start import run_generate
@@ -36,6 +37,29 @@ def shifted(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     grain = np.random.default_rng(int(image[::16, ::16].sum())).normal(0, 9, image.shape)
     turned = 255 - image[..., [2, 0, 1]].astype(np.float64)
     return np.clip(60 + 0.55 * turned + grain, 0, 255).astype(np.uint8)
+
+
+def grained(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Another style: grain of 25."""
+    grain = np.random.default_rng(int(image[::16, ::16].sum())).normal(0, 25, image.shape)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def dimmed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Another style: grey, contrast lowered to 0.3, grain of 20."""
+    grain = np.random.default_rng(int(image[::16, ::16].sum())).normal(0, 20, image.shape)
+    grey: NDArray[np.float64] = image.mean(axis=-1, keepdims=True)
+    return np.clip(90 + 0.3 * grey + grain, 0, 255).astype(np.uint8)
+
+
+def blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Another style: out of focus, by a Gaussian of 2.5 px."""
+    soft: NDArray[np.float64] = ndimage.gaussian_filter(image.astype(np.float64), (2.5, 2.5, 0))
+    return np.clip(soft, 0, 255).astype(np.uint8)
+
+
+LOOKS: dict[str, Look] = {"shifted": shifted, "grain": grained, "dim": dimmed, "blur": blurred}
+"""Styles of scenes that nano never saw, by name."""
 
 
 def write_scenes(folder: Path, seeds: Sequence[int], size_px: int, look: Look = plain) -> Path:

@@ -25,8 +25,9 @@ from scipy.optimize import minimize
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.verify.coverage import CellGrid, Floats32, coverage
+from maskmill.pipeline.verify.coverage import CellGrid, Cover, Floats32
 from maskmill.pipeline.verify.features import edge_strength, picture_cells
+from maskmill.pipeline.verify.runs import Runs
 
 SEEN = (
     "unexplained_edges",
@@ -61,22 +62,27 @@ class Missing:
     unexplained_RC: Floats32
 
 
-def look(image: AnnotatedImage, right_N: Floats32, pixels_HWC: Pixels) -> Missing:
+def look(
+    image: AnnotatedImage, right_N: Floats32, pixels_HWC: Pixels, *, cover: Cover | None = None
+) -> Missing:
     """What of a picture its masks leave unexplained.
 
     Args:
         image: N masks, with what was passed over where that was kept.
         right_N: probability that each is right.
         pixels_HWC: of the picture.
+        cover: of these masks, where it is at hand.
+
+    Raises:
+        ValueError: damaged run lengths.
     """
-    grid = CellGrid.of(image.height, image.width)
-    cover_NRC = coverage([one.segmentation for one in image.annotations], grid)
+    cover = Cover.of(Runs.of(image)) if cover is None else cover
+    grid = cover.grid
     edge_RC = np.minimum(edge_strength(picture_cells(pixels_HWC, grid)), MOST) / np.float32(MOST)
 
     # (1), and the outlines' share of the edges
-    open_RC = (1 - cover_NRC * right_N[:, None, None]).prod(axis=0)
-    partial_RC = (4 * cover_NRC * (1 - cover_NRC) * right_N[:, None, None]).max(axis=0, initial=0)
-    near_RC = ndimage.maximum_filter(partial_RC, 3)
+    open_RC, outline_RC = cover.explained(right_N)
+    near_RC = ndimage.maximum_filter(outline_RC, 3)
 
     # (2)
     over_RC = np.zeros_like(open_RC)
@@ -166,7 +172,8 @@ def _unanswered(image: AnnotatedImage) -> float:
 
 def _texture(pixels_HWC: Pixels) -> float:
     """Of some rows of the picture, in 255ths."""
-    grey = pixels_HWC[:: max(1, len(pixels_HWC) // TEXTURE_ROWS)].mean(axis=2, dtype=np.float32)
+    rows_RWC = pixels_HWC[:: max(1, len(pixels_HWC) // TEXTURE_ROWS)]
+    grey = (rows_RWC[..., 0].astype(np.float32) + rows_RWC[..., 1] + rows_RWC[..., 2]) / np.float32(3)
     return float(np.log(np.abs(np.diff(grey, axis=1)).mean() + 1)) if grey.shape[1] > 1 else 0.0
 
 

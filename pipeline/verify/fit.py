@@ -7,13 +7,14 @@ hidden (votes, the embedding, colours), so that a head also judges masks of whic
 Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates
 (2002).
 
-Shape suffixes: N masks, F features, E folds, U hidden units, K knots.
+Shape suffixes: N masks, F features, E folds, U hidden units, V different answers, K knots.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from torch.nn import functional as F
 from maskmill.pipeline.verify.features import FEATURES, GROUPS, VOTES
 from maskmill.pipeline.verify.head import FARTHEST, RIGHT_IOU, Curve, Floats, Head, Networks
 
+AnyFloats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
 FOLDS = 5
 HIDDEN = 12
 STEPS = 150
@@ -34,6 +37,8 @@ DECAY = 0.3
 HIDE = 0.15
 """Of each group of features, how often it is hidden."""
 KNOTS = 24
+LEAST_STEP = 1e-4
+"""Between two knots."""
 LEAST_IN_FOLD = 20
 
 
@@ -137,23 +142,36 @@ def _curves(unseen_N2: Floats, examples: Examples) -> tuple[Curve, Curve]:
     )
 
 
-def fitted_curve(said_N: Floats, true_N: Floats, weight_N: Floats, knots: int = KNOTS) -> Curve:
+def fitted_curve(
+    said_N: AnyFloats, true_N: AnyFloats, weight_N: AnyFloats | None = None, knots: int = KNOTS
+) -> Curve:
     """The rising step function of least squares, at knots between which equally many answers lie.
 
+    Equal answers have one truth, their mean. The first and last knot are the least and the largest answer.
+
     Args:
-        said_N: answers.
+        said_N: answers, at least one.
         true_N: what is true, 0 to 1.
-        weight_N: how much each counts.
+        weight_N: how much each counts; None is alike.
         knots: K, at least 2.
     """
-    order = np.argsort(said_N, kind="stable")
-    said, weight = said_N[order].astype(np.float64), weight_N[order].astype(np.float64)
-    fitted = isotonic_regression(true_N[order].astype(np.float64), weights=weight).x
-    edges = np.linspace(0, len(said), knots + 1).round().astype(int)
-    parts = [slice(a, b) for a, b in pairwise(edges) if b > a]
-    said_K = np.array([np.average(said[part], weights=weight[part]) for part in parts])
-    true_K = np.array([np.average(fitted[part], weights=weight[part]) for part in parts])
-    rising_K = np.maximum.accumulate(said_K) + 1e-6 * np.arange(len(said_K))
+    weight_N = np.ones(len(said_N), np.float32) if weight_N is None else weight_N
+    said_V, group_N = np.unique(said_N.astype(np.float64), return_inverse=True)
+    weight_V = np.bincount(group_N, weights=weight_N)
+    mean_V = np.bincount(group_N, weights=weight_N * true_N.astype(np.float64)) / weight_V
+    fitted_V = isotonic_regression(mean_V, weights=weight_V).x
+
+    # Knots by the count of answers; about each, the mean over those nearer to it than to another
+    group_N, weight_N = np.sort(group_N), weight_N[np.argsort(group_N, kind="stable")]
+    place_K = np.linspace(0, len(said_N) - 1, knots)
+    said_K = np.interp(place_K, np.arange(len(said_N)), said_V[group_N])
+    edges = np.concatenate([[0], (place_K[1:] + place_K[:-1]) / 2, [len(said_N)]]).round().astype(int)
+    parts = [slice(a, max(b, a + 1)) for a, b in pairwise(edges)]
+    true_K = np.array([np.average(fitted_V[group_N[part]], weights=weight_N[part]) for part in parts])
+
+    # Rising by `LEAST_STEP` at least
+    step_K = LEAST_STEP * np.arange(knots)
+    rising_K = np.maximum.accumulate(said_K - step_K) + step_K
     return Curve(rising_K.astype(np.float32), np.clip(np.maximum.accumulate(true_K), 0, 1).astype(np.float32))
 
 

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.verify.coverage import Floats32
+from maskmill.pipeline.verify.coverage import Cover, Floats32
 from maskmill.pipeline.verify.exhaustivity import SEEN, ShareFound, look
 from maskmill.pipeline.verify.features import features
 from maskmill.pipeline.verify.head import Head, Stored, Verdicts, load, save
+from maskmill.pipeline.verify.runs import Runs
 
 if TYPE_CHECKING:
     from maskmill.pipeline.segmenters.base import ImageEmbedding
@@ -84,10 +85,11 @@ class Verifier:
         Raises:
             ValueError: damaged run lengths.
         """
-        said = self.head(features(image, pixels_HWC=pixels_HWC, embedding=embedding))
+        cover = Cover.of(Runs.of(image))
+        said = self.head(features(image, pixels_HWC=pixels_HWC, embedding=embedding, cover=cover))
         if pixels_HWC is None:
             return PictureVerdicts(said, None, None, self.is_calibrated)
-        missing = look(image, said.right_N, pixels_HWC)
+        missing = look(image, said.right_N, pixels_HWC, cover=cover)
         share = float(self.share(missing.seen_S[None])[0])
         return PictureVerdicts(said, share, missing.unexplained_RC, self.is_calibrated)
 

@@ -9,15 +9,16 @@ Shape suffixes: N masks, S samples along a side, G = S * S, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from maskmill.pipeline.annotation import Annotation
+from maskmill.pipeline.annotation import AnnotatedImage
+from maskmill.pipeline.machine.compiled import kernel
 from maskmill.pipeline.pixels import Pixels
-from maskmill.pipeline.rle import Ints, run_lengths
+from maskmill.pipeline.rle import Ints
+from maskmill.pipeline.verify.runs import Runs
 
 SIDE = 32
 MARGIN = 0.3
@@ -44,29 +45,22 @@ class Windows:
     within_NSS: Bools
 
 
-def windows(annotations: Sequence[Annotation], *, height: int, width: int) -> Windows:
+def windows(image: AnnotatedImage, runs: Runs) -> Windows:
     """One for each mask.
 
     Args:
-        annotations: N, at least one.
-        height, width: of the picture in px.
-
-    Raises:
-        ValueError: damaged run lengths.
+        image: N masks, at least one.
+        runs: its masks' own.
     """
-    box_N4 = np.array([one.bbox_xywh for one in annotations], np.float64)
+    box_N4 = np.array([one.bbox_xywh for one in image.annotations], np.float64)
     x_NS = _samples(box_N4[:, 0], box_N4[:, 2] + 1)
     y_NS = _samples(box_N4[:, 1], box_N4[:, 3] + 1)
-    inside_x, inside_y = (x_NS >= 0) & (x_NS < width), (y_NS >= 0) & (y_NS < height)
+    inside_x, inside_y = (x_NS >= 0) & (x_NS < image.width), (y_NS >= 0) & (y_NS < image.height)
     within_NSS = inside_y[:, :, None] & inside_x[:, None, :]
-    column_NS = np.clip(x_NS, 0, width - 1).astype(np.int64)
-    row_NS = np.clip(y_NS, 0, height - 1).astype(np.int64)
-    mask_NSS = np.stack(
-        [
-            _is_mask(run_lengths(one.segmentation), column_NS[place] * height, row_NS[place])
-            for place, one in enumerate(annotations)
-        ]
-    )
+    column_NS = np.clip(x_NS, 0, image.width - 1).astype(np.int64)
+    row_NS = np.clip(y_NS, 0, image.height - 1).astype(np.int64)
+    mask_NSS = np.zeros(within_NSS.shape, np.bool_)
+    _look_up(runs.end_R, runs.first_N1, column_NS * image.height, row_NS, mask_NSS)
     return Windows(x_NS, y_NS, mask_NSS & within_NSS, within_NSS)
 
 
@@ -79,12 +73,19 @@ def _samples(start_N: npt.NDArray[np.float64], length_N: npt.NDArray[np.float64]
     return found
 
 
-def _is_mask(lengths: Ints, column_starts_S: Ints, row_S: Ints) -> Bools:
-    """bool[S, S]: whether the pixel of each sample lies in a run of ones."""
-    place_SS = column_starts_S[None, :] + row_S[:, None]
-    run_SS = np.searchsorted(np.cumsum(lengths), place_SS, side="right")
-    found: Bools = run_SS % 2 == 1
-    return found
+@kernel
+def _look_up(end_R: Ints, first_N1: Ints, column_start_NS: Ints, row_NS: Ints, mask_NSS: Bools) -> None:
+    """Whether the pixel of each sample lies in a run of ones; a column's samples come with rising rows."""
+    for n in range(len(mask_NSS)):
+        first = first_N1[n]
+        ends = end_R[first : first_N1[n + 1]]
+        for s in range(mask_NSS.shape[2]):
+            run = np.searchsorted(ends, column_start_NS[n, s] + row_NS[n, 0], side="right")
+            for row in range(mask_NSS.shape[1]):
+                place = column_start_NS[n, s] + row_NS[n, row]
+                while ends[run] <= place:
+                    run += 1
+                mask_NSS[n, row, s] = run % 2 == 1
 
 
 def colours_at(pixels_HWC: Pixels, where: Windows) -> Floats32:
@@ -94,11 +95,12 @@ def colours_at(pixels_HWC: Pixels, where: Windows) -> Floats32:
         pixels_HWC: of the picture.
         where: windows of its masks.
     """
-    levels = [pixels_HWC]
-    while min(levels[-1].shape[:2]) >= 2 * SIDE:
-        levels.append(_halved(levels[-1]))
     step_N = np.maximum(where.x_NS[:, 1] - where.x_NS[:, 0], where.y_NS[:, 1] - where.y_NS[:, 0])
-    level_N = np.clip(np.floor(np.log2(np.maximum(step_N, 1))), 0, len(levels) - 1).astype(int)
+    wanted_N = np.floor(np.log2(np.maximum(step_N, 1))).astype(int)
+    levels = [pixels_HWC]
+    while len(levels) <= wanted_N.max(initial=0) and min(levels[-1].shape[:2]) >= 2 * SIDE:
+        levels.append(_halved(levels[-1]))
+    level_N = np.minimum(wanted_N, len(levels) - 1)
 
     found = np.zeros((*where.mask_NSS.shape, 3), np.uint8)
     for level in np.unique(level_N):

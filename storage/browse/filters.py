@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from maskmill.storage.browse.gain import RARITY
 from maskmill.storage.errors import InputError
 from maskmill.storage.query.query import QueryError
 
@@ -36,6 +37,8 @@ SORTS = {
     "random": "hash(key, {seed})",
     "hardest": "doubt desc nulls first, key",
     "most gain": f"key in (select key from {COPIES}), gain desc nulls first, key",
+    "most gain by size": f"key in (select key from {COPIES}), gain_by_size desc nulls first, key",
+    "most gain by rarity": f"key in (select key from {COPIES}), gain * {RARITY} desc nulls first, key",
     "most masks": "masks desc, key",
     "fewest masks": "masks, key",
     "lowest IoU": "min_iou nulls last, key",
@@ -148,6 +151,20 @@ def check_where(where: str) -> None:
         raise QueryError(f"the SQL condition cannot be read: {' '.join(str(exc).split())[:300]}") from exc
     if len(statements) != 1 or len(alone) != 1:
         raise QueryError('give one SQL condition, such as "area_px > 5000 and predicted_iou < 0.9"')
+
+
+Need = Literal["gain", "labels"]
+
+
+def needs_of(sort: str) -> frozenset[Need]:
+    """What an order needs of a search beyond what every search collects.
+
+    Raises:
+        InputError: there is no such order.
+    """
+    order = order_of(sort)
+    needs: tuple[tuple[Need, bool], ...] = (("gain", "gain" in order), ("labels", RARITY in order))
+    return frozenset(name for name, is_needed in needs if is_needed)
 
 
 def order_of(sort: str, seed: int = 0) -> str:

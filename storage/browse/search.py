@@ -10,12 +10,13 @@ Every search has a DuckDB of its own, in memory, locked down as `maskmill query`
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from maskmill.storage.browse.filters import COPIES, Filters, order_of
-from maskmill.storage.browse.statement import statement
+from maskmill.storage.browse.filters import COPIES, Filters, Need, needs_of, order_of
+from maskmill.storage.browse.gain import LABELLED, RARITY_OF_ALL
+from maskmill.storage.browse.statement import labels_of, statement
 from maskmill.storage.errors import StorageError
 from maskmill.storage.query.query import LOCKED, QueryError, query_sentence
 
@@ -31,7 +32,8 @@ TABLES = ("masks", "images")
 
 FOUND = (
     "create table found (key varchar, shard bigint, masks bigint, matching bigint, min_iou float, "
-    "min_stability float, doubt float, largest_px bigint, smallest_px bigint, gain float, reject varchar)"
+    "min_stability float, doubt float, largest_px bigint, smallest_px bigint, gain float, "
+    "gain_by_size float, reject varchar)"
 )
 
 
@@ -78,20 +80,23 @@ class Search:
     Args:
         catalogue: the generation.
         filters: what is looked for.
+        needs: of the orders that will be asked for (`needs_of`): they cost more.
 
     Raises:
         NoSuchThing: filters name a generation or a set of pictures that isn't there.
     """
 
-    def __init__(self, catalogue: Catalogue, filters: Filters) -> None:
+    def __init__(self, catalogue: Catalogue, filters: Filters, needs: Collection[Need] = ()) -> None:
         import duckdb
 
-        self._catalogue, self._filters = catalogue, filters
+        self._catalogue, self._filters, self._needs = catalogue, filters, needs
         self._keys = catalogue.chosen(filters.chosen) if filters.chosen else None
         self._shards = catalogue.shards_for(filters.since, self._keys)
         self._connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY, **LOCKED})
         self._connection.execute(FOUND)
         self._connection.execute(f"create table {COPIES} (key varchar)")
+        self._connection.execute(f"create table {LABELLED} (key varchar, word varchar)")
+        self._connection.execute(RARITY_OF_ALL)
         self._knows_copies = False
         self._asked = self._found = 0
         self._wanted = 0.0
@@ -164,6 +169,7 @@ class Search:
     def _order(self, sort: str, seed: int) -> str:
         """The SQL of an order, and what it needs beside the pictures that are found."""
         order = order_of(sort, seed)
+        assert needs_of(sort) <= set(self._needs), f"a search begun without what {sort!r} needs"
         if COPIES not in order:
             return order
         copies = _column("key", sorted(self._catalogue.copies()))
@@ -235,8 +241,11 @@ class Search:
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
-            asked = statement(self._filters, {name: table.schema.names for name, table in tables.items()})
+            fields = {name: table.schema.names for name, table in tables.items()}
+            asked = statement(self._filters, fields, self._needs)
             timer.start()
+            if "labels" in self._needs and (labels := labels_of(fields)):
+                cursor.execute(labels)
             counted = cursor.execute(asked.sql, asked.values).fetchone()
         except (duckdb.Error, RuntimeError, UnicodeError) as exc:
             if expired.is_set():
@@ -268,7 +277,7 @@ class Search:
             yield "reviews", reviews
         if filters.text and (captions := catalogue.captions(shards)) is not None:
             yield "captions", captions
-        if filters.label:
+        if filters.label or "labels" in self._needs:
             for place, words in enumerate(catalogue.words(shards)):
                 yield f"words{place}", words
 

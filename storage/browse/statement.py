@@ -7,18 +7,20 @@ that people type are placeholders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from maskmill.storage.browse.filters import CHANGES, DOUBT, Conditions, Filters
-from maskmill.storage.browse.gain import DISAGREES, GAIN
+from maskmill.storage.browse.filters import CHANGES, DOUBT, Conditions, Filters, Need
+from maskmill.storage.browse.gain import DISAGREES, GAIN, GAIN_BY_SIZE, LABELLED
 
 WORD_FIELDS = ("label", "phrase", "name")
 
 _OF_MASKS = (
     f"count(m.annotation_id) as masks, count(*) filter (where {{fits}}) as matching, "
     f"min(m.predicted_iou) as min_iou, min(m.stability_score) as min_stability, {DOUBT} as doubt, "
-    f"max(m.area_px) as largest_px, min(m.area_px) as smallest_px, {GAIN} as gain"
+    "max(m.area_px) as largest_px, min(m.area_px) as smallest_px, {gains}"
 )
+_GAINS = f"{GAIN} as gain, {GAIN_BY_SIZE} as gain_by_size"
+_NO_GAINS = "null as gain, null as gain_by_size"
 _JUDGED = (
     "(select m.*, v.expected_iou, v.p_right, v.share_found from masks m left join verdicts v "
     "using (annotation_id))",
@@ -31,36 +33,54 @@ _ROWS_WITH_PICTURES = (
 )
 
 
-def statement(filters: Filters, tables: Mapping[str, Sequence[str]]) -> Conditions:
+def statement(
+    filters: Filters, tables: Mapping[str, Sequence[str]], needs: Collection[Need] = ()
+) -> Conditions:
     """The statement, and its values.
 
     Args:
         filters: what is asked.
         tables: the fields of each table that there is.
+        needs: of the orders that will be asked for.
     """
     pictures, values = _picture_conditions(filters, tables)
     if "masks" not in tables:
-        bare = "0, 0, null, null, null, null, null, null"
+        bare = "0, 0, null, null, null, null, null, null, null"
         kept = [*pictures, "false"] if filters.on_masks or filters.where.strip() else pictures
         return Conditions(_insert(bare, "", kept), values)
 
     fits, fit_values = _fits(filters)
     judged = _JUDGED[0 if "verdicts" in tables else 1]
     rows = _ROWS_WITH_PICTURES.format(judged=judged) if filters.where.strip() else judged
-    of_masks = (
-        f"left join (select m.key, {_OF_MASKS.format(fits=fits)} from {rows} m group by m.key) a using (key)"
-    )
+    of_mask = _OF_MASKS.format(fits=fits, gains=_GAINS if "gain" in needs else _NO_GAINS)
+    of_masks = f"left join (select m.key, {of_mask} from {rows} m group by m.key) a using (key)"
     if fits != "true":
         pictures = [*pictures, "a.matching > 0"]
-    gain = "gain"
+    more = "1"
     if "differences" in tables:
         of_masks += " left join differences d using (key)"
-        gain = f"gain * {DISAGREES}"
+        more = DISAGREES
     scores = (
         "coalesce(masks, 0), coalesce(matching, 0), min_iou, min_stability, doubt, largest_px, smallest_px, "
-        f"{gain}"
+        f"gain * {more}, gain_by_size * {more}"
     )
     return Conditions(_insert(scores, of_masks, pictures), (*fit_values, *values))
+
+
+def labels_of(tables: Mapping[str, Sequence[str]]) -> str:
+    """The statement that keeps labels and names of the shards in hand, each once a picture; "" for none."""
+    found = [f"select key, lower({field}) as word from {table}" for table, field in _words(tables)]
+    if not found:
+        return ""
+    return (
+        f"insert into {LABELLED} select distinct * from ({' union all '.join(found)}) where word is not null"
+    )
+
+
+def _words(tables: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """Tables with labels or names, and the fields that hold them."""
+    named = [(table, found) for table, found in tables.items() if table.startswith("words")]
+    return [(table, field) for table, found in named for field in WORD_FIELDS if field in found]
 
 
 def _insert(scores: str, of_masks: str, conditions: Sequence[str]) -> str:
@@ -110,10 +130,7 @@ def _picture_conditions(
     if filters.label:
         named = [
             f"i.key in (select key from {table} where contains(lower({field}), lower(?)))"
-            for table, found in tables.items()
-            if table.startswith("words")
-            for field in WORD_FIELDS
-            if field in found
+            for table, field in _words(tables)
         ]
         parts.append((f"({' or '.join(named) or 'false'})", (filters.label,) * len(named)))
 

@@ -86,7 +86,7 @@ class Reviewing:
         Raises:
             StorageError: the search fails.
         """
-        search = self._session.search(filters)
+        search = self._session.search(filters, sort)
         found, is_complete = search.keys_so_far(sort, seed=seed, most=LOOKED_AT, wait_s=WAITED_S)
         is_complete = is_complete and len(found) < LOOKED_AT
         people = self._session.people
@@ -104,7 +104,7 @@ class Reviewing:
     def open(
         self, key: str, who: str, *, blank: bool = False, both: bool = False, ahead: bool = False
     ) -> dict[str, Any]:
-        """A picture as its reviewer finds it, and who else is there.
+        """A picture as its reviewer finds it, what a verifier said of its masks, and who else is there.
 
         Args:
             key: of the picture.
@@ -142,6 +142,7 @@ class Reviewing:
             "key": key,
             "image": {**start.image, "source": session.catalogue.planned(key).label},
             "rows": list(start.rows),
+            "verdict": session.shown.verdict(key),
             "finished": start.finished,
             "opening": opening,
             "saved_by": None if standing.in_force is None else standing.in_force.who,

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from maskmill.storage.browse.catalogue import Catalogue
-from maskmill.storage.browse.filters import SORTS, Filters, order_of
+from maskmill.storage.browse.filters import SORTS, Filters, Need, needs_of, order_of
 from maskmill.storage.browse.search import FoundPicture, Search
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.generations import list_generations
@@ -81,7 +81,7 @@ class Session:
             lambda: models.load(models.in_force(store, segmenter)), _Pictures(self, segmenter)
         )
         self.reviewing = Reviewing(self)
-        self._searches: OrderedDict[tuple[Filters, object], Search] = OrderedDict()
+        self._searches: OrderedDict[tuple[Filters, object, frozenset[Need]], Search] = OrderedDict()
         self._lock = threading.Lock()
 
     def _catalogue(self, generation: Generation) -> Catalogue:
@@ -137,7 +137,7 @@ class Session:
 
     def pictures(self, filters: Filters, sort: str, *, seed: int, offset: int, limit: int) -> dict[str, Any]:
         """A page of a search. Raises InputError, StorageError."""
-        page = self.search(filters).page(sort, offset, limit, seed=seed)
+        page = self.search(filters, sort).page(sort, offset, limit, seed=seed)
         return {
             "pictures": [self._pictured(one) for one in page.pictures],
             "found": page.found,
@@ -153,15 +153,26 @@ class Session:
         masks = one.masks if save is None else len(save.annotations)
         return {**asdict(one), "masks": masks, "source": source, "review": state}
 
-    def search(self, filters: Filters) -> Search:
-        """The search of some filters, begun if it is not open; the ones asked least lately are closed."""
+    def search(self, filters: Filters, sort: str = "key") -> Search:
+        """The search of some filters, begun if it is not open; the ones asked least lately are closed.
+
+        Args:
+            filters: what is looked for.
+            sort: the order that it will be asked for; another may need another search.
+
+        Raises:
+            InputError: no such order.
+            NoSuchThing: filters name a generation or a set of pictures that isn't there.
+        """
+        needs = needs_of(sort)
         old: list[Search] = []
         as_of: object = tuple(self.people.numbers().items()) if filters.made_by else ()
         if filters.chosen:
             as_of = (as_of, set_numbers(self.store).get(filters.chosen))
         with self._lock:
-            search = self._searches.pop((filters, as_of), None) or Search(self.catalogue, filters)
-            self._searches[filters, as_of] = search
+            search = self._searches.pop((filters, as_of, needs), None)
+            search = search or Search(self.catalogue, filters, needs)
+            self._searches[filters, as_of, needs] = search
             while len(self._searches) > MOST_SEARCHES:
                 old.append(self._searches.popitem(last=False)[1])
         for one in old:

@@ -115,8 +115,17 @@ class Shown:
             "by": "automatic" if newest is None else "people",
             "annotations": self.annotations(key),
             "columns": [self._column(row, key) for row in self._catalogue.rows_of(planned.shard)],
-            "verdict": self._verdict(planned.shard, key),
+            "verdict": self.verdict(key),
         }
+
+    def verdict(self, key: str) -> Record | None:
+        """What a verifier says of the picture as a whole, with its map; None where none was asked.
+
+        Raises:
+            StorageError: there is no such picture, or its verdict cannot be read.
+        """
+        found = self._json(self._catalogue.planned(key).shard, VERDICTS, key)
+        return found and {name: found.get(name) for name in ("share_found", "calibrated", "unexplained")}
 
     def annotations(self, key: str) -> Sequence[Mapping[str, Any]]:
         """The masks that stand now: people's where there are any, else the automatic ones."""
@@ -185,11 +194,6 @@ class Shown:
         if isinstance(found, dict) and isinstance(found.get("annotations"), list):
             return f"{len(found['annotations'])} masks"
         return json.dumps(found, ensure_ascii=False)[:4000]
-
-    def _verdict(self, shard: int, key: str) -> Record | None:
-        """What a verifier says of the picture as a whole, with its map; None where none was asked."""
-        found = self._json(shard, VERDICTS, key)
-        return found and {name: found.get(name) for name in ("share_found", "calibrated", "unexplained")}
 
     def _thumb(self, key: str, side_px: int, masks: bool, version: int) -> bytes:
         with Image.open(io.BytesIO(self.jpeg(key))) as image:

@@ -32,6 +32,7 @@ from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, 
 from maskmill.storage.dataset.records import fingerprint
 from maskmill.storage.errors import ObjectNotFound
 from maskmill.storage.stores.open import open_store
+from maskmill.workers.run import dataset_models as models
 
 if TYPE_CHECKING:
     from maskmill.storage.stores.base import ObjectStore
@@ -206,8 +207,10 @@ def _settle(store: ObjectStore, found: dict[str, Any]) -> None:
 
 
 def _figures(plan: LoopPlan, config: RunConfig) -> dict[str, Any]:
-    question = Question(coco=plan.gate[0], images=plan.gate[1], dataset=plan.dataset)
-    found = measure(config.segmenter, question, dataclasses.replace(config.evaluate, failures=0))
+    """Of the model in force on the gate set, also before there is any dataset."""
+    in_force = models.in_force(open_store(plan.dataset), config.segmenter)
+    question = Question(coco=plan.gate[0], images=plan.gate[1])
+    found = measure(in_force, question, dataclasses.replace(config.evaluate, failures=0))
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 

@@ -10,10 +10,7 @@ regression of what the outputs' IoUs are on what the head says gives a rising cu
 the weights (`CalibratedHead`). A curve that rises changes no order: only what a threshold means. Between
 the two the mask logits get their depth (`temperature.py`), by the same photographs or scenes.
 
-Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates
-(2002).
-
-Shapes: A answers, V different answers, K knots.
+Shapes: A answers.
 """
 
 from __future__ import annotations
@@ -22,16 +19,13 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
 from segment_anything.modeling import Sam
 
 from maskmill.pipeline.evaluate.believed import Answers, BeliefFigures, ask_points, belief_figures
-from maskmill.pipeline.evaluate.truth import Floats, Truth
+from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED, generate_scene
 from maskmill.pipeline.segmenters.calibrated import CalibratedHead
 from maskmill.pipeline.segmenters.sam import SamSegmenter
@@ -47,13 +41,13 @@ from maskmill.pipeline.train.nano.pictures.photographs import (
 )
 from maskmill.pipeline.train.nano.temperature import deepen
 from maskmill.pipeline.train.pictures import Pictures
+from maskmill.pipeline.verify.fit import fitted_curve
 
 SCENES = 40
 LAST_SEED = HELD_BACK_SEED - 1  # counted down: training hardly ever draws one of these
 FIRST_PAIR, FEED_SEED = 1_000_000_000, 77  # far beyond what training draws
 HEAD_FEED = FeedConfig(region_share=0.15, people_share=0.6)
 CROP_BATCHES = 8
-LEAST_STEP = 1e-4  # between two knots
 
 
 @dataclass(frozen=True)
@@ -87,33 +81,11 @@ def calibrate(sam: Sam, pictures: Sequence[Truth], *, points: int = 10, seed: in
     wide = torch.linspace(-2, 3, knots)
     head.set_curve(wide, wide)
     raw = ask_points(SamSegmenter(sam, device="cpu"), pictures, points=points, seed=seed)
-    said_K, true_K = fitted_curve(raw.predicted_A, raw.true_A, knots)
-    head.set_curve(torch.from_numpy(said_K).float(), torch.from_numpy(true_K).float())
+    fitted = fitted_curve(raw.predicted_A, raw.true_A, knots=knots)
+    head.set_curve(torch.from_numpy(fitted.said_K), torch.from_numpy(fitted.true_K))
     corrected = head.corrected(torch.from_numpy(raw.predicted_A).float()).double().numpy()
     after = Answers(corrected, raw.true_A, raw.mask_A)
     return Calibration(belief_figures(before), belief_figures(after))
-
-
-def fitted_curve(said_A: Floats, true_A: Floats, knots: int) -> tuple[Floats, Floats]:
-    """The rising step function of least squares, at knots between which equally many answers lie.
-
-    Args:
-        said_A: what the head says.
-        true_A: what is true.
-        knots: K, at least 2.
-
-    Returns:
-        float64[K] rising, float64[K] not falling, within 0..1.
-    """
-    _, group_A, count_V = np.unique(said_A, return_inverse=True, return_counts=True)
-    mean_V = np.bincount(group_A, weights=true_A) / count_V
-    fitted_A = np.sort(isotonic_regression(mean_V, weights=count_V).x[group_A])
-    place_K = np.linspace(0, len(said_A) - 1, knots)
-    said_K = np.interp(place_K, np.arange(len(said_A)), np.sort(said_A))
-    edges = np.concatenate([[0], (place_K[1:] + place_K[:-1]) / 2, [len(said_A)]]).round().astype(int)
-    true_K = [fitted_A[a : max(b, a + 1)].mean() for a, b in pairwise(edges)]
-    rising_K = np.maximum.accumulate(said_K) + LEAST_STEP * np.arange(knots)
-    return rising_K, np.clip(np.maximum.accumulate(true_K), 0, 1)
 
 
 def far_scenes(count: int, side: int) -> list[Truth]:

@@ -7,8 +7,8 @@ import pytest
 
 from maskmill.pipeline.annotation import AnnotatedImage, Annotation, Votes
 from maskmill.pipeline.rle import encode_mask
-from maskmill.pipeline.verify.coverage import CellGrid, coverage
 from maskmill.pipeline.verify.features import FEATURES, features
+from maskmill.pipeline.verify.runs import Runs
 from maskmill.pipeline.verify.windows import windows
 
 
@@ -28,26 +28,12 @@ def annotation(mask_HW: np.ndarray, votes: Votes | None = None) -> Annotation:  
     )
 
 
-def test_coverage_is_the_share_of_each_cells_pixels() -> None:
-    mask_HW = np.random.default_rng(0).random((37, 53)) > 0.6
-    grid = CellGrid.of(37, 53, 10)
-    (found_RC,) = coverage([encode_mask(mask_HW)], grid)
-    for row in range(grid.rows):
-        for column in range(grid.columns):
-            cell = mask_HW[
-                grid.row_edges[row] : grid.row_edges[row + 1],
-                grid.column_edges[column] : grid.column_edges[column + 1],
-            ]
-            assert found_RC[row, column] == pytest.approx(cell.mean(), abs=1e-6)
-    with pytest.raises(ValueError, match="its own picture's"):
-        coverage([encode_mask(mask_HW[1:])], grid)
-
-
 def test_a_windows_samples_are_the_masks_pixels() -> None:
     mask_HW = np.zeros((40, 60), bool)
     mask_HW[10:30, 0:25] = np.random.default_rng(1).random((20, 25)) > 0.3
     mask_HW[10, 0] = mask_HW[29, 24] = True
-    found = windows([annotation(mask_HW)], height=40, width=60)
+    image = AnnotatedImage(60, 40, (annotation(mask_HW),))
+    found = windows(image, Runs.of(image))
     for y, row in zip(found.y_NS[0], found.mask_NSS[0], strict=True):
         for x, is_mask in zip(found.x_NS[0], row, strict=True):
             inside = 0 <= x < 60 and 0 <= y < 40

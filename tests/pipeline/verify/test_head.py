@@ -95,6 +95,35 @@ def test_a_curve_rises_and_means_what_is_true() -> None:
     assert float(curve(np.array([0.5], np.float32))[0]) == pytest.approx(0.25, abs=0.08)
 
 
+def test_the_curve_is_the_isotonic_regression_at_even_knots() -> None:
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.2, 1.1, 4000)
+    true = np.clip((said - 0.2) ** 2 + rng.normal(0, 0.05, 4000), 0, 1)
+    curve = fitted_curve(said, true, knots=17)
+    said_K, true_K = curve.said_K, curve.true_K
+    assert (np.diff(said_K) > 0).all()
+    assert (np.diff(true_K) >= 0).all()
+    wanted = np.clip((said_K - 0.2) ** 2, 0, 1)
+    assert np.abs(true_K - wanted).max() < 0.04
+
+
+def test_a_head_that_says_one_thing_only_gets_its_mean() -> None:
+    curve = fitted_curve(np.full(50, 0.6), np.linspace(0, 1, 50), knots=5)
+    said_K, true_K = curve.said_K, curve.true_K
+    assert (np.diff(said_K) > 0).all()
+    assert true_K == pytest.approx(np.full(5, 0.5))
+
+
+def test_an_answers_weight_is_as_so_many_answers() -> None:
+    rng = np.random.default_rng(1)
+    said, true = rng.random((2, 400))
+    times = rng.integers(1, 4, 400)
+    weighed = fitted_curve(said, true, times.astype(np.float32), knots=9)
+    repeated = fitted_curve(np.repeat(said, times), np.repeat(true, times), knots=9)
+    at = np.linspace(0.05, 0.95, 40).astype(np.float32)
+    assert np.abs(weighed(at) - repeated(at)).max() < 0.03
+
+
 def test_ranks() -> None:
     score, right = np.array([0.9, 0.8, 0.3, 0.1], np.float32), np.array([True, False, True, False])
     assert auc(score, right) == 0.75

@@ -6,11 +6,14 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from maskmill.storage.browse.catalogue import Catalogue
-from maskmill.storage.browse.filters import Filters, check_where, order_of
+from maskmill.storage.browse.filters import Filters, check_where, needs_of, order_of
+from maskmill.storage.browse.gain import GAIN
 from maskmill.storage.browse.search import Search
+from maskmill.storage.browse.statement import statement
 from maskmill.storage.dataset.picture_sets import PictureSet, save_set
 from maskmill.storage.dataset.record_rows import WHOLE
 from maskmill.storage.errors import DamagedObject, DatasetError, InputError, NoSuchThing
@@ -52,6 +55,38 @@ def test_another_order_asks_all_and_each_shard_once(catalogue: Watched) -> None:
     assert search.keys("random", seed=1) != search.keys("random", seed=2)
     assert search.keys("key", most=2) == ["000000001", "000000002"]
     assert sorted(catalogue.asked) == [0, 1, 2]
+
+
+class Labelled(Watched):
+    """A catalogue whose pictures all show a wall, every other one a door, and the seventh a key."""
+
+    def words(self, shards: Sequence[int]) -> list[Any]:
+        keys = [str(key) for key in super().images(shards)["key"].to_pylist()]
+        rows = [(key, "wall") for key in keys] + [(key, "Wall") for key in keys]
+        rows += [(key, "door") for key in keys if int(key) % 2] + [
+            (key, "key") for key in keys if int(key) == 7
+        ]
+        rows += [(key, None) for key in keys]
+        return [pa.table({"key": [key for key, _ in rows], "label": [word for _, word in rows]})]
+
+
+def test_by_rarity_a_picture_counts_more_by_its_rarest_label(catalogue: Watched) -> None:
+    labelled = Labelled(catalogue.store, catalogue.generation, rows_for=lambda column: WHOLE)
+    order = "most gain by rarity"
+    search = Search(labelled, Filters(), needs_of(order))
+    keys = search.keys(order)
+    assert keys[:3] == ["000000002", "000000006", "000000007"], "no masks, no gain that could be told"
+    assert [int(key) % 2 for key in keys[3:]] == [1, 1, 1, 1, 0, 0, 0]
+    assert sorted(keys) == search.keys("key") and keys != search.keys("most gain")
+
+
+def test_a_gain_is_reckoned_for_the_orders_that_need_it_alone(catalogue: Watched) -> None:
+    tables = {"masks": ("key", "annotation_id"), "images": ("key",)}
+    assert GAIN in statement(Filters(), tables, needs_of("most gain")).sql
+    assert all(GAIN not in statement(Filters(), tables, needs_of(sort)).sql for sort in ("key", "hardest"))
+    assert needs_of("most gain by rarity") == {"gain", "labels"}
+    with pytest.raises(AssertionError, match="begun without"):
+        Search(catalogue, Filters()).keys("most gain")
 
 
 def test_a_closed_search_gives_what_it_had(catalogue: Watched) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,34 +234,43 @@ def test_what_a_verifier_holds_for_unexplained_is_shown_by_a_key(
         hand.go(f"picture/{FIRST}")
         hand.ready(FIRST)
         assert "share found" in hand.text() and "0.25" in hand.text()
+        _is_heated_by(lambda: hand.keys("u"), hand)
+        hand.review(FIRST)
+        hand.keys(Keys.ESCAPE)
+        _is_heated_by(lambda: hand.shift("u"), hand)
 
-        def colours() -> list[list[int]]:
-            pixel = (
-                "(([x, y]) => { const v = maskmill.view, r = v.ratio;"
-                " const one = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });"
-                " one.drawImage(v.context.canvas, -(v.left + x * v.scale) * r, -(v.top + y * v.scale) * r);"
-                " return [...one.getImageData(0, 0, 1, 1).data] })(arguments[0])"
-            )
-            return [hand.js(pixel, place) for place in ([20, 20], [100, 100])]
-
-        hand.js("maskmill.view.drawNow()")
-        open_before, rest_before = colours()
-        legend = browser.find_element(By.CSS_SELECTOR, "#tools .legend")
-        assert not legend.is_displayed()
-        hand.keys("u")
-        assert legend.is_displayed() and "something without a mask" in legend.text
-        hand.js("maskmill.view.drawNow()")
-        open_after, rest_after = colours()
-        assert rest_after == rest_before
-        distance = [
-            sum(abs(a - b) for a, b in zip(one, (255, 92, 0), strict=False))
-            for one in (open_before, open_after)
-        ]
-        assert distance[1] < 0.3 * distance[0] + 5
-        hand.keys("u")
-        hand.js("maskmill.view.drawNow()")
-        assert colours() == [open_before, rest_before] and not legend.is_displayed()
+        # Of an empty picture's masks nothing was said
+        hand.review(SECOND, "?start=empty")
+        assert "Unlabelled" in hand.text("tools") and "Unexplained" not in hand.text("tools")
         assert not hand.complaints()
+
+
+def _is_heated_by(press: Callable[[], None], hand: Hand) -> None:
+    """Keys turn the picture's upper left orange, and nothing else, under a legend; pressed again, back."""
+
+    def colours() -> list[list[int]]:
+        pixel = (
+            "(([x, y]) => { const v = maskmill.view, r = v.ratio;"
+            " const one = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });"
+            " one.drawImage(v.context.canvas, -(v.left + x * v.scale) * r, -(v.top + y * v.scale) * r);"
+            " return [...one.getImageData(0, 0, 1, 1).data] })(arguments[0])"
+        )
+        hand.js("maskmill.view.drawNow()")
+        return [hand.js(pixel, place) for place in ([20, 20], [100, 100])]
+
+    open_before, rest_before = colours()
+    legend = hand.browser.find_element(By.CSS_SELECTOR, "#tools .legend")
+    assert not legend.is_displayed()
+    press()
+    assert legend.is_displayed() and "something without a mask" in legend.text
+    open_after, rest_after = colours()
+    assert rest_after == rest_before
+    before, after = (
+        sum(abs(a - b) for a, b in zip(one, (255, 92, 0), strict=False)) for one in (open_before, open_after)
+    )
+    assert after < 0.3 * before + 5
+    press()
+    assert colours() == [open_before, rest_before] and not legend.is_displayed()
 
 
 def test_masks_are_the_same_in_the_browser_as_in_python(at: Open) -> None:

@@ -69,16 +69,31 @@ function tools(view, state) {
   fills.className = "on";
   const bare = el("button", { title: "The picture alone (H)", onclick: () => { view.bare = !view.bare; view.draw(); bare.classList.toggle("on", view.bare); } }, "Hide ", el("kbd", {}, "H"));
   state.buttons = { f: fills, h: bare };
-  const map = state.record.verdict?.unexplained;
-  const legend = el("div", { class: "legend", hidden: true }, "explained ", el("i", {}), " something without a mask");
-  const heat = el("button", { title: "Where something may lie without a mask, by the verifier (U)", onclick: () => { view.heat = view.heat ? null : heatOf(map); view.draw(); heat.classList.toggle("on", !!view.heat); legend.hidden = !view.heat; } }, "Unexplained ", el("kbd", {}, "U"));
-  if (map) state.buttons.u = heat;
+  const heat = heatSwitch(view, state.record.verdict, "U");
+  if (heat) state.buttons.u = heat.button;
   $("tools").replaceChildren(
     el("div", { class: "group" }, el("button", { title: "Back to the grid (Esc)", onclick: () => (location.hash = `#/browse${back ? `?${back}` : ""}`) }, "‹ Back")),
-    el("div", { class: "group" }, fills, bare, map ? heat : ""),
+    el("div", { class: "group" }, fills, bare, heat?.button || ""),
     el("div", { class: "group" }, el("button", { title: "Nearer (+)", onclick: () => view.zoom(1.4) }, "+"), el("button", { title: "Further (−)", onclick: () => view.zoom(1 / 1.4) }, "−"), el("button", { title: "The whole picture (0)", onclick: () => view.fit() }, "Fit")),
-    legend,
+    heat?.legend || "",
   );
+}
+
+/** The button and the legend of what a verdict holds for unexplained: {button, legend}; null where it has no map. */
+export function heatSwitch(view, verdict, letter) {
+  const map = verdict?.unexplained;
+  if (!map) return null;
+  const legend = el("div", { class: "legend", hidden: true }, "explained ", el("i", {}), " something without a mask");
+  const turn = () => {
+    view.heat = view.heat ? null : heatOf(map);
+    view.draw();
+    button.classList.toggle("on", !!view.heat);
+    button.setAttribute("aria-pressed", String(!!view.heat));
+    legend.hidden = !view.heat;
+    view.canvas.focus({ preventScroll: true });
+  };
+  const button = el("button", { title: `Where something may lie without a mask, by the verifier of the automatic masks (${letter})`, "aria-pressed": "false", onclick: turn }, "Unexplained ", el("kbd", {}, letter));
+  return { button, legend };
 }
 
 function pressed(event, view, state) {

@@ -6,7 +6,7 @@ import { Drawing, TOOLS } from "./drawing.js";
 import { STATES, inHand, notes, turn, words } from "./hand.js";
 import { help } from "./help.js";
 import * as outbox from "./outbox.js";
-import { roof, tip, wordOf } from "./picture.js";
+import { heatSwitch, roof, tip, wordOf } from "./picture.js";
 import { filled, holds, piecesOf, rest, runsOf, unionOf } from "./rle.js";
 import { View, colourOf } from "./view.js";
 import { Work } from "./work.js";
@@ -77,6 +77,7 @@ class Page {
     });
     this.drawing = new Drawing(this.view, this.work, { changed: () => this.side(), chosen: () => this.side(), failed: (error) => say(error.message, true) });
     this.view.marks.unshift((context) => this.markLack(context));
+    this.heat = blank ? null : heatSwitch(this.view, opened.verdict, "⇧U");
   }
 
   async start(image) {
@@ -316,7 +317,7 @@ class Page {
     const doers = {
       a: () => this.accept(), Enter: () => (event.shiftKey ? this.finish() : this.accept()), x: () => this.reject(), Delete: () => this.reject(), Backspace: () => (this.drawing.draft || this.drawing.corners.length ? this.drawing.back() : this.reject()),
       m: () => this.merge(), s: () => this.split(), f: () => this.fill(), l: () => this.label(), z: () => (event.shiftKey ? this.redo() : this.undo()), y: () => this.redo(),
-      t: () => turn(this), n: () => this.go(1), k: () => this.go(-1), o: () => this.drawing.other(), u: () => this.toggleLack(), h: () => this.toggle("bare"), i: () => this.toggle("fills"),
+      t: () => turn(this), n: () => this.go(1), k: () => this.go(-1), o: () => this.drawing.other(), u: () => (event.shiftKey ? this.heat?.button.click() : this.toggleLack()), h: () => this.toggle("bare"), i: () => this.toggle("fills"),
       Tab: () => this.next(this.drawing.chosen[0], event.shiftKey ? -1 : 1), Escape: () => (this.drawing.draft || this.drawing.corners.length ? this.drawing.drop() : this.drawing.choose([])),
       "[": () => this.size(1 / 1.25), "]": () => this.size(1.25), "+": () => this.view.zoom(1.4), "=": () => this.view.zoom(1.4), "-": () => this.view.zoom(1 / 1.4), 0: () => this.view.fit(), " ": () => { this.view.held = true; }, "?": () => help(),
     };
@@ -335,15 +336,14 @@ class Page {
     const button = (words, letter, on, act, title) => el("button", { class: on ? "on" : "", title: `${title || words} (${letter.toUpperCase()})`, "aria-pressed": String(Boolean(on)), onclick: () => { act(); $("canvas").focus({ preventScroll: true }); } }, words, " ", el("kbd", {}, letter.toUpperCase()));
     $("tools").replaceChildren(
       el("div", { class: "group" }, TOOLS.map(([name, words, letter, title]) => button(words, letter, this.drawing.tool === name, () => this.use(name), title))),
-      el("div", { class: "group" }, button("Hide", "h", this.view.bare, () => this.toggle("bare"), "The picture alone"), button("Unlabelled", "u", this.lacks, () => this.toggleLack(), "Show where no mask is")),
-      el("div", { class: "group" }, el("button", { title: "Take back (Z)", onclick: () => this.undo() }, "↶"), el("button", { title: "Do again (Y)", onclick: () => this.redo() }, "↷"), el("button", { title: "The whole picture (0)", onclick: () => this.view.fit() }, "Fit")),
+      el("div", { class: "group" }, button("Hide", "h", this.view.bare, () => this.toggle("bare"), "The picture alone"), button("Unlabelled", "u", this.lacks, () => this.toggleLack(), "Show where no mask is"), this.heat?.button || ""),
+      el("div", { class: "group" }, el("button", { title: "Take back (Z)", onclick: () => this.undo() }, "↶"), el("button", { title: "Do again (Y)", onclick: () => this.redo() }, "↷"), el("button", { title: "The whole picture (0)", onclick: () => this.view.fit() }, "Fit")), this.heat?.legend || "",
     );
   }
 
   side() {
     if (this.left) return;
-    const typed = document.activeElement?.name === "label";
-    if (typed) return; // a label is being typed: its end redraws
+    if (document.activeElement?.name === "label") return; // a label is being typed: its end redraws
     const found = queue.get() || { keys: [this.key] }, at = found.keys.indexOf(this.key);
     const scroll = $("side").scrollTop;
     if (!this.top) $("side").replaceChildren((this.top = el("div", { class: "top" })), (this.below = el("section")));

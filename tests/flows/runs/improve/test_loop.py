@@ -79,10 +79,11 @@ def test_the_decision_is_on_the_card_and_a_promotion_changes_the_next_generation
     assert describe_run(place.dataset, shipped).segmenter.weights is None
 
 
-def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
+def test_a_loop_begins_with_no_dataset_goes_on_where_it_stopped_and_reports_each_round(
     place: Place, config: RunConfig, tmp_path: Path
 ) -> None:
-    plan = LoopPlan(dataset=place.dataset, inputs=place.inputs, rounds=1, gate=place.gate, truth=place.truth)
+    dataset = str(tmp_path / "new")
+    plan = LoopPlan(dataset=dataset, inputs=place.inputs, rounds=1, gate=place.gate, truth=place.truth)
     first = run_loop(plan, config, out=tmp_path / "report")
     assert len(first.rounds) == 1 and first.promoted == 0
     assert first.rounds[0]["review"]["images"] == 1 and not first.rounds[0]["passed"]
@@ -91,7 +92,7 @@ def test_a_loop_goes_on_where_it_stopped_and_reports_each_round(
     assert again.rounds[0] == first.rounds[0] and again.before == first.before
     assert again.rounds[1]["review"]["new"] == 0, "who was reviewed stays reviewed"
     assert again.rounds[1]["model"] == 2, "a refused round is not the same again"
-    sound = verify(open_store(place.dataset), deep=True)
+    sound = verify(open_store(dataset), deep=True)
     assert (sound.images, sound.annotated, sound.rejected) == (4, 4, 0) and not sound.problems
     assert [name for name, _ in curves(again, config.gate.figure)] == ["candidate", "in force"]
     assert [len(points) for _, points in curves(again, config.gate.figure)] == [3, 3]

@@ -11,7 +11,7 @@ import torch
 from maskmill.pipeline.evaluate.truth import Truth
 from maskmill.pipeline.scenes.scenes import HELD_BACK_SEED
 from maskmill.pipeline.segmenters.student import StudentConfig, build_student
-from maskmill.pipeline.train.nano.calibrate import LAST_SEED, calibrate, far_scenes, fitted_curve
+from maskmill.pipeline.train.nano.calibrate import LAST_SEED, calibrate, far_scenes
 
 TINY = StudentConfig(
     image_size=64, widths=(8, 8, 8, 32), depths=(0, 1, 0, 1), embed_dim=32, decoder_heads=2, iou_knots=9
@@ -43,23 +43,6 @@ def test_only_the_curve_changes_and_predictions_become_true_on_average() -> None
     assert report.before.calibration_error.value > 0.3
     assert report.after.calibration_error.value < 0.1
     assert report.after.answers == 6 * 2 * 3 * 3
-
-
-def test_the_curve_is_the_isotonic_regression_at_even_knots() -> None:
-    rng = np.random.default_rng(0)
-    said = rng.uniform(0.2, 1.1, 4000)
-    true = np.clip((said - 0.2) ** 2 + rng.normal(0, 0.05, 4000), 0, 1)
-    said_K, true_K = fitted_curve(said, true, 17)
-    assert (np.diff(said_K) > 0).all()
-    assert (np.diff(true_K) >= 0).all()
-    wanted = np.clip((said_K - 0.2) ** 2, 0, 1)
-    assert np.abs(true_K - wanted).max() < 0.04
-
-
-def test_a_head_that_says_one_thing_only_gets_its_mean() -> None:
-    said_K, true_K = fitted_curve(np.full(50, 0.6), np.linspace(0, 1, 50), 5)
-    assert (np.diff(said_K) > 0).all()
-    assert true_K == pytest.approx(np.full(5, 0.5))
 
 
 def test_scenes_for_it_are_none_that_measure() -> None:
