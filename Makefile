@@ -29,12 +29,16 @@ check: setup  ## layers, ruff, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Processes share the cores, not threads. Tests that start services wait for them half of the time: one process more.
+UNITS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+SERVED := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
+
 test: check  ## checks, unit tests in two processes, then the tests that start Ray
-	$(BIN)/pytest -n 2 --dist worksteal -m "not (ray or s3 or drill or browser or gpu)"
-	$(BIN)/pytest -n 2 --dist loadfile -m "ray and not (s3 or drill or browser or gpu)"
+	$(UNITS) -m "not (ray or s3 or drill or browser or gpu)"
+	$(SERVED) -m "ray and not (s3 or drill or browser or gpu)"
 
 test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults, a browser
-	$(BIN)/pytest -n 2 --dist loadfile -m "s3 or drill or browser"
+	$(SERVED) -m "s3 or drill or browser"
 
 .PHONY: services
 services:

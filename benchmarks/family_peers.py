@@ -140,7 +140,7 @@ def tracked(name: str, side: int, image: Pixels, points_per_side: int) -> Peer:
 def _points_over_the_whole_image(crop_boxes: Callable[..., Any], image: Any, *given: Any) -> Any:
     """transformers' grid, stretched as its processor stretches the image.
 
-    Its points lie as if the image kept its shape: of 640 x 480 pixels only the upper three quarters are asked.
+    Its points lie as if the image kept its shape: of 640 x 480 only the upper three quarters are asked.
     """
     boxes, points, images, labels = crop_boxes(image, *given)
     points[..., 0] *= max(image.size) / image.width

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.dataset.columns import ColumnVersion
 from maskmill.storage.dataset.records import CommitRecord
 from maskmill.storage.errors import DamagedObject
-from maskmill.storage.shards.arrow import table_of
+from maskmill.storage.shards.arrow import WORTH_THREADS, table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, read_object
 from maskmill.storage.stores.base import ObjectStore
 
@@ -89,6 +89,17 @@ _PLAIN = (
     "num_rejects",
 )
 OBJECT_FIELDS = ("name", "size_bytes", "sha256", "num_samples")
+_REPEATED = (
+    "column",
+    "fingerprint",
+    "num_read",
+    "num_written",
+    "num_rejects",
+    "data_num_samples",
+    "index_num_samples",
+    "reasons",
+)
+"""Fields with few values: a dictionary makes these smaller, and names and hashes larger."""
 KEY = ("shard", "column")
 
 
@@ -122,7 +133,9 @@ def write_manifest(store: ObjectStore, name: str, tables: Iterable[pa.Table]) ->
     num_rows = 0
     with store.open_write(name) as target:
         hashing = HashingWriter(target)
-        with pq.ParquetWriter(hashing, manifest_schema(), compression="zstd") as writer:
+        with pq.ParquetWriter(
+            hashing, manifest_schema(), compression="zstd", use_dictionary=list(_REPEATED)
+        ) as writer:
             for table in tables:
                 writer.write_table(table, ROWS_PER_GROUP)
                 num_rows += table.num_rows
@@ -200,7 +213,10 @@ def _read_tables(
         with pq.ParquetFile(pa.BufferReader(read_object(store, manifest))) as file:
             num_rows = file.metadata.num_rows
             groups = _groups_of(file, shards)
-            for batch in file.iter_batches(ROWS_PER_GROUP, columns=list(names), row_groups=groups):
+            threads = num_rows > WORTH_THREADS
+            for batch in file.iter_batches(
+                ROWS_PER_GROUP, columns=list(names), row_groups=groups, use_threads=threads
+            ):
                 columns = [
                     batch.column(name) if name in batch.schema.names else pa.nulls(len(batch), pa.string())
                     for name in names

@@ -23,7 +23,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
@@ -136,7 +136,7 @@ class Lease:
             now_s,
             self._interval_s,
         )
-        fields = {name: value for name, value in asdict(info).items() if name != "seen_s"}
+        fields = {name: value for name, value in vars(info).items() if name != "seen_s"}
         self._store.put(self._name(), (json.dumps(fields, sort_keys=True) + "\n").encode())
         self._last_beat_s = now_s
 

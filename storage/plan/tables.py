@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from maskmill.storage.dataset.records import new_attempt
 from maskmill.storage.errors import DamagedObject, ObjectNotFound
 from maskmill.storage.plan.sources import PlannedImage
-from maskmill.storage.shards.arrow import read_table, table_of
+from maskmill.storage.shards.arrow import WORTH_THREADS, read_table, table_of
 from maskmill.storage.shards.shards import HashingWriter, WrittenObject, check_size
 from maskmill.storage.stores.base import ObjectStore
 
@@ -237,7 +237,8 @@ def _read_group(store: ObjectStore, table: PlanTable, group: int, columns: tuple
             store.open_read(table.written.name) as file,
             pq.ParquetFile(file, metadata=metadata, page_checksum_verification=True) as parquet,
         ):
-            return parquet.read_row_group(group, columns=list(columns))
+            threads = metadata.row_group(group).num_rows > WORTH_THREADS
+            return parquet.read_row_group(group, columns=list(columns), use_threads=threads)
     except (pa.ArrowException, OSError) as exc:
         raise DamagedObject(
             f"{store.root}/{table.written.name}: row group {group} is damaged ({exc})"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+WORTH_THREADS = 20_000  # rows: for fewer, Arrow's threads cost more than they save
+
 
 def table_of(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Table:
     """A table of columns of equal length.
@@ -37,7 +39,7 @@ def read_table(data: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(pa.BufferReader(data)) as file:
-        return file.read()
+        return file.read(use_threads=file.metadata.num_rows > WORTH_THREADS)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -10,7 +10,7 @@ It does not know: the order that those threads would really have; tests of in_or
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,10 +23,15 @@ import pytest
 
 from maskmill.flows.runs.steps import publishing
 from maskmill.storage.care import stale
-from maskmill.storage.dataset import columns, merge
+from maskmill.storage.dataset import columns, manifest, merge
 from maskmill.storage.dataset.records import parse_record
 from maskmill.storage.drivers import lease
+from maskmill.storage.plan import tables
+from maskmill.storage.shards import index
+from maskmill.storage.shards.arrow import read_table
+from maskmill.storage.shards.shards import WrittenObject, read_object
 from maskmill.storage.stores import in_order
+from maskmill.storage.stores.base import ObjectStore
 from maskmill.workers.shard import ahead, column_writer, meter, recalled, turn
 
 CREATED = "2025-01-01T00:00:00+00:00"
@@ -111,7 +116,23 @@ def _settled(future: Future[Any], work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-_parsed = lru_cache(maxsize=4096)(parse_record)  # the same few records are read over and over
+# The same few bytes are read over and over: what they say is found out once. The store is asked each time.
+_parsed = lru_cache(maxsize=4096)(parse_record)
+_table = lru_cache(maxsize=4096)(read_table)
+_read_tables = manifest._read_tables
+
+
+@lru_cache(maxsize=4096)
+def _manifest_of(data: bytes, written: WrittenObject, names: tuple[str, ...]) -> tuple[pa.Table, ...]:
+    """A manifest's tables, from its bytes."""
+    held: Any = SimpleNamespace(root="", read=lambda name: data)
+    return tuple(_read_tables(held, written, names, None))
+
+
+def _tables_of(store: ObjectStore, written: WrittenObject, names: Sequence[str], shards: object) -> Any:
+    """See `_read_tables`; every row, which is what a small manifest is read for."""
+    assert shards is None, "a simulated manifest is a small one"
+    yield from _manifest_of(read_object(store, written), written, tuple(names))
 
 
 @contextmanager
@@ -132,6 +153,9 @@ def one_thread(names: Random) -> Iterator[None]:
         for module in (column_writer, recalled, publishing):
             patch.setattr(module, "now_utc", lambda: CREATED)
         patch.setattr(columns, "parse_record", _parsed)
+        patch.setattr(manifest, "_read_tables", _tables_of)
+        for module in (index, tables):
+            patch.setattr(module, "read_table", _table)
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=names.getrandbits(128), version=4))
         try:
             yield

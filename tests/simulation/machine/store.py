@@ -53,8 +53,8 @@ class SimStore:
 
         def found() -> list[ObjectInfo]:
             """Now."""
-            names = [name for name in self._objects if name.startswith(prefix)]
-            return [self._info(name) for name in sorted(names)]
+            names = sorted([name for name in self._objects if name.startswith(prefix)])
+            return [_info_of(name, *self._objects[name]) for name in names]
 
         yield from self.world.call("list", prefix, found)
 
@@ -160,14 +160,13 @@ class SimStore:
         return self._objects[name][0]
 
     def _info(self, name: str) -> ObjectInfo:
-        data, modified_s = self._data(name), self._objects[name][1]
-        return ObjectInfo(name, len(data), _etag(data), modified_s)
+        return _info_of(name, self._data(name), self._objects[name][1])
 
 
-@lru_cache(maxsize=4096)
-def _etag(data: bytes) -> str:
-    """Of an object's content; it is asked for at every listing."""
-    return hashlib.sha256(data).hexdigest()
+@lru_cache(maxsize=16384)
+def _info_of(name: str, data: bytes, modified_s: float) -> ObjectInfo:
+    """Of an object; it is asked for at every listing."""
+    return ObjectInfo(name, len(data), hashlib.sha256(data).hexdigest(), modified_s)
 
 
 class _Stream(io.BytesIO):

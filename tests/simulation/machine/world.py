@@ -4,12 +4,12 @@
     world.add("ingest", lambda store: ...)      # a function of its own view of the store
     world.run()                                 # one call at a time, in an order that the seed decides
 
-An actor is a thread that runs only while it holds the baton; at each of its calls the baton may go to another
-one. It is quick or slow, by the seed. Time is the world's: a call costs about a second, an actor's own clock
-is off by its own amount, and leases beat when they are due while their actor is awake. What else happens to a
-call (it fails, its answer is lost, its actor is killed or sleeps) is fates.py's to say. One actor may be
-suspended at one of its calls until the others have ended (`suspend`), long enough that its lease is stale; or
-killed soon after (`kill`). The same seed gives the same schedule, history and all.
+An actor is a greenlet, so one thread runs them all; at each of its calls the baton may go to another one. It
+is quick or slow, by the seed. Time is the world's: a call costs about a second, an actor's own clock is off
+by its own amount, and leases beat when they are due while their actor is awake. What else happens to a call
+(it fails, its answer is lost, its actor is killed or sleeps) is fates.py's to say. One actor may be suspended
+at one of its calls until the others have ended (`suspend`), long enough that its lease is stale; or killed
+soon after (`kill`). The same seed gives the same schedule, history and all.
 
 It does not know: threads of an actor's own; `one_thread.py` has their work done within its turn.
 """
@@ -23,12 +23,17 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from greenlet import getcurrent, greenlet
 
 from maskmill.storage.drivers import lease as leases
 from maskmill.storage.errors import OutOfSpace, StorageError, StoreUnavailable
 from tests.simulation.machine.fates import CALM, Fate, Fates
 from tests.simulation.machine.store import Objects, SimStore, newest
+
+if TYPE_CHECKING:
+    from maskmill.storage.stores.base import ObjectStore
 
 T = TypeVar("T")
 
@@ -45,16 +50,9 @@ class Endless(BaseException):
     """A schedule that doesn't come to an end."""
 
 
-def _closed() -> threading.Lock:
-    """A lock that is held: whoever waits for it goes on when it is released."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
 @dataclass(eq=False)
 class Driver:
-    """A thread that runs one call to the store at a time."""
+    """Somebody with a stack of their own, who runs one call to the store at a time."""
 
     name: str
     work: Callable[[SimStore], object]
@@ -69,8 +67,7 @@ class Driver:
     wakes_s: float = 0.0
     in_beat: bool = False
     mates: list[Driver] = field(default_factory=list)  # threads of its process: they are suspended with it
-    go: threading.Lock = field(default_factory=_closed)
-    thread: threading.Thread | None = None
+    stack: greenlet | None = None
 
 
 class World:
@@ -93,8 +90,7 @@ class World:
             False  # actors run to their ends in the order they were added, but for who is stopped
         )
         self._holder: Driver | None = None
-        self._mine = threading.local()  # the driver whose thread it is
-        self._all_ended = _closed()
+        self._stage: greenlet | None = None  # who called `run`
         self._lock = threading.RLock()  # for calls from outside of `run`
         self._caller: Driver | None = None
         self._killing: Driver | None = None
@@ -148,19 +144,17 @@ class World:
 
     def run(self) -> None:
         """Runs all actors to their ends. Errors are theirs (`Driver.error`)."""
+        self._stage = getcurrent()
         for driver in self.drivers:
             self._start(driver)
-        self._pass_baton(None)
-        self._all_ended.acquire()
+        while (chosen := self._choose()) is not None:
+            self._pass_baton(chosen)  # comes back when one has ended
         self._holder = None
 
     def _start(self, driver: Driver) -> None:
-        driver.thread = threading.Thread(target=self._live, args=(driver,), daemon=True)
-        driver.thread.start()
+        driver.stack = greenlet(lambda: self._live(driver), parent=self._stage)
 
     def _live(self, driver: Driver) -> None:
-        self._mine.driver = driver
-        driver.go.acquire()
         try:
             driver.result = driver.work(driver.store)
         except BaseException as exc:  # noqa: BLE001 - whatever it is, the test looks at it
@@ -168,24 +162,18 @@ class World:
         driver.ended = True
         leases._held.pop(driver.store, None)
         self.history.append(f"{driver.name}: ends{f', {_short(driver.error)}' if driver.error else ''}")
-        self._pass_baton(driver)
 
-    def _pass_baton(self, last: Driver | None) -> None:
-        chosen = self._choose()
-        if chosen is None:
-            self._all_ended.release()
-            return
+    def _pass_baton(self, chosen: Driver) -> None:
+        assert chosen.stack is not None
         self._holder = chosen
-        chosen.go.release()
+        chosen.stack.switch()
 
     def _turn(self, driver: Driver) -> None:
         """The baton may go to another one; comes back when it is this one's turn again."""
         chosen = self._choose()
         assert chosen is not None
         if chosen is not driver:
-            self._holder = chosen
-            chosen.go.release()
-            driver.go.acquire()
+            self._pass_baton(chosen)
 
     def _choose(self) -> Driver | None:
         running = [driver for driver in self.drivers if not driver.ended]
@@ -232,16 +220,20 @@ class World:
             self.now_s += min(seconds, BEAT_S) if leases._held else seconds
             seconds -= BEAT_S if leases._held else seconds
             for store, held in tuple(leases._held.items()):
-                driver = next((one for one in self.drivers if one.store is store), None)
-                if driver and not (driver.ended or driver.killed or self._is_suspended(driver)):
+                if any(map(_is_due, held)) and self._can_beat(store):
                     self._beat(held)
+
+    def _can_beat(self, store: ObjectStore) -> bool:
+        """Whether the process that has this view runs."""
+        driver = next((one for one in self.drivers if one.store is store), None)
+        return driver is not None and not (driver.ended or driver.killed or self._is_suspended(driver))
 
     def _is_suspended(self, driver: Driver) -> bool:
         return self._is_stopped(driver) or (driver.wakes_s > self.now_s and driver.wakes_s - self.now_s > 60)
 
     def _beat(self, held: list[leases.Lease]) -> None:
         for lease in tuple(held):
-            if lease._clock() - lease._last_beat_s >= lease._interval_s:
+            if _is_due(lease):
                 self._beating = True  # a thread of its own would do it
                 try:
                     with suppress(StorageError):
@@ -253,8 +245,8 @@ class World:
 
     def _acting(self) -> Driver | None:
         """Whose code is running now, None outside of `run`."""
-        found: Driver | None = getattr(self._mine, "driver", None)
-        return found
+        holder = self._holder
+        return holder if holder is not None and holder.stack is getcurrent() else None
 
     # Calls
 
@@ -306,6 +298,10 @@ class World:
             self._turn(driver)
             return effect()
         return found
+
+
+def _is_due(lease: leases.Lease) -> bool:
+    return lease._clock() - lease._last_beat_s >= lease._interval_s
 
 
 def _short(error: BaseException) -> str:

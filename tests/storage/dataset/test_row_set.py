@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,6 +100,17 @@ def test_rows_out_of_order_are_damage(store: ObjectStore) -> None:
     manifest = write_manifest(store, "wrong.parquet", [manifests.row_table(wrong)])
     with pytest.raises(DamagedObject, match="not in order"):
         list(RowSet(store, manifest))
+
+
+def test_dictionaries_are_for_what_repeats(store: ObjectStore) -> None:
+    """Names and hashes are all different: a dictionary of them is one more copy."""
+    rows = [row(shard, column) for shard in range(20) for column in ("images", "masks")]
+    manifest = write_manifest(store, "many.parquet", [manifests.row_table(rows)])
+    group = pq.read_metadata(io.BytesIO(store.read(manifest.name))).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    listed = {one.path_in_schema for one in columns if one.has_dictionary_page}
+    assert listed == set(manifests._REPEATED)
+    assert not {"record", "record_sha256", "data_name", "data_sha256"} & listed
 
 
 def test_row_groups_without_a_wanted_shard_are_not_read(store: ObjectStore) -> None:

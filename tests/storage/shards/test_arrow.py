@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskmill.storage.shards import arrow
 from maskmill.storage.shards.arrow import table_of
 
 SCHEMA = pa.schema(
@@ -39,6 +41,16 @@ def test_values_of_another_type_are_named(column: str, value: object) -> None:
     columns = {name: [None] for name in SCHEMA.names} | {column: [value]}
     with pytest.raises(ValueError, match=f"column {column}"):
         table_of(columns, SCHEMA)
+
+
+def test_many_rows_are_read_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Arrow's threads and without."""
+    table = pa.table({"number": list(range(50)), "text": [str(number) for number in range(50)]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=7)
+    for worth in (0, 49, 50):
+        monkeypatch.setattr(arrow, "WORTH_THREADS", worth)
+        assert arrow.read_table(sink.getvalue().to_pybytes()).equals(table)
 
 
 def test_writing_and_reading_an_index_imports_no_pandas(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ class Broken(LocalStore):
 def test_a_store_that_breaks_a_promise_is_found_out(how: str, broken: set[str], tmp_path: Path) -> None:
     found = set()
     for promise in PROMISES:
+        if promise.name == "listing" and "listing" not in broken:
+            continue  # 1,100 puts: a whole folder keeps it above
         try:
             promise.check(Broken(str(tmp_path / promise.name), how))
         except BrokenPromise:
