@@ -10,7 +10,8 @@ In this order, so that a stopped run leaves nothing that the same command does n
     4. a generation that names the new records
     5. what people saved of these images is removed, and every other data object of those shards: of earlier
        records, lost races and killed writers, so older generations can no longer read these shards, and say
-       why; and the tables with the captions
+       why; and the tables with the captions. All of it as it was before 2: who begins after that writes
+       nothing of these images, and has objects in hand that no record names yet
 
 What stays: in the plan where the image lay and its sha256 (to know it again); and the input itself, which is
 not ours. A bucket that keeps old versions keeps these objects too.
@@ -20,10 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from maskmill.storage.care.garbage import lost_tables
 from maskmill.storage.care.rewrite import StoredShard, republish, rewrite_shard, stored_shards
-from maskmill.storage.dataset.columns import list_columns, list_versions
+from maskmill.storage.dataset.columns import ColumnVersion, list_columns, list_versions
 from maskmill.storage.dataset.generations import list_generations, load_generation
 from maskmill.storage.dataset.records import CommitRecord, new_attempt
 from maskmill.storage.dataset.saves import FOLDER as SAVES
@@ -101,7 +103,7 @@ def plan_forget(store: ObjectStore, keys: Collection[str]) -> ForgetPlan:
     held = [one for shard in shards for one in stored_shards(store, shard)]
     marked = set(wanted) <= plan.forgotten
     marked = marked and not _captioned(plan, wanted)
-    left = marked and any(True for _ in _all_leftovers(store, wanted, shards))
+    left = marked and any(True for _ in chain(_of_people(store, wanted), _leftovers(store, shards)))
 
     return ForgetPlan(
         keys=wanted,
@@ -146,8 +148,9 @@ def forget(
     wanted, shards = _located(store, load_plans(store), keys)
     _mark(store, wanted)
     with writing(store, "forget", clock=clock) as own_id:
+        before = _stored(store, shards)
         _refuse_company(store, own_id, wanted)
-        return _remove(store, wanted, shards, created_utc)
+        return _remove(store, wanted, shards, before, created_utc)
 
 
 def _refuse_company(store: ObjectStore, own_id: str, keys: Collection[str]) -> None:
@@ -163,7 +166,11 @@ def _refuse_company(store: ObjectStore, own_id: str, keys: Collection[str]) -> N
 
 
 def _remove(
-    store: ObjectStore, wanted: tuple[str, ...], shards: Collection[int], created_utc: str
+    store: ObjectStore,
+    wanted: tuple[str, ...],
+    shards: Collection[int],
+    before: Collection[str],
+    created_utc: str,
 ) -> ForgetReport:
     made = [
         record
@@ -172,7 +179,8 @@ def _remove(
     ]
     generation = republish(store, set(shards), made_by="forget", created_utc=created_utc)
     removed = 0
-    for left in list(_all_leftovers(store, wanted, shards)):
+    leftovers = [left for left in _leftovers(store, shards) if _called(left) in before]
+    for left in [*_of_people(store, wanted), *leftovers]:
         check_lease(store)
         store.abandon(left) if isinstance(left, Unfinished) else store.delete(left)
         removed += 1
@@ -272,28 +280,50 @@ def _without_captions(
     return RewrittenRows(part.number, table.written, tuple(table.group_shards))
 
 
-def _all_leftovers(
-    store: ObjectStore, keys: Collection[str], shards: Collection[int]
-) -> Iterator[str | Unfinished]:
-    """Everything that may still hold the images, though nothing in force names it."""
+def _of_people(store: ObjectStore, keys: Collection[str]) -> Iterator[str]:
+    """What people made of the images, and who has them open."""
     for key in keys:
         yield from (info.name for folder in PEOPLE for info in store.list(f"{folder}/{key}/"))
+
+
+def _leftovers(store: ObjectStore, shards: Collection[int]) -> Iterator[str | Unfinished]:
+    """What may still hold the images, though no record in force names it.
+
+    Objects of their shards, unfinished writes of any shard beside them, tables that no plan names.
+    """
     for shard in shards:
-        yield from _leftovers(store, shard)
+        for version in _versions(store):
+            record = version.record(shard)
+            kept = _names(record) if record is not None else set()
+            yield from (left for left in _beside(store, version, shard) if left not in kept)
     yield from (info.name for info in lost_tables(store))
 
 
-def _leftovers(store: ObjectStore, shard: int) -> Iterator[str | Unfinished]:
-    """Objects of a shard that no record in force names, and unfinished writes of any shard beside them."""
+def _stored(store: ObjectStore, shards: Collection[int]) -> set[str]:
+    """All that `_leftovers` may come to find of what is there now, as `_called` has it."""
+    found = {info.name for info in lost_tables(store)}
+    for version in _versions(store):
+        for shard in shards:
+            found |= {_called(one) for one in _beside(store, version, shard)}
+    return found
+
+
+def _beside(store: ObjectStore, version: ColumnVersion, shard: int) -> Iterator[str | Unfinished]:
+    """A shard's objects in a column version, and the version's unfinished writes."""
+    for folder in ("data", "index"):
+        prefix = f"{version.folder}/{folder}/"
+        yield from (info.name for info in store.list(f"{prefix}{shard:06d}."))
+        yield from store.unfinished(prefix)
+
+
+def _versions(store: ObjectStore) -> Iterator[ColumnVersion]:
     for column in list_columns(store):
-        for version in list_versions(store, column):
-            record = version.record(shard)
-            kept = _names(record) if record is not None else set()
-            for folder in ("data", "index"):
-                prefix = f"{version.folder}/{folder}/"
-                listed = (info.name for info in store.list(f"{prefix}{shard:06d}."))
-                yield from (name for name in listed if name not in kept)
-                yield from store.unfinished(prefix)
+        yield from list_versions(store, column)
+
+
+def _called(left: str | Unfinished) -> str:
+    """What an object or an unfinished write is known by, however far it has come."""
+    return left if isinstance(left, str) else f"{left.name} {left.upload_id}"
 
 
 def _names(record: CommitRecord) -> set[str]:

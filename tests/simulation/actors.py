@@ -153,7 +153,9 @@ def generate(scene: Scene, store: SimStore, masks: str = FIRST) -> None:
         todo = sorted(pending_shards(spec))
         workers = [
             world.add(
-                f"{_name(store)}.w{number}", lambda own, n=number: work(own, masks, todo[n :: scene.workers])
+                f"{_name(store)}.w{number}",
+                lambda own, n=number: work(own, masks, todo[n :: scene.workers]),
+                hired=True,
             )
             for number in range(min(scene.workers, len(todo)))
         ]
@@ -176,7 +178,7 @@ def generate_in_parts(scene: Scene, store: SimStore, masks: str = FIRST) -> None
         feed = feed_of(spec, planner, clock=world.clock)
         pause_s, handed = 2.0, set[int]()
         crew = [Hand(lambda own, shard: work(own, masks, [shard])) for _ in range(scene.workers)]
-        seats = [world.add(f"{_name(store)}.h{n}", crew[n].pull(world)) for n in range(len(crew))]
+        seats = [world.add(f"{_name(store)}.h{n}", crew[n].pull(world), hired=True) for n in range(len(crew))]
         try:
             while not feed.ended or any(hand.shards for hand in crew):
                 for hand, seat in zip(crew, seats, strict=True):

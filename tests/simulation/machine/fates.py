@@ -121,7 +121,9 @@ class Dice(Fates):
         if fate is Fate.FULL:
             self.full_until_s = world.now_s + self.random.choice([5.0, 60.0])
         if fate is Fate.SLEEPS:
-            wakes_s = world.now_s + self.random.choice([5.0, 50.0, 100.0, 200.0, 600.0, 3 * DAY_S])
+            # Whoever waits for a hired one looks every few seconds: days of that never end
+            longest_s = 600.0 if driver.hired else 3 * DAY_S
+            wakes_s = world.now_s + self.random.choice([5.0, 50.0, 100.0, 200.0, 600.0, longest_s])
             for one in (driver, *driver.mates):
                 one.wakes_s = wakes_s
         return fate

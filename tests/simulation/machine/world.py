@@ -66,6 +66,7 @@ class Driver:
     calls: int = 0
     wakes_s: float = 0.0
     in_beat: bool = False
+    hired: bool = False  # by a driver that waits for it
     mates: list[Driver] = field(default_factory=list)  # threads of its process: they are suspended with it
     stack: greenlet | None = None
 
@@ -120,9 +121,10 @@ class World:
         """The dataset as one process has it; outside of `run` it switches nothing."""
         return SimStore(self, f"sim://data-{name}")
 
-    def add(self, name: str, work: Callable[[SimStore], object]) -> Driver:
+    def add(self, name: str, work: Callable[[SimStore], object], *, hired: bool = False) -> Driver:
         """An actor to be run, or, while the world runs, one that begins beside the others."""
-        driver = Driver(name, work, self.view(name), pace=0.02 + self.random.random() ** 3)
+        pace = 0.02 + self.random.random() ** 3
+        driver = Driver(name, work, self.view(name), pace, hired=hired)
         self.drivers.append(driver)
         if self._holder is not None:
             self._start(driver)

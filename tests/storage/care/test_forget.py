@@ -2,19 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from maskmill.storage.care import forget as forgetting
 from maskmill.storage.care.forget import forget, plan_forget
 from maskmill.storage.care.verify import verify
-from maskmill.storage.dataset.columns import ColumnVersion
+from maskmill.storage.dataset.columns import ColumnVersion, list_versions
 from maskmill.storage.dataset.generations import latest, load_generation
 from maskmill.storage.dataset.join import join
 from maskmill.storage.drivers.lease import announce
 from maskmill.storage.errors import DamagedObject, DatasetError, Forgotten, InputError
 from maskmill.storage.plan.make_plan import make_plan
-from maskmill.storage.plan.plan import load_plans
+from maskmill.storage.plan.plan import FOLDER, load_plans
 from maskmill.storage.stores.base import ObjectStore
 from maskmill.storage.stores.open import open_store
 from tests.storage.datasets import CREATED, IMAGES, MASKS, commit_images, commit_masks, make_dataset
@@ -149,6 +150,29 @@ def test_orphans_of_the_shard_go_too(local_store: ObjectStore, photos: str) -> N
     assert forget(local_store, [KEY], created_utc=CREATED).num_removed == 5
     assert not temp.exists()
     assert version.data_name(0, "lost") in [info.name for info in local_store.list()]
+
+
+def test_what_a_driver_that_begins_later_has_in_hand_stays(
+    local_store: ObjectStore, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects and tables have no record yet, and it knows of the mark: they hold nothing forgotten."""
+    make_dataset(local_store, photos)
+    key = load_plans(local_store).keys_of(0)[0]
+    folder = next(iter(list_versions(local_store, "masks"))).folder
+    names = [f"{FOLDER}/000009.0123456789abcdef.parquet", f"{folder}/data/000000.0123456789abcdef.tar"]
+    lost = f"{folder}/data/000000.fedcba9876543210.tar"
+    local_store.put(lost, b"of a killed writer")
+    refuse = forgetting._refuse_company
+
+    def then_begin(*given: Any) -> None:
+        refuse(*given)
+        for name in names:
+            local_store.put(name, b"in hand")
+
+    monkeypatch.setattr(forgetting, "_refuse_company", then_begin)
+    forget(local_store, [key], created_utc=CREATED)
+    assert [local_store.read(name) for name in names] == [b"in hand"] * 2
+    assert not any(info.name == lost for info in local_store.list(folder))
 
 
 def test_without_a_generation_the_commits_alone_are_rewritten(local_store: ObjectStore, photos: str) -> None:
