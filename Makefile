@@ -77,6 +77,7 @@ peers: setup  ## other SAMs beside their authors' own code, in an environment of
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
 	  $$($(PEERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/ours.pth
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps wheel
 	SAM2_BUILD_CUDA=0 $(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --no-build-isolation $(PEER_PACKAGES)
 	$(PEERS)/bin/python -W ignore -m benchmarks.families --family $(or $(FAMILY),$(PEER_FAMILIES)) \
 	  --size $(or $(SIZE),640x480) --points-per-side $(or $(POINTS),32) --runs $(or $(RUNS),3)
