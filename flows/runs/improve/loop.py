@@ -25,7 +25,7 @@ from maskmill.flows.runs.improve.retrain import plan_training, run_training
 from maskmill.flows.runs.improve.review import take_reviews, take_saves
 from maskmill.flows.runs.steps.gate import judge
 from maskmill.flows.runs.steps.holding import writing
-from maskmill.flows.runs.steps.planning import check_inputs
+from maskmill.flows.runs.steps.planning import check_inputs, plan_images
 from maskmill.pipeline.checks import finite
 from maskmill.storage.clock import now_utc
 from maskmill.storage.dataset.model_versions import SHIPPED, promote, promoted, promotions
@@ -113,7 +113,7 @@ def run_loop(plan: LoopPlan, config: RunConfig, *, workers: int = 1, out: Path |
     if config.loop.reviewed and plan.truth is None:
         take_saves(plan.dataset, least=config.loop.reviewed)  # too few: said before any work
     name = loop_name(plan, config)
-    before = _once(store, name, 0, lambda: {"figures": _figures(plan, config), "created_utc": now_utc()})
+    before = _once(store, name, 0, partial(_before, plan, config))
 
     rounds = []
     for number in range(1, plan.rounds + 1):
@@ -204,6 +204,18 @@ def _settle(store: ObjectStore, found: dict[str, Any]) -> None:
     """
     if found["passed"] and all(one.model != found["model"] for one in promotions(store)):
         promote(store, found["model"], why=str(found["why"]), created_utc=now_utc())
+
+
+def _before(plan: LoopPlan, config: RunConfig) -> dict[str, Any]:
+    """The model that the loop begins with, measured; what it can't use is said before any model is loaded."""
+    from maskmill.workers.foreign.truth import TruthSet, index_truth
+
+    for given in (plan.gate, plan.truth):
+        if given is not None:
+            index_truth(TruthSet(given[0].stem, *given))
+    watcher().step("looking for images", "file")
+    plan_images(plan.dataset, plan.inputs, config, None)
+    return {"figures": _figures(plan, config), "created_utc": now_utc()}
 
 
 def _figures(plan: LoopPlan, config: RunConfig) -> dict[str, Any]:
