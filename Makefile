@@ -43,7 +43,8 @@ test-all: setup services  ## what `make test` leaves out: a real S3 store, Postg
 .PHONY: services
 services:
 	{ which radosgw chromedriver kubectl ip && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(SERVICES) >/dev/null; }
+	  export DEBIAN_FRONTEND=noninteractive && \
+	  { apt-get install -qq -y --no-install-recommends $(SERVICES) || dpkg --configure -a; } >/dev/null; }
 
 bench: setup  ## the benchmarks, side by side with their peers; results are printed
 	for size in 640x480 1500x2250; do $(BIN)/python -m benchmarks.automask --segmenter nano --size $$size --runs 3; done
