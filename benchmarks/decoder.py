@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
+from maskmill.pipeline.decoder.fused.attention import Blocks
 from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
 from maskmill.pipeline.decoder.prompts import Prompts
 
@@ -197,7 +198,7 @@ def compare_transformers(shapes: Shapes, num_prompts: int, rounds: int) -> dict[
     embedding_CHW = torch.randn(shapes.channels, shapes.side, shapes.side)
     points = Prompts(torch.rand(num_prompts, 1, 2) * shapes.side * 16, torch.ones(num_prompts, 1))
     steps, blocks = (SharedImageDecoder(prompt_encoder, mask_decoder) for _ in range(2))
-    steps._blocks = None
+    steps._blocks, blocks._blocks = None, Blocks(blocks._prompt_stages)  # also where it doesn't serve
     in_steps = partial(steps.predict, steps.prepare(embedding_CHW), points, multimask=True)
     in_blocks = partial(blocks.predict, blocks.prepare(embedding_CHW), points, multimask=True)
 

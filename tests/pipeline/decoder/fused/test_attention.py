@@ -17,8 +17,12 @@ from tests.pipeline.decoder.test_decoder import Model
 
 
 @pytest.fixture(autouse=True)
-def in_one_chunk() -> Iterator[None]:
-    """Prompts are cut by torch's threads, of which a machine and the tests before have any number."""
+def in_one_chunk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Prompts are cut by torch's threads, of which a machine and the tests before have any number.
+
+    And the loops give the same whatever vectors the machine has.
+    """
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
     with one_thread():
         yield
 
@@ -81,11 +85,14 @@ def test_what_is_not_a_number_is_seen() -> None:
 
 
 def test_where_it_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Narrow formats and machines without scipy go the way in steps."""
+    """Narrow formats, short vectors and machines without scipy go the way in steps."""
     decoder, state = Model().ours(dtype=torch.bfloat16)
     assert state.blocks is None
     stages = decoder.weights.stages
     assert Blocks.of(stages) is not None
+    with monkeypatch.context() as shorter:
+        shorter.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+        assert Blocks.of(stages) is None
     monkeypatch.setattr(attention, "available", lambda: False)
     assert Blocks.of(stages) is None
     attention.warm_up()
