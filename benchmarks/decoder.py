@@ -5,10 +5,10 @@
 Weights are random: arithmetic doesn't depend on them. Each round runs the reference, then ours, so that a
 machine whose speed drifts or that is shared slows both; speed-ups are medians of the rounds' ratios, once of
 wall time and once of this process's CPU time. "none", "half" and "all" say how many prompts pass the
-predicted-IoU threshold and need masks. `--shapes heads` holds the mask head in one pass to the one in steps
-(milliseconds of CPU time a prompt), `--shapes transformers` the transformer block by block to the one in
-steps. `peak_gflops` is a large float32 product's speed a second of CPU time, measured in the same rounds:
-`share_of_peak` sets the counted arithmetic against it.
+predicted-IoU threshold and need masks. `--shapes heads` holds the mask head, SAM-HQ's too, in one pass to the
+one in steps (milliseconds of CPU time a prompt), `--shapes transformers` the transformer block by block to
+the one in steps. `peak_gflops` is a large float32 product's speed a second of CPU time, measured in the same
+rounds: `share_of_peak` sets the counted arithmetic against it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from torch import Tensor, nn
 from maskmill.pipeline.decoder import lowrank, lowrank_image
 from maskmill.pipeline.decoder.decoder import SharedImageDecoder
 from maskmill.pipeline.decoder.encoder import fuse_attention
+from maskmill.pipeline.decoder.forms import SAM, SAM_HQ, DecoderForm
 from maskmill.pipeline.decoder.fused.attention import Blocks
 from maskmill.pipeline.decoder.lowrank_steps import InSteps, Scratch
 from maskmill.pipeline.decoder.prompts import Prompts
+from maskmill.pipeline.segmenters.family_decoder import DecoderSizes, _add_hq_parts
 
 Result = TypeVar("Result")
 
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 name: compare_heads(shapes, options.prompts, options.rounds)
                 for name, shapes in SHAPES.items()
             }
+            result["sam_hq"] = compare_heads(SHAPES["vit"], options.prompts, options.rounds, SAM_HQ)
         elif options.shapes == "transformers":
             result = {
                 name: compare_transformers(shapes, options.prompts, options.rounds)
@@ -174,18 +177,23 @@ def compare_forms(shapes: Shapes, rounds: int) -> dict[str, Any]:
     return {"cpu_speedup_by_tokens": ratios}
 
 
-def compare_heads(shapes: Shapes, num_prompts: int, rounds: int) -> dict[str, Any]:
+def compare_heads(shapes: Shapes, num_prompts: int, rounds: int, form: DecoderForm = SAM) -> dict[str, Any]:
     """The mask head in steps and in one pass (fused/head.py), all outputs of all prompts, in turn."""
     prompt_encoder, mask_decoder = build(shapes)
     embedding_CHW = torch.randn(shapes.channels, shapes.side, shapes.side)
+    maps = []
+    if form is SAM_HQ:
+        sizes = DecoderSizes(grid=shapes.side, input_px=16 * shapes.side, early_channels=768)
+        _add_hq_parts(mask_decoder, sizes)
+        maps = [torch.randn(sizes.early_channels, shapes.side, shapes.side)]
     points = Prompts(torch.rand(num_prompts, 1, 2) * shapes.side * 16, torch.ones(num_prompts, 1))
     keep_PM = torch.ones(num_prompts, NUM_OUTPUTS, dtype=torch.bool)
     predicted = {}
     for name in ("steps", "fused"):
-        decoder = SharedImageDecoder(prompt_encoder, mask_decoder)
+        decoder = SharedImageDecoder(prompt_encoder, mask_decoder, form=form)
         if name == "steps":
             decoder._fused = None
-        predicted[name] = decoder.predict(decoder.prepare(embedding_CHW), points, multimask=True)
+        predicted[name] = decoder.predict(decoder.prepare(embedding_CHW, maps), points, multimask=True)
 
     in_steps, fused = (partial(predicted[name].masks, keep_PM) for name in ("steps", "fused"))
     expected, found, told = in_turn(in_steps, "fused", fused, num_prompts, rounds)
