@@ -115,11 +115,9 @@ class Picture:
 def work_of(one: Judged, verifier: Verifier, segmenter: Segmenter) -> Work:
     """A picture's work, by truth, verifier and oracle."""
     said = verifier(one.image, pixels_HWC=one.truth.image, embedding=one.embedding)
+    share = said.share_found or 1.0
     rows = [
-        (
-            *(mask.predicted_iou, mask.stability_score, float(p), float(iou), float(said.share_found or 1)),
-            float(mask.area_px),
-        )
+        (mask.predicted_iou, mask.stability_score, float(p), float(iou), float(share), float(mask.area_px))
         for mask, p, iou in zip(
             one.image.annotations, said.masks.right_N, said.masks.expected_iou_N, strict=True
         )
@@ -130,7 +128,7 @@ def work_of(one: Judged, verifier: Verifier, segmenter: Segmenter) -> Work:
     seconds_L = np.array([DRAW_S if label.drawn else CLICK_S for label in done])
     right_NL = iou_matrix(masks_of(one.image), one.truth.masks_NHW) >= RIGHT_IOU
     p_right_N = np.array([row[2] for row in rows])
-    return Work(right_NL, seconds_L, side_N, side_L, p_right_N, said.share_found or 1.0, *orders(rows))
+    return Work(right_NL, seconds_L, side_N, side_L, p_right_N, share, *orders(rows))
 
 
 def orders(rows: Sequence[tuple[float, ...]]) -> tuple[float, float, float]:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from maskmill.flows.report import console
+
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter, Parameter
 
 VALUES: dict[object, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 OPTIONS = "Options"
-INTERRUPTED = 130
 
 
 def one_of(*names: str) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort):
             typer.echo("\nstopped", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(console.INTERRUPTED) from None
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Commands first: they are what is looked for."""

@@ -95,8 +95,9 @@ class Search:
         self._connection = duckdb.connect(":memory:", config={"memory_limit": MEMORY, **LOCKED})
         self._connection.execute(FOUND)
         self._connection.execute(f"create table {COPIES} (key varchar)")
-        self._connection.execute(f"create table {LABELLED} (key varchar, word varchar)")
-        self._connection.execute(RARITY_OF_ALL)
+        if "labels" in needs:
+            self._connection.execute(f"create table {LABELLED} (key varchar, word varchar)")
+            self._connection.execute(RARITY_OF_ALL)
         self._knows_copies = False
         self._asked = self._found = 0
         self._wanted = 0.0

@@ -151,10 +151,11 @@ def read(path: Path) -> Iterator[EditedImage]:
 
     given = _given(root)
     for image in root.iter("image"):
+        place = f"{path}: {image.get('name')}"
         try:
-            yield _edited(image, given, f"{path}: {image.get('name')}")
+            yield _edited(image, given, place)
         except (InputError, KeyError, ValueError, BadAnnotation) as exc:
-            raise InputError(f"{path}: {image.get('name')}: {said(exc)}") from exc
+            raise InputError(f"{place}: {said(exc)}") from exc
 
 
 def _annotations(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from maskmill.pipeline.rle import MAX_PIXELS
 from maskmill.storage.errors import InputError
 from maskmill.workers.exports.categories import OBJECT
+from maskmill.workers.exports.chosen.selection import class_of
 
 STEM = "sa_"
 """Pictures are called `sa_<image id>.jpg` in every editor: that is how they are known again."""
@@ -62,6 +63,20 @@ class EditedImage:
     given: Mapping[int, str] = field(default_factory=dict)
     all_given: bool = True
     left: str = ""
+
+
+def told_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """What a picture's editor is told that it was given, as JSON has it: of masks, the label by the id."""
+    return {str(row["id"]): class_of(row) or OBJECT for row in rows}
+
+
+def given_in(told: Mapping[str, Any] | None) -> dict[int, str]:
+    """What `told_of` told, read back; empty where nothing was.
+
+    Raises:
+        ValueError, AttributeError: it is something else.
+    """
+    return {int(mask_id): str(label) for mask_id, label in (told or {}).items()}
 
 
 def image_id_of(name: str) -> int:

@@ -31,7 +31,16 @@ from maskmill.storage.errors import InputError
 from maskmill.workers.exports.categories import OBJECT
 from maskmill.workers.exports.chosen.selection import Selection, class_of
 from maskmill.workers.exports.maps.writing import PICTURES, MapFormat, MapOfImage, export_maps
-from maskmill.workers.tools.edited import EditedImage, EditedMask, image_id_of, mask_id_of, said, size_of
+from maskmill.workers.tools.edited import (
+    EditedImage,
+    EditedMask,
+    given_in,
+    image_id_of,
+    mask_id_of,
+    said,
+    size_of,
+    told_of,
+)
 
 if TYPE_CHECKING:
     from maskmill.workers.exports.formats import ExportTask
@@ -86,7 +95,7 @@ class _Samples(MapFormat):
                 FIELD: {"_cls": "Detections", "detections": detections},
                 KEY: image.sample.key,
                 GENERATION: self._generation,
-                GIVEN: json.dumps({str(row["id"]): class_of(row) or OBJECT for row in rows}),
+                GIVEN: json.dumps(told_of(rows)),
             }
         )
         return MapOfImage(None, len(rows))
@@ -254,7 +263,7 @@ def _edited(sample: Mapping[str, Any], folder: Path, place: str) -> EditedImage:
         masks=tuple(masks),
         generation=sample.get(GENERATION),
         place=place,
-        given={int(mask_id): str(label) for mask_id, label in json.loads(told).items()} if told else {},
+        given=given_in(json.loads(told)) if told else {},
         all_given=not told,
     )
 

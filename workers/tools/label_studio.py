@@ -40,11 +40,12 @@ from maskmill.workers.tools.edited import (
     UNTOUCHED,
     EditedImage,
     EditedMask,
+    given_in,
     image_id_of,
-    mask_id_of,
     one_label,
     said,
     size_of,
+    told_of,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class _Tasks(MapFormat):
             "maskmill": {
                 "generation": self._generation,
                 "key": image.sample.key,
-                "given": {str(row["id"]): class_of(row) or OBJECT for row in rows},
+                "given": told_of(rows),
             },
         }
         self._tasks.append({"data": data, "predictions": [prediction]})
@@ -172,7 +173,6 @@ def _edited(task: Mapping[str, Any], annotation: Mapping[str, Any], name: str, *
     masks = [mask for which, parts in regions.items() if (mask := _mask(which, parts)) is not None]
 
     told = task["data"].get("maskmill") or {}
-    given = {int(mask_id): str(label) for mask_id, label in (told.get("given") or {}).items()}
     return EditedImage(
         image_id=image_id_of(str(task["data"][IMAGE])),
         masks=tuple(masks),
@@ -180,7 +180,7 @@ def _edited(task: Mapping[str, Any], annotation: Mapping[str, Any], name: str, *
         seconds=float(annotation.get("lead_time") or 0.0),
         generation=told.get("generation"),
         place=name,
-        given=given,
+        given=given_in(told.get("given")),
         all_given="given" not in told,
     )
 
@@ -236,8 +236,8 @@ def _pixels(region: Mapping[str, Any], height: int, width: int) -> NDArray[np.bo
 def _id_of(region: Mapping[str, Any]) -> int | None:
     """The mask a region was begun from."""
     texts = (region.get("meta") or {}).get("text") or []
-    for text in [texts] if isinstance(texts, str) else texts:
-        found = re.fullmatch(rf"{MARK}([0-9]+)", str(text))
-        if found:
+    marked = [(MARK, text) for text in ([texts] if isinstance(texts, str) else texts)]
+    for mark, text in (*marked, ("m", region.get("id"))):
+        if found := re.fullmatch(rf"{mark}([0-9]+)", str(text)):
             return int(found[1])
-    return mask_id_of(str(region.get("id")).removeprefix("m")) if str(region.get("id"))[:1] == "m" else None
+    return None

@@ -100,6 +100,7 @@ def head(
     first_EN = np.empty((channels, block), np.float32)
     fine_GN = np.empty((2 * fine_channels, block), np.float32)
     logits_MN = np.empty((len(hyper_MG), block), np.float32)
+    inner_GYX = finest_YGX[1:-1, :, 1:-1].transpose(1, 0, 2)  # within the border
     for start in range(0, num_tokens, block):
         stop = min(start + block, num_tokens)
         for position in range(4):
@@ -119,7 +120,7 @@ def head(
                     _mix(hyper_MG, fine, stop - start, logits_MN)
                     y, x = position // 2 * 2 + row, position % 2 * 2 + column
                     if len(finest_YGX):
-                        _keep(fine, start, stop, width, y, x, finest_YGX)
+                        _write(fine, start, stop, width, y, x, inner_GYX)
                     _write(logits_MN, start, stop, width, y, x, out_Mhw)
 
 
@@ -222,24 +223,12 @@ def _mix(hyper_MG: Floats, fine_GN: Floats, num_pixels: int, logits_MN: Floats) 
 
 
 @arithmetic_kernel
-def _write(logits_MN: Floats, start: int, stop: int, width: int, y: int, x: int, out_Mhw: Floats) -> None:
-    """(4)'s places: pixel (y, x) of the 4 x 4 under each token."""
-    for output in range(len(logits_MN)):
+def _write(values_CN: Floats, start: int, stop: int, width: int, y: int, x: int, out_CYX: Floats) -> None:
+    """A block's logits, or finest channels, at their places: pixel (y, x) of the 4 x 4 under each token."""
+    for channel in range(len(values_CN)):
         token_y, token_x = start // width, start % width
         for n in range(stop - start):
-            out_Mhw[output, 4 * token_y + y, 4 * token_x + x] = logits_MN[output, n]
-            token_x += 1
-            if token_x == width:
-                token_y, token_x = token_y + 1, 0
-
-
-@arithmetic_kernel
-def _keep(fine_GN: Floats, start: int, stop: int, width: int, y: int, x: int, finest_YGX: Floats) -> None:
-    """A block's finest channels at their places, one row and one column from the border."""
-    for channel in range(len(fine_GN)):
-        token_y, token_x = start // width, start % width
-        for n in range(stop - start):
-            finest_YGX[4 * token_y + y + 1, channel, 4 * token_x + x + 1] = fine_GN[channel, n]
+            out_CYX[channel, 4 * token_y + y, 4 * token_x + x] = values_CN[channel, n]
             token_x += 1
             if token_x == width:
                 token_y, token_x = token_y + 1, 0
