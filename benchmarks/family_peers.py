@@ -18,7 +18,7 @@ import torch
 
 from maskmill.pipeline.decoder.forms import SAM_HQ
 from maskmill.pipeline.reference import adjust_family
-from maskmill.pipeline.segmenters.families import Encoded, FamilyModel, Pixels, sam2_model
+from maskmill.pipeline.segmenters.families import FamilyModel, Pixels, SamHqEncoder, sam2_model
 from maskmill.pipeline.segmenters.family_decoder import IMAGE_POSITIONS, DecoderSizes, build, load
 from maskmill.pipeline.segmenters.official_sam2 import official_model
 from maskmill.pipeline.settings import MaskSettings
@@ -55,7 +55,8 @@ def sam2(size: str, image: Pixels, points_per_side: int) -> Peer:
 
 
 def sam_hq(image: Pixels, points_per_side: int) -> Peer:
-    """SAM-HQ ViT-B and its authors' generator; the encoder is theirs on both sides."""
+    """SAM-HQ ViT-B and its authors' generator."""
+    import segment_anything
     from segment_anything_hq import SamAutomaticMaskGenerator, sam_model_registry
 
     from maskmill.pipeline.decoder.resize import resize
@@ -68,10 +69,8 @@ def sam_hq(image: Pixels, points_per_side: int) -> Peer:
     tensors[IMAGE_POSITIONS] = tensors["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     sizes = DecoderSizes(grid=64, input_px=1024, early_channels=768)
 
-    class Encoder(torch.nn.Module):
-        def forward(self, pixels_B3HW: torch.Tensor) -> Encoded:
-            features, early = theirs.image_encoder(pixels_B3HW)
-            return Encoded(features, (early[0].permute(0, 3, 1, 2),))
+    vit = segment_anything.sam_model_registry["vit_b"]().image_encoder.eval()
+    vit.load_state_dict(theirs.image_encoder.state_dict())
 
     def prepare(images: Sequence[Pixels], device: torch.device) -> torch.Tensor:
         inputs = []
@@ -82,7 +81,7 @@ def sam_hq(image: Pixels, points_per_side: int) -> Peer:
         return torch.cat(inputs)
 
     modules = load(build(sizes, SAM_HQ), tensors, Path("random.pth"))
-    model = FamilyModel(Encoder(), modules, SAM_HQ, prepare, stretches=False)
+    model = FamilyModel(SamHqEncoder(vit, torch.float32), modules, SAM_HQ, prepare, stretches=False)
     adjust_family(model, image)
     generator = SamAutomaticMaskGenerator(theirs, points_per_side=points_per_side)
     settings = MaskSettings(points_per_side=points_per_side, outputs="best")

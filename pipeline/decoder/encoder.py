@@ -16,6 +16,8 @@ channels of a head, Q queries of a block.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -50,6 +52,13 @@ class FusedImageEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Embeddings float[B, C, H / 16, W / 16] of normalised, padded images."""
+        (tokens_BHWC,) = deque(self.after_blocks(images_B3HW), maxlen=1)
+        embedding: Tensor = self.encoder.neck(tokens_BHWC.permute(0, 3, 1, 2))
+        return embedding
+
+    @torch.no_grad()
+    def after_blocks(self, images_B3HW: Tensor) -> Iterator[Tensor]:
+        """The tokens float[B, H / 16, W / 16, C] after each block; the next writes over them."""
         on_cpu = images_B3HW.device.type == "cpu"
         numbers = self._block_numbers or (_BLOCK_NUMBERS_CPU if on_cpu else _BLOCK_NUMBERS_GPU)
         tokens_BHWC = self.encoder.patch_embed(images_B3HW).contiguous()
@@ -58,8 +67,7 @@ class FusedImageEncoder(nn.Module):
         for block in self.encoder.blocks:
             _add_attention(tokens_BHWC, block, numbers)
             _add_mlp(tokens_BHWC, block, numbers)
-        embedding: Tensor = self.encoder.neck(tokens_BHWC.permute(0, 3, 1, 2))
-        return embedding
+            yield tokens_BHWC
 
 
 def _add_attention(tokens_BHWC: Tensor, block: Any, block_numbers: int) -> None:

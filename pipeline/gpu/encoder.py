@@ -11,6 +11,8 @@ Shapes: B images, H x W tokens, C channels, N heads, D channels of a head, k row
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -52,14 +54,20 @@ class DeviceEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Embeddings float[B, C, H / 16, W / 16] of normalised, padded images."""
+        (tokens_BHWC,) = deque(self.after_blocks(images_B3HW), maxlen=1)
+        embedding: Tensor = self.encoder.neck(tokens_BHWC.permute(0, 3, 1, 2))
+        return embedding
+
+    @torch.no_grad()
+    def after_blocks(self, images_B3HW: Tensor) -> Iterator[Tensor]:
+        """The tokens float[B, H / 16, W / 16, C] after each block."""
         tokens_BHWC = self.encoder.patch_embed(images_B3HW)
         if self.encoder.pos_embed is not None:
             tokens_BHWC = tokens_BHWC + self.encoder.pos_embed
         for block, tables in zip(self.encoder.blocks, self._tables, strict=True):
             tokens_BHWC = tokens_BHWC + self._attended(block, block.norm1(tokens_BHWC), tables)
             tokens_BHWC = tokens_BHWC + block.mlp(block.norm2(tokens_BHWC))
-        embedding: Tensor = self.encoder.neck(tokens_BHWC.permute(0, 3, 1, 2))
-        return embedding
+            yield tokens_BHWC
 
     def _attended(self, block: Any, normal_BHWC: Tensor, tables: tuple[Tensor, Tensor] | None) -> Tensor:
         attention = block.attn

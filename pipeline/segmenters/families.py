@@ -1,8 +1,9 @@
 """SAM-HQ, SAM 2 / 2.1, EdgeTAM and SAM 3's promptable image model: their encoders, under the shared decoder.
 
-An image goes through the family's own encoder, by transformers, and its own preparation; prompts go through
-the shared-image decoder (pipeline/decoder/), whose description of each family is forms.py. The embedding
-carries what the family's mask head reads of the image besides.
+An image goes through the family's own preparation and encoder, by transformers (SAM-HQ's encoder is SAM's, by
+decoder/encoder.py or gpu/encoder.py); prompts go through the shared-image decoder (pipeline/decoder/), whose
+description of each family is forms.py. The embedding carries what the family's mask head reads of the image
+besides.
 
 Where this differs from transformers' classes on purpose, and where one might think so:
 * SAM-HQ's mask head reads the image tokens that the decoder's transformer gives, as in its authors' code.
@@ -27,12 +28,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 from maskmill.pipeline.decoder.decoder import SharedImageDecoder
+from maskmill.pipeline.decoder.encoder import FusedImageEncoder
 from maskmill.pipeline.decoder.forms import SAM2, SAM_HQ, DecoderForm, StabilityChoice
+from maskmill.pipeline.gpu.choose import choose_ops
+from maskmill.pipeline.gpu.encoder import DeviceEncoder
+from maskmill.pipeline.gpu.ops import DeviceOps
 from maskmill.pipeline.machine.devices import choose_device
-from maskmill.pipeline.segmenters import family_decoder
+from maskmill.pipeline.segmenters import family_decoder, from_transformers
 from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding
 from maskmill.pipeline.segmenters.family_decoder import DecoderModules
 from maskmill.pipeline.segmenters.image import SamImage
@@ -94,20 +100,30 @@ class SamHqEncoder(nn.Module):
     """SAM-HQ's: SAM's ViT, and its features after the first layer of global attention.
 
     Args:
-        vision: transformers' vision encoder of SAM-HQ.
+        vit: SAM's image encoder with SAM-HQ's weights, one layer of global attention at least.
         dtype: its number format.
     """
 
-    def __init__(self, vision: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, vit: ImageEncoderViT, dtype: torch.dtype) -> None:
         super().__init__()
-        self.vision = vision.to(dtype)
+        self.vit = vit.to(dtype)
+        self._fused: FusedImageEncoder | DeviceEncoder = FusedImageEncoder(vit)
         self._dtype = dtype
+
+    def run_on(self, ops: DeviceOps) -> None:
+        """From now on with attention by a device's operations, which the module is on."""
+        self._fused = DeviceEncoder(self.vit, ops)
 
     def forward(self, pixels_B3HW: Tensor) -> Encoded:
         """See `Encoder`."""
-        outputs = self.vision(pixels_B3HW.to(self._dtype), return_dict=True)
-        early_BCHW = outputs.intermediate_embeddings[0].permute(0, 3, 1, 2)
-        return Encoded(outputs.last_hidden_state.float(), (early_BCHW.float(),))
+        early: Tensor | None = None
+        tokens = self._fused.after_blocks(pixels_B3HW.to(self._dtype))
+        for block, tokens_BHWC in zip(self.vit.blocks, tokens, strict=True):
+            if early is None and block.window_size == 0:
+                early = tokens_BHWC.permute(0, 3, 1, 2).float().clone()
+        assert early is not None
+        features_BCHW = self.vit.neck(tokens_BHWC.permute(0, 3, 1, 2))
+        return Encoded(features_BCHW.float(), (early,))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,6 +172,8 @@ class FamilySegmenter:
         self._batched = self.device.type == "cuda" if batched is None else batched
         self._model = model
         self._encoder: Encoder = model.encoder.eval().requires_grad_(False).to(self.device)
+        if self._batched and isinstance(model.encoder, SamHqEncoder):
+            model.encoder.run_on(choose_ops(self.device))
         modules = model.modules.to(self.device)
         self._decoder = SharedImageDecoder(
             modules.prompt_encoder,
@@ -234,7 +252,8 @@ def load_family(found: Pretrained, family: str, *, device: str, dtype: str) -> F
 
 def _sam_hq(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> FamilyModel:
     modules = family_decoder.of_transformers(model, SAM_HQ, folder)
-    return FamilyModel(SamHqEncoder(model.vision_encoder, dtype), modules, SAM_HQ, prepare, stretches=False)
+    vit = from_transformers.convert_image_encoder(model.vision_encoder, folder)
+    return FamilyModel(SamHqEncoder(vit, dtype), modules, SAM_HQ, prepare, stretches=False)
 
 
 def sam2_model(model: Any, folder: Path, prepare: Prepare, dtype: torch.dtype) -> FamilyModel:

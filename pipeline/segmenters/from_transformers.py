@@ -145,7 +145,6 @@ def build_sam(config: Any) -> Sam:
     """A `Sam` of the sizes of a `SamConfig`, with fresh weights."""
     vision, prompt, decoder = config.vision_config, config.prompt_encoder_config, config.mask_decoder_config
     grid = vision.image_size // vision.patch_size
-
     transformer = TwoWayTransformer(
         depth=decoder.num_hidden_layers,
         embedding_dim=decoder.hidden_size,
@@ -158,22 +157,7 @@ def build_sam(config: Any) -> Sam:
             norm.eps = decoder.layer_norm_eps
 
     return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=vision.image_size,
-            patch_size=vision.patch_size,
-            in_chans=vision.num_channels,
-            embed_dim=vision.hidden_size,
-            depth=vision.num_hidden_layers,
-            num_heads=vision.num_attention_heads,
-            mlp_ratio=vision.mlp_dim / vision.hidden_size,
-            out_chans=vision.output_channels,
-            qkv_bias=vision.qkv_bias,
-            norm_layer=partial(nn.LayerNorm, eps=vision.layer_norm_eps),
-            use_abs_pos=vision.use_abs_pos,
-            use_rel_pos=vision.use_rel_pos,
-            window_size=vision.window_size,
-            global_attn_indexes=tuple(vision.global_attn_indexes),
-        ),
+        image_encoder=build_image_encoder(vision),
         prompt_encoder=PromptEncoder(
             embed_dim=prompt.hidden_size,
             image_embedding_size=(grid, grid),
@@ -192,6 +176,52 @@ def build_sam(config: Any) -> Sam:
     )
 
 
+def build_image_encoder(vision: Any) -> ImageEncoderViT:
+    """The ViT of a `SamVisionConfig` or `SamHQVisionConfig`, with fresh weights."""
+    return ImageEncoderViT(
+        img_size=vision.image_size,
+        patch_size=vision.patch_size,
+        in_chans=vision.num_channels,
+        embed_dim=vision.hidden_size,
+        depth=vision.num_hidden_layers,
+        num_heads=vision.num_attention_heads,
+        mlp_ratio=vision.mlp_dim / vision.hidden_size,
+        out_chans=vision.output_channels,
+        qkv_bias=vision.qkv_bias,
+        norm_layer=partial(nn.LayerNorm, eps=vision.layer_norm_eps),
+        use_abs_pos=vision.use_abs_pos,
+        use_rel_pos=vision.use_rel_pos,
+        window_size=vision.window_size,
+        global_attn_indexes=tuple(vision.global_attn_indexes),
+    )
+
+
+def convert_image_encoder(vision: nn.Module, folder: Path) -> ImageEncoderViT:
+    """transformers' `SamHQVisionEncoder` as segment_anything's; weights are shared, not copied.
+
+    Args:
+        vision: its configuration is the folder's.
+        folder: of its weights, for messages.
+
+    Raises:
+        WrongWeights: a setting that segment_anything's encoder lacks.
+    """
+    config: Any = vision.config
+    _hold(folder, {"vision_config.hidden_act": (config.hidden_act, "gelu")})
+    if not config.global_attn_indexes:
+        raise WrongWeights(
+            f"folder {folder}: vision_config.global_attn_indexes is empty: SAM-HQ reads such a layer"
+        )
+    with torch.device("meta"):
+        encoder = build_image_encoder(config)
+    prefix = "image_encoder."
+    named = rename({f"vision_encoder.{name}": tensor for name, tensor in vision.state_dict().items()})
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+    weights.check_fit(tensors, encoder.state_dict(), model="image encoder of sam_hq", path=folder)
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder.eval().requires_grad_(False)
+
+
 def set_pixel_statistics(sam: Sam) -> None:
     """What no checkpoint holds: mean and deviation of the pixels, for a `Sam` built on no device."""
     sam.pixel_mean = torch.tensor(PIXEL_MEAN).view(-1, 1, 1)
@@ -201,12 +231,16 @@ def set_pixel_statistics(sam: Sam) -> None:
 def _check(config: Any, folder: Path) -> None:
     """What segment_anything's network has no setting for must be as it is there."""
     vision, decoder = config.vision_config, config.mask_decoder_config
-    wanted = {
+    wanted: dict[str, tuple[object, object]] = {
         "vision_config.hidden_act": (vision.hidden_act, "gelu"),
         "mask_decoder_config.hidden_act": (decoder.hidden_act, "relu"),
         "prompt_encoder_config.hidden_act": (config.prompt_encoder_config.hidden_act, "gelu"),
         "prompt_encoder_config.num_point_embeddings": (config.prompt_encoder_config.num_point_embeddings, 4),
     }
+    _hold(folder, wanted)
+
+
+def _hold(folder: Path, wanted: Mapping[str, tuple[object, object]]) -> None:
     for name, (value, known) in wanted.items():
         if value != known:
             raise WrongWeights(f"folder {folder}: {name}={value!r} is no SAM known here: use {known!r}")

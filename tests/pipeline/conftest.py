@@ -55,7 +55,8 @@ def build_tiny_sam(*, image_size: int = 128, seed: int = 0) -> Any:
 @pytest.fixture(scope="session")
 def photo() -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8[256, 256, 3]."""
-    return np.ascontiguousarray(skimage.data.astronaut()[::2, ::2])
+    astronaut: Any = skimage.data.astronaut
+    return np.ascontiguousarray(astronaut()[::2, ::2])
 
 
 @pytest.fixture(scope="session")

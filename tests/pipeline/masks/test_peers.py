@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from segment_anything.modeling import ImageEncoderViT
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from maskmill.pipeline.annotation import Annotation
@@ -17,12 +18,12 @@ from maskmill.pipeline.decoder.forms import SAM_HQ
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.reference import adjust_family
 from maskmill.pipeline.rle import decode
-from maskmill.pipeline.segmenters.families import Encoded, FamilyModel, FamilySegmenter, Pixels
+from maskmill.pipeline.segmenters.families import FamilyModel, FamilySegmenter, Pixels, SamHqEncoder
 from maskmill.pipeline.segmenters.family_decoder import IMAGE_POSITIONS, DecoderSizes, build, load
 from maskmill.pipeline.segmenters.official_sam2 import official_model
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings
-from tests.pipeline.segmenters.peers import TINY_HIERA, TINY_INPUT_PX, sam2_model, sam_hq_model
+from tests.pipeline.segmenters.peers import TINY_HIERA, TINY_INPUT_PX, TINY_VIT, sam2_model, sam_hq_model
 
 
 def assert_same(ours: Sequence[Annotation], theirs: list[dict[str, Any]]) -> None:
@@ -60,7 +61,7 @@ def test_masks_are_sam2s_own_generators(photo: Any, crop_layers: int) -> None:
 
 
 def _family_of(theirs: Any) -> FamilyModel:
-    """SAM-HQ's authors' decoder here, under an encoder that runs theirs."""
+    """SAM-HQ's authors' weights here."""
     sizes = DecoderSizes(
         grid=TINY_INPUT_PX // 16,
         input_px=TINY_INPUT_PX,
@@ -74,17 +75,15 @@ def _family_of(theirs: Any) -> FamilyModel:
     tensors[IMAGE_POSITIONS] = tensors["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     modules = load(build(sizes, SAM_HQ), tensors, Path("hq.pth"))
 
-    class Encoder(torch.nn.Module):
-        def forward(self, pixels_B3HW: torch.Tensor) -> Encoded:
-            features, early = theirs.image_encoder(pixels_B3HW)
-            return Encoded(features, (early[0].permute(0, 3, 1, 2),))
+    vit = ImageEncoderViT(TINY_INPUT_PX, out_chans=64, **TINY_VIT).eval()
+    vit.load_state_dict(theirs.image_encoder.state_dict())
 
     def prepare(images: Sequence[Pixels], device: torch.device) -> torch.Tensor:
         resize = ResizeLongestSide(TINY_INPUT_PX)
         pixels = [torch.from_numpy(resize.apply_image(image)).permute(2, 0, 1)[None] for image in images]
         return torch.cat([theirs.preprocess(one) for one in pixels])
 
-    return FamilyModel(Encoder(), modules, SAM_HQ, prepare, stretches=False)
+    return FamilyModel(SamHqEncoder(vit, torch.float32), modules, SAM_HQ, prepare, stretches=False)
 
 
 def test_masks_are_sam_hqs_own_generators(photo: Any) -> None:

@@ -14,6 +14,14 @@ from maskmill.pipeline.segmenters.official_sam2 import Hiera
 
 TINY_INPUT_PX = 128
 TINY_HIERA = Hiera(1, (1, 1, 2, 1), (3,))
+TINY_VIT: dict[str, Any] = {
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 2,
+    "use_rel_pos": True,
+    "window_size": 3,
+    "global_attn_indexes": (1,),
+}
 
 
 def sam2_model(input_px: int = TINY_INPUT_PX, *, tiny: bool = True, seed: int = 0) -> Any:
@@ -54,16 +62,7 @@ def sam_hq_model(seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sam = Sam(
-            image_encoder=ImageEncoderViT(
-                img_size=TINY_INPUT_PX,
-                embed_dim=32,
-                depth=2,
-                num_heads=2,
-                out_chans=64,
-                use_rel_pos=True,
-                window_size=3,
-                global_attn_indexes=(1,),
-            ),
+            image_encoder=ImageEncoderViT(TINY_INPUT_PX, out_chans=64, **TINY_VIT),
             prompt_encoder=PromptEncoder(64, (grid, grid), (TINY_INPUT_PX, TINY_INPUT_PX), 16),
             mask_decoder=MaskDecoderHQ(
                 num_multimask_outputs=3,

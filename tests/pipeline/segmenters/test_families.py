@@ -13,12 +13,15 @@ import pytest
 import torch
 import transformers
 
+from maskmill.pipeline.gpu.torch_ops import TorchOps
 from maskmill.pipeline.machine import formats
 from maskmill.pipeline.masks.automask import AutomaticMasks
 from maskmill.pipeline.masks.boxes import masks_of_boxes
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
+from maskmill.pipeline.segmenters.families import SamHqEncoder
+from maskmill.pipeline.segmenters.from_transformers import convert_image_encoder
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.weights.errors import MissingWeights, WrongWeights
@@ -34,12 +37,12 @@ def _sam(name: str) -> Any:
         "hidden_size": 32,
         "output_channels": 32,
         "num_pos_feats": 16,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 3,
         "num_attention_heads": 2,
         "image_size": SIDE,
         "patch_size": 16,
         "window_size": 3,
-        "global_attn_indexes": [1],
+        "global_attn_indexes": [1, 2],
         "mlp_dim": 64,
     }
     prompt = {"hidden_size": 32, "image_size": SIDE, "patch_size": 16, "image_embedding_size": SIDE // 16}
@@ -291,6 +294,32 @@ def test_sam_of_transformers_is_segment_anythings(folders: Folders) -> None:
         torch.testing.assert_close(
             segmenter._encoder(pixels), model.vision_encoder(pixels)[0], rtol=1e-4, atol=1e-4
         )
+
+
+def test_sam_hqs_encoder_is_transformers_own(folders: Folders) -> None:
+    """Embedding and early features, by the host's means and by a device's."""
+    model, _ = _theirs(folders["sam_hq"], "sam_hq")
+    pixels = torch.randn(2, 3, SIDE, SIDE)
+    with torch.no_grad():
+        wanted = model.vision_encoder(pixels)
+        encoder = SamHqEncoder(convert_image_encoder(model.vision_encoder, folders["sam_hq"]), torch.float32)
+        for _ in range(2):
+            found = encoder(pixels)
+            torch.testing.assert_close(found.features_BCHW, wanted.last_hidden_state, rtol=1e-4, atol=1e-4)
+            early = wanted.intermediate_embeddings[0].permute(0, 3, 1, 2)
+            torch.testing.assert_close(found.maps[0], early, rtol=1e-4, atol=1e-5)
+            encoder.run_on(TorchOps())
+
+
+def test_settings_that_sam_hqs_encoder_has_not_are_told(folders: Folders) -> None:
+    model, _ = _theirs(folders["sam_hq"], "sam_hq")
+    config = model.vision_encoder.config
+    config.hidden_act = "relu"
+    with pytest.raises(WrongWeights, match=r"vision_config.hidden_act='relu'.* use 'gelu'"):
+        convert_image_encoder(model.vision_encoder, folders["sam_hq"])
+    config.hidden_act, config.global_attn_indexes = "gelu", []
+    with pytest.raises(WrongWeights, match=r"vision_config.global_attn_indexes is empty"):
+        convert_image_encoder(model.vision_encoder, folders["sam_hq"])
 
 
 @pytest.mark.parametrize("name", ["sam_hq", "sam2"])
