@@ -60,8 +60,9 @@ if TYPE_CHECKING:
 REVISION = MASKS_REVISION
 """Of this stage; see there."""
 
-PENDING_LIMIT_BYTES = 512 * 2**20
-"""Low-resolution logits kept at once; beyond it masks are measured and encoded before suppression."""
+PENDING_LIMIT_BYTES = 2**30
+"""Low-resolution logits kept at once: all of a 32x32 grid at 288 px (SAM 3). Beyond it masks are measured and
+encoded before suppression."""
 
 UNMEASURED = -1
 """The area of a mask that is not measured yet."""

@@ -43,6 +43,7 @@ from maskmill.pipeline.segmenters.base import GridParts, ImageEmbedding
 from maskmill.pipeline.segmenters.family_decoder import DecoderModules
 from maskmill.pipeline.segmenters.image import SamImage
 from maskmill.pipeline.segmenters.sam import checked_image, images_per_batch
+from maskmill.pipeline.segmenters.token_blocks import over_blocks
 from maskmill.pipeline.weights import pretrained
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Sam2Encoder(nn.Module):
         self, vision: nn.Module, fine: nn.Module, middle: nn.Module, no_memory_11C: Tensor, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.vision = vision.to(dtype)
+        self.vision = over_blocks(vision).to(dtype)
         self.fine, self.middle = fine, middle
         self.register_buffer("no_memory_C11", no_memory_11C.detach().view(-1, 1, 1))
         self._dtype = dtype
