@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.machine.store import opened_by_address
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def addresses() -> Iterator[None]:
     with opened_by_address():
         yield

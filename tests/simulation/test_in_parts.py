@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from benchmarks.in_parts import Asked, plan_and_work, two_drivers
 from maskmill.storage.drivers.shard_claims import ShardClaims
-from tests.simulation.machine.store import opened_by_address
-
-
-@pytest.fixture(autouse=True)
-def addresses() -> Iterator[None]:
-    with opened_by_address():
-        yield
 
 
 def test_workers_begin_within_a_minute_and_stay_busy() -> None:
