@@ -20,7 +20,10 @@ import torch
 
 log = logging.getLogger(__name__)
 
-_ROWS, _INNER, _COLUMNS = 1024, 768, 3072
+_INNER, _COLUMNS = 768, 3072
+_FEW_ROWS, _ROWS = 32, 1024
+_HOPELESS = 0.5
+"""A CPU without the instructions of a format can take a hundred times as long: few rows tell it in a second."""
 _RUNS = 5
 
 
@@ -54,13 +57,18 @@ def measured_ratio(dtype: str) -> float:
     Args:
         dtype: "bfloat16" or "float16".
     """
-    sides = [_product(getattr(torch, name)) for name in ("float32", dtype)]
+    few = _ratio(dtype, _FEW_ROWS)
+    return few if few < _HOPELESS else _ratio(dtype, _ROWS)
+
+
+def _ratio(dtype: str, rows: int) -> float:
+    sides = [_product(getattr(torch, name), rows) for name in ("float32", dtype)]
     pairs = [[_seconds(*side) for side in sides] for _ in range(1 + _RUNS)][1:]
     return statistics.median(wide / narrow for wide, narrow in pairs)
 
 
-def _product(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.ones(_ROWS, _INNER, dtype=dtype), torch.ones(_INNER, _COLUMNS, dtype=dtype)
+def _product(dtype: torch.dtype, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ones(rows, _INNER, dtype=dtype), torch.ones(_INNER, _COLUMNS, dtype=dtype)
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:

@@ -52,4 +52,19 @@ def test_float32_and_gpus_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measures_a_ratio() -> None:
     """A number of this machine."""
-    assert 0.01 < formats.measured_ratio("bfloat16") < 100
+    assert 1e-4 < formats.measured_ratio("bfloat16") < 100
+
+
+def test_a_format_without_instructions_is_seen_on_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole product would take half a minute."""
+    rows: list[int] = []
+
+    def seconds(left: torch.Tensor, right: torch.Tensor) -> float:
+        rows.append(len(left))
+        return 1.0 if left.dtype == torch.float32 else slowness
+
+    monkeypatch.setattr(formats, "_seconds", seconds)
+    for slowness, seen in ((100.0, {32}), (1.1, {32, 1024}), (0.5, {32, 1024})):
+        rows.clear()
+        assert formats.measured_ratio("bfloat16") == pytest.approx(1 / slowness)
+        assert set(rows) == seen
