@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _INNER, _COLUMNS = 768, 3072
 _FEW_ROWS, _ROWS = 32, 1024
 _HOPELESS = 0.5
-"""A CPU without the instructions of a format can take a hundred times as long: few rows tell it in a second."""
+"""A CPU without a format's instructions may take a hundred times as long: few rows tell it in a second."""
 _RUNS = 5
 
 
