@@ -8,6 +8,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-build/gpu}
 export PYTHONPATH="$PWD:$PWD/build/gpu-site${PYTHONPATH:+:$PYTHONPATH}"
-export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$out/triton}" NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$out/numba}"
+export TRITON_CACHE_DIR="${TRITON_CACHE_DIR:-$out/triton}"
 mkdir -p "$out"
 exec timeout 300 "${PYTHON:-python3}" -m benchmarks.gpu.run --out "$out" --limit 290 "${@:2}"
