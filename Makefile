@@ -29,16 +29,18 @@ check: setup  ## layers, ruff, mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Processes share the cores, not threads. Tests that start services wait for them half of the time: one process more.
+# Processes share the cores, not threads. Tests that start services wait for them half of the time: one process more,
+# and each collects the files that have such tests alone.
 UNITS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
-SERVED := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
+SERVED := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+marked = $$(grep -rlE "mark\.($(1))\b" tests --include="test_*.py")
 
 test: check  ## checks, unit tests in two processes, then the tests that start Ray
 	$(UNITS) -m "not (ray or s3 or drill or browser or gpu)"
-	$(SERVED) -m "ray and not (s3 or drill or browser or gpu)"
+	$(SERVED) -m "ray and not (s3 or drill or browser or gpu)" $(call marked,ray)
 
 test-all: setup services  ## what `make test` leaves out: a real S3 store, Postgres, faults, a browser
-	$(SERVED) -m "s3 or drill or browser"
+	$(SERVED) -m "s3 or drill or browser" $(call marked,s3|drill|browser)
 
 .PHONY: services
 services:
