@@ -35,7 +35,10 @@ UNITS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 SERVED := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 marked = $$(grep -rlE "mark\.($(1))\b" tests --include="test_*.py")
 
-test: check  ## checks, unit tests in two processes, then the tests that start Ray
+# Loops are compiled once, while mypy looks on the other core.
+test: setup  ## checks, unit tests in two processes, then the tests that start Ray
+	$(BIN)/python -c "from maskmill.pipeline.masks.automask import warm_up; warm_up()" & \
+	  $(MAKE) check; checked=$$?; wait; exit $$checked
 	$(UNITS) -m "not (ray or s3 or drill or browser or gpu)"
 	$(SERVED) -m "ray and not (s3 or drill or browser or gpu)" $(call marked,ray)
 
