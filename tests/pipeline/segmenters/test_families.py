@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from maskmill.pipeline.gpu.encoder import DeviceEncoder
 from maskmill.pipeline.gpu.torch_ops import TorchOps
 from maskmill.pipeline.machine import formats
 from maskmill.pipeline.masks.automask import AutomaticMasks
@@ -20,7 +21,7 @@ from maskmill.pipeline.masks.boxes import masks_of_boxes
 from maskmill.pipeline.rle import decode
 from maskmill.pipeline.segmenters import load_segmenter, weights_identity
 from maskmill.pipeline.segmenters.base import Prompts, point_prompts
-from maskmill.pipeline.segmenters.families import SamHqEncoder
+from maskmill.pipeline.segmenters.families import FamilySegmenter, SamHqEncoder
 from maskmill.pipeline.segmenters.from_transformers import convert_image_encoder
 from maskmill.pipeline.segmenters.sam import SamSegmenter
 from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
@@ -309,6 +310,15 @@ def test_sam_hqs_encoder_is_transformers_own(folders: Folders) -> None:
             early = wanted.intermediate_embeddings[0].permute(0, 3, 1, 2)
             torch.testing.assert_close(found.maps[0], early, rtol=1e-4, atol=1e-5)
             encoder.run_on(TorchOps())
+
+
+def test_sam_hqs_encoder_goes_a_devices_way_where_grids_do(folders: Folders) -> None:
+    segmenter = _segmenter(folders["sam_hq"], "sam_hq")
+    (wanted,) = segmenter.embed([IMAGE])
+    batched = FamilySegmenter(segmenter._model, device="cpu", batched=True)
+    assert isinstance(segmenter._model.encoder._fused, DeviceEncoder)
+    (found,) = batched.embed([IMAGE])
+    torch.testing.assert_close(found.features_CHW, wanted.features_CHW, rtol=1e-4, atol=1e-4)
 
 
 def test_settings_that_sam_hqs_encoder_has_not_are_told(folders: Folders) -> None:
