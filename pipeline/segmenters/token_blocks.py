@@ -44,6 +44,6 @@ def over_blocks(vision: nn.Module) -> nn.Module:
     """A vision encoder of transformers whose MLPs go over blocks; changed in place."""
     for layer in list(vision.modules()):
         mlp = getattr(layer, "mlp", None)
-        if type(mlp).__name__ in _TOKENWISE:
+        if mlp is not None and type(mlp).__name__ in _TOKENWISE:
             layer.mlp = TokenBlocks(mlp)
     return vision
