@@ -32,7 +32,7 @@ check: setup  ## layers, ruff, mypy --strict
 # Processes share the cores, not threads. Tests that start services wait for them half of the time: one process more,
 # and each collects the files that have such tests alone.
 UNITS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
-SERVED := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+SERVED := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
 marked = $$(grep -rlE "mark\.($(1))\b" tests --include="test_*.py")
 
 # Loops are compiled once, while mypy looks on the other core.

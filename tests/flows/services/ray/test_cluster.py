@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 
 from maskmill.flows.config import load_config
+from maskmill.flows.services.ray import cluster
 from maskmill.flows.services.ray.cluster import ClusterError, Crew, _is_loopback, plan_crew
 from maskmill.workers.run.spec import Resources
 
@@ -86,3 +88,28 @@ def test_a_cluster_that_lacks_the_device_is_refused_with_a_cure() -> None:
 )
 def test_only_loopback_addresses_are_this_machine(address: str | None, own: bool) -> None:
     assert _is_loopback(address) is own
+
+
+@pytest.mark.parametrize(
+    ("failures", "error", "calls"),
+    [(2, ConnectionAbortedError, 3), (3, ConnectionAbortedError, 3), (1, ConnectionError, 1)],
+)
+def test_a_head_that_is_busy_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, failures: int, error: type[Exception], calls: int
+) -> None:
+    """By ray://, where each driver gets a process of the head's, which has 30 s to start."""
+    import ray
+
+    asked: list[str] = []
+
+    def init(*, address: str, **_: object) -> None:
+        asked.append(address)
+        if len(asked) <= failures:
+            raise error("Initialization failure from server:")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(cluster, "check_joinable", lambda address: None)
+    monkeypatch.setattr(cluster, "prepare_environment", lambda address: None)
+    with nullcontext() if failures < calls else pytest.raises(ClusterError, match="no Ray cluster answers"):
+        cluster.connect("ray://head:10001")
+    assert asked == ["ray://head:10001"] * calls
