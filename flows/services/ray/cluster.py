@@ -116,10 +116,8 @@ def connect(address: str | None = None, *, num_cpus: int | None = None, num_gpus
             if type(exc) is not Exception and not isinstance(exc, (*_CONNECT_ERRORS, RayError)):
                 raise
             ray.shutdown()
-            late = address is None or isinstance(
-                exc, ConnectionAbortedError
-            )  # ray://: a process of the head's
-            if not late or not tries_left:
+            late = isinstance(exc, ConnectionAbortedError)  # the process that the head starts for ray://
+            if (address is not None and not late) or not tries_left:
                 raise ClusterError(connect_advice(address, exc)) from exc
             watcher().note("Ray did not start in time, as on a busy machine; trying again")
 

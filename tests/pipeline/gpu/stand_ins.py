@@ -138,10 +138,9 @@ class ArithmeticTakenOut:
         side = 64
         segmenter = SamSegmenter(make_sam(image_size=side), device="cpu", batched=True)
         segmenter.images_per_batch = len(self.images)
-        parts = segmenter.grid_parts()
-        assert parts is not None
-        ops: Any = prepared_rectangles(3072, 100, height=1500, width=2250)
-        self._stage = DeviceMasks(segmenter, parts, MaskSettings(), ops, _never)
+        self._stage = device_masks(
+            segmenter, MaskSettings(), prepared_rectangles(3072, 100, height=1500, width=2250)
+        )
         resized = np.zeros((43, side, 3), np.uint8)
         segmenter._resized = lambda image, frame: resized  # type: ignore[method-assign]
         features, logits = torch.zeros(len(self.images), 64, 4, 4), torch.zeros(1024, 3, 16, 16)
@@ -154,8 +153,15 @@ class ArithmeticTakenOut:
         return self._stage(self.images)
 
 
-def _never(image: Any) -> AnnotatedImage:
-    raise AssertionError("nothing is done again here")
+def device_masks(segmenter: SamSegmenter, settings: MaskSettings, ops: Any) -> DeviceMasks:
+    """The engine, where no image may be done again."""
+    parts = segmenter.grid_parts()
+    assert parts is not None
+
+    def never(image: Any) -> AnnotatedImage:
+        raise AssertionError("nothing is done again here")
+
+    return DeviceMasks(segmenter, parts, settings, ops, never)
 
 
 class PreparedOps:

@@ -16,7 +16,6 @@ from maskmill.pipeline.annotation import AnnotatedImage
 from maskmill.pipeline.gpu import engine as engine_module
 from maskmill.pipeline.gpu.batch_encoder import BatchEncoder
 from maskmill.pipeline.gpu.encoder import DeviceEncoder
-from maskmill.pipeline.gpu.engine import DeviceMasks
 from maskmill.pipeline.gpu.grid_decoder import GridDecoder
 from maskmill.pipeline.gpu.torch_ops import TorchOps
 from maskmill.pipeline.masks.automask import AutomaticMasks
@@ -27,7 +26,7 @@ from maskmill.pipeline.settings import MaskSettings, SegmenterSettings
 from maskmill.pipeline.verify.features import FEATURES, VOTES, features
 from maskmill.pipeline.verify.verifier import load_verifier
 from maskmill.pipeline.weights import weights
-from tests.pipeline.gpu.stand_ins import ArithmeticTakenOut, Calls, CountedOps, Launches
+from tests.pipeline.gpu.stand_ins import ArithmeticTakenOut, Calls, CountedOps, Launches, device_masks
 
 GRID = MaskSettings(points_per_side=6, predicted_iou=0.7, stability=0.8)
 CROPS = MaskSettings(
@@ -39,16 +38,6 @@ BEST = dataclasses.replace(GRID, outputs="best", predicted_iou=0.0)
 
 def _segmenter(sam: Any, **options: Any) -> SamSegmenter:
     return SamSegmenter(copy.deepcopy(sam), device="cpu", **options)
-
-
-def _device(segmenter: SamSegmenter, settings: MaskSettings, ops: Any = None) -> DeviceMasks:
-    parts = segmenter.grid_parts()
-    assert parts is not None
-
-    def never(image: Any) -> AnnotatedImage:
-        raise AssertionError("nothing is done again here")
-
-    return DeviceMasks(segmenter, parts, settings, ops or TorchOps(), never)
 
 
 def _same(ours: AnnotatedImage, theirs: AnnotatedImage) -> None:
@@ -125,7 +114,7 @@ def test_nothing_waits_and_few_launches(tiny_sam: Any, photo: Any) -> None:
     photo = photo[:64, :80]
     segmenter = _segmenter(tiny_sam, batched=True)
     ops = CountedOps()
-    stage = _device(segmenter, GRID, ops)
+    stage = device_masks(segmenter, GRID, ops)
     (embedding,) = segmenter.embed([photo])
     job = engine_module._Job(0, 0, Crop((0, 0, photo.shape[1], photo.shape[0]), 0))
     inside = Launches()

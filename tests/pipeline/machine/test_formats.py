@@ -52,7 +52,7 @@ def test_float32_and_gpus_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_measures_a_ratio() -> None:
     """A number of this machine."""
-    assert 1e-4 < formats.measured_ratio("bfloat16") < 100
+    assert 0.01 < formats.measured_ratio("bfloat16") < 100
 
 
 def test_a_format_without_instructions_is_seen_on_few_rows(monkeypatch: pytest.MonkeyPatch) -> None:

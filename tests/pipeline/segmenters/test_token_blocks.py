@@ -32,21 +32,17 @@ def test_blocks_give_what_the_whole_gives(shape: tuple[int, ...], monkeypatch: p
 
 
 def test_a_vision_encoder_of_transformers_goes_over_blocks_and_stays_itself() -> None:
-    kinds: list[Any] = [
-        transformers.Sam2HieraDetConfig(hidden_size=16, embed_dim_per_stage=[16, 32, 64, 128]),
-        transformers.Sam3ViTConfig(
+    kinds: list[tuple[Any, int]] = [
+        (transformers.Sam2HieraDetConfig(hidden_size=16, embed_dim_per_stage=[16, 32, 64, 128]), 128),
+        (transformers.Sam3ViTConfig(
             hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
             image_size=56, pretrain_image_size=56, window_size=2, global_attn_indexes=[1],
-        ),
+        ), 56),
     ]  # fmt: skip
-    for config in kinds:
+    for config, side in kinds:
         torch.manual_seed(0)
         vision = transformers.AutoModel.from_config(config).eval()
-        pixels = (
-            torch.randn(1, 3, 128, 128)
-            if hasattr(config, "embed_dim_per_stage")
-            else torch.randn(1, 3, 56, 56)
-        )
+        pixels = torch.randn(1, 3, side, side)
         changed = over_blocks(copy.deepcopy(vision))
         assert any(isinstance(layer, TokenBlocks) for layer in changed.modules())
         with torch.no_grad():
